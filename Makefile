@@ -1,0 +1,58 @@
+# Commands for people and for CI; `make help` lists them.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.setup-done
+CODE := src packages tests bench examples tools
+LOCK := UV_CUSTOM_COMPILE_COMMAND="make lock" uv pip compile --quiet --universal --python-version 3.11 \
+	--generate-hashes --no-emit-package sandbox-runner
+
+.DEFAULT_GOAL := help
+.PHONY: help setup demo test check bench lock clean
+.DELETE_ON_ERROR:
+
+help: ## this list
+	@sed -n 's/^\([a-z]*\):[^#]*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST)
+
+setup: $(STAMP) ## make .venv with everything, pinned by hash (PYTHON=python3.x chooses the interpreter)
+	@:
+
+# The old .venv is kept if its interpreter still starts, so a changed requirement costs seconds and not a minute.
+$(STAMP): pyproject.toml packages/sandbox_runner/pyproject.toml requirements/dev.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
+		|| { echo "isorun needs Python 3.11 or newer: make setup PYTHON=/path/to/python3" >&2; exit 1; }
+	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null \
+		|| { echo "this Python cannot make a virtual environment: apt install python3-venv" >&2; exit 1; }
+	@$(BIN)/python -c '' 2>/dev/null || $(PYTHON) -m venv --clear $(VENV)
+	$(BIN)/python -m pip install --quiet --require-hashes -r requirements/dev.txt
+	$(BIN)/python -m pip install --quiet --no-deps --no-build-isolation -e packages/sandbox_runner -e .
+	@touch $@
+
+demo: setup ## a program works on real data inside the walls, and fails to get out
+	$(BIN)/isorun demo
+
+test: setup ## unit tests, then all others; ISORUN_REQUIRE=name,name turns their skips into failures
+	$(BIN)/python -m pytest tests/unit
+	$(BIN)/python -m pytest tests --ignore=tests/unit
+
+check: setup ## lint, format, types, direction of imports; then how many exceptions there are
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+	@count() { grep -rEho --include='*.py' "$$2" $(wildcard $(CODE)) | wc -l | xargs printf '%-24s %d\n' "$$1"; }; \
+		count 'lint ignores (noqa)' '# noqa'; \
+		count 'type ignores' '# type: ignore'; \
+		count 'skips' 'pytest\.(mark\.)?(skip|skipif|importorskip|xfail)\b|\brequire\("'
+
+bench: setup ## every figure of docs/performance.md, as a table and as JSON (ARGS="..." is passed on)
+	$(BIN)/python -m bench $(ARGS)
+
+lock: ## compile requirements/*.txt anew (needs uv)
+	$(LOCK) pyproject.toml -o requirements/base.txt
+	$(LOCK) pyproject.toml requirements/build.in --extra demo --extra dev -c requirements/base.txt \
+		-o requirements/dev.txt
+
+clean: ## remove .venv and every cache
+	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache build dist
+	find $(wildcard $(CODE)) -name __pycache__ -type d -prune -exec rm -rf {} +

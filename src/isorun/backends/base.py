@@ -1,0 +1,118 @@
+"""The one interface between the runtime and whatever seals a program.
+
+A backend enforces the whole of the limits and walls or raises `Unavailable` before it
+starts anything. What a program does is never an exception here; what the sandbox
+fails to do always is (`SetupFailed`, `CleanupFailed`).
+"""
+
+import socket
+from collections.abc import Mapping, Sequence
+from contextlib import AbstractAsyncContextManager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Protocol
+
+from isorun.core.limits import Limits
+from isorun.core.outcome import Exit
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class File:
+    """A file to put into the workspace before the program starts.
+
+    `path` is relative to the workspace and begins with `work/` or `out/`. Exactly one
+    of `data` and `source` (a host file, read while it is sent) is set.
+    """
+
+    path: str
+    data: bytes | None = None
+    source: Path | None = None
+    mode: int = 0o644
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Program:
+    """What a slot is told to run: files, arguments, the whole environment, and the loader's context."""
+
+    files: Sequence[File]
+    argv: Sequence[str] = ()
+    env: Mapping[str, str] = field(default_factory=dict)
+    context: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Usage:
+    """What the run used. None: nothing on this host counts it."""
+
+    cpu_s: float
+    max_rss_bytes: int  # the peak of the run where a cgroup counts, else of its largest process
+
+
+class Slot(Protocol):
+    """One sandbox with one program process that waits for its program."""
+
+    @property
+    def isolation(self) -> Mapping[str, Any]:
+        """Which walls stand, as read back from the kernel."""
+
+    @property
+    def stdout(self) -> int:
+        """Read end of the program's stdout; non-blocking."""
+
+    @property
+    def stderr(self) -> int:
+        """Read end of the program's stderr; non-blocking."""
+
+    @property
+    def tools(self) -> socket.socket:
+        """Our end of the tool stream; non-blocking. Every byte from it is hostile."""
+
+    @property
+    def work(self) -> int:
+        """The directory /workspace/work. Read it only after `kill`."""
+
+    @property
+    def out(self) -> int:
+        """The directory /workspace/out. Read it only after `kill`."""
+
+    @property
+    def memory_kills(self) -> int:
+        """How many processes a host watcher has killed for memory; 0 where a cgroup does it."""
+
+    async def start(self, program: Program) -> None:
+        """Send *program*; returns when its first instruction is next.
+
+        Raises `InvalidRequest` if the files do not fit the workspace, `SetupFailed` if the slot is dead.
+        """
+
+    async def wait(self) -> None:
+        """Return once the program's process has ended, or the sandbox with it."""
+
+    def terminate(self) -> None:
+        """SIGTERM to the program, if it is still there."""
+
+    async def kill(self) -> tuple[Exit, Usage]:
+        """End every process of the slot; once this returns, nothing can write any more."""
+
+
+class Backend(Protocol):
+    """A source of slots. Entered before use; leaving it removes all that it made."""
+
+    @property
+    def name(self) -> str:
+        """`namespace`, `docker` or `fake`."""
+
+    def launch(self, limits: Limits) -> AbstractAsyncContextManager[Slot]:
+        """A slot that is ready for its program.
+
+        When the block is left, by return, error or cancellation, nothing of the slot
+        exists: no process, mount, cgroup or file. Raises `Unavailable` if it cannot
+        enforce all of *limits*, and `SetupFailed`, naming the step, if building failed.
+        """
+
+    def infra_log(self) -> bytes:
+        """What the launcher itself has printed since the backend was entered (bounded)."""
+
+    async def __aenter__(self) -> "Backend": ...
+
+    async def __aexit__(self, *exc: object) -> None: ...

@@ -1,0 +1,223 @@
+"""What holds memory, processes and CPU of a whole run: a cgroup, or rlimits and a watcher.
+
+Both keep the same promise; `isolation.limits` says which one did.
+"""
+
+import asyncio
+import itertools
+import os
+import signal
+import time
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager, suppress
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from isorun.core.errors import CleanupFailed, Unavailable
+from isorun.core.limits import Limits
+from isorun.kernel import cgroup, watcher
+
+_WATCH_S = 0.02
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Final:
+    """What was counted over the whole run. None: nothing here counts it."""
+
+    oom_kills: int
+    process_limit_hits: int | None
+    peak_memory_bytes: int | None
+    cpu_s: float | None
+
+
+class Group(Protocol):
+    """The ceilings of one slot."""
+
+    watcher_kills: int
+
+    async def attach(self, pid: int) -> None:
+        """Put *pid*, and what it forks from now on, under the ceilings."""
+
+    def limits(self) -> Mapping[str, Any] | None:
+        """What the cgroup says of itself; None where there is none."""
+
+    def watch(self, pids: tuple[int, int], init: int) -> None:
+        """The program of the processes *pids* starts now; *init* is the pidfd to kill them all."""
+
+    async def final(self) -> Final:
+        """The counts, after the last process is dead."""
+
+
+class Ceilings(Protocol):
+    """A way to hold every run of one backend."""
+
+    name: str
+    is_cgroup: bool
+
+    def data_bytes(self, limits: Limits) -> int | None:
+        """RLIMIT_DATA of each process, or None if something better holds memory."""
+
+    def next_cpu(self) -> int | None:
+        """The only CPU of the next slot, or None if something better holds CPU."""
+
+    def group(self, limits: Limits) -> Any:  # noqa: ANN401 - an async context manager of a Group
+        """The ceilings of one slot, removed when the block is left."""
+
+
+def choose_ceilings(parent: str | None | bool) -> Ceilings:
+    """A cgroup below *parent* (None: below our own) where one can be written, else rlimits and a watcher.
+
+    False asks for the latter. A *parent* that was named but cannot be used is `Unavailable`:
+    a named wall is not replaced by another one.
+    """
+    if parent is False:
+        return HeldByWatcher()
+    named = parent if isinstance(parent, str) else None
+    found = cgroup.find_own_parent(named)
+    if isinstance(found, cgroup.Refusal):
+        if named:
+            raise Unavailable(f"ISORUN_CGROUP_PARENT={named}: {found}")
+        return HeldByWatcher()
+    cgroup.prepare(found)
+    return HeldByCgroup(found)
+
+
+class HeldByCgroup:
+    """Every slot has a cgroup of its own; the kernel holds and counts."""
+
+    is_cgroup = True
+    _numbers = itertools.count(1)
+
+    def __init__(self, parent: cgroup.Parent) -> None:
+        self.name = parent.version
+        self._parent = parent
+
+    def data_bytes(self, limits: Limits) -> int | None:
+        """The cgroup holds memory."""
+        return None
+
+    def next_cpu(self) -> int | None:
+        """The cgroup holds CPU."""
+        return None
+
+    @asynccontextmanager
+    async def group(self, limits: Limits) -> AsyncIterator[Group]:
+        """See `Ceilings.group`."""
+        made = await asyncio.to_thread(
+            cgroup.make,
+            self._parent,
+            cgroup.group_name(next(self._numbers)),
+            memory_bytes=limits.memory_bytes,
+            processes=limits.processes + 1,  # init counts too
+            cpus=limits.cpus,
+        )
+        try:
+            yield _CgroupOfSlot(made)
+        finally:
+            await asyncio.to_thread(_remove, made)
+
+
+def _remove(made: cgroup.Cgroup) -> None:
+    try:
+        made.kill()
+        made.remove()
+    except OSError as error:
+        raise CleanupFailed(f"a cgroup stays behind: {error}") from error
+
+
+class _CgroupOfSlot:
+    watcher_kills = 0
+
+    def __init__(self, made: cgroup.Cgroup) -> None:
+        self._made = made
+
+    async def attach(self, pid: int) -> None:
+        # In a thread: a memory attach can take 14 ms, and other runs must not wait for it.
+        await asyncio.to_thread(self._made.attach, pid)
+
+    def limits(self) -> Mapping[str, Any] | None:
+        return self._made.limits()
+
+    def watch(self, pids: tuple[int, int], init: int) -> None:
+        """The kernel watches."""
+
+    async def final(self) -> Final:
+        usage = self._made.usage()
+        return Final(
+            oom_kills=usage.oom_kills,
+            process_limit_hits=usage.pids_max_hits,
+            peak_memory_bytes=usage.peak_memory_bytes,
+            cpu_s=usage.cpu_s,
+        )
+
+
+class HeldByWatcher:
+    """RLIMIT_NPROC per slot, RLIMIT_DATA per process, one CPU by affinity, and a watcher for the sum."""
+
+    is_cgroup = False
+    name = "rlimits+watcher"
+
+    def __init__(self) -> None:
+        self._cpus = itertools.cycle(sorted(os.sched_getaffinity(0)))
+
+    def data_bytes(self, limits: Limits) -> int | None:
+        """No process alone may have more than the run."""
+        return limits.memory_bytes
+
+    def next_cpu(self) -> int | None:
+        """One core is an affinity; the filter refuses to change it."""
+        return next(self._cpus)
+
+    @asynccontextmanager
+    async def group(self, limits: Limits) -> AsyncIterator[Group]:
+        """See `Ceilings.group`."""
+        watched = _Watched(limits)
+        try:
+            yield watched
+        finally:
+            await watched.stop()
+
+
+class _Watched:
+    """Samples the slot's processes every 20 ms and ends them all when the sum is over the ceiling."""
+
+    def __init__(self, limits: Limits) -> None:
+        self._limits = limits
+        self._task: asyncio.Task[None] | None = None
+        self._peak = 0
+        self.watcher_kills = 0
+
+    async def attach(self, pid: int) -> None:
+        """Nothing to attach to: rlimits are the process's own."""
+
+    def limits(self) -> Mapping[str, Any] | None:
+        return None
+
+    def watch(self, pids: tuple[int, int], init: int) -> None:
+        self._task = asyncio.ensure_future(self._watch(pids, init))
+
+    async def _watch(self, pids: tuple[int, int], init: int) -> None:
+        while True:
+            started = time.monotonic()
+            sample = watcher.sample(pids)
+            self._peak = max(self._peak, sample.rss_bytes)
+            if sample.rss_bytes > self._limits.memory_bytes:
+                self.watcher_kills += 1
+                with suppress(ProcessLookupError):
+                    signal.pidfd_send_signal(init, signal.SIGKILL)
+                return
+            # A slot with very many processes must not eat a core of the host by being watched.
+            await asyncio.sleep(max(_WATCH_S, 4 * (time.monotonic() - started)))
+
+    async def stop(self) -> None:
+        if self._task is not None:
+            self._task.cancel()
+            with suppress(asyncio.CancelledError):
+                await self._task
+            self._task = None
+
+    async def final(self) -> Final:
+        await self.stop()
+        return Final(
+            oom_kills=self.watcher_kills, process_limit_hits=None, peak_memory_bytes=self._peak or None, cpu_s=None
+        )

@@ -1,0 +1,128 @@
+"""Which Python a program runs on, and which paths of the host it needs to see for that.
+
+Decides from facts about an interpreter; the facts of ours are at hand, another one
+is asked once. Everything found here is shown read-only, at its own path.
+"""
+
+import json
+import os
+import site
+import subprocess
+import sys
+import sysconfig
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+from isorun.core.errors import Unavailable
+
+_OLDEST = (3, 11)
+_ASK_S = 20.0
+#: Files of /etc that programs and the C library read, each with who needs it.
+ETC = (
+    "/etc/ld.so.cache",  # the dynamic linker
+    "/etc/ld.so.conf",
+    "/etc/ld.so.conf.d",
+    "/etc/alternatives",  # awk, vi and other names in /usr/bin are links through it
+    "/etc/localtime",  # the C library, when TZ is unset in a child
+    "/etc/mime.types",  # mimetypes
+    "/etc/fonts",  # fontconfig
+    "/etc/protocols",  # socket.getprotobyname
+    "/etc/services",  # socket.getservbyname
+)
+_QUESTION = """
+import json, site, sys, sysconfig
+print(json.dumps([sys.prefix, sys.base_prefix, sys.exec_prefix, list(sys.version_info[:3]), site.getsitepackages(),
+                  [p for p in sys.path if p], sysconfig.get_config_var("LIBDIR") or ""]))
+"""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Environment:
+    """An interpreter and its packages, as the jail has to show them."""
+
+    python: str
+    version: str
+    sys_path: tuple[str, ...]
+    binds: tuple[str, ...]  # host paths, shown at the same path
+    symlinks: tuple[tuple[str, str], ...]  # (target, path)
+
+
+def own_package() -> Path:
+    """The folder that holds the `isorun` package."""
+    return Path(__file__).resolve().parents[2]
+
+
+def describe(python: str | None = None) -> Environment:
+    """The environment of *python*, by default of the interpreter that runs isorun.
+
+    Raises `Unavailable` if it cannot be run or is older than Python 3.11.
+    """
+    if python is None or os.path.abspath(python) == os.path.abspath(sys.executable):  # noqa: PTH100 - resolving would leave the venv
+        executable = sys.executable
+        facts = (sys.prefix, sys.base_prefix, sys.exec_prefix, tuple(sys.version_info[:3]), _packages(), sys.path)
+    else:
+        executable, facts = _ask(python)
+    prefix, base_prefix, exec_prefix, version, packages, path = facts
+    if tuple(version[:2]) < _OLDEST:
+        raise Unavailable(f"{executable} is Python {version[0]}.{version[1]}; programs need 3.11 or newer")
+    shown = [str(p) for p in path if p and _is_library(p, (prefix, base_prefix, exec_prefix), packages)]
+    roots = [prefix, base_prefix, exec_prefix, *packages]
+    return Environment(
+        python=executable,
+        version=".".join(map(str, version)),
+        sys_path=tuple(dict.fromkeys(shown)),
+        binds=outermost([p for p in roots if os.path.exists(p)], covered=("/usr",)),  # noqa: PTH110
+        symlinks=links_to(executable, os.readlink),
+    )
+
+
+def outermost(paths: Iterable[str], *, covered: Iterable[str]) -> tuple[str, ...]:
+    """*paths* without those that lie at or beneath another one, or beneath *covered*."""
+    kept: list[str] = []
+    for path in sorted(set(paths)):
+        if not any(beneath(path, root) for root in (*covered, *kept)):
+            kept.append(path)
+    return tuple(kept)
+
+
+def beneath(path: str, root: str) -> bool:
+    """Whether *path* is *root* or lies inside it, by whole components (`/usr2` is not in `/usr`)."""
+    return path == root or path.startswith(root.rstrip("/") + "/")
+
+
+def links_to(path: str, readlink: Callable[[str], str]) -> tuple[tuple[str, str], ...]:
+    """The symbolic links that *path* goes through to its file, as (target, link)."""
+    found = []
+    for _ in range(32):
+        try:
+            target = readlink(path)
+        except OSError:
+            return tuple(found)
+        found.append((target, path))
+        path = os.path.normpath(os.path.join(os.path.dirname(path), target))  # noqa: PTH118, PTH120
+    return tuple(found)
+
+
+def _packages() -> list[str]:
+    paths = [sysconfig.get_path("purelib"), sysconfig.get_path("platlib"), *site.getsitepackages()]
+    if site.ENABLE_USER_SITE:
+        paths.append(site.getusersitepackages())
+    return [p for p in dict.fromkeys(paths) if os.path.isdir(p)]  # noqa: PTH112
+
+
+def _is_library(path: str, prefixes: Iterable[str], packages: Iterable[str]) -> bool:
+    # The folder of a script, or of a checkout, is on sys.path too and is nobody's library.
+    inside = any(beneath(path, root) for root in packages)
+    return inside or any(beneath(path, f"{root}/lib") or beneath(path, f"{root}/lib64") for root in prefixes)
+
+
+def _ask(python: str) -> tuple[str, tuple[str, str, str, tuple[int, ...], list[str], list[str]]]:
+    try:
+        answer = subprocess.run(  # noqa: S603 - the caller names the interpreter
+            [python, "-I", "-c", _QUESTION], capture_output=True, timeout=_ASK_S, check=True, env={}
+        )
+        prefix, base, exec_prefix, version, packages, path, _ = json.loads(answer.stdout)
+    except (OSError, ValueError, subprocess.SubprocessError) as error:
+        raise Unavailable(f"the program's Python cannot be run: {python}: {error}") from error
+    return os.path.abspath(python), (prefix, base, exec_prefix, tuple(version), packages, path)  # noqa: PTH100

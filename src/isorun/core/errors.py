@@ -1,0 +1,43 @@
+"""What can go wrong with the sandbox itself, never with the program in it.
+
+IsorunError
+├─ InvalidRequest   the caller asked for nonsense; nothing was started
+├─ Unavailable      this host cannot enforce the policy; nothing was started
+├─ SetupFailed      a named step of building the slot failed; all was undone
+└─ CleanupFailed    something of ours may still exist; an operator must look
+
+A program that misbehaves is an `Outcome`, not one of these.
+"""
+
+
+class IsorunError(Exception):
+    """Base of everything isorun raises on its own account."""
+
+
+class InvalidRequest(IsorunError):
+    """The caller asked for nonsense; nothing was started.
+
+    `code` is a stable word for programs (for example `empty_contract`); the text
+    names the item and the remedy for people.
+    """
+
+    def __init__(self, message: str, *, code: str = "invalid_request") -> None:
+        super().__init__(message)
+        self.code = code
+
+
+class Unavailable(IsorunError):
+    """This host cannot enforce the policy, and nothing weaker was started."""
+
+
+class SetupFailed(IsorunError):
+    """A named step of building the slot failed; all of it was undone."""
+
+    def __init__(self, step: str, reason: str) -> None:
+        super().__init__(f"{step}: {reason}")
+        self.step = step
+        self.reason = reason
+
+
+class CleanupFailed(IsorunError):
+    """Something of ours may still exist; an operator must look at what the text names."""

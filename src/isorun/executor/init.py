@@ -1,0 +1,98 @@
+"""pid 1 of a slot: builds the mounts, hands their descriptors to the host, then reaps.
+
+It is ours, in a place that is not: non-dumpable, so that the program can neither
+trace nor read it; without handlers, so that no signal from inside its pid
+namespace reaches it; and without any right, since it needs none after the mounts.
+When the host kills it, the kernel kills every process of the slot with it.
+"""
+
+import os
+import signal
+import socket
+from typing import Any
+
+from isorun.executor import rules
+from isorun.executor.packets import send_packet
+from isorun.executor.steps import StepFailed, enter
+from isorun.kernel import caps, fds, mounts, namespaces
+from isorun.wire.messages import BuildFailed, Mounted
+
+#: The namespaces that init is cloned into; the program joins all of them.
+FLAGS = (
+    namespaces.NEWUSER
+    | namespaces.NEWPID
+    | namespaces.NEWNS
+    | namespaces.NEWNET
+    | namespaces.NEWIPC
+    | namespaces.NEWUTS
+    | namespaces.NEWCGROUP
+)
+KEPT = "/.isorun/kept"  # what lies under /tmp on the host, shown again once /tmp is the slot's own
+
+
+def run(slot: int, limits: dict[str, Any], channel: socket.socket, kept: list[str]) -> None:
+    """Be init. Never returns."""
+    try:
+        enter(
+            (
+                ("user namespace", lambda: namespaces.map_identity(rules.UID, rules.GID)),
+                ("session", os.setsid),
+                ("hostname", lambda: namespaces.set_hostname(rules.HOSTNAME)),
+                ("private mounts", mounts.make_private),
+                ("/proc", lambda: mounts.mount("proc", "/proc", "proc", _PROC_FLAGS, "hidepid=2,subset=pid")),
+                ("/workspace", lambda: _workspace(limits)),
+                ("/tmp", lambda: _tmp(limits, kept)),
+                ("/dev/shm", lambda: _sized("/dev/shm", limits["shm_bytes"])),
+            )
+        )
+        _hand_over(slot, channel)
+        enter((("init's descriptors", lambda: fds.keep_only({})), ("init's capabilities", caps.drop_all)))
+        caps.no_new_privileges()
+        caps.set_dumpable(False)
+    except StepFailed as failure:
+        send_packet(channel, BuildFailed(slot=slot, step=failure.step, reason=failure.reason))
+        os._exit(1)
+    _reap_for_ever()
+
+
+_PROC_FLAGS = mounts.NOSUID | mounts.NODEV | mounts.NOEXEC
+
+
+def _workspace(limits: dict[str, Any]) -> None:
+    """One sized filesystem; its root is read-only, its two directories are not."""
+    mounts.tmpfs(
+        rules.WORKSPACE, size=limits["workspace_bytes"], inodes=limits["workspace_inodes"] + 3, mode=0o755
+    )
+    for path in (rules.WORK, rules.OUT):
+        os.mkdir(path, 0o755)  # noqa: PTH102 - pathlib would be one more module in every init
+        mounts.bind(path, path)
+    mounts.read_only(rules.WORKSPACE)
+
+
+def _tmp(limits: dict[str, Any], kept: list[str]) -> None:
+    _sized("/tmp", limits["tmp_bytes"])  # noqa: S108 - the slot's own tmpfs
+    for number, path in enumerate(kept):
+        os.makedirs(path, 0o755)  # noqa: PTH103
+        mounts.bind(f"{KEPT}/{number}", path)
+
+
+def _sized(path: str, size: int) -> None:
+    # A file needs a block, so this many inodes never is what runs out first.
+    mounts.tmpfs(path, size=size, inodes=max(size // 4096, 64), mode=0o1777)
+
+
+def _hand_over(slot: int, channel: socket.socket) -> None:
+    opened = [
+        os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        for path in (rules.WORK, rules.OUT, "/tmp", "/dev/shm")  # noqa: S108 - the slot's own tmpfs
+    ]
+    send_packet(channel, Mounted(slot=slot), tuple(opened))
+
+
+def _reap_for_ever() -> None:
+    while True:
+        try:
+            os.waitpid(-1, 0)
+        except ChildProcessError:
+            # No child yet, or no more: sleep until one is reparented to us and ends.
+            signal.sigwait({signal.SIGCHLD})

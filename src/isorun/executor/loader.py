@@ -1,0 +1,229 @@
+"""Runs a program the way `python user_code.py` would, plus the names it was promised.
+
+`work/main.py` is the text in `MAIN`; it calls `execute`, which compiles user_code.py,
+runs it as `__main__`, reports an uncaught exception and leaves as the interpreter
+would: threads joined, atexit run, files flushed, the exit code or the signal.
+Only then does the process end, by `os._exit`: tearing down a preloaded
+interpreter would cost every run tens of milliseconds and free nothing.
+"""
+
+import ast
+import asyncio
+import atexit
+import faulthandler
+import gc
+import io
+import os
+import signal
+import sys
+import threading
+import types
+from collections.abc import Mapping
+from typing import Any
+
+from isorun.executor import agent_io_tools, names, output, proxies, rules
+from isorun.executor.agent_io_tools import ToolStream
+from isorun.wire.messages import Ended, Go
+
+MAIN = b'''"""The loader: runs user_code.py, the program, as __main__. Written by isorun; not part of the program."""
+
+from isorun.executor.loader import execute
+
+execute()
+'''
+_EXCERPT = 4096  # characters of an exception's text that the host is told; stderr has all of it
+
+
+class Program:
+    """The one program of this process: what `execute` needs to know of it."""
+
+    def __init__(self, work: str, remap: bool, namespace: dict[str, Any], tools: ToolStream) -> None:
+        self.path = os.path.join(work, rules.PROGRAM)  # noqa: PTH118 - a str is what __file__ is
+        self.remap = remap
+        self.namespace = namespace
+        self.tools = tools
+        self.code = 0
+
+
+_current: list[Program] = []  # set once, before main.py runs
+
+
+def run(go: Go, *, work: str, out: str) -> int:
+    """Run the program of *go* and return its exit code (a death by signal does not return)."""
+    context = go.context
+    _enter_environment(go.env, context, work, out)
+    output.open_streams()
+    stream = agent_io_tools.connect(rules.TOOLS)
+    output.configure_logging(context["log_mode"], stream)
+    namespace = names.namespace(context, out, proxies.install(context["tools"]))
+    program = Program(work, context["traceback_remap"], namespace, stream)
+    _current[:] = [program]
+    module = types.ModuleType("__main__")
+    namespace.update(__file__=program.path, __builtins__=__builtins__, __name__="__main__")
+    module.__dict__.update(namespace)
+    program.namespace = module.__dict__
+    sys.modules["__main__"] = module
+    sys.argv = [program.path, *go.argv]
+    sys.path[:] = [work, *context["sys_path"]]
+    main = os.path.join(work, rules.LOADER)  # noqa: PTH118
+    exec(compile(MAIN, main, "exec"), {"__name__": "isorun_main", "__file__": main})  # noqa: S102
+    return _leave(program)
+
+
+def execute() -> None:
+    """Run the current program to its end; its exit code is kept for `run`."""
+    program = _current[0]
+    try:
+        _execute(program)
+    except SystemExit as stop:
+        program.code = _exit_code(stop)
+    except BaseException as error:  # noqa: BLE001 - the program may raise anything; this is where it ends
+        _report(program, error)
+        program.code = 1
+        if isinstance(error, KeyboardInterrupt):
+            program.code = -signal.SIGINT
+
+
+def _execute(program: Program) -> None:
+    # RecursionError should come at the depth it would outside, not earlier by our frames.
+    sys.setrecursionlimit(sys.getrecursionlimit() + len(_stack()))
+    with open(program.path, "rb") as file:  # noqa: PTH123
+        source = file.read()
+    code = compile(source, program.path, "exec", flags=ast.PyCF_ALLOW_TOP_LEVEL_AWAIT, dont_inherit=True)
+    if code.co_flags & 0x80:  # CO_COROUTINE: there was a top-level await
+        asyncio.run(_awaited(code, program.namespace))
+    else:
+        exec(code, program.namespace)  # noqa: S102 - this is the product
+
+
+async def _awaited(code: types.CodeType, namespace: dict[str, Any]) -> None:
+    await eval(code, namespace)  # noqa: S307 - as above, for a coroutine
+
+
+def _stack() -> list[types.FrameType]:
+    frame: types.FrameType | None = sys._getframe()  # noqa: SLF001 - the documented way to a frame without `inspect`
+    frames = []
+    while frame is not None:
+        frames.append(frame)
+        frame = frame.f_back
+    return frames
+
+
+def _enter_environment(env: Mapping[str, str], context: Mapping[str, Any], work: str, out: str) -> None:
+    os.environ.clear()  # noqa: TID251 - the program's own environment, made here
+    os.environ.update(env)  # noqa: TID251
+    if hasattr(os, "uname"):
+        import time
+
+        time.tzset()
+    turn = os.path.join(out, context["turn"], "files")  # noqa: PTH118
+    os.makedirs(turn, exist_ok=True)  # noqa: PTH103
+    for directory in context["directories"]:
+        os.makedirs(os.path.join(out, directory), exist_ok=True)  # noqa: PTH103, PTH118
+    os.chdir(out)
+    trace = os.path.join(work, rules.LAST_TRACE)  # noqa: PTH118
+    _trace_on_sigterm(trace)
+
+
+def _trace_on_sigterm(path: str) -> None:
+    """At SIGTERM write what is being executed to *path*, then die of it as before."""
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
+    faulthandler.register(signal.SIGTERM, file=descriptor, all_threads=False, chain=True)
+    # A child that is terminated must not write over the trace of the program.
+    os.register_at_fork(after_in_child=lambda: faulthandler.unregister(signal.SIGTERM))
+    faulthandler.enable(file=rules.STDERR, all_threads=False)
+
+
+def _exit_code(stop: SystemExit) -> int:
+    """The code `python` itself would leave with for this SystemExit."""
+    if stop.code is None:
+        return 0
+    if isinstance(stop.code, int):
+        return stop.code & 0xFF
+    _print(stop.code)
+    return 1
+
+
+def _print(value: object) -> None:
+    try:
+        print(value, file=sys.stderr)  # noqa: T201 - what the interpreter does for sys.exit("text")
+    except BaseException as error:  # noqa: BLE001 - __str__ is the program's and may do anything
+        os.write(rules.STDERR, f"<{type(error).__name__} while printing the exit message>\n".encode())
+
+
+def _report(program: Program, error: BaseException) -> None:
+    """Print the traceback without our frames, and tell the host what it was."""
+    traceback = error.__traceback__
+    line = _last_line(traceback, program.path)
+    if program.remap:
+        error = error.with_traceback(_without_loader(traceback))
+    try:
+        sys.excepthook(type(error), error, error.__traceback__)
+    except BaseException as failure:  # noqa: BLE001 - excepthook and __repr__ are the program's
+        os.write(rules.STDERR, f"{type(error).__name__}, and {type(failure).__name__} while printing it\n".encode())
+    program.tools.send(
+        Ended(
+            type=type(error).__name__[:200],
+            message=_text(error),
+            errno=_errno(error),
+            line=line,
+        )
+    )
+
+
+def _text(error: BaseException) -> str:
+    try:
+        return str(error)[:_EXCERPT].encode("utf-8", "replace").decode()
+    except BaseException as failure:  # noqa: BLE001 - __str__ is the program's and may do anything
+        return f"<{type(failure).__name__} in __str__>"
+
+
+def _errno(error: BaseException) -> int | None:
+    number = getattr(error, "errno", None) if isinstance(error, OSError) else None
+    return number if type(number) is int and 0 <= number < 4096 else None
+
+
+def _without_loader(traceback: types.TracebackType | None) -> types.TracebackType | None:
+    """The traceback from the program's first frame on; a syntax error of the program has none."""
+    while traceback is not None and _is_ours(traceback.tb_frame.f_code.co_filename):
+        traceback = traceback.tb_next
+    return traceback
+
+
+def _is_ours(filename: str) -> bool:
+    return filename == __file__ or filename in (asyncio.runners.__file__, asyncio.base_events.__file__)
+
+
+def _last_line(traceback: types.TracebackType | None, path: str) -> int | None:
+    line = None
+    while traceback is not None:
+        if traceback.tb_frame.f_code.co_filename == path:
+            line = traceback.tb_lineno
+        traceback = traceback.tb_next
+    return line
+
+
+def _leave(program: Program) -> int:
+    """What the interpreter does after the last statement, in its order; then the exit code."""
+    for finish in (threading._shutdown, atexit._run_exitfuncs):  # type: ignore[attr-defined]  # noqa: SLF001
+        try:
+            finish()
+        except BaseException as error:  # noqa: BLE001 - atexit functions are the program's
+            _report(program, error)
+    code = program.code
+    program.namespace.clear()  # closes, and so flushes, the files its globals held
+    gc.collect()
+    for thing in gc.get_objects():
+        if isinstance(thing, (io.BufferedWriter, io.BufferedRandom, io.TextIOWrapper)):
+            _flush(thing)
+    if code < 0:
+        signal.signal(-code, signal.SIG_DFL)
+        os.kill(os.getpid(), -code)
+    return code
+
+
+def _flush(file: io.IOBase) -> None:
+    try:
+        file.flush()
+    except (OSError, ValueError):
+        return  # closed already, or its disk is full: the interpreter ignores both at this point

@@ -1,0 +1,89 @@
+"""The program's stdout and stderr, and where its `logging` goes."""
+
+import io
+import logging
+import sys
+import time
+
+from isorun.executor import rules
+from isorun.executor.agent_io_tools import ToolStream
+from isorun.wire.messages import Log
+
+_FORMAT = "%(asctime)s %(levelname)s %(name)s %(message)s"
+_TEXT = 8192  # characters of one record that infra.log receives
+
+
+def open_streams() -> None:
+    """Unbuffered text streams, so that what was printed before a kill has arrived."""
+    sys.stdin = io.TextIOWrapper(io.BufferedReader(io.FileIO(rules.STDIN, "r", closefd=False)), "utf-8")
+    sys.stdout = _text(rules.STDOUT, "strict")
+    sys.stderr = _text(rules.STDERR, "backslashreplace")
+    sys.stdin.mode = "r"  # type: ignore[misc]
+    sys.__stdin__, sys.__stdout__, sys.__stderr__ = sys.stdin, sys.stdout, sys.stderr  # type: ignore[misc]
+
+
+def _text(descriptor: int, errors: str) -> io.TextIOWrapper:
+    raw = io.FileIO(descriptor, "w", closefd=False)
+    stream = io.TextIOWrapper(raw, "utf-8", errors, write_through=True)  # type: ignore[arg-type]
+    stream.mode = "w"  # type: ignore[misc]
+    return stream
+
+
+class UtcFormatter(logging.Formatter):
+    """`<UTC time> <LEVEL> <name> <text>`."""
+
+    converter = time.gmtime
+    default_time_format = "%Y-%m-%dT%H:%M:%S"
+    default_msec_format = "%s.%03dZ"
+
+    def __init__(self) -> None:
+        super().__init__(_FORMAT)
+
+
+class _Stderr(logging.StreamHandler):  # type: ignore[type-arg]
+    """Writes to whatever sys.stderr is at that moment, as logging's last resort does."""
+
+    def __init__(self, level: int) -> None:
+        logging.Handler.__init__(self, level)
+
+    @property
+    def stream(self) -> object:
+        return sys.stderr
+
+
+class _Infra(logging.Handler):
+    """Sends records to the host, which writes them to infra.log."""
+
+    def __init__(self, stream: ToolStream) -> None:
+        super().__init__()
+        self._stream = stream
+
+    def emit(self, record: logging.LogRecord) -> None:
+        text = self.format(record)[:_TEXT].encode("utf-8", "replace").decode()
+        self._stream.send(Log(level=record.levelname[:20], name=record.name[:200], text=text))
+
+
+def configure_logging(mode: str, stream: ToolStream) -> None:
+    """`user` always goes to user.log; the rest too (`include_logging`), or to infra.log (`print_only`).
+
+    With `include_logging` only what is logged with nothing configured is formatted
+    by us, so `logging.basicConfig` in the program works as it does outside.
+    """
+    logging.raiseExceptions = True
+    user = logging.getLogger("user")
+    user.setLevel(logging.INFO)
+    user.propagate = False
+    user.addHandler(_formatted(_Stderr(logging.NOTSET)))
+    if mode == "print_only":
+        root = logging.getLogger()
+        root.setLevel(logging.INFO)
+        infra = _Infra(stream)
+        infra.setFormatter(logging.Formatter("%(message)s"))
+        root.addHandler(infra)
+    else:
+        logging.lastResort = _formatted(_Stderr(logging.WARNING))
+
+
+def _formatted(handler: _Stderr) -> _Stderr:
+    handler.setFormatter(UtcFormatter())
+    return handler

@@ -1,0 +1,13 @@
+"""The fixed facts of the inside of every slot: ids, paths, names."""
+
+UID = 1001
+GID = 1000
+HOSTNAME = "isorun"
+WORKSPACE = "/workspace"
+WORK = "/workspace/work"
+OUT = "/workspace/out"
+LOADER = "main.py"
+PROGRAM = "user_code.py"
+LAST_TRACE = ".isorun-last-trace"  # in work/: where faulthandler writes what ran at SIGTERM
+STDIN, STDOUT, STDERR, TOOLS, CONTROL = 0, 1, 2, 3, 4
+DEVICES = ("/dev/null", "/dev/zero", "/dev/full", "/dev/random", "/dev/urandom")

@@ -1,0 +1,159 @@
+"""A program process, from the zygote's fork to the program's first instruction.
+
+The steps run in the order written; each gives up something for good, and seccomp is
+last because the steps before it need calls that it refuses. Until `Go` this process
+runs our code alone; the control socket is closed before the program's first
+instruction, so nothing that a program does can reach the host through it.
+"""
+
+import os
+import random
+import signal
+import socket
+import sys
+from typing import Any
+
+from isorun.executor import init, loader, rules
+from isorun.executor.isolation import read_back
+from isorun.executor.packets import Stream
+from isorun.executor.steps import StepFailed, enter
+from isorun.kernel import caps, fds, landlock, namespaces, rlimits, seccomp
+from isorun.wire.messages import (
+    Attached,
+    ForkProgram,
+    Go,
+    Joined,
+    Message,
+    Put,
+    Ready,
+    SetupError,
+    Started,
+    Stored,
+    StoreError,
+)
+
+_JOINED = init.FLAGS & ~namespaces.NEWPID  # the pid namespace was entered by the fork itself
+
+
+def run(message: ForkProgram, descriptors: list[int]) -> int:
+    """Become the slot of *message*, wait for the program and run it. Returns its exit code.
+
+    *descriptors*: init's pidfd, control, stdout, stderr, tool stream.
+    """
+    pidfd, control_fd, stdout, stderr, tools = descriptors
+    namespaces.join(pidfd, _JOINED)
+    null = os.open("/dev/null", os.O_RDONLY | os.O_CLOEXEC)
+    fds.keep_only(
+        {
+            rules.STDIN: null,
+            rules.STDOUT: stdout,
+            rules.STDERR: stderr,
+            rules.TOOLS: tools,
+            rules.CONTROL: control_fd,
+        }
+    )
+    control = Stream(socket.socket(fileno=rules.CONTROL))
+    control.send(Joined())
+    if not isinstance(control.receive(), Attached):
+        return 70
+    try:
+        abi = seal(message)
+    except StepFailed as failure:
+        control.send(SetupError(step=failure.step, reason=failure.reason))
+        return 70
+    control.send(Ready(isolation=read_back(abi)))
+    go = store_until_go(control, rules.WORKSPACE)
+    if go is None:
+        return 70
+    control.send(Started())
+    control.close()
+    return loader.run(go, work=rules.WORK, out=rules.OUT)
+
+
+def seal(message: ForkProgram) -> int:
+    """Every one-way step after the namespaces. Returns the Landlock ABI (0: this kernel has none)."""
+    limits: dict[str, Any] = message.limits
+    table = rlimits.table(
+        processes=limits["processes"] + 1,  # init counts too
+        data_bytes=limits["data_bytes"],
+        file_bytes=limits["file_bytes"],
+        open_files=limits["open_files"],
+        cpu_s=limits["cpu_s"],
+    )
+    abi = 0
+
+    def restrict() -> None:
+        nonlocal abi
+        abi = landlock.restrict(
+            ("/",),
+            (rules.WORK, rules.OUT, "/tmp", "/dev/shm"),  # noqa: S108 - the slot's own tmpfs
+            devices=rules.DEVICES,
+        )
+
+    enter(
+        (
+            ("session", os.setsid),
+            ("cpu", lambda: _pin(message.cpu)),
+            ("rlimits", lambda: rlimits.apply(table)),
+            ("random state", reseed),
+            ("working directory", lambda: os.chdir(rules.OUT)),
+            ("capabilities", caps.drop_all),
+            ("no_new_privs", caps.no_new_privileges),
+            ("dumpable", lambda: caps.set_dumpable(True)),  # else the program could not read its own /proc
+            ("landlock", restrict),
+            ("seccomp by number", lambda: seccomp.load(message.filters_by_number)),
+            ("seccomp by argument", lambda: seccomp.load(message.filters_by_argument)),
+        )
+    )
+    return abi
+
+
+def reseed() -> None:
+    """Random state was copied by the fork; no two runs may share it."""
+    random.seed()
+    numpy = sys.modules.get("numpy.random")
+    if numpy is not None:
+        numpy.seed()
+
+
+def store_until_go(control: Stream, workspace: str) -> Go | None:
+    """Write what the host sends into *workspace*, and return its `Go`; None once the host is gone."""
+    stored = 0
+    while True:
+        message: Message | None = control.receive()
+        match message:
+            case Put():
+                try:
+                    _store(workspace, message)
+                except OSError as error:
+                    reason = error.strerror or str(error)
+                    control.send(StoreError(path=message.path, reason=reason, errno=error.errno))
+                    return None
+                stored += 1
+            case Go():
+                if stored:
+                    control.send(Stored(count=stored))
+                signal.signal(signal.SIGINT, signal.default_int_handler)
+                return message
+            case _:
+                return None
+
+
+def _store(workspace: str, message: Put) -> None:
+    path = os.path.join(workspace, message.path)  # noqa: PTH118 - checked by the host; the tmpfs is still empty of others
+    os.makedirs(os.path.dirname(path), exist_ok=True)  # noqa: PTH103, PTH120
+    if message.path.endswith("/"):
+        return
+    how = os.O_APPEND if message.append else os.O_CREAT | os.O_EXCL
+    descriptor = os.open(path, os.O_WRONLY | os.O_NOFOLLOW | os.O_CLOEXEC | how, message.mode)
+    try:
+        view = memoryview(message.data)
+        while view:
+            view = view[os.write(descriptor, view) :]
+    finally:
+        os.close(descriptor)
+
+
+def _pin(cpu: int | None) -> None:
+    if cpu is not None:
+        os.sched_setaffinity(0, {cpu})

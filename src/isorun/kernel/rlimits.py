@@ -1,0 +1,80 @@
+"""Resource limits of one process tree: which, how high, why; set and read back.
+
+`table` decides and runs anywhere; `apply` sets it on the calling process, whose children inherit
+it. Apply it after the slot's user namespace exists: NPROC counts per user and namespace, and set
+before, one slot's fork bomb would starve the others.
+
+Must not: raise a limit that was inherited lower, nor take "unlimited" for an answer.
+"""
+
+from collections.abc import Iterable
+
+Row = tuple[str, int, int]  # name, soft, hard
+
+_KIB = 1 << 10
+_MIB = 1 << 20
+
+
+def table(
+    *, processes: int, data_bytes: int | None, file_bytes: int, open_files: int, cpu_s: int | None
+) -> tuple[Row, ...]:
+    """The limits of a slot. *data_bytes* is None where a cgroup holds memory; *cpu_s* None: no such limit."""
+    wanted = {"processes": processes, "file_bytes": file_bytes, "open_files": open_files}
+    optional = {"data_bytes": data_bytes, "cpu_s": cpu_s}
+    for name, value in (wanted | {k: v for k, v in optional.items() if v is not None}).items():
+        if value <= 0:
+            raise ValueError(f"{name} must be positive, got {value}")
+    rows: list[Row] = [
+        # Fork and thread bombs; the only such ceiling without a cgroup, the nearer of two with one.
+        ("RLIMIT_NPROC", processes, processes),
+        # One huge or sparse file; SIGXFSZ or EFBIG names the cause, before the tmpfs is full.
+        ("RLIMIT_FSIZE", file_bytes, file_bytes),
+        # Each descriptor pins kernel memory (pipes 64 KiB and more) that no tmpfs size bounds.
+        ("RLIMIT_NOFILE", open_files, open_files),
+        # A core dump would fill the workspace with the program's memory, or reach the host's core_pattern.
+        ("RLIMIT_CORE", 0, 0),
+        # Locked pages cannot be reclaimed: enough for a key or two, not to pin the machine's memory.
+        ("RLIMIT_MEMLOCK", 64 * _KIB, 64 * _KIB),
+        # POSIX message queues outlive the process that made them, in kernel memory.
+        ("RLIMIT_MSGQUEUE", 0, 0),
+        # Queued signals and POSIX timers are kernel memory; a few per process is what honest code needs.
+        ("RLIMIT_SIGPENDING", 1024, 1024),
+        # The usual 8 MiB, which also sizes each thread's stack. The hard limit lets a deep recursion
+        # ask for more, and keeps "unlimited" away, which would turn the address layout to the legacy one.
+        ("RLIMIT_STACK", 8 * _MIB, 64 * _MIB),
+    ]
+    if data_bytes is not None:
+        # Without a cgroup: what one process may map privately and write to, refused at once (MemoryError).
+        rows.append(("RLIMIT_DATA", data_bytes, data_bytes))
+    if cpu_s is not None:
+        # Ends a spinning process whose watcher died; one second later SIGKILL, for those that ignore SIGXCPU.
+        rows.append(("RLIMIT_CPU", cpu_s, cpu_s + 1))
+    return tuple(rows)
+
+
+def apply(rows: Iterable[Row]) -> None:
+    """Set each limit on this process. Raises OSError naming the one the kernel refused, and ValueError
+    for a negative one, which the kernel would read as unlimited.
+
+    A hard limit that was inherited lower stays: it cannot be raised, and it is the tighter ceiling.
+    """
+    import resource  # here: it exists on Unix only, and `table` must import anywhere
+
+    for name, soft, hard in rows:
+        which = getattr(resource, name)
+        inherited = resource.getrlimit(which)[1]
+        if min(soft, hard) < 0:
+            raise ValueError(f"{name} must not be unlimited, got {soft}, {hard}")
+        if inherited != resource.RLIM_INFINITY:
+            soft, hard = min(soft, inherited), min(hard, inherited)
+        try:
+            resource.setrlimit(which, (soft, hard))
+        except (OSError, ValueError) as exc:  # CPython turns EPERM and EINVAL into ValueError
+            raise OSError(f"{name}: cannot be set to {soft}, {hard}: {exc}") from exc
+
+
+def read_back(names: Iterable[str]) -> dict[str, tuple[int, int]]:
+    """Soft and hard limit of this process, by name; -1 is unlimited."""
+    import resource
+
+    return {name: resource.getrlimit(getattr(resource, name)) for name in names}

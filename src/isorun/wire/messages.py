@@ -1,0 +1,353 @@
+"""Every message as a frozen type, and the one place where bytes become one.
+
+`decode` raises `ProtocolError` and nothing else, whatever the bytes; `encode` raises `NotEncodable`,
+naming the path of the value at fault. The header is strict JSON, never pickle. This module keeps no
+state and knows no order: who may send what, and when, is `wire.session`. The annotation of a field
+is its wire type and must be a key of `_FITS`. `PROTOCOL.md` has the same fields in words.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from math import isfinite
+
+from isorun.wire.frames import MAX_FRAME, Frames, ProtocolError, encode_frame
+from isorun.wire.values import Packer, Unfit, Unpacker, brief, parse, render
+
+TYPE_CHECKING = False  # typing costs milliseconds of a cold start
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import Any
+
+VERSION = 1
+REFUSALS = (
+    "ToolDenied",
+    "ToolInputInvalid",
+    "ToolTimeout",
+    "ToolBudgetExceeded",
+    "ToolFailed",
+    "ToolUnavailable",
+)
+ROLES = ("init", "program")
+
+
+class Message:
+    """Base of every message."""
+
+    __slots__ = ()
+
+
+# Control stream, host to slot
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Put(Message):
+    """Write `data` to `path` under the workspace; `append` for every chunk of a file but its first."""
+
+    path: str
+    data: bytes
+    append: bool
+    mode: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Attached(Message):
+    """The cgroup holds you; go on."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Go(Message):
+    """Run the program."""
+
+    argv: list[str]
+    env: dict[str, str]
+    context: dict[str, Any]
+
+
+# Control stream, slot to host
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Joined(Message):
+    """The namespaces are entered. Credentials travel beside it (`SCM_CREDENTIALS`), never in it."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Ready(Message):
+    """All walls stand; `isolation` says which, read back from the kernel."""
+
+    isolation: dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SetupError(Message):
+    """A named step of building the slot failed; nothing follows."""
+
+    step: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Stored(Message):
+    """`count` more `Put`s, in the order sent, are in the workspace."""
+
+    count: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StoreError(Message):
+    """A `Put` failed; nothing follows."""
+
+    path: str
+    reason: str
+    errno: int | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Started(Message):
+    """The next instruction is the program's own."""
+
+
+# Build stream, host to template or zygote
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BuildInit(Message):
+    """Fork an init for this slot. The slot's file descriptors travel beside it."""
+
+    slot: int
+    limits: dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ForkProgram(Message):
+    """Fork this slot's program process; the filters are seccomp instructions, to be loaded in this order."""
+
+    slot: int
+    limits: dict[str, Any]
+    filters_by_number: bytes
+    filters_by_argument: bytes
+    cpu: int | None
+
+
+# Build stream, template or zygote to host
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Mounted(Message):
+    """The slot's init has its mounts. The workspace's descriptor travels beside it."""
+
+    slot: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BuildFailed(Message):
+    """A named step of building this slot failed; its processes are gone."""
+
+    slot: int
+    step: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Exited(Message):
+    """A process of this slot was reaped: exactly one of `code` and `signal` is meant to be set."""
+
+    slot: int
+    role: str
+    code: int | None
+    signal: int | None
+    user_s: float
+    system_s: float
+    max_rss_bytes: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Warmed(Message):
+    """The zygote has imported its preloads: seconds each took, and the reason of each that failed."""
+
+    python: str
+    preloads: dict[str, float]
+    failed: dict[str, str]
+
+
+# Tool stream, program to supervisor: everything in these is hostile
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Call(Message):
+    """Call a tool. `id` names the answer; `timeout_s` counts from the moment the supervisor reads this."""
+
+    id: int
+    tool: str
+    params: dict[str, Any]
+    reason: str
+    timeout_s: float | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Log(Message):
+    """One logging record for infra.log."""
+
+    level: str
+    name: str
+    text: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Ended(Message):
+    """What the loader says of an uncaught exception. A program can forge it: it decides nothing."""
+
+    type: str
+    message: str
+    errno: int | None
+    line: int | None
+
+
+# Tool stream, supervisor to program
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Reply(Message):
+    """The result of the call with this id."""
+
+    id: int
+    value: Any
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Refused(Message):
+    """The call with this id failed; `error` is one of `REFUSALS`."""
+
+    id: int
+    error: str
+    text: str
+
+
+CONTROL = (Put, Attached, Go, Joined, Ready, SetupError, Stored, StoreError, Started)
+BUILD = (BuildInit, ForkProgram, Mounted, BuildFailed, Exited, Warmed)
+TOOL = (Call, Log, Ended, Reply, Refused)
+
+_INT_FIELD = 1 << 63  # fields go into clocks, tables and databases; only values inside a tree may be longer
+_ENVELOPE = frozenset({"v", "t", "blobs"})
+_CHOICES = {("Refused", "error"): REFUSALS, ("Exited", "role"): ROLES}
+
+
+def _is_int(value: object) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and -_INT_FIELD <= value < _INT_FIELD
+
+
+def _is_float(value: object) -> bool:
+    # An int counts, but not one that a clock would refuse with OverflowError.
+    return _is_int(value) or (isinstance(value, float) and isfinite(value))
+
+
+def _is_dict_of(value: object, fits: Callable[[object], bool]) -> bool:
+    return isinstance(value, dict) and all(map(fits, value.values()))
+
+
+def _is_str(value: object) -> bool:
+    return isinstance(value, str)
+
+
+_FITS: dict[str, Callable[[object], bool]] = {
+    "Any": lambda value: True,
+    "bool": lambda value: isinstance(value, bool),
+    "bytes": lambda value: isinstance(value, (bytes, bytearray, memoryview)),
+    "dict[str, Any]": lambda value: isinstance(value, dict),
+    "dict[str, float]": lambda value: _is_dict_of(value, _is_float),
+    "dict[str, str]": lambda value: _is_dict_of(value, _is_str),
+    "float": _is_float,
+    "float | None": lambda value: value is None or _is_float(value),
+    "int": _is_int,
+    "int | None": lambda value: value is None or _is_int(value),
+    "list[str]": lambda value: isinstance(value, (list, tuple)) and all(map(_is_str, value)),
+    "str": _is_str,
+}
+_TYPES: dict[str, type[Message]] = {kind.__name__: kind for kind in (*CONTROL, *BUILD, *TOOL)}
+_FIELDS = {
+    kind: tuple(
+        (name, annotation, _FITS[annotation], _CHOICES.get((kind.__name__, name)))
+        for name, annotation in kind.__annotations__.items()
+    )
+    for kind in _TYPES.values()
+}
+_KEYS = {kind: _ENVELOPE | {name for name, *_ in fields} for kind, fields in _FIELDS.items()}
+
+
+class NotEncodable(ValueError):
+    """A value of ours cannot be sent; `path` says where it stands, for example `params.a[3]`."""
+
+    def __init__(self, path: str, reason: str) -> None:
+        super().__init__(f"{path}: {reason}")
+        self.path = path
+        self.reason = reason
+
+
+def encode(message: Message, max_frame: int = MAX_FRAME) -> bytes:
+    """The whole frame of *message*. Tuples become lists. Raises `NotEncodable`."""
+    kind = type(message)
+    packer = Packer(max_frame)
+    tree: dict[str, Any] = {"v": VERSION, "t": kind.__name__}
+    for name, annotation, fits, choices in _FIELDS[kind]:
+        value = getattr(message, name)
+        try:
+            tree[name] = packer.pack(value)
+        except Unfit as unfit:
+            raise NotEncodable(name + unfit.path, unfit.reason) from None
+        if wrong := _misfit(value, annotation, fits, choices):
+            raise NotEncodable(name, wrong)
+    tree["blobs"] = [len(blob) for blob in packer.blobs]
+    try:
+        return encode_frame(render(tree), packer.blobs, max_frame)
+    except (Unfit, ValueError) as exc:
+        raise NotEncodable(kind.__name__, str(exc)) from None
+
+
+def decode(header: bytes, blobs: bytes | memoryview = b"") -> Message:
+    """The message of one frame. Raises `ProtocolError` for whatever is not exactly one, and nothing else."""
+    tree = parse(header)
+    kind = _kind(tree)
+    unpacker = Unpacker(tree["blobs"], blobs)
+    values: dict[str, Any] = {}
+    for name, annotation, fits, choices in _FIELDS[kind]:
+        value = values[name] = unpacker.unpack(tree[name], 0)
+        if wrong := _misfit(value, annotation, fits, choices):
+            raise ProtocolError(f"{kind.__name__}.{name} {wrong}")
+    unpacker.end()
+    return kind(**values)
+
+
+def decode_packet(packet: bytes, max_frame: int = MAX_FRAME) -> Message:
+    """The message of a packet that must hold exactly one frame. Raises `ProtocolError`."""
+    frames = Frames(max_frame)
+    frames.feed(packet)
+    frame = frames.next()
+    frames.end()
+    if frame is None:
+        raise ProtocolError("an empty packet")
+    return decode(*frame)
+
+
+def _misfit(
+    value: object, annotation: str, fits: Callable[[object], bool], choices: tuple[str, ...] | None
+) -> str | None:
+    if not fits(value):
+        return f"must be {annotation}, got {type(value).__name__}"
+    if choices is not None and value not in choices:
+        return f"must be one of {', '.join(choices)}, got {brief(value)}"
+    return None
+
+
+def _kind(tree: dict[str, Any]) -> type[Message]:
+    version, name = tree.get("v"), tree.get("t")
+    if type(version) is not int or version != VERSION:
+        raise ProtocolError(f"this side speaks version {VERSION}, the peer sent {brief(version)}")
+    kind = _TYPES.get(name) if isinstance(name, str) else None
+    if kind is None:
+        raise ProtocolError(f"unknown message type {brief(name)}")
+    if missing := sorted(_KEYS[kind] - tree.keys()):
+        raise ProtocolError(f"{name} lacks {', '.join(missing)}")
+    if unknown := sorted(tree.keys() - _KEYS[kind]):
+        raise ProtocolError(f"{name} has no field {brief(unknown[0])}")
+    return kind

@@ -1,0 +1,249 @@
+"""Values in and out of a header: the tree of JSON values, the blobs beside it and the escapes.
+
+Knows no message. Going out, a value that cannot be sent raises `Unfit` with its path; coming in,
+everything is hostile and whatever is not strict raises `ProtocolError` and nothing else.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from itertools import islice
+from math import isfinite
+
+from isorun.wire.frames import ProtocolError
+
+TYPE_CHECKING = False  # typing costs milliseconds of a cold start
+if TYPE_CHECKING:
+    from typing import Any
+
+MAX_DEPTH = 64  # lists and dicts inside each other, in one field
+MAX_INT_DIGITS = 640  # int(text) is quadratic; CPython lets no process set its own ceiling below 640
+MAX_VALUES = 1_000_000  # 16 MiB of "{}," would become 5.6 million dicts: 6 s and 600 MB of the supervisor
+
+# Up to and with the next mark outside a string. Possessive, and true at the end too, so that no byte is
+# looked at twice whatever the quotes are.
+_TO_MARK = re.compile(rb'(?s)(?:[^",\[{]++|"[^"\\]*+(?:\\.[^"\\]*+)*+"?)*+(?:[,\[{]|\Z)')
+_INT_LIMIT = 10**MAX_INT_DIGITS
+
+
+class Unfit(Exception):
+    """A value that cannot be sent; every container on the way out puts its own step before `path`."""
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(reason)
+        self.reason = reason
+        self.path = ""
+
+
+class Packer:
+    """Turns one message's values into JSON values, and its bytes into blobs."""
+
+    __slots__ = ("_max_frame", "_open", "_room", "blobs")
+
+    def __init__(self, max_frame: int) -> None:
+        self.blobs: list[bytes] = []
+        self._open: list[int] = []
+        self._max_frame = self._room = max_frame
+
+    def pack(self, value: object) -> object:
+        if isinstance(value, str):
+            return self._text(value)
+        self._take(1)
+        if value is None or isinstance(value, bool):
+            return value
+        if isinstance(value, int):
+            if not -_INT_LIMIT < value < _INT_LIMIT:
+                raise Unfit(f"an int of more than {MAX_INT_DIGITS} digits cannot be sent")
+            return value
+        if isinstance(value, float):
+            if not isfinite(value):
+                raise Unfit(f"{value} cannot be sent")
+            return value
+        if isinstance(value, (dict, list, tuple)):
+            return self._inside(value)
+        if isinstance(value, (bytes, bytearray, memoryview)):
+            blob = bytes(value)
+            self._take(len(blob))
+            self.blobs.append(blob)
+            return {"$blob": len(self.blobs) - 1}
+        raise Unfit(f"{type(value).__name__} cannot be sent")
+
+    def _take(self, count: int) -> None:
+        # Counted on the way, not at the end: ten lists, each ten times in the next, make 10**10 values.
+        self._room -= count
+        if self._room < 0:
+            raise Unfit(f"the frame would exceed {self._max_frame} bytes here")
+
+    def _text(self, value: str) -> str:
+        self._take(len(value))
+        if not value.isascii():
+            try:
+                value.encode()
+            except UnicodeEncodeError:
+                raise Unfit("text with a lone surrogate cannot be sent") from None
+        return value
+
+    def _inside(self, value: dict[object, object] | list[object] | tuple[object, ...]) -> object:
+        if id(value) in self._open:
+            raise Unfit("it contains itself")
+        if len(self._open) == MAX_DEPTH:
+            raise Unfit(f"nested deeper than {MAX_DEPTH} levels")
+        self._open.append(id(value))
+        packed = self._dict(value) if isinstance(value, dict) else self._list(value)
+        self._open.pop()
+        return packed
+
+    def _list(self, value: list[object] | tuple[object, ...]) -> list[object]:
+        packed: list[object] = []
+        try:
+            for item in value:
+                packed.append(self.pack(item))  # noqa: PERF401 - its length is the path of a failure
+        except Unfit as unfit:
+            unfit.path = f"[{len(packed)}]{unfit.path}"
+            raise
+        return packed
+
+    def _dict(self, value: dict[object, object]) -> dict[str, object]:
+        packed: dict[str, object] = {}
+        for name in value:
+            if not isinstance(name, str):
+                raise Unfit(f"keys must be str, got {type(name).__name__}")
+            self._text(name)
+        key: Any = ""
+        try:
+            for key, item in value.items():
+                packed[key] = self.pack(item)
+        except Unfit as unfit:
+            unfit.path = f".{key}{unfit.path}" if key.isidentifier() else f"[{key!r}]{unfit.path}"
+            raise
+        return {"$dict": packed} if len(packed) == 1 and key.startswith("$") else packed
+
+
+class Unpacker:
+    """Turns JSON values back, using every blob exactly once."""
+
+    __slots__ = ("_blobs",)
+
+    def __init__(self, lengths: object, blobs: bytes | memoryview) -> None:
+        if not isinstance(lengths, list) or not all(type(n) is int and n >= 0 for n in lengths):
+            raise ProtocolError("blobs must be a list of lengths")
+        if sum(lengths) != len(blobs):
+            raise ProtocolError(f"blobs of {brief(sum(lengths))} bytes announced, {len(blobs)} sent")
+        self._blobs: list[bytes | None] = []
+        start = 0
+        for length in lengths:
+            self._blobs.append(bytes(blobs[start : start + length]))
+            start += length
+
+    def unpack(self, value: object, depth: int) -> object:
+        if isinstance(value, str):
+            return _whole(value)
+        if isinstance(value, (dict, list)):
+            if isinstance(value, dict) and len(value) == 1:
+                ((key, inner),) = value.items()
+                if key == "$blob":
+                    return self._blob(inner)
+                if key.startswith("$"):
+                    value = _unescaped(key, inner)
+            if depth == MAX_DEPTH:
+                raise ProtocolError(f"values nested deeper than {MAX_DEPTH} levels")
+            if isinstance(value, list):
+                return [self.unpack(item, depth + 1) for item in value]
+            return {_whole(key): self.unpack(item, depth + 1) for key, item in value.items()}
+        if isinstance(value, float) and not isfinite(value):
+            raise ProtocolError("a number is too large for a float")
+        return value
+
+    def end(self) -> None:
+        for index, blob in enumerate(self._blobs):
+            if blob is not None:
+                raise ProtocolError(f"blob {index} is not used")
+
+    def _blob(self, index: object) -> bytes:
+        if not isinstance(index, int) or isinstance(index, bool) or not 0 <= index < len(self._blobs):
+            raise ProtocolError(f"no blob {brief(index)}")
+        blob = self._blobs[index]
+        if blob is None:
+            raise ProtocolError(f"blob {index} is used twice")
+        self._blobs[index] = None
+        return blob
+
+
+def _unescaped(key: str, inner: object) -> dict[str, Any]:
+    # Only what needs the escape may use it, so that a value has one spelling.
+    if key == "$dict" and isinstance(inner, dict) and len(inner) == 1 and next(iter(inner)).startswith("$"):
+        return inner
+    raise ProtocolError(f"bad escape {brief(key)}")
+
+
+def _whole(text: str) -> str:
+    if not text.isascii():
+        try:
+            text.encode()
+        except UnicodeEncodeError:
+            raise ProtocolError("text with a lone surrogate") from None
+    return text
+
+
+def _no_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    # Two parsers that keep different ones of two equal keys would disagree about what was granted.
+    made = dict(pairs)
+    if len(made) != len(pairs):
+        raise ValueError("duplicate key")
+    return made
+
+
+def _short_int(text: str) -> int:
+    if len(text) > MAX_INT_DIGITS + text.startswith("-"):
+        raise ValueError(f"an int of more than {MAX_INT_DIGITS} digits")
+    return int(text)
+
+
+def _no_constant(text: str) -> None:
+    raise ValueError(f"{text} is not a number")
+
+
+_OUT = json.JSONEncoder(ensure_ascii=False, allow_nan=False, check_circular=False, separators=(",", ":"))
+_IN = json.JSONDecoder(parse_int=_short_int, parse_constant=_no_constant, object_pairs_hook=_no_duplicates)
+
+
+def render(tree: dict[str, object]) -> bytes:
+    """The header whose values a `Packer` made. Raises `Unfit` if it holds too many."""
+    header = _OUT.encode(tree).encode()
+    if _crowded(header):
+        raise Unfit(f"more than {MAX_VALUES} values")
+    return header
+
+
+def _crowded(header: bytes) -> bool:
+    # Counted before anything is parsed. A container of n values has one bracket and n - 1 commas.
+    # Text may be full of commas, so it is passed over, which costs time, only if the first count is high.
+    if header.count(b",") + header.count(b"[") + header.count(b"{") <= MAX_VALUES:
+        return False
+    at_the_end = 2  # what is behind the last mark, and the empty rest
+    enough = MAX_VALUES + at_the_end + 1
+    return sum(1 for _ in islice(_TO_MARK.finditer(header), enough)) == enough
+
+
+def parse(header: bytes) -> dict[str, Any]:
+    """The JSON object that *header* holds, values still packed. Raises `ProtocolError`."""
+    if _crowded(header):
+        raise ProtocolError(f"header of more than {MAX_VALUES} values")
+    try:
+        tree = _IN.decode(str(header, "utf-8"))
+    except (ValueError, RecursionError) as exc:  # "[" * 100_000 is a RecursionError
+        raise ProtocolError(f"header is not strict JSON: {brief(str(exc))}") from None
+    if not isinstance(tree, dict):
+        raise ProtocolError(f"header must be an object, got {type(tree).__name__}")
+    return tree
+
+
+def brief(value: object) -> str:
+    """At most 80 printable ASCII characters that say what *value* is."""
+    # The peer chose it: ascii() so that it cannot forge a log line; never of a list or a dict, whose
+    # depth could raise RecursionError here.
+    if isinstance(value, (str, int, float, type(None))):
+        text = ascii(value[:80] if isinstance(value, str) else value)
+        return text if len(text) <= 80 else f"{text[:77]}..."
+    return f"a {type(value).__name__}"

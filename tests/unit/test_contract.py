@@ -1,0 +1,385 @@
+"""SPEC B1, B2, B4: how a contract is read, and each way in which one is refused."""
+
+import json
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from isorun.core.contract import Contract, parse_contract
+from isorun.core.errors import InvalidRequest
+
+EXEC_ID = "20260101-120000-000001-0123456789ab"
+LONG_PATH = "turn_1/files/" + "/".join(["d" * 200] * 5) + "/"
+
+
+def parse(value: object, turn: str | None = "1") -> Contract:
+    return parse_contract(value, turn=turn, exec_id=EXEC_ID, max_items=3)
+
+
+def item(filename: object, **more: object) -> dict[str, Any]:
+    return {"filename": filename, "description": "d", **more}
+
+
+def refused(value: object, turn: str | None = "1") -> InvalidRequest:
+    with pytest.raises(InvalidRequest) as caught:
+        parse(value, turn)
+    return caught.value
+
+
+def test_b1_an_item_becomes_a_path_below_out_with_its_words() -> None:
+    """The seed's own contract item is read as it is printed."""
+    contract = parse([{"filename": "turn_123/files/report.md", "description": "Summary report"}], turn="123")
+    (only,) = contract.items
+    assert (contract.turn, only.path, only.description) == ("turn_123", "turn_123/files/report.md", "Summary report")
+    assert (only.visibility, only.checks, contract.notices) == ("external", {}, ())
+
+
+def test_b1_filepath_is_another_word_for_filename() -> None:
+    """Both keys give the same contract."""
+    assert parse([{"filepath": "turn_1/files/a", "description": "d"}]) == parse([item("turn_1/files/a")])
+
+
+def test_b2_a_json_string_a_list_and_a_tuple_give_the_same_contract() -> None:
+    """The form in which a contract arrives changes nothing."""
+    value = [item("a.md", visibility="internal"), item("turn_1/files/b.csv", min_rows=2)]
+    assert parse(json.dumps(value)) == parse(value) == parse(tuple(value))
+
+
+def test_b1_visibility_is_external_unless_it_says_internal() -> None:
+    """The two words are accepted and kept."""
+    contract = parse([item("a", visibility="external"), item("b", visibility="internal"), item("c")])
+    assert [entry.visibility for entry in contract.items] == ["external", "internal", "external"]
+
+
+@pytest.mark.parametrize(
+    ("value", "code", "message"),
+    [
+        ([], "empty_contract", "the contract is empty: name at least one file, or leave it out to run for side effects"),
+        ("[]", "empty_contract", "the contract is empty: name at least one file, or leave it out to run for side effects"),
+        ({}, "contract_not_a_list", "the contract must be a list of objects, got a value of type dict"),
+        (None, "contract_not_a_list", "the contract must be a list of objects, got a value of type NoneType"),
+        (b"[]", "contract_not_a_list", "the contract must be a list of objects, got a value of type bytes"),
+        ('{"a": 1}', "contract_not_a_list", "the contract must be a list of objects, got a value of type dict"),
+        ("nonsense", "invalid_json", "the contract is a string but not JSON: Expecting value"),
+        ("", "invalid_json", "the contract is a string but not JSON: Expecting value"),
+        ("[" * 100_000, "invalid_json", "the contract is a string but not JSON: nested too deep or a number too long"),
+        ("[" + "1" * 9999 + "]", "invalid_json", "the contract is a string but not JSON: nested too deep or a number too long"),
+        ([item("a")] * 4, "too_many_items", "the contract has 4 items, the limit is 3"),
+    ],
+    ids=lambda value: repr(value)[:30],
+)
+def test_b2_what_is_no_contract_is_refused(value: object, code: str, message: str) -> None:
+    """A contract that is empty, no list, not JSON or too long has a code of its own."""
+    error = refused(value)
+    assert (error.code, str(error)) == (code, message)
+
+
+@pytest.mark.parametrize(
+    ("raw", "code", "message"),
+    [
+        ("a.md", "item_not_an_object", "contract item 2: must be an object with filename and description, got str"),
+        (None, "item_not_an_object", "contract item 2: must be an object with filename and description, got NoneType"),
+        (item(""), "blank_filename", "contract item 2 (''): filename is blank"),
+        (item(" \t"), "blank_filename", "contract item 2 (' \\t'): filename is blank"),
+        ({"description": "d"}, "blank_filename", "contract item 2 (''): filename is blank"),
+        (item(5), "invalid_filename", "contract item 2: filename must be a string, got int"),
+        (item(None), "invalid_filename", "contract item 2: filename must be a string, got NoneType"),
+        (
+            item("a\\b"),
+            "invalid_filename",
+            "contract item 2 ('a\\\\b'): filename must use '/' between its parts, not a backslash",
+        ),
+        (
+            item("a\ud800"),
+            "invalid_filename",
+            "contract item 2 ('a\\ud800'): filename is not valid Unicode (a lone surrogate)",
+        ),
+        (
+            {"filename": "a", "description": " "},
+            "blank_description",
+            "contract item 2 ('a'): description must be a string that says what the file holds",
+        ),
+        (
+            {"filename": "a", "description": 5},
+            "blank_description",
+            "contract item 2 ('a'): description must be a string that says what the file holds",
+        ),
+        (
+            {"filename": "a"},
+            "blank_description",
+            "contract item 2 ('a'): description must be a string that says what the file holds",
+        ),
+        (
+            {"filename": "a", "description": "\udfff"},
+            "invalid_description",
+            "contract item 2 ('a'): description is not valid Unicode (a lone surrogate)",
+        ),
+        (
+            item("/workspace/out/a"),
+            "absolute_path",
+            "contract item 2 ('/workspace/out/a'): filename must be relative to out/, "
+            "for example turn_1/files/report.md",
+        ),
+        (
+            item("C:/a"),
+            "absolute_path",
+            "contract item 2 ('C:/a'): filename must be relative to out/, for example turn_1/files/report.md",
+        ),
+        (item("../a"), "path_escape", "contract item 2 ('../a'): filename must not contain '..'"),
+        (item("a/../b"), "path_escape", "contract item 2 ('a/../b'): filename must not contain '..'"),
+        (
+            item("turn_1/files/.."),
+            "path_escape",
+            "contract item 2 ('turn_1/files/..'): filename must not contain '..'",
+        ),
+        (item("a\0b"), "nul_in_path", "contract item 2 ('a\\x00b'): filename must not contain NUL"),
+        (
+            item("a\nb"),
+            "control_character",
+            "contract item 2 ('a\\nb'): filename must not contain control or text direction characters",
+        ),
+        (
+            item("gpj.\u202eexe"),
+            "control_character",
+            "contract item 2 ('gpj.\\u202eexe'): filename must not contain control or text direction characters",
+        ),
+        (
+            item("a/"),
+            "is_a_directory",
+            "contract item 2 ('a/'): names a directory; promise the files in it one by one",
+        ),
+        (
+            item("."),
+            "is_a_directory",
+            "contract item 2 ('.'): names a directory; promise the files in it one by one",
+        ),
+        (
+            item("files"),
+            "is_a_directory",
+            "contract item 2 ('files'): names a directory; promise the files in it one by one",
+        ),
+        (
+            item("turn_1/files"),
+            "is_a_directory",
+            "contract item 2 ('turn_1/files'): names a directory; promise the files in it one by one",
+        ),
+        (
+            item("turn_2/files/a"),
+            "other_turn",
+            "contract item 2 ('turn_2/files/a'): belongs to 'turn_2', this run's turn is 'turn_1'",
+        ),
+        (
+            item("turn_11/files/a"),
+            "other_turn",
+            "contract item 2 ('turn_11/files/a'): belongs to 'turn_11', this run's turn is 'turn_1'",
+        ),
+        (
+            item("turn_1/a"),
+            "outside_files",
+            "contract item 2 ('turn_1/a'): lies outside turn_1/files/, where a run's files belong",
+        ),
+        (
+            item("turn_1/files2/a"),
+            "outside_files",
+            "contract item 2 ('turn_1/files2/a'): lies outside turn_1/files/, where a run's files belong",
+        ),
+        (
+            item("a", visibility="secret"),
+            "invalid_visibility",
+            "contract item 2 ('a'): visibility must be 'external' or 'internal', got 'secret'",
+        ),
+        (
+            item("a", colour="red"),
+            "unknown_key",
+            "contract item 2 ('a'): unknown key 'colour'; known are columns, description, filename, filepath, "
+            "json_schema, mime, min_bytes, min_rows, must_contain, pages, visibility",
+        ),
+        (
+            item("a", filepath="a"),
+            "filename_and_filepath",
+            "contract item 2 ('a'): has filename and filepath; give one of them",
+        ),
+        (
+            item("turn_1/files/ok"),
+            "duplicate_filename",
+            "contract item 2 ('turn_1/files/ok'): promises the same file as contract item 1",
+        ),
+        (item("ok"), "duplicate_filename", "contract item 2 ('ok'): promises the same file as contract item 1"),
+        (
+            item("./files//ok"),
+            "duplicate_filename",
+            "contract item 2 ('./files//ok'): promises the same file as contract item 1",
+        ),
+        (
+            item("ok/below"),
+            "is_a_directory",
+            "contract item 1 ('turn_1/files/ok'): contract item 2 promises a file below it",
+        ),
+    ],
+    ids=lambda value: repr(value)[:40],
+)
+def test_b2_each_kind_of_bad_item_is_refused_by_name(raw: object, code: str, message: str) -> None:
+    """Every refusal has its own code, and the text names the item."""
+    error = refused([item("turn_1/files/ok"), raw])
+    assert (error.code, str(error)) == (code, message)
+
+
+@pytest.mark.parametrize(
+    ("name", "longest", "total"),
+    [
+        ("turn_1/files/" + "a" * 256, 256, 269),
+        ("turn_1/files/" + "é" * 128, 256, 269),
+        ("a" * 256, 256, 269),
+        (LONG_PATH + "x" * 7, 200, 1025),
+    ],
+    ids=["part", "part in bytes", "part under the turn", "path"],
+)
+def test_b2_a_path_that_is_too_long_is_refused(name: str, longest: int, total: int) -> None:
+    """255 bytes per part and 1024 for the whole, counted where the file will lie."""
+    error = refused([item(name)])
+    assert error.code == "path_too_long"
+    assert str(error).endswith(
+        f"a part has {longest} bytes and the path {total}; the limits are 255 and 1024"
+    )
+
+
+@pytest.mark.parametrize("name", ["turn_1/files/" + "a" * 255, LONG_PATH + "x" * 6], ids=["part", "path"])
+def test_b2_a_path_of_exactly_the_limit_is_accepted(name: str) -> None:
+    """The limits are inclusive."""
+    assert parse([item(name)]).items[0].path == name
+
+
+@pytest.mark.parametrize(
+    ("name", "path"),
+    [
+        ("x", "turn_1/files/x"),
+        ("a/b.md", "turn_1/files/a/b.md"),
+        ("files/x", "turn_1/files/x"),
+        ("./turn_1//files/./x", "turn_1/files/x"),
+        ("turn_notes.md", "turn_1/files/turn_notes.md"),
+        ("a..b", "turn_1/files/a..b"),
+        ("...", "turn_1/files/..."),
+    ],
+)
+def test_b2_a_short_name_goes_under_the_turn_and_is_reported(name: str, path: str) -> None:
+    """`x`, `a/b.md` and `files/x` lie under the current turn, and a notice says so."""
+    contract = parse([item(name)])
+    assert contract.items[0].path == path
+    assert contract.notices == (f"contract item 1 ({name!r}) is taken as {path!r}",)
+
+
+@pytest.mark.parametrize(
+    ("turn", "names", "folder"),
+    [
+        (None, ["turn_9/files/a", "turn_9/files/b"], "turn_9"),
+        (None, ["turn_9/files/a", "b"], "turn_9"),
+        (None, ["a"], f"turn_{EXEC_ID}"),
+        ("turn_3", ["a"], "turn_3"),
+    ],
+)
+def test_b2_the_turn_comes_from_the_caller_or_the_items(turn: str | None, names: list[str], folder: str) -> None:
+    """Without a turn id the turn that the items name is the run's; else it is made from the exec id."""
+    contract = parse([item(name) for name in names], turn)
+    assert contract.turn == folder
+    assert all(entry.path.startswith(f"{folder}/files/") for entry in contract.items)
+
+
+def test_b2_items_of_two_turns_are_refused_without_a_turn_id() -> None:
+    """Two turns in one contract cannot both be this run's."""
+    error = refused([item("turn_1/files/a"), item("turn_2/files/a")], turn=None)
+    assert (error.code, str(error)) == (
+        "other_turn",
+        f"contract item 1 ('turn_1/files/a'): belongs to 'turn_1', this run's turn is 'turn_{EXEC_ID}'",
+    )
+
+
+def test_b2_a_placeholder_copied_from_the_documents_is_refused() -> None:
+    """`turn_<id>` is what the documents print, not a folder."""
+    assert refused([item("turn_<id>/files/a")], turn=None).code == "invalid_turn_id"
+
+
+def test_b2_one_name_in_two_unicode_forms_is_a_duplicate() -> None:
+    """An é of one and of two code points looks the same and is refused."""
+    assert refused([item("caf\u00e9"), item("cafe\u0301")]).code == "duplicate_filename"
+
+
+def test_b2_names_that_differ_in_case_are_accepted_and_noticed() -> None:
+    """Linux keeps them apart; the notice says where they are one."""
+    contract = parse([item("turn_1/files/A"), item("turn_1/files/a")])
+    assert contract.notices == (
+        "contract item 2 ('turn_1/files/a') differs only in case from contract item 1: "
+        "on a disk that ignores case they are one file",
+    )
+
+
+GOOD_CHECKS = {
+    "min_bytes": 1,
+    "mime": "text/csv",
+    "json_schema": {"type": "object"},
+    "columns": ["a", "b"],
+    "min_rows": 3,
+    "pages": 2,
+    "must_contain": ["x"],
+}
+
+
+def test_b4_every_content_check_is_kept_as_a_copy() -> None:
+    """The checks of B4 are accepted and kept; the caller's later changes do not reach them."""
+    raw = item("a", **json.loads(json.dumps(GOOD_CHECKS)))
+    contract = parse([raw, item("b", must_contain="one")])
+    raw["columns"].append("c")
+    raw["json_schema"]["type"] = "array"
+    assert [entry.checks for entry in contract.items] == [GOOD_CHECKS, {"must_contain": "one"}]
+
+
+@pytest.mark.parametrize(
+    ("key", "bad", "wanted"),
+    [
+        ("min_bytes", 0, "a whole number above 0"),
+        ("min_bytes", True, "a whole number above 0"),
+        ("min_rows", 1.5, "a whole number above 0"),
+        ("pages", "2", "a whole number above 0"),
+        ("mime", "", "a string such as 'application/pdf'"),
+        ("columns", [], "a list of column names"),
+        ("columns", ["a", 1], "a list of column names"),
+        ("must_contain", None, "a string or a list of strings"),
+        ("json_schema", [], "an object of JSON values"),
+        ("json_schema", {"minimum": float("nan")}, "an object of JSON values"),
+        ("json_schema", {"x": b"bytes"}, "an object of JSON values"),
+    ],
+)
+def test_b4_a_check_of_the_wrong_type_is_refused(key: str, bad: object, wanted: str) -> None:
+    """A content check that could never be decided is refused before the run."""
+    error = refused([item("a", **{key: bad})])
+    assert error.code == "invalid_check"
+    assert str(error).startswith(f"contract item 1 ('a'): {key} must be {wanted}")
+
+
+def test_b2_a_refusal_of_a_huge_name_is_short() -> None:
+    """An error never repeats megabytes of what was sent."""
+    assert len(str(refused([item("a" * 5_000_000)]))) < 300
+
+
+json_values = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(), inner, max_size=3),
+    max_leaves=8,
+)
+names = st.text(st.sampled_from("./aturn_1files\0\\\n\u202e\ud800é"), max_size=30)
+
+
+@given(st.lists(st.fixed_dictionaries({"filename": names | json_values, "description": st.just("d")}), max_size=4))
+def test_b2_whatever_is_accepted_lies_beneath_its_turn(value: list[dict[str, Any]]) -> None:
+    """Any name is refused as `InvalidRequest`, or becomes a clean path beneath turn_1/files/."""
+    try:
+        contract = parse(value)
+    except InvalidRequest:
+        return
+    for entry in contract.items:
+        parts = entry.path.split("/")
+        assert parts[:2] == ["turn_1", "files"]
+        assert len(parts) > 2
+        assert not {"", ".", ".."} & set(parts)
+        assert "\0" not in entry.path

@@ -1,0 +1,156 @@
+"""What the processes of a run hold, read from a /proc in a folder and from the real one."""
+
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from isorun.kernel.watcher import Sample, has_children_files, over, sample
+
+KIB = 1024
+MIB = 1 << 20
+
+
+class Proc:
+    """A folder that looks like /proc."""
+
+    def __init__(self, path: Path, *, children_files: bool) -> None:
+        self.path = path
+        self.children_files = children_files
+        if children_files:
+            self.write("thread-self/children", "")
+
+    def write(self, name: str, text: str) -> None:
+        path = self.path / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text)
+
+    def process(
+        self, pid: int, parent: int, *, anon: int = 0, shmem: int = 0, threads: int = 1, name: str = "x"
+    ) -> None:
+        self.write(f"{pid}/stat", f"{pid} ({name}) S {parent} {pid} {pid} 0 -1\n")
+        memory = f"RssAnon:\t{anon:8} kB\nRssFile:\t    9999 kB\nRssShmem:\t{shmem:8} kB\n"
+        self.write(f"{pid}/status", f"Name:\t{name}\nState:\tS\n{memory}Threads:\t{threads}\nSigQ:\t0/1\n")
+        for thread in range(pid, pid + threads) if self.children_files else ():
+            self.write(f"{pid}/task/{thread}/children", "")
+
+    def child_of(self, pid: int, thread: int, children: str) -> None:
+        if self.children_files:
+            self.write(f"{pid}/task/{thread}/children", children)
+
+
+@pytest.fixture(params=[True, False], ids=["children", "scan"])
+def proc(tmp_path: Path, request: pytest.FixtureRequest) -> Proc:
+    return Proc(tmp_path, children_files=request.param)
+
+
+def test_the_whole_tree_is_summed(proc: Proc) -> None:
+    """Private and shared memory and the threads of every descendant count; files and strangers do not."""
+    proc.process(10, 1, anon=1)
+    proc.process(20, 10, anon=100, shmem=10, threads=3, name="a) S 77 (b")
+    proc.process(30, 20, anon=1000)
+    proc.process(40, 1, anon=5000)
+    proc.child_of(10, 10, "20 ")
+    proc.child_of(20, 22, "30 ")  # forked by a thread
+    assert sample([10], proc.path) == Sample(rss_bytes=1111 * KIB, processes=5, pids=(10, 20, 30))
+
+
+def test_a_process_reached_twice_counts_once(proc: Proc) -> None:
+    """The program is named beside its init, and is its child as well."""
+    proc.process(10, 1, anon=1)
+    proc.process(20, 10, anon=2)
+    proc.child_of(10, 10, "20 ")
+    assert sample([10, 20], proc.path) == Sample(rss_bytes=3 * KIB, processes=2, pids=(10, 20))
+
+
+def test_a_vanished_process_is_skipped(proc: Proc) -> None:
+    """A pid that is listed and gone at the next read is no error and holds nothing."""
+    proc.process(10, 1, anon=1)
+    proc.child_of(10, 10, "20 ")
+    assert sample([10, 99], proc.path) == Sample(rss_bytes=KIB, processes=1, pids=(10,))
+
+
+def test_a_zombie_counts_as_a_process(proc: Proc) -> None:
+    """A zombie has no memory lines, and still holds the pid that a fork needs."""
+    proc.process(10, 1, anon=1)
+    proc.write("10/status", "Name:\tx\nState:\tZ (zombie)\nThreads:\t1\n")
+    assert sample([10], proc.path) == Sample(rss_bytes=0, processes=1, pids=(10,))
+
+
+def test_a_process_cannot_name_its_own_figures(proc: Proc) -> None:
+    """The kernel escapes newlines in a name, so `RssAnon:` in it is not at the start of a line."""
+    proc.process(10, 1, anon=7, name="RssAnon: 0 kB\\nThreads: 0")
+    assert sample([10], proc.path) == Sample(rss_bytes=7 * KIB, processes=1, pids=(10,))
+
+
+def test_shared_pages_count_once_on_demand(proc: Proc) -> None:
+    """PSS replaces the sum where it may be read; a process that hides it counts in full."""
+    proc.process(10, 1, anon=100)
+    proc.process(20, 10, anon=100)
+    proc.child_of(10, 10, "20 ")
+    proc.write(
+        "10/smaps_rollup", "Rss: 900 kB\nPss: 70 kB\nPss_Anon: 50 kB\nPss_File: 9 kB\nPss_Shmem: 5 kB\n"
+    )
+    assert sample([10], proc.path).rss_bytes == 200 * KIB
+    assert sample([10], proc.path, shared_once=True).rss_bytes == 155 * KIB
+
+
+@pytest.mark.parametrize(
+    ("rss", "processes", "word"),
+    [
+        (100, 5, None),  # at both ceilings is within them
+        (101, 5, "memory"),
+        (100, 6, "processes"),
+        (101, 6, "memory"),
+    ],
+)
+def test_over_names_the_ceiling(rss: int, processes: int, word: str | None) -> None:
+    """Memory is named first: it is what takes the machine down."""
+    assert over(Sample(rss, processes, ()), memory_bytes=100, processes=5) == word
+
+
+FAMILY = """
+import mmap, os, signal, threading
+block = b'x' * (40 << 20)
+shared = mmap.mmap(-1, 8 << 20)
+shared.write(b'x' * (8 << 20))
+threading.Thread(target=threading.Event().wait, daemon=True).start()
+if os.fork() == 0:
+    if os.fork() == 0:
+        print('up', flush=True)
+    signal.pause()
+signal.pause()
+"""
+
+
+@contextmanager
+def family() -> Iterator[int]:
+    """Three generations that share 40 MiB of private and 8 MiB of shared memory; the first has a thread."""
+    command = [sys.executable, "-W", "ignore", "-c", FAMILY]  # the warning of 3.12 on fork beside threads
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, start_new_session=True) as first:
+        try:
+            assert first.stdout is not None
+            assert first.stdout.readline() == "up\n"
+            yield first.pid
+        finally:
+            os.killpg(first.pid, 9)
+
+
+def test_real_processes_are_found_and_weighed() -> None:
+    """The sum counts forked pages once per process; with shared_once, once."""
+    with family() as pid:
+        each = sample([pid])
+        once = sample([pid], shared_once=True)
+    assert (each.processes, len(each.pids)) == (4, 3)
+    assert once.pids == each.pids
+    assert 120 * MIB < each.rss_bytes < 240 * MIB
+    assert 45 * MIB < once.rss_bytes < 80 * MIB
+
+
+def test_this_kernel_is_read_the_way_it_offers() -> None:
+    """The fast walk is used exactly where the kernel lists children."""
+    assert has_children_files() == Path(f"/proc/self/task/{os.getpid()}/children").exists()

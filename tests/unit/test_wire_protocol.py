@@ -1,0 +1,74 @@
+"""PROTOCOL.md is the authority: its tables are the code's, row for row."""
+
+import re
+from dataclasses import fields
+from pathlib import Path
+
+import isorun.wire.session
+from isorun.wire import messages
+from isorun.wire.frames import MAX_FRAME, PREFIX_BYTES
+from isorun.wire.messages import BUILD, CONTROL, REFUSALS, ROLES, TOOL, VERSION
+from isorun.wire.session import LEGAL, LEGAL_CONTROL
+from isorun.wire.values import MAX_DEPTH, MAX_INT_DIGITS, MAX_VALUES
+
+PAGE = Path(isorun.wire.session.__file__).with_name("PROTOCOL.md").read_text(encoding="utf-8")
+
+
+def rows(chapter: str, section: str) -> list[list[str]]:
+    """The cells of the table under `## chapter`, `### section`."""
+    part = PAGE.split(f"\n## {chapter}\n")[1].split("\n## ")[0]
+    part = part.split(f"\n### {section}\n")[1].split("\n### ")[0]
+    lines = [line for line in part.splitlines() if line.startswith("|")]
+    cells = [[cell.strip() for cell in re.split(r"(?<!\\)\|", line)[1:-1]] for line in lines[2:]]
+    return [[cell.replace("\\|", "|") for cell in row] for row in cells]
+
+
+def test_messages_and_fields_are_those_of_the_page() -> None:
+    """Every message has one row, with its fields in order and their types."""
+    for section, kinds in (("Control stream", CONTROL), ("Build stream", BUILD), ("Tool stream", TOOL)):
+        page = {name: written for name, _, written, _ in rows("Messages", section)}
+        code = {
+            f"`{kind.__name__}`": ", ".join(f"`{f.name}: {f.type}`" for f in fields(kind)) for kind in kinds
+        }
+        assert page == code
+
+
+def test_transitions_are_those_of_the_page() -> None:
+    """Every legal step has one row, and no row is without its step."""
+    for section, table in (("Tool stream", LEGAL), ("Control stream", LEGAL_CONTROL)):
+        code = {
+            (state.value, side.value, f"`{kind.__name__}`", after.value)
+            for state, row in table.items()
+            for (side, kind), after in row.items()
+        }
+        page = [tuple(row) for row in rows("Order", section)]
+        assert set(page) == code
+        assert len(page) == len(code)
+
+
+def test_senders_are_those_of_the_order() -> None:
+    """The "from" of a message is the one side that some state lets send it."""
+    for section, table in (("Tool stream", LEGAL), ("Control stream", LEGAL_CONTROL)):
+        page = {(name, sender) for name, sender, _, _ in rows("Messages", section)}
+        assert page == {(f"`{kind.__name__}`", side.value) for row in table.values() for side, kind in row}
+
+
+def test_numbers_and_words_are_those_of_the_page() -> None:
+    """Version, caps and closed lists of words agree."""
+    assert PAGE.startswith(f"# The wire, version {VERSION}\n")
+    assert f'{{"v": {VERSION},' in PAGE
+    assert f"at most {MAX_FRAME >> 20} MiB ({MAX_FRAME:,})" in PAGE
+    assert f"the {PREFIX_BYTES} bytes are there" in PAGE
+    assert f"more than {MAX_INT_DIGITS} digits" in PAGE
+    assert f"at most {MAX_DEPTH} deep" in PAGE
+    assert f"{MAX_VALUES:,} values" in PAGE
+    assert ", ".join(f"`{word}`" for word in REFUSALS) in PAGE.replace("\n", " ")
+    assert f"`role` is `{ROLES[0]}` or `{ROLES[1]}`" in PAGE
+
+
+def test_every_message_is_of_one_stream() -> None:
+    """No message is left out of the three lists, and none is in two."""
+    listed = [*CONTROL, *BUILD, *TOOL]
+    assert len(listed) == len(set(listed))
+    # By name: a dataclass with slots is made twice, and the first try may not be collected yet.
+    assert {k.__name__ for k in listed} == {k.__name__ for k in messages.Message.__subclasses__()}
