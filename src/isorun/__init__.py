@@ -1,3 +1,61 @@
-"""Run Python that nobody has read, sealed, and know afterwards exactly what happened."""
+"""Run Python that nobody has read, sealed, and know afterwards exactly what happened.
+
+`isorun.run(code)` for one program; `isorun.Runtime` (async) or `isorun.SyncRuntime`
+for many. Names are imported on first use: the executor imports parts of this
+package in places that have nothing but the standard library, and `import isorun`
+works on systems that cannot run a program.
+"""
+
+from typing import TYPE_CHECKING
 
 __version__ = "0.1.0"
+
+if TYPE_CHECKING:
+    from isorun.api import SyncRuntime as SyncRuntime
+    from isorun.api import run as run
+    from isorun.core.errors import CleanupFailed as CleanupFailed
+    from isorun.core.errors import InvalidRequest as InvalidRequest
+    from isorun.core.errors import IsorunError as IsorunError
+    from isorun.core.errors import SetupFailed as SetupFailed
+    from isorun.core.errors import Unavailable as Unavailable
+    from isorun.core.limits import Limits as Limits
+    from isorun.core.outcome import Code as Code
+    from isorun.core.outcome import Status as Status
+    from isorun.runtime.result import Artifact as Artifact
+    from isorun.runtime.result import RunFailed as RunFailed
+    from isorun.runtime.result import RunResult as RunResult
+    from isorun.runtime.runtime import Run as Run
+    from isorun.runtime.runtime import Runtime as Runtime
+    from isorun.settings import Settings as Settings
+
+_HOME = {
+    "Artifact": "isorun.runtime.result",
+    "CleanupFailed": "isorun.core.errors",
+    "Code": "isorun.core.outcome",
+    "InvalidRequest": "isorun.core.errors",
+    "IsorunError": "isorun.core.errors",
+    "Limits": "isorun.core.limits",
+    "Run": "isorun.runtime.runtime",
+    "RunFailed": "isorun.runtime.result",
+    "RunResult": "isorun.runtime.result",
+    "Runtime": "isorun.runtime.runtime",
+    "Settings": "isorun.settings",
+    "SetupFailed": "isorun.core.errors",
+    "Status": "isorun.core.outcome",
+    "SyncRuntime": "isorun.api",
+    "Unavailable": "isorun.core.errors",
+    "run": "isorun.api",
+}
+__all__ = sorted([*_HOME, "__version__"])
+
+
+def __getattr__(name: str) -> object:
+    if name not in _HOME:
+        raise AttributeError(f"module 'isorun' has no attribute {name!r}")
+    from importlib import import_module
+
+    return getattr(import_module(_HOME[name]), name)
+
+
+def __dir__() -> list[str]:
+    return __all__

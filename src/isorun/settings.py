@@ -358,7 +358,7 @@ def _nearest(slip: str) -> str:
 
     rules = list(_RULES.values())
     # An older name behind our prefix is the likeliest slip, and far from ours by spelling.
-    names = {f"ISORUN_{older}": rule.names[0] for rule in rules for older in rule.names[1:]}
+    names = {older: rule.names[0] for rule in rules for older in rule.names[1:]}
     names |= {rule.names[0]: rule.names[0] for rule in rules if rule.names[0].startswith("ISORUN_")}
     return names[difflib.get_close_matches(slip, names, n=1, cutoff=0.0)[0]]
 

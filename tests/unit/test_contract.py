@@ -32,7 +32,11 @@ def test_b1_an_item_becomes_a_path_below_out_with_its_words() -> None:
     """The seed's own contract item is read as it is printed."""
     contract = parse([{"filename": "turn_123/files/report.md", "description": "Summary report"}], turn="123")
     (only,) = contract.items
-    assert (contract.turn, only.path, only.description) == ("turn_123", "turn_123/files/report.md", "Summary report")
+    assert (contract.turn, only.path, only.description) == (
+        "turn_123",
+        "turn_123/files/report.md",
+        "Summary report",
+    )
     assert (only.visibility, only.checks, contract.notices) == ("external", {}, ())
 
 
@@ -56,16 +60,36 @@ def test_b1_visibility_is_external_unless_it_says_internal() -> None:
 @pytest.mark.parametrize(
     ("value", "code", "message"),
     [
-        ([], "empty_contract", "the contract is empty: name at least one file, or leave it out to run for side effects"),
-        ("[]", "empty_contract", "the contract is empty: name at least one file, or leave it out to run for side effects"),
+        (
+            [],
+            "empty_contract",
+            "the contract is empty: name at least one file, or leave it out to run for side effects",
+        ),
+        (
+            "[]",
+            "empty_contract",
+            "the contract is empty: name at least one file, or leave it out to run for side effects",
+        ),
         ({}, "contract_not_a_list", "the contract must be a list of objects, got a value of type dict"),
         (None, "contract_not_a_list", "the contract must be a list of objects, got a value of type NoneType"),
         (b"[]", "contract_not_a_list", "the contract must be a list of objects, got a value of type bytes"),
-        ('{"a": 1}', "contract_not_a_list", "the contract must be a list of objects, got a value of type dict"),
+        (
+            '{"a": 1}',
+            "contract_not_a_list",
+            "the contract must be a list of objects, got a value of type dict",
+        ),
         ("nonsense", "invalid_json", "the contract is a string but not JSON: Expecting value"),
         ("", "invalid_json", "the contract is a string but not JSON: Expecting value"),
-        ("[" * 100_000, "invalid_json", "the contract is a string but not JSON: nested too deep or a number too long"),
-        ("[" + "1" * 9999 + "]", "invalid_json", "the contract is a string but not JSON: nested too deep or a number too long"),
+        (
+            "[" * 100_000,
+            "invalid_json",
+            "the contract is a string but not JSON: nested too deep or a number too long",
+        ),
+        (
+            "[" + "1" * 9999 + "]",
+            "invalid_json",
+            "the contract is a string but not JSON: nested too deep or a number too long",
+        ),
         ([item("a")] * 4, "too_many_items", "the contract has 4 items, the limit is 3"),
     ],
     ids=lambda value: repr(value)[:30],
@@ -76,154 +100,95 @@ def test_b2_what_is_no_contract_is_refused(value: object, code: str, message: st
     assert (error.code, str(error)) == (code, message)
 
 
+DIRECTORY = "names a directory; promise the files in it one by one"
+RELATIVE = "filename must be relative to out/, for example turn_1/files/report.md"
+ESCAPE = "filename must not contain '..'"
+CONTROL = "filename must not contain control or text direction characters"
+OUTSIDE = "lies outside turn_1/files/, where a run's files belong"
+TWICE = "promises the same file as contract item 1"
+WORDS = "description must be a string that says what the file holds"
+KEYS = (
+    "columns, description, filename, filepath, json_schema, mime, "
+    "min_bytes, min_rows, must_contain, pages, visibility"
+)
+
+
+@pytest.mark.parametrize(
+    ("name", "code", "reason"),
+    [
+        ("", "blank_filename", "filename is blank"),
+        (" \t", "blank_filename", "filename is blank"),
+        (5, "invalid_filename", "filename must be a string, got int"),
+        (None, "invalid_filename", "filename must be a string, got NoneType"),
+        ("a\\b", "invalid_filename", "filename must use '/' between its parts, not a backslash"),
+        ("a\ud800", "invalid_filename", "filename is not valid Unicode (a lone surrogate)"),
+        ("/workspace/out/a", "absolute_path", RELATIVE),
+        ("/../a", "absolute_path", RELATIVE),
+        ("C:/a", "absolute_path", RELATIVE),
+        ("../a", "path_escape", ESCAPE),
+        ("a/../b", "path_escape", ESCAPE),
+        ("turn_1/files/..", "path_escape", ESCAPE),
+        ("a\0b", "nul_in_path", "filename must not contain NUL"),
+        ("a\nb", "control_character", CONTROL),
+        ("gpj.\u202eexe", "control_character", CONTROL),
+        ("a/", "is_a_directory", DIRECTORY),
+        (".", "is_a_directory", DIRECTORY),
+        ("files", "is_a_directory", DIRECTORY),
+        ("turn_1/files", "is_a_directory", DIRECTORY),
+        ("turn_2/files/a", "other_turn", "belongs to 'turn_2', this run's turn is 'turn_1'"),
+        ("turn_11/files/a", "other_turn", "belongs to 'turn_11', this run's turn is 'turn_1'"),
+        ("turn_1/a", "outside_files", OUTSIDE),
+        ("turn_1/files2/a", "outside_files", OUTSIDE),
+        ("turn_1/files/ok", "duplicate_filename", TWICE),
+        ("ok", "duplicate_filename", TWICE),
+        ("./files//ok", "duplicate_filename", TWICE),
+    ],
+    ids=repr,
+)
+def test_b2_each_kind_of_bad_filename_is_refused_by_name(name: object, code: str, reason: str) -> None:
+    """Every refusal has its own code, and the text names the item."""
+    error = refused([item("turn_1/files/ok"), item(name)])
+    named = f" ({name!r})" if isinstance(name, str) else ""
+    assert (error.code, str(error)) == (code, f"contract item 2{named}: {reason}")
+
+
 @pytest.mark.parametrize(
     ("raw", "code", "message"),
     [
-        ("a.md", "item_not_an_object", "contract item 2: must be an object with filename and description, got str"),
-        (None, "item_not_an_object", "contract item 2: must be an object with filename and description, got NoneType"),
-        (item(""), "blank_filename", "contract item 2 (''): filename is blank"),
-        (item(" \t"), "blank_filename", "contract item 2 (' \\t'): filename is blank"),
-        ({"description": "d"}, "blank_filename", "contract item 2 (''): filename is blank"),
-        (item(5), "invalid_filename", "contract item 2: filename must be a string, got int"),
-        (item(None), "invalid_filename", "contract item 2: filename must be a string, got NoneType"),
-        (
-            item("a\\b"),
-            "invalid_filename",
-            "contract item 2 ('a\\\\b'): filename must use '/' between its parts, not a backslash",
-        ),
-        (
-            item("a\ud800"),
-            "invalid_filename",
-            "contract item 2 ('a\\ud800'): filename is not valid Unicode (a lone surrogate)",
-        ),
-        (
-            {"filename": "a", "description": " "},
-            "blank_description",
-            "contract item 2 ('a'): description must be a string that says what the file holds",
-        ),
-        (
-            {"filename": "a", "description": 5},
-            "blank_description",
-            "contract item 2 ('a'): description must be a string that says what the file holds",
-        ),
-        (
-            {"filename": "a"},
-            "blank_description",
-            "contract item 2 ('a'): description must be a string that says what the file holds",
-        ),
+        ("a.md", "item_not_an_object", "2: must be an object with filename and description, got str"),
+        (None, "item_not_an_object", "2: must be an object with filename and description, got NoneType"),
+        ({"description": "d"}, "blank_filename", "2 (''): filename is blank"),
+        ({"filename": "a", "description": " "}, "blank_description", f"2 ('a'): {WORDS}"),
+        ({"filename": "a", "description": 5}, "blank_description", f"2 ('a'): {WORDS}"),
+        ({"filename": "a"}, "blank_description", f"2 ('a'): {WORDS}"),
         (
             {"filename": "a", "description": "\udfff"},
             "invalid_description",
-            "contract item 2 ('a'): description is not valid Unicode (a lone surrogate)",
-        ),
-        (
-            item("/workspace/out/a"),
-            "absolute_path",
-            "contract item 2 ('/workspace/out/a'): filename must be relative to out/, "
-            "for example turn_1/files/report.md",
-        ),
-        (
-            item("C:/a"),
-            "absolute_path",
-            "contract item 2 ('C:/a'): filename must be relative to out/, for example turn_1/files/report.md",
-        ),
-        (item("../a"), "path_escape", "contract item 2 ('../a'): filename must not contain '..'"),
-        (item("a/../b"), "path_escape", "contract item 2 ('a/../b'): filename must not contain '..'"),
-        (
-            item("turn_1/files/.."),
-            "path_escape",
-            "contract item 2 ('turn_1/files/..'): filename must not contain '..'",
-        ),
-        (item("a\0b"), "nul_in_path", "contract item 2 ('a\\x00b'): filename must not contain NUL"),
-        (
-            item("a\nb"),
-            "control_character",
-            "contract item 2 ('a\\nb'): filename must not contain control or text direction characters",
-        ),
-        (
-            item("gpj.\u202eexe"),
-            "control_character",
-            "contract item 2 ('gpj.\\u202eexe'): filename must not contain control or text direction characters",
-        ),
-        (
-            item("a/"),
-            "is_a_directory",
-            "contract item 2 ('a/'): names a directory; promise the files in it one by one",
-        ),
-        (
-            item("."),
-            "is_a_directory",
-            "contract item 2 ('.'): names a directory; promise the files in it one by one",
-        ),
-        (
-            item("files"),
-            "is_a_directory",
-            "contract item 2 ('files'): names a directory; promise the files in it one by one",
-        ),
-        (
-            item("turn_1/files"),
-            "is_a_directory",
-            "contract item 2 ('turn_1/files'): names a directory; promise the files in it one by one",
-        ),
-        (
-            item("turn_2/files/a"),
-            "other_turn",
-            "contract item 2 ('turn_2/files/a'): belongs to 'turn_2', this run's turn is 'turn_1'",
-        ),
-        (
-            item("turn_11/files/a"),
-            "other_turn",
-            "contract item 2 ('turn_11/files/a'): belongs to 'turn_11', this run's turn is 'turn_1'",
-        ),
-        (
-            item("turn_1/a"),
-            "outside_files",
-            "contract item 2 ('turn_1/a'): lies outside turn_1/files/, where a run's files belong",
-        ),
-        (
-            item("turn_1/files2/a"),
-            "outside_files",
-            "contract item 2 ('turn_1/files2/a'): lies outside turn_1/files/, where a run's files belong",
+            "2 ('a'): description is not valid Unicode (a lone surrogate)",
         ),
         (
             item("a", visibility="secret"),
             "invalid_visibility",
-            "contract item 2 ('a'): visibility must be 'external' or 'internal', got 'secret'",
+            "2 ('a'): visibility must be 'external' or 'internal', got 'secret'",
         ),
-        (
-            item("a", colour="red"),
-            "unknown_key",
-            "contract item 2 ('a'): unknown key 'colour'; known are columns, description, filename, filepath, "
-            "json_schema, mime, min_bytes, min_rows, must_contain, pages, visibility",
-        ),
+        (item("a", colour="red"), "unknown_key", f"2 ('a'): unknown key 'colour'; known are {KEYS}"),
         (
             item("a", filepath="a"),
             "filename_and_filepath",
-            "contract item 2 ('a'): has filename and filepath; give one of them",
-        ),
-        (
-            item("turn_1/files/ok"),
-            "duplicate_filename",
-            "contract item 2 ('turn_1/files/ok'): promises the same file as contract item 1",
-        ),
-        (item("ok"), "duplicate_filename", "contract item 2 ('ok'): promises the same file as contract item 1"),
-        (
-            item("./files//ok"),
-            "duplicate_filename",
-            "contract item 2 ('./files//ok'): promises the same file as contract item 1",
+            "2 ('a'): has filename and filepath; give one of them",
         ),
         (
             item("ok/below"),
             "is_a_directory",
-            "contract item 1 ('turn_1/files/ok'): contract item 2 promises a file below it",
+            "1 ('turn_1/files/ok'): contract item 2 promises a file below it",
         ),
     ],
     ids=lambda value: repr(value)[:40],
 )
 def test_b2_each_kind_of_bad_item_is_refused_by_name(raw: object, code: str, message: str) -> None:
-    """Every refusal has its own code, and the text names the item."""
+    """What is wrong with an item as a whole has its own code too, and a parent is named as the directory."""
     error = refused([item("turn_1/files/ok"), raw])
-    assert (error.code, str(error)) == (code, message)
+    assert (error.code, str(error)) == (code, f"contract item {message}")
 
 
 @pytest.mark.parametrize(
@@ -279,7 +244,9 @@ def test_b2_a_short_name_goes_under_the_turn_and_is_reported(name: str, path: st
         ("turn_3", ["a"], "turn_3"),
     ],
 )
-def test_b2_the_turn_comes_from_the_caller_or_the_items(turn: str | None, names: list[str], folder: str) -> None:
+def test_b2_the_turn_comes_from_the_caller_or_the_items(
+    turn: str | None, names: list[str], folder: str
+) -> None:
     """Without a turn id the turn that the items name is the run's; else it is made from the exec id."""
     contract = parse([item(name) for name in names], turn)
     assert contract.turn == folder
@@ -370,7 +337,11 @@ json_values = st.recursive(
 names = st.text(st.sampled_from("./aturn_1files\0\\\n\u202e\ud800é"), max_size=30)
 
 
-@given(st.lists(st.fixed_dictionaries({"filename": names | json_values, "description": st.just("d")}), max_size=4))
+@given(
+    st.lists(
+        st.fixed_dictionaries({"filename": names | json_values, "description": st.just("d")}), max_size=4
+    )
+)
 def test_b2_whatever_is_accepted_lies_beneath_its_turn(value: list[dict[str, Any]]) -> None:
     """Any name is refused as `InvalidRequest`, or becomes a clean path beneath turn_1/files/."""
     try:

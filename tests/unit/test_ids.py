@@ -28,7 +28,9 @@ def test_new_ids_are_sortable_unique_and_fit_their_own_check() -> None:
 def test_ids_of_two_processes_started_together_differ() -> None:
     """The random part is not a state that two processes could share."""
     make = "from isorun.core.ids import new_exec_id; print(*[new_exec_id() for _ in range(200)])"
-    runs = [subprocess.Popen([sys.executable, "-c", make], stdout=subprocess.PIPE, text=True) for _ in range(2)]
+    runs = [
+        subprocess.Popen([sys.executable, "-c", make], stdout=subprocess.PIPE, text=True) for _ in range(2)
+    ]
     randoms = [exec_id[-12:] for run in runs for exec_id in run.communicate()[0].split()]
     assert len(set(randoms)) == 400
 
@@ -38,7 +40,9 @@ def test_ids_of_two_processes_started_together_differ() -> None:
 )
 def test_an_exec_id_that_could_not_name_a_folder_is_refused(exec_id: object) -> None:
     """Anything but 1 to 40 of [a-z0-9-] is refused with its own code."""
-    with pytest.raises(InvalidRequest, match=r"^exec_id must be 1 to 40 characters of a-z, 0-9 and '-'") as caught:
+    with pytest.raises(
+        InvalidRequest, match=r"^exec_id must be 1 to 40 characters of a-z, 0-9 and '-'"
+    ) as caught:
         check_exec_id(exec_id)
     assert caught.value.code == "invalid_exec_id"
 
@@ -67,7 +71,22 @@ def test_design6_the_turn_is_the_callers_then_the_contracts_then_the_runs(
 
 @pytest.mark.parametrize(
     "turn_id",
-    ["", "turn_", "a/b", "..", "a..b", "a\0b", "a\n", "a b", "<id>", "é", "x" * 124, "turn_" + "x" * 124, True, -1.5],
+    [
+        "",
+        "turn_",
+        "a/b",
+        "..",
+        "a..b",
+        "a\0b",
+        "a\n",
+        "a b",
+        "<id>",
+        "é",
+        "x" * 124,
+        "turn_" + "x" * 124,
+        True,
+        -1.5,
+    ],
     ids=repr,
 )
 def test_a_turn_id_that_could_not_name_a_folder_is_refused(turn_id: str) -> None:
@@ -88,10 +107,14 @@ def test_b1_a_printable_program_name_is_kept(name: str) -> None:
     assert check_prog_name(name) == name
 
 
-@pytest.mark.parametrize("name", ["", "  ", "x" * 65, "a\nb", "a\x1b[31m", "a\u202eb", "a\0", "\ud800", 5, None], ids=repr)
+@pytest.mark.parametrize(
+    "name", ["", "  ", "x" * 65, "a\nb", "a\x1b[31m", "a\u202eb", "a\0", "\ud800", 5, None], ids=repr
+)
 def test_b1_a_program_name_that_could_forge_a_log_line_is_refused(name: object) -> None:
     """More than 64 characters, a blank name and any unprintable character are refused."""
-    with pytest.raises(InvalidRequest, match=r"^prog_name must be 1 to 64 printable characters, got ") as caught:
+    with pytest.raises(
+        InvalidRequest, match=r"^prog_name must be 1 to 64 printable characters, got "
+    ) as caught:
         check_prog_name(name)
     assert caught.value.code == "invalid_prog_name"
 
@@ -107,7 +130,13 @@ def test_an_error_text_stays_short_and_escaped(check: Callable[[object], str]) -
 
 @pytest.mark.parametrize(
     ("filename", "turn"),
-    [("turn_1/files/a", "turn_1"), ("./turn_1//files/a", "turn_1"), ("turn_1", None), ("files/turn_1", None), ("", None)],
+    [
+        ("turn_1/files/a", "turn_1"),
+        ("./turn_1//files/a", "turn_1"),
+        ("turn_1", None),
+        ("files/turn_1", None),
+        ("", None),
+    ],
 )
 def test_a_file_name_names_a_turn_only_by_its_first_folder(filename: str, turn: str | None) -> None:
     """A file called turn_notes.md, or a turn deeper in the path, does not choose the turn."""

@@ -137,5 +137,5 @@ def test_only_ok_exits_zero(status: Status, exit_: Exit | None) -> None:
 @pytest.mark.parametrize("given", [{}, {"code": 0, "signal": 9}])
 def test_an_exit_is_a_code_or_a_signal(given: dict[str, int]) -> None:
     """A dead program has one of the two; neither and both are our bug."""
-    with pytest.raises(ValueError, match="^exactly one of code and signal must be set$"):
+    with pytest.raises(ValueError, match=r"^exactly one of code and signal must be set$"):
         Exit(**given)

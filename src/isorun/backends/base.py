@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
+from isorun.backends.environment import Environment
 from isorun.core.limits import Limits
 from isorun.core.outcome import Exit
 
@@ -101,6 +102,10 @@ class Backend(Protocol):
     @property
     def name(self) -> str:
         """`namespace`, `docker` or `fake`."""
+
+    @property
+    def environment(self) -> Environment:
+        """The Python and packages that programs see; known once the backend is entered."""
 
     def launch(self, limits: Limits) -> AbstractAsyncContextManager[Slot]:
         """A slot that is ready for its program.

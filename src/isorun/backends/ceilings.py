@@ -79,6 +79,7 @@ def choose_ceilings(parent: str | None | bool) -> Ceilings:
             raise Unavailable(f"ISORUN_CGROUP_PARENT={named}: {found}")
         return HeldByWatcher()
     cgroup.prepare(found)
+    cgroup.remove_stale(found)
     return HeldByCgroup(found)
 
 
@@ -201,13 +202,18 @@ class _Watched:
             started = time.monotonic()
             sample = watcher.sample(pids)
             self._peak = max(self._peak, sample.rss_bytes)
-            if sample.rss_bytes > self._limits.memory_bytes:
+            if sample.rss_bytes > self._limits.memory_bytes and self._confirmed(pids):
                 self.watcher_kills += 1
                 with suppress(ProcessLookupError):
                     signal.pidfd_send_signal(init, signal.SIGKILL)
                 return
             # A slot with very many processes must not eat a core of the host by being watched.
             await asyncio.sleep(max(_WATCH_S, 4 * (time.monotonic() - started)))
+
+    def _confirmed(self, pids: tuple[int, int]) -> bool:
+        # The cheap sum counts a page once for each process that maps it; this one counts it once.
+        exact = watcher.sample(pids, shared_once=True)
+        return watcher.over(exact, memory_bytes=self._limits.memory_bytes, processes=1 << 30) == "memory"
 
     async def stop(self) -> None:
         if self._task is not None:

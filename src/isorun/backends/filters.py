@@ -177,6 +177,8 @@ DENIED: tuple[Deny, ...] = (
     Deny("mknod", 1, 0x4000, 0x4000, errno.EPERM, "a block device, a directory, a socket"),
     Deny("mknodat", 2, 0x2000, 0x2000, errno.EPERM, "a character or block device, a link"),
     Deny("mknodat", 2, 0x4000, 0x4000, errno.EPERM, "a block device, a directory, a socket"),
+    Deny("fcntl", 1, _LOW_32, 1024, errno.EPERM, "F_SETLEASE on a shared file is a channel between runs"),
+    Deny("fcntl", 1, _LOW_32, 1026, errno.EPERM, "F_NOTIFY tells of other runs' reads"),
     Deny("prlimit64", 0, _LOW_32, 1, errno.EPERM, "init has our uid: an RLIMIT_CPU set on it kills it"),
 )
 

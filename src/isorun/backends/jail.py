@@ -137,11 +137,15 @@ class RunningJail:
 
 @asynccontextmanager
 async def start(
-    environment: Environment, identity: Identity, preloads: Sequence[str], output: "OutputTail"
+    environment: Environment,
+    identity: Identity,
+    preloads: Sequence[str],
+    output: "OutputTail",
+    without: frozenset[str] = frozenset(),
 ) -> AsyncIterator[RunningJail]:
     """A jail whose zygote has imported *preloads*. Nothing of it is left when the block is."""
     async with AsyncExitStack() as stack:
-        jail = await _spawn(stack, environment, identity, preloads, output)
+        jail = await _spawn(stack, environment, identity, preloads, output, without)
         await _warm(jail, output)
         listener = asyncio.ensure_future(jail.listen())
         stack.push_async_callback(_ended, listener)
@@ -160,6 +164,7 @@ async def _spawn(
     identity: Identity,
     preloads: Sequence[str],
     output: "OutputTail",
+    without: frozenset[str],
 ) -> RunningJail:
     bubblewrap = find_bubblewrap()
     if bubblewrap is None:
@@ -179,7 +184,7 @@ async def _spawn(
             "preloads": list(preloads),
             "kept": [path for path in _shown(environment) if beneath(path, "/tmp")],  # noqa: S108
         }
-        plan = _Plan(environment, identity, [(f.fileno(), path) for f, path in files], bubblewrap, stage)
+        plan = _Plan(environment, identity, [(f.fileno(), path) for f, path in files], bubblewrap, stage, without)
         passed = [theirs[0].fileno(), theirs[1].fileno(), *(f.fileno() for f, _ in files)]
         process = subprocess.Popen(  # noqa: ASYNC220, S603 - returns once the jail is executed; argv is ours
             plan.argv(config),
@@ -257,6 +262,7 @@ class _Plan:
     files: Sequence[tuple[int, str]]
     bubblewrap: str
     stage: str | None
+    without: frozenset[str]
 
     def argv(self, config: dict[str, object]) -> list[str]:
         shown = _shown(self.environment)
@@ -274,6 +280,8 @@ class _Plan:
             gid=rules.GID,
             hostname=rules.HOSTNAME,
             keep_capabilities=True,
+            share_network="network" in self.without,
+            writable="read_only" in self.without,
         )
         boot = (
             f"import sys; sys.path.insert(0, {str(own_package())!r}); "

@@ -12,7 +12,7 @@ import asyncio
 import os
 import signal
 import socket
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import asdict, dataclass
 from typing import Any, TypeVar
@@ -25,7 +25,7 @@ from isorun.backends.environment import Environment, describe
 from isorun.backends.filters import Filters, build_filters
 from isorun.backends.readiness import Channel, wait_readable
 from isorun.backends.sending import send_program
-from isorun.core.errors import SetupFailed
+from isorun.core.errors import InvalidRequest, SetupFailed
 from isorun.core.limits import Limits
 from isorun.core.outcome import Exit
 from isorun.kernel import namespaces
@@ -59,6 +59,12 @@ class Options:
     executor_gid: int = 1000
     cgroup_parent: str | None = None
     use_cgroup: bool = True  # off: the ceilings of a host without one, also where there is one
+    without: frozenset[str] = frozenset()  # of walls.OPTIONAL; the result then says `weakened`
+
+    def __post_init__(self) -> None:
+        unknown = self.without - walls.OPTIONAL
+        if unknown:
+            raise InvalidRequest(f"no wall can be left out by the name {', '.join(sorted(unknown))}")
 
 
 class NamespaceBackend:
@@ -120,7 +126,7 @@ class NamespaceBackend:
             if held:
                 await held.release()
             self._jail = await _LeasedJail.start(
-                self._environment, self._identity, self._options.preloads, self._output
+                self._environment, self._identity, self._options, self._output
             )
             return self._jail
 
@@ -142,14 +148,15 @@ class NamespaceBackend:
         number = next(jail.numbers)
         ends = _Ends(stack)
         group = await stack.enter_async_context(self._ceilings.group(limits))
-        init_pidfd, init_pid, directories = await _make_init(stack, jail, number, limits, self._ceilings)
+        sealing = _sealing(limits, self._ceilings, self._options.without)
+        init_pidfd, init_pid, directories = await _make_init(stack, jail, number, sealing)
         stack.push_async_callback(_kill, init_pidfd)
         await group.attach(init_pid)
         exited = jail.expect(number)
         stack.callback(jail.forget, number)
         fork = ForkProgram(
             slot=number,
-            limits=_sealing(limits, self._ceilings),
+            limits=sealing,
             filters_by_number=self._filters.by_number,
             filters_by_argument=self._filters.by_argument,
             cpu=self._ceilings.next_cpu(),
@@ -171,6 +178,7 @@ class NamespaceBackend:
             host_namespaces=self._host_namespaces,
             held_by=self._ceilings.name,
             cgroup_limits=group.limits(),
+            without=self._options.without,
         )
         return NamespaceSlot(
             isolation=isolation,
@@ -194,10 +202,10 @@ class _LeasedJail:
 
     @classmethod
     async def start(
-        cls, environment: Environment, identity: jails.Identity, preloads: Sequence[str], output: jails.OutputTail
+        cls, environment: Environment, identity: jails.Identity, options: Options, output: jails.OutputTail
     ) -> "_LeasedJail":
         async with AsyncExitStack() as stack:
-            jail = await stack.enter_async_context(jails.start(environment, identity, preloads, output))
+            jail = await stack.enter_async_context(jails.start(environment, identity, options.preloads, output, options.without))
             return cls(jail, stack.pop_all())
 
     async def release(self) -> None:
@@ -238,7 +246,7 @@ class _Ends:
 
 
 async def _make_init(
-    stack: AsyncExitStack, jail: jails.RunningJail, number: int, limits: Limits, ceilings: Ceilings
+    stack: AsyncExitStack, jail: jails.RunningJail, number: int, sealing: dict[str, Any]
 ) -> tuple[int, int, list[int]]:
     """Init's pidfd and pid, and the slot's directories."""
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
@@ -246,7 +254,7 @@ async def _make_init(
         with theirs:
             ours.setblocking(False)
             ours.setsockopt(socket.SOL_SOCKET, socket.SO_PASSCRED, 1)
-            await jail.ask_template(BuildInit(slot=number, limits=_sealing(limits, ceilings)), [theirs.fileno()])
+            await jail.ask_template(BuildInit(slot=number, limits=sealing), [theirs.fileno()])
         channel = Channel(ours)
         message = await channel.receive()
         for descriptor in channel.descriptors:
@@ -260,9 +268,10 @@ async def _make_init(
         return pidfd, channel.pid, channel.descriptors
 
 
-def _sealing(limits: Limits, ceilings: Ceilings) -> dict[str, Any]:
-    """The limits that the inside enforces itself."""
-    return {**asdict(limits), "data_bytes": ceilings.data_bytes(limits), "cpu_s": None}
+def _sealing(limits: Limits, ceilings: Ceilings, without: frozenset[str]) -> dict[str, Any]:
+    """The limits that the inside enforces itself, and the walls it is to leave out."""
+    data_bytes = ceilings.data_bytes(limits)
+    return {**asdict(limits), "data_bytes": data_bytes, "cpu_s": None, "without": sorted(without)}
 
 
 async def _said(control: Channel, exited: "asyncio.Future[Message]", wanted: type[_M]) -> _M:

@@ -3,15 +3,34 @@
 Pure. A slot whose read-back differs from what was asked for is never handed out.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from isorun.core.errors import SetupFailed
 from isorun.core.limits import Limits
 from isorun.executor import rules
 
+#: What a caller may leave out, by name, to see what the wall is for. No setting reaches this.
+OPTIONAL = frozenset(
+    {
+        "capabilities",
+        "descriptors",
+        "hostname",
+        "ipc",
+        "landlock",
+        "network",
+        "no_new_privs",
+        "proc",
+        "read_only",
+        "rlimits",
+        "seccomp",
+        "sizes",
+        "uts",
+    }
+)
 _CAPABILITY_SETS = ("CapInh", "CapPrm", "CapEff", "CapBnd", "CapAmb")
 _WRITABLE = {rules.WORK, rules.OUT, "/tmp", "/dev/shm"}  # noqa: S108 - the slot's own tmpfs
+_NAMED = {"net": "network"}
 _DESCRIPTORS = [rules.STDIN, rules.STDOUT, rules.STDERR, rules.TOOLS, rules.CONTROL]
 
 
@@ -22,32 +41,40 @@ def confirm(
     host_namespaces: Mapping[str, int],
     held_by: str,
     cgroup_limits: Mapping[str, Any] | None,
+    without: frozenset[str] = frozenset(),
 ) -> dict[str, Any]:
     """The `isolation` of a slot, each wall with what the kernel said; `SetupFailed` names a missing one.
 
-    *held_by* is what holds memory, processes and CPU: `cgroup-v2`, `cgroup-v1` or
+    The walls named in *without* were left out on the caller's wish: they are not
+    demanded, and the level is then `weakened`. *held_by* is what holds memory, processes and CPU: `cgroup-v2`, `cgroup-v1` or
     `rlimits+watcher`; *cgroup_limits* is what that cgroup says of itself.
     """
+
+    def demand(holds: bool, wall: str, said: object) -> None:
+        if not holds and wall not in without:
+            raise SetupFailed(f"wall {wall}", f"the kernel says: {said}")
+
     status = seen["status"]
-    _demand(status["Uid"].split() == [str(rules.UID)] * 4, "uid", status["Uid"])
-    _demand(status["Gid"].split() == [str(rules.GID)] * 4, "gid", status["Gid"])
+    demand(status["Uid"].split() == [str(rules.UID)] * 4, "uid", status["Uid"])
+    demand(status["Gid"].split() == [str(rules.GID)] * 4, "gid", status["Gid"])
     for name in _CAPABILITY_SETS:
-        _demand(int(status[name], 16) == 0, "capabilities", f"{name} is {status[name]}")
-    _demand(status["NoNewPrivs"] == "1", "no_new_privs", status["NoNewPrivs"])
-    _demand(status["Seccomp"] == "2", "seccomp", status["Seccomp"])
+        demand(int(status[name], 16) == 0, "capabilities", f"{name} is {status[name]}")
+    demand(status["NoNewPrivs"] == "1", "no_new_privs", status["NoNewPrivs"])
+    demand(status["Seccomp"] == "2", "seccomp", status["Seccomp"])
     filters = status.get("Seccomp_filters", "2")  # the line exists from Linux 5.9 on
-    _demand(int(filters) >= 2, "seccomp", f"{filters} filters, wanted 2")
-    shared = [kind for kind, inode in seen["namespaces"].items() if host_namespaces.get(kind) == inode]
-    _demand(not shared, "namespaces", f"shared with the host: {', '.join(shared)}")
+    demand(int(filters) >= 2, "seccomp", f"{filters} filters, wanted 2")
+    for kind, inode in seen["namespaces"].items():
+        demand(host_namespaces.get(kind) != inode, _NAMED.get(kind, kind), "the namespace is the host's")
     writable = writable_mounts(seen["mounts"])
-    _demand(writable == _WRITABLE, "mounts", f"writable: {', '.join(sorted(writable))}")
-    _demand("hidepid" in seen["proc"] and "subset=pid" in seen["proc"], "proc", seen["proc"])
-    _demand(seen["fds"] == _DESCRIPTORS, "descriptors", f"{seen['fds']}")
-    _demand(seen["hostname"] == rules.HOSTNAME, "hostname", seen["hostname"])
-    _sizes(seen["sizes"], limits)
-    _rlimits(seen["rlimits"], limits, cgroup_limits)
+    demand(writable == _WRITABLE, "read_only", f"writable: {', '.join(sorted(writable))}")
+    demand("hidepid" in seen["proc"] and "subset=pid" in seen["proc"], "proc", seen["proc"])
+    demand(seen["fds"] == _DESCRIPTORS, "descriptors", f"{seen['fds']}")
+    demand(seen["hostname"] == rules.HOSTNAME, "hostname", seen["hostname"])
+    _sizes(seen["sizes"], limits, demand)
+    _rlimits(seen["rlimits"], limits, cgroup_limits, demand)
     return {
-        "level": "full",
+        "level": "weakened" if without else "full",
+        "without": sorted(without),
         "backend": "namespace",
         "limits": held_by,
         "walls": {
@@ -58,9 +85,9 @@ def confirm(
             "seccomp": {"mode": 2, "filters": int(filters)},
             "landlock_abi": seen["landlock_abi"],
             "namespaces": sorted(seen["namespaces"]),
-            "network": "none",
+            "network": "none" if "network" not in without else "the jail's",
             "proc": seen["proc"],
-            "read_only_root": True,
+            "read_only_root": writable == _WRITABLE,
             "writable": sorted(writable),
             "sizes": seen["sizes"],
             "rlimits": seen["rlimits"],
@@ -92,29 +119,29 @@ def executor_line(isolation: Mapping[str, Any]) -> str:
     )
 
 
-def _demand(holds: bool, wall: str, seen: str) -> None:
-    if not holds:
-        raise SetupFailed(f"wall {wall}", f"the kernel says: {seen}")
+_Demand = Callable[[bool, str, object], None]
 
 
-def _sizes(sizes: Mapping[str, list[int]], limits: Limits) -> None:
+def _sizes(sizes: Mapping[str, list[int]], limits: Limits, demand: _Demand) -> None:
     wanted = {rules.WORK: limits.workspace_bytes, "/tmp": limits.tmp_bytes, "/dev/shm": limits.shm_bytes}  # noqa: S108
     for path, most in wanted.items():
         held = sizes[path][0]
-        _demand(0 < held < most + 8192, "tmpfs size", f"{path} holds {held} bytes, wanted {most}")
+        demand(0 < held < most + 8192, "sizes", f"{path} holds {held} bytes, wanted {most}")
     inodes = sizes[rules.WORK][1]
-    _demand(0 < inodes <= limits.workspace_inodes + 3, "inodes", f"/workspace has {inodes}")
+    demand(0 < inodes <= limits.workspace_inodes + 3, "sizes", f"/workspace has {inodes}")
 
 
-def _rlimits(seen: Mapping[str, list[int]], limits: Limits, cgroup: Mapping[str, Any] | None) -> None:
+def _rlimits(
+    seen: Mapping[str, list[int]], limits: Limits, cgroup: Mapping[str, Any] | None, demand: _Demand
+) -> None:
     wanted = {"RLIMIT_NPROC": limits.processes + 1, "RLIMIT_FSIZE": limits.file_bytes, "RLIMIT_CORE": 0}
     if cgroup is None:
         wanted["RLIMIT_DATA"] = limits.memory_bytes
     for name, most in wanted.items():
         hard = seen[name][1]
-        _demand(0 <= hard <= most, "rlimits", f"{name} is {hard}, wanted {most}")
+        demand(0 <= hard <= most, "rlimits", f"{name} is {hard}, wanted {most}")
     if cgroup is not None:
         memory = cgroup["memory_bytes"]
-        _demand(memory is not None and memory <= limits.memory_bytes, "cgroup memory", f"{memory}")
+        demand(memory is not None and memory <= limits.memory_bytes, "cgroup memory", f"{memory}")
         processes = cgroup["processes"]
-        _demand(processes is not None and processes <= limits.processes + 1, "cgroup processes", f"{processes}")
+        demand(processes is not None and processes <= limits.processes + 1, "cgroup processes", f"{processes}")

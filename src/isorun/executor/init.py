@@ -17,17 +17,18 @@ from isorun.executor.steps import StepFailed, enter
 from isorun.kernel import caps, fds, mounts, namespaces
 from isorun.wire.messages import BuildFailed, Mounted
 
-#: The namespaces that init is cloned into; the program joins all of them.
-FLAGS = (
-    namespaces.NEWUSER
-    | namespaces.NEWPID
-    | namespaces.NEWNS
-    | namespaces.NEWNET
-    | namespaces.NEWIPC
-    | namespaces.NEWUTS
-    | namespaces.NEWCGROUP
-)
+_ALWAYS = namespaces.NEWUSER | namespaces.NEWPID | namespaces.NEWNS | namespaces.NEWCGROUP
+_OPTIONAL = {"network": namespaces.NEWNET, "ipc": namespaces.NEWIPC, "uts": namespaces.NEWUTS}
 KEPT = "/.isorun/kept"  # what lies under /tmp on the host, shown again once /tmp is the slot's own
+
+
+def flags(limits: dict[str, Any]) -> int:
+    """The namespaces that init is cloned into; the program joins all of them."""
+    chosen = _ALWAYS
+    for wall, flag in _OPTIONAL.items():
+        if wall not in limits["without"]:
+            chosen |= flag
+    return chosen
 
 
 def run(slot: int, limits: dict[str, Any], channel: socket.socket, kept: list[str]) -> None:
@@ -37,12 +38,12 @@ def run(slot: int, limits: dict[str, Any], channel: socket.socket, kept: list[st
             (
                 ("user namespace", lambda: namespaces.map_identity(rules.UID, rules.GID)),
                 ("session", os.setsid),
-                ("hostname", lambda: namespaces.set_hostname(rules.HOSTNAME)),
+                ("hostname", lambda: _hostname(limits)),
                 ("private mounts", mounts.make_private),
-                ("/proc", lambda: mounts.mount("proc", "/proc", "proc", _PROC_FLAGS, "hidepid=2,subset=pid")),
+                ("/proc", lambda: _proc(limits)),
                 ("/workspace", lambda: _workspace(limits)),
                 ("/tmp", lambda: _tmp(limits, kept)),
-                ("/dev/shm", lambda: _sized("/dev/shm", limits["shm_bytes"])),
+                ("/dev/shm", lambda: _sized("/dev/shm", _bytes(limits, "shm_bytes"))),
             )
         )
         _hand_over(slot, channel)
@@ -55,22 +56,37 @@ def run(slot: int, limits: dict[str, Any], channel: socket.socket, kept: list[st
     _reap_for_ever()
 
 
+_HUGE = 1 << 40  # no ceiling, for a slot that is made without that wall
 _PROC_FLAGS = mounts.NOSUID | mounts.NODEV | mounts.NOEXEC
+
+
+def _hostname(limits: dict[str, Any]) -> None:
+    if "uts" not in limits["without"] and "hostname" not in limits["without"]:
+        namespaces.set_hostname(rules.HOSTNAME)
+
+
+def _proc(limits: dict[str, Any]) -> None:
+    options = None if "proc" in limits["without"] else "hidepid=2,subset=pid"
+    mounts.mount("proc", "/proc", "proc", _PROC_FLAGS, options)
+
+
+def _bytes(limits: dict[str, Any], name: str) -> int:
+    return _HUGE if "sizes" in limits["without"] else int(limits[name])
 
 
 def _workspace(limits: dict[str, Any]) -> None:
     """One sized filesystem; its root is read-only, its two directories are not."""
-    mounts.tmpfs(
-        rules.WORKSPACE, size=limits["workspace_bytes"], inodes=limits["workspace_inodes"] + 3, mode=0o755
-    )
+    inodes = _HUGE if "sizes" in limits["without"] else limits["workspace_inodes"] + 3
+    mounts.tmpfs(rules.WORKSPACE, size=_bytes(limits, "workspace_bytes"), inodes=inodes, mode=0o755)
     for path in (rules.WORK, rules.OUT):
         os.mkdir(path, 0o755)  # noqa: PTH102 - pathlib would be one more module in every init
         mounts.bind(path, path)
-    mounts.read_only(rules.WORKSPACE)
+    if "read_only" not in limits["without"]:
+        mounts.read_only(rules.WORKSPACE)
 
 
 def _tmp(limits: dict[str, Any], kept: list[str]) -> None:
-    _sized("/tmp", limits["tmp_bytes"])  # noqa: S108 - the slot's own tmpfs
+    _sized("/tmp", _bytes(limits, "tmp_bytes"))  # noqa: S108 - the slot's own tmpfs
     for number, path in enumerate(kept):
         os.makedirs(path, 0o755)  # noqa: PTH103
         mounts.bind(f"{KEPT}/{number}", path)

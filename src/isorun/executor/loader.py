@@ -112,6 +112,9 @@ def _stack() -> list[types.FrameType]:
 def _enter_environment(env: Mapping[str, str], context: Mapping[str, Any], work: str, out: str) -> None:
     os.environ.clear()  # noqa: TID251 - the program's own environment, made here
     os.environ.update(env)  # noqa: TID251
+    os.environ["OUTPUT_DIR"] = out  # noqa: TID251
+    if context["stdin"]:
+        _open_stdin(os.path.join(work, rules.STDIN_FILE))  # noqa: PTH118
     if hasattr(os, "uname"):
         import time
 
@@ -123,6 +126,13 @@ def _enter_environment(env: Mapping[str, str], context: Mapping[str, Any], work:
     os.chdir(out)
     trace = os.path.join(work, rules.LAST_TRACE)  # noqa: PTH118
     _trace_on_sigterm(trace)
+
+
+def _open_stdin(path: str) -> None:
+    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    os.dup2(descriptor, rules.STDIN)
+    os.close(descriptor)
+    os.unlink(path)  # noqa: PTH108
 
 
 def _trace_on_sigterm(path: str) -> None:

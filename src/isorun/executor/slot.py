@@ -32,26 +32,25 @@ from isorun.wire.messages import (
     StoreError,
 )
 
-_JOINED = init.FLAGS & ~namespaces.NEWPID  # the pid namespace was entered by the fork itself
-
-
 def run(message: ForkProgram, descriptors: list[int]) -> int:
     """Become the slot of *message*, wait for the program and run it. Returns its exit code.
 
     *descriptors*: init's pidfd, control, stdout, stderr, tool stream.
     """
     pidfd, control_fd, stdout, stderr, tools = descriptors
-    namespaces.join(pidfd, _JOINED)
+    # The pid namespace was entered by the fork itself.
+    namespaces.join(pidfd, init.flags(message.limits) & ~namespaces.NEWPID)
     null = os.open("/dev/null", os.O_RDONLY | os.O_CLOEXEC)
-    fds.keep_only(
-        {
-            rules.STDIN: null,
-            rules.STDOUT: stdout,
-            rules.STDERR: stderr,
-            rules.TOOLS: tools,
-            rules.CONTROL: control_fd,
-        }
-    )
+    wanted = {
+        rules.STDIN: null,
+        rules.STDOUT: stdout,
+        rules.STDERR: stderr,
+        rules.TOOLS: tools,
+        rules.CONTROL: control_fd,
+    }
+    if "descriptors" in message.limits["without"]:
+        wanted[_LEFT_OPEN] = null
+    fds.keep_only(wanted)
     control = Stream(socket.socket(fileno=rules.CONTROL))
     control.send(Joined())
     if not isinstance(control.receive(), Attached):
@@ -81,6 +80,7 @@ def seal(message: ForkProgram) -> int:
         cpu_s=limits["cpu_s"],
     )
     abi = 0
+    without = frozenset(limits["without"])
 
     def restrict() -> None:
         nonlocal abi
@@ -91,21 +91,28 @@ def seal(message: ForkProgram) -> int:
         )
 
     enter(
-        (
-            ("session", os.setsid),
-            ("cpu", lambda: _pin(message.cpu)),
-            ("rlimits", lambda: rlimits.apply(table)),
-            ("random state", reseed),
-            ("working directory", lambda: os.chdir(rules.OUT)),
-            ("capabilities", caps.drop_all),
-            ("no_new_privs", caps.no_new_privileges),
-            ("dumpable", lambda: caps.set_dumpable(True)),  # else the program could not read its own /proc
-            ("landlock", restrict),
-            ("seccomp by number", lambda: seccomp.load(message.filters_by_number)),
-            ("seccomp by argument", lambda: seccomp.load(message.filters_by_argument)),
+        tuple(
+            step
+            for step in (
+                ("session", os.setsid),
+                ("cpu", lambda: _pin(message.cpu)),
+                ("rlimits", lambda: rlimits.apply(table)),
+                ("random state", reseed),
+                ("working directory", lambda: os.chdir(rules.OUT)),
+                ("capabilities", caps.drop_all),
+                ("no_new_privs", caps.no_new_privileges),
+                ("dumpable", lambda: caps.set_dumpable(True)),  # else the program could not read its own /proc
+                ("landlock", restrict),
+                ("seccomp by number", lambda: seccomp.load(message.filters_by_number)),
+                ("seccomp by argument", lambda: seccomp.load(message.filters_by_argument)),
+            )
+            if step[0].split(" by ")[0] not in without
         )
     )
     return abi
+
+
+_LEFT_OPEN = 9  # what a slot made without that wall still holds
 
 
 def reseed() -> None:

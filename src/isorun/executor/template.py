@@ -87,7 +87,7 @@ def _build(builds: socket.socket, received: tuple[object, list[int]], kept: list
         raise SystemExit("the build stream carries BuildInit and one descriptor")
     channel = socket.socket(fileno=descriptors[0])
     try:
-        pid = namespaces.clone(init.FLAGS)
+        pid = namespaces.clone(init.flags(message.limits))
     except OSError as error:
         failed = BuildFailed(slot=message.slot, step="namespaces", reason=error.strerror or str(error))
         send_packet(channel, failed)

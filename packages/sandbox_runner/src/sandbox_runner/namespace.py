@@ -10,7 +10,7 @@ from __future__ import annotations
 import importlib.util
 import shutil
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 
@@ -32,7 +32,8 @@ class Jail:
     gid: int = 1000
     hostname: str = "sandbox"
     keep_capabilities: bool = False  # inside the jail's own user namespace, to build sandboxes in it
-    options: Sequence[str] = field(default=())
+    share_network: bool = False  # the host's network, for what needs one
+    writable: bool = False  # the jail's own root stays writable (what is bound stays read-only)
 
 
 def bubblewrap_argv(program: str, jail: Jail, command: Sequence[str]) -> list[str]:
@@ -43,12 +44,13 @@ def bubblewrap_argv(program: str, jail: Jail, command: Sequence[str]) -> list[st
     made; the jail dies with the process that started it. No value of the
     environment is on the command line.
     """
-    argv = [program, "--unshare-user", "--unshare-pid", "--unshare-net", "--unshare-ipc", "--unshare-uts"]
+    argv = [program, "--unshare-user", "--unshare-pid", "--unshare-ipc", "--unshare-uts"]
+    if not jail.share_network:
+        argv.append("--unshare-net")
     argv += ["--unshare-cgroup-try", "--die-with-parent", "--new-session"]
     argv += ["--uid", str(jail.uid), "--gid", str(jail.gid), "--hostname", jail.hostname]
     if jail.keep_capabilities:
         argv += ["--cap-add", "ALL"]
-    argv += jail.options
     argv += ["--proc", "/proc", "--tmpfs", "/dev"]
     for target, path in jail.symlinks:
         argv += ["--symlink", target, path]
@@ -63,7 +65,8 @@ def bubblewrap_argv(program: str, jail: Jail, command: Sequence[str]) -> list[st
     for directory in jail.directories:
         argv += ["--dir", directory]
     # Last, so that the mounts above could still make their mount points.
-    argv += ["--remount-ro", "/dev", "--remount-ro", "/"]
+    if not jail.writable:
+        argv += ["--remount-ro", "/dev", "--remount-ro", "/"]
     return [*argv, "--", *command]
 
 

@@ -1,0 +1,106 @@
+"""Slots that are built before anybody asks, so that a run does not wait for one.
+
+A slot is used once. The pool refills itself in the background; when it is empty, or
+a run wants other limits than the pool's, a slot is built while the caller waits,
+with the same walls. Slots are taken down in the background too: `__aexit__` returns
+only when the last one is gone.
+"""
+
+import asyncio
+import logging
+from collections import deque
+from contextlib import AsyncExitStack
+
+from isorun.backends.base import Backend, Slot
+from isorun.core.errors import IsorunError
+from isorun.core.limits import Limits
+
+_log = logging.getLogger("isorun.pool")
+_RETRY_S = 0.5
+
+
+class Lease:
+    """A slot and the duty to take it down."""
+
+    def __init__(self, slot: Slot, stack: AsyncExitStack) -> None:
+        self.slot = slot
+        self._stack = stack
+
+    @classmethod
+    async def take(cls, backend: Backend, limits: Limits) -> "Lease":
+        """A newly built slot."""
+        async with AsyncExitStack() as stack:
+            slot = await stack.enter_async_context(backend.launch(limits))
+            return cls(slot, stack.pop_all())
+
+    async def close(self) -> None:
+        """Take the slot down; nothing of it exists afterwards."""
+        await self._stack.aclose()
+
+
+class Pool:
+    """Up to *size* waiting slots with *limits* from *backend*."""
+
+    def __init__(self, backend: Backend, limits: Limits, size: int) -> None:
+        self._backend = backend
+        self._limits = limits
+        self._size = size
+        self._waiting: deque[Lease] = deque()
+        self._wanted = asyncio.Event()
+        self._closing: set[asyncio.Task[None]] = set()
+        self._refill: asyncio.Task[None] | None = None
+        self.failures: list[BaseException] = []
+
+    async def __aenter__(self) -> "Pool":
+        if self._size:
+            self._refill = asyncio.create_task(self._keep_full(), name="isorun-pool")
+        return self
+
+    async def __aexit__(self, *exc: object) -> None:
+        if self._refill is not None:
+            self._refill.cancel()
+            await asyncio.gather(self._refill, return_exceptions=True)
+        while self._waiting:
+            self.give_back(self._waiting.popleft())
+        while self._closing:
+            await asyncio.gather(*self._closing, return_exceptions=True)
+        if self.failures:
+            raise self.failures[0]
+
+    @property
+    def waiting(self) -> int:
+        """Slots that are ready now."""
+        return len(self._waiting)
+
+    async def take(self, limits: Limits) -> tuple[Lease, bool]:
+        """A slot, and whether it was waiting."""
+        if limits == self._limits and self._waiting:
+            lease = self._waiting.popleft()
+            self._wanted.set()
+            return lease, True
+        return await Lease.take(self._backend, limits), False
+
+    def give_back(self, lease: Lease) -> None:
+        """Take the slot down in the background."""
+        task = asyncio.create_task(self._close(lease), name="isorun-close")
+        self._closing.add(task)
+        task.add_done_callback(self._closing.discard)
+
+    async def _close(self, lease: Lease) -> None:
+        try:
+            await lease.close()
+        except Exception as error:  # noqa: BLE001 - kept, logged, and raised when the pool is left
+            _log.exception("a slot could not be taken down")
+            self.failures.append(error)
+
+    async def _keep_full(self) -> None:
+        while True:
+            while len(self._waiting) < self._size:
+                try:
+                    self._waiting.append(await Lease.take(self._backend, self._limits))
+                except IsorunError as error:
+                    # The next run that finds the pool empty gets this error itself.
+                    _log.warning("a slot could not be built ahead: %s", error)
+                    await asyncio.sleep(_RETRY_S)
+            self._wanted.clear()
+            await self._wanted.wait()

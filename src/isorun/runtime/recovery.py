@@ -1,0 +1,423 @@
+"""What happens to run folders after their run: ending the lost ones, listing, removal, retention.
+
+Everything here goes through directory fds, beneath the root, and follows no link:
+what lies in a folder came from programs nobody has read. Only a `codegen_<exec id>`
+folder of this user, directly below the root, is ever touched; a folder of that name
+without a run.json may be somebody's own and is removed only when named.
+
+Theory of operation. Any number of hosts may do this at once. A run is ended or
+removed under a lock on its folder, and what was seen before is looked at again
+under it. Leases are probed with a shared lock, which two probes do not refuse each
+other and a living host refuses both. A removed folder is first renamed aside, so
+that an interrupted removal leaves no half of a run; `recover` finishes it.
+
+It must not judge how a run ended: that its host died is all it knows.
+"""
+
+import errno
+import json
+import logging
+import os
+import stat
+import uuid
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from isorun.core.errors import CleanupFailed, InvalidRequest
+from isorun.core.ids import check_exec_id
+from isorun.core.outcome import Code, Status
+from isorun.runtime.folder import (
+    BUILDING,
+    INFRA_LOG,
+    LEASE_SUFFIX,
+    NEW_RESULT,
+    PREFIX,
+    RESULT_JSON,
+    RUN_JSON,
+    SCHEMA,
+    append_line,
+    failed,
+    open_any_folder,
+    open_folder,
+    open_state,
+    remove_tree,
+    state_name,
+    utc_now,
+    write_file,
+)
+
+RUNNING = "running"
+DAMAGED = "damaged"
+REMOVED = ".removed"
+
+_MAX_JSON = 64 << 20  # a result holds at most a few MiB of output; more is not one of ours
+_NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)  # these stop new runs too: the host must not start
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunSummary:
+    """One stored run. `status` is a word of `Status`, `running` or `damaged`; `accepted` is RFC 3339 UTC."""
+
+    exec_id: str
+    status: str
+    accepted: str
+    prog_name: str
+    bytes_used: int
+
+
+class _Root(NamedTuple):
+    path: str
+    fd: int
+    state_fd: int
+
+
+def recover(root: Path) -> list[str]:
+    """End every run below *root* whose host died, as `lost`; their exec ids, oldest first.
+
+    Runs of living hosts are not touched. Dead leases and interrupted work are removed.
+    Raises `SetupFailed` if the disk is full or read-only; a folder that cannot be
+    read is logged and passed over.
+    """
+    ended = []
+    with _opened(root) as where:
+        for exec_id in _runs(where):
+            try:
+                with _locked(where.fd, PREFIX + exec_id) as run_fd:
+                    if run_fd is not None and _end_if_lost(where, exec_id, run_fd):
+                        ended.append(exec_id)
+            except OSError as exc:
+                path = f"{where.path}/{PREFIX}{exec_id}"
+                if exc.errno in _NO_ROOM:
+                    raise failed(path, exc) from exc
+                log.warning("%s cannot be recovered: %s", path, exc)
+        _clear_state(where)
+    return ended
+
+
+def listing(root: Path) -> list[RunSummary]:
+    """The runs stored below *root*, newest first; what vanishes meanwhile is left out."""
+    found = []
+    with _opened(root) as where:
+        for exec_id in _runs(where):
+            with suppress(FileNotFoundError):  # removed meanwhile
+                found.append(_summary(where, exec_id))
+    return sorted(found, key=lambda run: (run.accepted, run.exec_id), reverse=True)
+
+
+def remove(root: Path, exec_id: str) -> None:
+    """Remove the stored run *exec_id* and all it left.
+
+    Raises `InvalidRequest`: no_such_run, or run_is_running while its host lives and
+    it has no result; `CleanupFailed` if a part of it stays.
+    """
+    check_exec_id(exec_id)
+    with _opened(root) as where:
+        if exec_id not in _runs(where):
+            raise InvalidRequest(f"there is no run {exec_id} in {where.path}", code="no_such_run")
+        with _locked(where.fd, PREFIX + exec_id) as run_fd:
+            if run_fd is None or (not _has_result(run_fd) and _host_lives(where, run_fd)):
+                raise InvalidRequest(
+                    f"run {exec_id} is running; cancel it first, or wait for its end", code="run_is_running"
+                )
+            try:
+                _remove_run(where, exec_id)
+            except OSError as exc:
+                raise CleanupFailed(f"run {exec_id} in {where.path} is not wholly removed: {exc}") from exc
+
+
+def sweep(root: Path, *, older_than_s: float, now: float) -> list[str]:
+    """Remove the runs that ended more than *older_than_s* seconds before *now*; their exec ids.
+
+    *now* is in seconds since 1970. A run without a result is kept, however old.
+    """
+    gone = []
+    with _opened(root) as where:
+        for exec_id in _runs(where):
+            try:
+                with _locked(where.fd, PREFIX + exec_id) as run_fd:
+                    if run_fd is None or not _ended_before(run_fd, now - older_than_s):
+                        continue
+                    _remove_run(where, exec_id)
+                    gone.append(exec_id)
+            except OSError as exc:
+                log.warning("%s/%s%s cannot be removed: %s", where.path, PREFIX, exec_id, exc)
+    return gone
+
+
+@contextmanager
+def _opened(root: Path) -> Iterator[_Root]:
+    path = os.fspath(root)
+    open_state(path)
+    with ExitStack() as fds:
+        try:
+            fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
+            fds.callback(os.close, fd)
+            state_fd = open_folder(state_name(), fd)
+            fds.callback(os.close, state_fd)
+        except OSError as exc:
+            raise failed(path, exc) from exc
+        yield _Root(path, fd, state_fd)
+
+
+def _runs(where: _Root) -> list[str]:
+    """The exec ids that have a folder of this user directly below the root, oldest id first."""
+    found = []
+    with os.scandir(where.fd) as entries:
+        for entry in entries:
+            exec_id = entry.name.removeprefix(PREFIX)
+            if exec_id == entry.name or not _is_exec_id(exec_id) or not entry.is_dir(follow_symlinks=False):
+                continue
+            with suppress(FileNotFoundError):
+                if entry.stat(follow_symlinks=False).st_uid == os.geteuid():
+                    found.append(exec_id)
+    return sorted(found)
+
+
+def _is_exec_id(text: str) -> bool:
+    try:
+        check_exec_id(text)
+    except InvalidRequest:
+        return False
+    return True
+
+
+@contextmanager
+def _locked(dir_fd: int, name: str) -> Iterator[int | None]:
+    """The folder *name*, locked against other hosts; None if one of them has it or it is gone."""
+    import fcntl  # not at the top: `import isorun` works where there is none
+
+    try:
+        fd = open_any_folder(name, dir_fd)
+    except FileNotFoundError:
+        yield None
+        return
+    try:
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            # Removed between open and lock, it has another name by now.
+            found = os.stat(name, dir_fd=dir_fd, follow_symlinks=False)
+            same = os.path.samestat(found, os.fstat(fd))
+        except (BlockingIOError, FileNotFoundError):
+            same = False
+        yield fd if same else None
+    finally:
+        os.close(fd)
+
+
+def _result_stat(run_fd: int) -> os.stat_result | None:
+    """What the kernel says of out/result.json; out/ may be a link by now, and is not followed."""
+    try:
+        out_fd = open_folder("out", run_fd)
+    except OSError:
+        return None
+    try:
+        return os.stat(RESULT_JSON, dir_fd=out_fd, follow_symlinks=False)
+    except OSError:
+        return None
+    finally:
+        os.close(out_fd)
+
+
+def _has_result(run_fd: int) -> bool:
+    return _result_stat(run_fd) is not None
+
+
+def _ended_before(run_fd: int, moment: float) -> bool:
+    found = _result_stat(run_fd)
+    return found is not None and found.st_mtime < moment and _is_run(run_fd)
+
+
+def _is_run(run_fd: int) -> bool:
+    try:
+        return stat.S_ISREG(os.stat(RUN_JSON, dir_fd=run_fd, follow_symlinks=False).st_mode)
+    except OSError:
+        return False
+
+
+def _read_json(name: str, dir_fd: int) -> dict[str, Any] | None:
+    """The object in a file, or None for anything else: a caller may have edited it."""
+    try:
+        # O_NONBLOCK: a FIFO in its place would hold us for ever.
+        fd = os.open(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK, dir_fd=dir_fd)
+    except OSError:
+        return None
+    with os.fdopen(fd, "rb") as file:
+        found = os.fstat(fd)
+        if not stat.S_ISREG(found.st_mode) or found.st_size > _MAX_JSON:
+            return None
+        try:
+            value = json.loads(file.read(_MAX_JSON))
+        except (ValueError, RecursionError):
+            return None
+    return value if isinstance(value, dict) else None
+
+
+def _host_lives(where: _Root, run_fd: int) -> bool:
+    told = _read_json(RUN_JSON, run_fd) or {}
+    lease = told.get("lease")
+    # A run.json that a power failure cut short names no host, and no host of today wrote it.
+    return isinstance(lease, str) and _is_lease(lease) and _held(where, lease)
+
+
+def _is_lease(name: str) -> bool:
+    return name.endswith(LEASE_SUFFIX) and "/" not in name and "\0" not in name
+
+
+def _held(where: _Root, lease: str, *, remove_dead: bool = False) -> bool:
+    """Whether a living host holds *lease*."""
+    import fcntl  # as above
+
+    try:
+        fd = os.open(lease, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK, dir_fd=where.state_fd)
+    except FileNotFoundError:
+        return False
+    try:
+        fcntl.flock(fd, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        if remove_dead:
+            with suppress(FileNotFoundError):
+                # Under the lock: a host that made it just now sees that it is gone, and takes another.
+                os.unlink(lease, dir_fd=where.state_fd)
+    except BlockingIOError:
+        return True
+    finally:
+        os.close(fd)
+    return False
+
+
+def _end_if_lost(where: _Root, exec_id: str, run_fd: int) -> bool:
+    if not _is_run(run_fd) or _has_result(run_fd) or _host_lives(where, run_fd):
+        return False
+    if _has_result(run_fd):  # written, and its lease given back, between the two looks
+        return False
+    told = _read_json(RUN_JSON, run_fd) or {}
+    with ExitStack() as fds:
+        out_fd = _made_folder("out", run_fd, fds)
+        logs_fd = _made_folder("logs", out_fd, fds)
+        message = "the host process died before the run ended"
+        append_line(INFRA_LOG, "runtime", "ERROR", f"host_lost: {message}", dir_fd=logs_fd)
+        with suppress(FileNotFoundError):
+            os.unlink(NEW_RESULT, dir_fd=run_fd)  # the host died while writing it
+        write_file(NEW_RESULT, _lost(exec_id, told, message), dir_fd=run_fd)
+        os.replace(NEW_RESULT, RESULT_JSON, src_dir_fd=run_fd, dst_dir_fd=out_fd)
+    return True
+
+
+def _lost(exec_id: str, told: dict[str, Any], message: str) -> bytes:
+    result = {
+        "schema": SCHEMA,
+        "ok": False,
+        "status": Status.LOST,
+        "exec_id": exec_id,
+        "prog_name": told.get("prog_name"),
+        "error": {
+            "code": Code.HOST_LOST,
+            "message": message,
+            "hint": "Run it again. What had been logged until then is in out/logs/.",
+        },
+        "times": {"accepted": told.get("accepted"), "ended": utc_now()},
+    }
+    return json.dumps(result).encode() + b"\n"
+
+
+def _made_folder(name: str, dir_fd: int, fds: ExitStack) -> int:
+    with suppress(FileExistsError):
+        os.mkdir(name, 0o700, dir_fd=dir_fd)
+    fd = open_folder(name, dir_fd)
+    fds.callback(os.close, fd)
+    return fd
+
+
+def _summary(where: _Root, exec_id: str) -> RunSummary:
+    folder = PREFIX + exec_id
+    told: dict[str, Any] | None = None
+    status, size = DAMAGED, 0
+    try:
+        run_fd = open_folder(folder, where.fd)
+    except PermissionError:
+        run_fd = None
+    if run_fd is not None:
+        try:
+            told, size = _read_json(RUN_JSON, run_fd), _size(run_fd)
+            status = _status(where, run_fd) if told is not None else DAMAGED
+        finally:
+            os.close(run_fd)
+    changed = os.stat(folder, dir_fd=where.fd, follow_symlinks=False).st_mtime
+    told = told or {}
+    accepted, prog_name = told.get("accepted"), told.get("prog_name")
+    return RunSummary(
+        exec_id=exec_id,
+        status=status,
+        accepted=accepted if isinstance(accepted, str) else _rfc3339(changed),
+        prog_name=prog_name if isinstance(prog_name, str) else "",
+        bytes_used=size,
+    )
+
+
+def _status(where: _Root, run_fd: int) -> str:
+    # The lease first: a run that ends between the two looks then has a result.
+    lives = _host_lives(where, run_fd)
+    if not _has_result(run_fd):
+        return RUNNING if lives else Status.LOST.value
+    out_fd = open_folder("out", run_fd)
+    try:
+        word = (_read_json(RESULT_JSON, out_fd) or {}).get("status")
+    finally:
+        os.close(out_fd)
+    return word if isinstance(word, str) and word in list(Status) else DAMAGED
+
+
+def _rfc3339(seconds: float) -> str:
+    return datetime.fromtimestamp(seconds, UTC).isoformat(timespec="milliseconds")[:-6] + "Z"
+
+
+def _size(run_fd: int) -> int:
+    """The bytes that the files below take on the disk, as far as they can be read."""
+    total, waiting = 0, ["."]
+    while waiting:
+        name = waiting.pop()
+        try:
+            fd = open_folder(name, run_fd)
+        except OSError:  # vanished, or closed to us, or too deep for a path
+            continue
+        try:
+            with os.scandir(fd) as entries:
+                for entry in entries:
+                    with suppress(FileNotFoundError):
+                        total += entry.stat(follow_symlinks=False).st_blocks * 512
+                        if entry.is_dir(follow_symlinks=False):
+                            waiting.append(f"{name}/{entry.name}")
+        finally:
+            os.close(fd)
+    return total
+
+
+def _remove_run(where: _Root, exec_id: str) -> None:
+    aside = f"{exec_id}-{uuid.uuid4()}{REMOVED}"
+    os.rename(PREFIX + exec_id, aside, src_dir_fd=where.fd, dst_dir_fd=where.state_fd)
+    remove_tree(aside, where.state_fd)
+
+
+def _clear_state(where: _Root) -> None:
+    """Remove what dead hosts left in the state folder: half-made and half-removed runs, then leases."""
+    with os.scandir(where.state_fd) as entries:
+        names = sorted((entry.name for entry in entries), key=lambda name: name.endswith(LEASE_SUFFIX))
+    for name in names:
+        try:
+            if name.endswith(REMOVED):
+                with _locked(where.state_fd, name) as fd:  # its remover, if it lives, has the lock
+                    if fd is not None:
+                        remove_tree(name, where.state_fd)
+            elif name.endswith(BUILDING):
+                lease = name.partition(LEASE_SUFFIX)[0] + LEASE_SUFFIX
+                if not _held(where, lease):
+                    remove_tree(name, where.state_fd)
+            elif name.endswith(LEASE_SUFFIX):
+                _held(where, name, remove_dead=True)
+        except OSError as exc:
+            log.warning("%s/%s/%s cannot be removed: %s", where.path, state_name(), name, exc)

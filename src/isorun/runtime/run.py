@@ -1,0 +1,223 @@
+"""One run, from a request and a slot to an outcome.
+
+Theory of operation. The slot already stands. We start reading its pipes and its tool
+stream, send the program, and the clock starts when the slot says that the program's
+first instruction is next. Then the first of these ends the run: the program's end, the
+deadline, a cancellation, a flood of output, a breach of the protocol. If it was not
+the program, it gets SIGTERM and a grace period. In every case the slot is then killed,
+and only after that, when nothing can write any more, are pipes drained and files read.
+"""
+
+import asyncio
+import os
+import stat
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass
+
+from isorun.backends.base import File, Program, Slot, Usage
+from isorun.backends.environment import Environment
+from isorun.backends.jail import environment_for
+from isorun.backends.walls import executor_line
+from isorun.core.limits import Limits
+from isorun.core.outcome import Claim, Code, Exit, Status, Stop, classify
+from isorun.executor import rules
+from isorun.executor.loader import MAIN
+from isorun.runtime.events import Event, Feed
+from isorun.runtime.folder import RunFolder
+from isorun.runtime.output import OutputLog, PipeReader
+from isorun.runtime.request import RunRequest
+from isorun.runtime.toolstream import ToolStream
+from isorun.wire.messages import Call, Refused
+
+_DRAIN_S = 5.0
+_TRACE = 8192
+_EXEC_TOOLS = ("execute_code_python", "execute_code_python_side_effect")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Options:
+    """What an operator decides about every run."""
+
+    log_mode: str = "include_logging"
+    traceback_remap: bool = True
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Ending:
+    """What is known once the last process is dead, before files are looked at."""
+
+    status: Status
+    code: Code | None
+    exit: Exit
+    usage: Usage
+    claim: Claim | None
+    stop: Stop | None
+    violation: str
+    last_trace: str
+    run_s: float
+    output: OutputLog
+    tool_calls: tuple[dict[str, object], ...]
+
+
+def program_for(request: RunRequest, environment: Environment, options: Options) -> Program:
+    """What the slot is told to run."""
+    files = [File(path=f"work/{rules.LOADER}", data=MAIN), File(path=f"work/{rules.PROGRAM}", data=request.code)]
+    if request.stdin is not None:
+        files.append(File(path=f"work/{rules.STDIN_FILE}", data=request.stdin))
+    files.extend(request.inputs)
+    if request.before is not None:
+        files.extend(
+            File(path=f"out/{path.relative_to(request.before).as_posix()}", source=path)
+            for path in sorted(request.before.rglob("*"))
+            if path.is_file()
+        )
+    items = request.contract.items if request.contract else ()
+    context = {
+        "exec_id": request.exec_id,
+        "turn": request.turn,
+        "contract": [{"filename": i.path, "description": i.description} for i in items] if items else None,
+        "directories": sorted({os.path.dirname(item.path) for item in items}),
+        "log_mode": options.log_mode,
+        "traceback_remap": options.traceback_remap,
+        "stdin": request.stdin is not None,
+        "sys_path": list(environment.sys_path),
+        "tools": {"exec_tools": list(_EXEC_TOOLS)},
+    }
+    return Program(files=files, argv=request.argv, env=environment_for(environment.python), context=context)
+
+
+class Conduct:
+    """One run in one slot. `run` is called once; `stop` may be called at any time by anybody."""
+
+    def __init__(self, request: RunRequest, slot: Slot, folder: RunFolder, limits: Limits, feed: Feed) -> None:
+        self._request = request
+        self._slot = slot
+        self._folder = folder
+        self._limits = limits
+        self._feed = feed
+        self._stopped: asyncio.Future[Stop] = asyncio.get_running_loop().create_future()
+        self._violation = ""
+        self._started = 0.0
+        self._calls: list[dict[str, object]] = []
+
+    def stop(self, reason: Stop) -> None:
+        """End the run; the first reason given is the one that counts."""
+        if not self._stopped.done():
+            self._stopped.set_result(reason)
+
+    async def run(self, program: Program) -> Ending:
+        """Run *program* to its end. A misbehaving program is an `Ending`; only the sandbox raises."""
+        output = OutputLog(
+            str(self._folder.user_log),
+            f"===== EXECUTION {self._request.exec_id} START {utc_now()} =====",
+            self._limits,
+            self._published,
+            lambda: self.stop(Stop.OUTPUT),
+        )
+        readers = [
+            PipeReader(self._slot.stdout, lambda data: output.feed("stdout", data)),
+            PipeReader(self._slot.stderr, lambda data: output.feed("stderr", data)),
+        ]
+        tools = ToolStream(self._slot.tools, self._limits.frame_bytes, self._logged, self._called, self._violated)
+        try:
+            self._folder.append_infra("executor", "INFO", executor_line(self._slot.isolation))
+            await self._slot.start(program)
+            self._started = time.monotonic()
+            self._feed.publish(Event(kind="started", at_s=0.0, data={"exec_id": self._request.exec_id}))
+            stop = await self._until_end()
+            run_s = time.monotonic() - self._started
+            exit_, usage = await self._slot.kill()
+            await _drain(readers)
+            tools.drain()
+        finally:
+            for reader in readers:
+                reader.stop()
+            tools.close()
+            output.close()
+        if self._stopped.done() and self._stopped.result() is Stop.VIOLATION:
+            stop = Stop.VIOLATION  # found while draining: the last bytes count like the first
+        status, code = classify(exit_, stop, tools.claim)
+        return Ending(
+            status=status,
+            code=code,
+            exit=exit_,
+            usage=usage,
+            claim=tools.claim,
+            stop=stop,
+            violation=self._violation,
+            last_trace=_read_trace(self._slot.work) if stop else "",
+            run_s=run_s,
+            output=output,
+            tool_calls=tuple(self._calls),
+        )
+
+    async def _until_end(self) -> Stop | None:
+        """Wait for whatever ends the run first; None if it was the program itself."""
+        ended = asyncio.ensure_future(self._slot.wait())
+        try:
+            await asyncio.wait(
+                {ended, self._stopped}, timeout=self._request.timeout_s, return_when=asyncio.FIRST_COMPLETED
+            )
+            if ended.done():
+                await ended
+                return None
+            self.stop(Stop.DEADLINE)  # without effect if another reason came first
+            self._slot.terminate()
+            await asyncio.wait({ended}, timeout=self._limits.grace_s)
+            return self._stopped.result()
+        finally:
+            ended.cancel()
+            with suppress(asyncio.CancelledError):
+                await ended
+
+    def _at(self) -> float:
+        return round(time.monotonic() - self._started, 6) if self._started else 0.0
+
+    def _published(self, stream: str, text: str) -> None:
+        self._feed.publish(Event(kind="output", at_s=self._at(), data={"stream": stream, "text": text}))
+
+    def _logged(self, level: str, name: str, text: str) -> None:
+        self._folder.append_infra("program", level, f"{name} {text}")
+
+    def _called(self, call: Call, answer: Refused) -> None:
+        record: dict[str, object] = {"tool_id": call.tool[:200], "id": call.id, "error": answer.error}
+        if len(self._calls) < self._limits.tool_calls:
+            self._calls.append(record)
+        self._folder.append_infra("supervisor", "INFO", f"[tool_call] {call.tool[:200]} {call.id} {answer.error} 0.0")
+        self._feed.publish(Event(kind="tool_call", at_s=self._at(), data=record))
+
+    def _violated(self, reason: str) -> None:
+        self._violation = reason
+        self.stop(Stop.VIOLATION)
+
+
+async def _drain(readers: list[PipeReader]) -> None:
+    """Everybody who could write is dead, so each pipe has an end; the bound is for a kernel that disagrees."""
+    with suppress(TimeoutError):
+        async with asyncio.timeout(_DRAIN_S):
+            for reader in readers:
+                await reader.ended.wait()
+
+
+def _read_trace(work: int) -> str:
+    """What faulthandler wrote at SIGTERM; the program could have put anything in its place."""
+    try:
+        descriptor = os.open(rules.LAST_TRACE, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, dir_fd=work)
+    except OSError:
+        return ""
+    try:
+        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+            return ""
+        return os.read(descriptor, _TRACE).decode("utf-8", "replace")
+    except OSError:
+        return ""
+    finally:
+        os.close(descriptor)
+
+
+def utc_now(clock: Callable[[], float] = time.time) -> str:
+    """RFC 3339 in UTC, to the millisecond."""
+    now = clock()
+    return time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(now)) + f".{int(now * 1000) % 1000:03d}Z"

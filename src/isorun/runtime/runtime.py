@@ -1,0 +1,250 @@
+"""Runs, from request to result: the one object that an edge holds.
+
+A `Runtime` owns a backend, a pool of waiting slots and a workspace root. Runs are
+independent of each other: nothing that is writable is shared, and a failure of one
+is its own. Leaving the `async with` block cancels what still runs and returns when
+nothing of it exists any more.
+"""
+
+import asyncio
+import logging
+import time
+from collections.abc import AsyncIterator, Sequence
+from contextlib import AsyncExitStack, suppress
+from dataclasses import replace
+from pathlib import Path
+
+from isorun.backends.base import Backend
+from isorun.core.errors import IsorunError
+from isorun.core.limits import Limits
+from isorun.core.outcome import Stop
+from isorun.executor.loader import MAIN
+from isorun.runtime.backend import choose_backend
+from isorun.runtime.events import Event, Feed
+from isorun.runtime.finish import finish
+from isorun.runtime.folder import Lease as HostLease
+from isorun.runtime.folder import RunFolder, open_root
+from isorun.runtime.pool import Pool
+from isorun.runtime.recovery import recover, sweep
+from isorun.runtime.request import RunRequest, build_request
+from isorun.runtime.result import RunResult
+from isorun.runtime.run import Conduct, Options, program_for, utc_now
+from isorun.settings import Settings, get_exec_workspace_root
+
+_log = logging.getLogger("isorun")
+
+
+class Run:
+    """A run that was started. Its result stays available; its events can be watched by many."""
+
+    def __init__(self, request: RunRequest, feed: Feed) -> None:
+        self.exec_id = request.exec_id
+        self._feed = feed
+        self._conduct: Conduct | None = None
+        self._cancelled = False
+        self._task: asyncio.Task[RunResult] | None = None
+
+    def events(self) -> AsyncIterator[Event]:
+        """What happened and happens, until the outcome."""
+        return self._feed.subscribe()
+
+    async def result(self) -> RunResult:
+        """The result, once the run has ended. Raises what the sandbox raised, if it did."""
+        if self._task is None:
+            raise RuntimeError("the run was not started")
+        return await asyncio.shield(self._task)
+
+    async def cancel(self) -> RunResult:
+        """End the run now and return its partial result; one that has ended already keeps its outcome."""
+        self._cancelled = True
+        if self._conduct is not None:
+            self._conduct.stop(Stop.CANCELLED)
+        return await self.result()
+
+    def started(self, task: "asyncio.Task[RunResult]") -> None:
+        """*task* produces the result."""
+        self._task = task
+
+    def conducted_by(self, conduct: Conduct) -> None:
+        """The slot is there; a cancellation that came before takes effect now."""
+        self._conduct = conduct
+        if self._cancelled:
+            conduct.stop(Stop.CANCELLED)
+
+
+class Runtime:
+    """Runs programs. Use it as `async with isorun.Runtime() as rt:`.
+
+    *backend* is `auto` (namespace, else docker, else `Unavailable` with both reasons),
+    `namespace`, `docker`, or a `Backend`. *limits*, *preload*, *python*, *pool_size* and
+    *workspace_root* default to the settings (`isorun config show`).
+    """
+
+    def __init__(
+        self,
+        *,
+        backend: str | Backend | None = None,
+        settings: Settings | None = None,
+        limits: Limits | None = None,
+        preload: Sequence[str] | None = None,
+        python: str | Path | None = None,
+        pool_size: int | None = None,
+        workspace_root: str | Path | None = None,
+    ) -> None:
+        settings = settings or Settings.load()
+        if preload is not None:
+            settings = replace(settings, preload=tuple(preload))
+        if python is not None:
+            settings = replace(settings, program_python=Path(python))
+        if pool_size is not None:
+            settings = replace(settings, pool_size=pool_size)
+        if workspace_root is not None:
+            settings = replace(settings, workspace_root=Path(workspace_root).absolute())
+        self.settings = settings
+        self.limits = limits or settings.limits()
+        self._wanted = backend if backend is not None else settings.backend
+        self._options = Options(log_mode=settings.user_log_mode, traceback_remap=settings.traceback_remap)
+        self._stack = AsyncExitStack()
+        self._runs: set[Run] = set()
+
+    async def __aenter__(self) -> "Runtime":
+        async with AsyncExitStack() as stack:
+            self.root = open_root(get_exec_workspace_root(self.settings))
+            self._host = stack.enter_context(HostLease.take(self.root))
+            await asyncio.to_thread(self._tidy)
+            self.backend: Backend = await choose_backend(self._wanted, self.settings, stack)
+            self._pool = await stack.enter_async_context(Pool(self.backend, self.limits, self.settings.pool_size))
+            stack.push_async_callback(self._end_runs)
+            self._stack = stack.pop_all()
+        return self
+
+    async def __aexit__(self, *exc: object) -> None:
+        await self._stack.aclose()
+
+    def _tidy(self) -> None:
+        for exec_id in recover(self.root):
+            _log.warning("run %s was lost: its host died", exec_id)
+        sweep(self.root, older_than_s=self.settings.retention_hours * 3600, now=time.time())
+
+    async def _end_runs(self) -> None:
+        for run in tuple(self._runs):
+            with suppress(IsorunError):
+                await run.cancel()
+
+    @property
+    def waiting_slots(self) -> int:
+        """Slots that are ready now."""
+        return self._pool.waiting
+
+    async def execute(
+        self,
+        code: str | bytes,
+        *,
+        contract: object = None,
+        timeout_s: float | None = None,
+        prog_name: str | None = None,
+        turn_id: str | int | None = None,
+        argv: Sequence[str] = (),
+        inputs: Sequence[str | Path] = (),
+        out: str | Path | None = None,
+        stdin: str | bytes | None = None,
+    ) -> RunResult:
+        """Run *code* and return how it ended; a program that fails is a result, never an exception.
+
+        *contract*: the promised files (SPEC B); None compares `out/` before and after.
+        *timeout_s*: wall seconds from the program's first instruction. *inputs*: files and
+        folders, found by the program beside user_code.py. *out*: a folder that `out/` starts
+        as a copy of. Raises `InvalidRequest` (nothing was started), `Unavailable`,
+        `SetupFailed`. If the caller is cancelled, so is the run.
+        """
+        run = await self.start(
+            code,
+            contract=contract,
+            timeout_s=timeout_s,
+            prog_name=prog_name,
+            turn_id=turn_id,
+            argv=argv,
+            inputs=inputs,
+            out=out,
+            stdin=stdin,
+        )
+        try:
+            return await run.result()
+        except asyncio.CancelledError:
+            await run.cancel()
+            raise
+
+    async def start(
+        self,
+        code: str | bytes,
+        *,
+        contract: object = None,
+        timeout_s: float | None = None,
+        prog_name: str | None = None,
+        turn_id: str | int | None = None,
+        argv: Sequence[str] = (),
+        inputs: Sequence[str | Path] = (),
+        out: str | Path | None = None,
+        stdin: str | bytes | None = None,
+    ) -> Run:
+        """As `execute`, but return at once with a handle to watch, cancel or wait for."""
+        request = build_request(
+            code,
+            limits=self.limits,
+            contract=contract,
+            timeout_s=timeout_s,
+            prog_name=prog_name,
+            turn_id=turn_id,
+            argv=argv,
+            inputs=inputs,
+            out=out,
+            stdin=stdin,
+        )
+        feed = Feed()
+        run = Run(request, feed)
+        task = asyncio.create_task(self._run(request, run, feed), name=f"run-{request.exec_id}")
+        run.started(task)
+        self._runs.add(run)
+        task.add_done_callback(lambda _: self._runs.discard(run))
+        return run
+
+    async def _run(self, request: RunRequest, run: Run, feed: Feed) -> RunResult:
+        accepted, began = utc_now(), time.monotonic()
+        folder = RunFolder.create(
+            self.root,
+            request.exec_id,
+            self._host,
+            {"prog_name": request.prog_name, "turn": request.turn, "timeout_s": request.timeout_s},
+        )
+        try:
+            _log.info("[solver.codegen] workdir=%s", folder.path)
+            folder.append_infra("runtime", "INFO", f"[solver.codegen] workdir={folder.path}")
+            folder.write_program(MAIN, request.code)
+            lease, hit = await self._pool.take(self.limits)
+            try:
+                conduct = Conduct(request, lease.slot, folder, self.limits, feed)
+                run.conducted_by(conduct)
+                program = program_for(request, self.backend.environment, self._options)
+                setup_s = time.monotonic() - began
+                ending = await conduct.run(program)
+                timings = {
+                    "accepted": accepted,
+                    "ended": utc_now(),
+                    "pool_hit": hit,
+                    "slot_s": setup_s,
+                    "run_s": ending.run_s,
+                }
+                result = await asyncio.to_thread(
+                    finish, request, ending, lease.slot, folder, self.limits, timings, self.backend.infra_log(), began
+                )
+            finally:
+                self._pool.give_back(lease)
+        except BaseException:
+            folder.discard()  # nothing was started, or the sandbox failed: the caller has the error
+            feed.publish(Event(kind="outcome", at_s=0.0, data={"status": "error"}))
+            raise
+        for artifact in result.artifacts:
+            data = {"path": artifact.path, "bytes": artifact.bytes, "sha256": artifact.sha256}
+            feed.publish(Event(kind="artifact", at_s=ending.run_s, data=data))
+        feed.publish(Event(kind="outcome", at_s=ending.run_s, data={"status": result.status, "ok": result.ok}))
+        return result
