@@ -9,6 +9,7 @@ from typing import Any
 from isorun.core.errors import SetupFailed
 from isorun.core.limits import Limits
 from isorun.executor import rules
+from isorun.kernel import mounts
 
 #: What a caller may leave out, by name, to see what the wall is for. No setting reaches this.
 OPTIONAL = frozenset(
@@ -54,7 +55,9 @@ def confirm(
         if not holds and wall not in without:
             raise SetupFailed(f"wall {wall}", f"the kernel says: {said}")
 
-    status = seen["status"]
+    status = status_fields(seen["status"])
+    mounted = mounts.mounted(seen["mountinfo"])
+    proc = next((mount.options for mount in reversed(mounted) if mount.target == "/proc"), "")
     demand(status["Uid"].split() == [str(rules.UID)] * 4, "uid", status["Uid"])
     demand(status["Gid"].split() == [str(rules.GID)] * 4, "gid", status["Gid"])
     for name in _CAPABILITY_SETS:
@@ -65,9 +68,9 @@ def confirm(
     demand(int(filters) >= 2, "seccomp", f"{filters} filters, wanted 2")
     for kind, inode in seen["namespaces"].items():
         demand(host_namespaces.get(kind) != inode, _NAMED.get(kind, kind), "the namespace is the host's")
-    writable = writable_mounts(seen["mounts"])
+    writable = writable_mounts(mounted)
     demand(writable == _WRITABLE, "read_only", f"writable: {', '.join(sorted(writable))}")
-    demand("hidepid" in seen["proc"] and "subset=pid" in seen["proc"], "proc", seen["proc"])
+    demand("hidepid" in proc and "subset=pid" in proc, "proc", proc)
     demand(seen["fds"] == _DESCRIPTORS, "descriptors", f"{seen['fds']}")
     demand(seen["hostname"] == rules.HOSTNAME, "hostname", seen["hostname"])
     _sizes(seen["sizes"], limits, demand)
@@ -86,7 +89,7 @@ def confirm(
             "landlock_abi": seen["landlock_abi"],
             "namespaces": sorted(seen["namespaces"]),
             "network": "none" if "network" not in without else "the jail's",
-            "proc": seen["proc"],
+            "proc": proc,
             "read_only_root": writable == _WRITABLE,
             "writable": sorted(writable),
             "sizes": seen["sizes"],
@@ -99,19 +102,26 @@ def confirm(
     }
 
 
-def writable_mounts(mounts: list[list[Any]]) -> set[str]:
+def status_fields(text: str) -> dict[str, str]:
+    """The lines of /proc/<pid>/status, by name."""
+    return {name: value.strip() for name, _, value in (line.partition(":") for line in text.splitlines())}
+
+
+def writable_mounts(mounted: list[mounts.MountPoint]) -> set[str]:
     """The mount points that accept writes, devices and /proc (whose files are the kernel's) left out."""
-    last = {target: (kind, read_only) for target, kind, read_only in mounts}
+    uppermost = {mount.target: mount for mount in mounted}
     return {
-        target
-        for target, (kind, read_only) in last.items()
-        if not read_only and kind != "proc" and target not in rules.DEVICES
+        mount.target
+        for mount in uppermost.values()
+        if not mount.read_only and mount.kind != "proc" and mount.target not in rules.DEVICES
     }
 
 
 def executor_line(isolation: Mapping[str, Any]) -> str:
     """The line that operators grep for (SPEC A8)."""
     walls = isolation["walls"]
+    if not walls:
+        return f"[executor] unsealed ({isolation['backend']} backend)"
     effective = int(walls["capabilities"]["CapEff"], 16)
     return (
         f"[executor] UID={walls['uid']} GID={walls['gid']} CapEff={effective:x} "

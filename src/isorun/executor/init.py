@@ -47,7 +47,7 @@ def run(slot: int, limits: dict[str, Any], channel: socket.socket, kept: list[st
             )
         )
         _hand_over(slot, channel)
-        enter((("init's descriptors", lambda: fds.keep_only({})), ("init's capabilities", caps.drop_all)))
+        enter((("init's descriptors", lambda: fds.keep_only({})), ("init's capabilities", caps.drop_held)))
         caps.no_new_privileges()
         caps.set_dumpable(False)
     except StepFailed as failure:
@@ -88,8 +88,15 @@ def _workspace(limits: dict[str, Any]) -> None:
 def _tmp(limits: dict[str, Any], kept: list[str]) -> None:
     _sized("/tmp", _bytes(limits, "tmp_bytes"))  # noqa: S108 - the slot's own tmpfs
     for number, path in enumerate(kept):
-        os.makedirs(path, 0o755)  # noqa: PTH103
-        mounts.bind(f"{KEPT}/{number}", path)
+        source = f"{KEPT}/{number}"
+        _mount_point(path, os.path.isdir(source))  # noqa: PTH112
+        mounts.bind(source, path)
+
+
+def _mount_point(path: str, directory: bool) -> None:
+    os.makedirs(path if directory else os.path.dirname(path), 0o755, exist_ok=True)  # noqa: PTH103, PTH120
+    if not directory:
+        os.close(os.open(path, os.O_CREAT | os.O_WRONLY | os.O_CLOEXEC, 0o644))
 
 
 def _sized(path: str, size: int) -> None:

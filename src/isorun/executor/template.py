@@ -8,6 +8,7 @@ Both talk to the host only, each over a SOCK_SEQPACKET of its own. When the host
 closes that, or the zygote dies, this process ends, and the jail with it.
 """
 
+import gc
 import json
 import os
 import select
@@ -15,7 +16,7 @@ import signal
 import socket
 import sys
 
-from isorun.executor import init, zygote
+from isorun.executor import init
 from isorun.executor.packets import receive_packet, send_packet
 from isorun.executor.rules import STDERR
 from isorun.kernel import namespaces
@@ -35,8 +36,13 @@ def main() -> None:
     if zygote_pid == 0:
         builds.close()
         signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGCHLD})
+        # Imported on this side of the fork: what the template has not imported, no init has to copy.
+        from isorun.executor import zygote
+
         zygote.main(forks, config["preloads"])
     forks.close()
+    gc.collect()
+    gc.freeze()
     _serve(builds, zygote_pid, config["kept"])
     os.kill(zygote_pid, signal.SIGKILL)
     os._exit(0)

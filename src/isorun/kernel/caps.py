@@ -1,12 +1,13 @@
 """Giving up capabilities, and the other one-way switches of a process."""
 
 import ctypes
+import errno
 
 from isorun.kernel.libc import check, libc, prctl
 
 _SET_DUMPABLE = 4
-_CAPBSET_READ = 23
 _CAPBSET_DROP = 24
+_CAP_SYSLOG = 34  # every kernel that has user namespaces knows it
 _SET_NO_NEW_PRIVS = 38
 _CAP_AMBIENT = 47
 _CAP_AMBIENT_CLEAR_ALL = 4
@@ -15,10 +16,18 @@ _CAPABILITY_VERSION_3 = 0x20080522
 
 def drop_all() -> None:
     """Empty the bounding, ambient, inheritable, permitted and effective sets. Nothing brings them back."""
+    drop = libc.prctl
     for capability in range(64):
-        if libc.prctl(_CAPBSET_READ, capability, 0, 0, 0) == 1:  # -1 past the kernel's last one
-            prctl(_CAPBSET_DROP, capability)
+        if drop(_CAPBSET_DROP, capability, 0, 0, 0) != 0:
+            if ctypes.get_errno() == errno.EINVAL and capability > _CAP_SYSLOG:
+                break  # past the kernel's last one
+            check(-1, f"prctl(PR_CAPBSET_DROP, {capability})")
     prctl(_CAP_AMBIENT, _CAP_AMBIENT_CLEAR_ALL)
+    drop_held()
+
+
+def drop_held() -> None:
+    """Empty the inheritable, permitted and effective sets: enough for a process that never executes."""
     header = (ctypes.c_uint32 * 2)(_CAPABILITY_VERSION_3, 0)
     check(libc.capset(header, (ctypes.c_uint32 * 6)()), "capset")
 

@@ -19,7 +19,7 @@ async def choose_backend(wanted: str | Backend, settings: Settings, stack: Async
         raise Unavailable(_NO_DOCKER)
     settings.check_embedded()
     try:
-        return await stack.enter_async_context(_namespace(settings))
+        return await stack.enter_async_context(namespace_backend(settings))
     except Unavailable as error:
         if wanted == "namespace":
             raise
@@ -29,7 +29,8 @@ async def choose_backend(wanted: str | Backend, settings: Settings, stack: Async
 _NO_DOCKER = "this version has no docker backend"
 
 
-def _namespace(settings: Settings) -> Backend:
+def namespace_backend(settings: Settings) -> Backend:
+    """The embedded backend as the settings want it, not entered."""
     # Imported here: the module needs Linux, and a client of another system may import isorun.
     from isorun.backends.namespace import NamespaceBackend, Options
 

@@ -15,7 +15,7 @@ import stat
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from itertools import accumulate, islice
+from itertools import accumulate
 from pathlib import Path
 
 from isorun.core.errors import InvalidRequest
@@ -126,10 +126,11 @@ def fingerprints(folder: Path) -> dict[str, str]:
                 for name in source.names():
                     path = here + b"/" + name if here else name
                     info = os.stat(name, dir_fd=source.fd, follow_symlinks=False)
+                    text = _given_name(path, info)
                     if stat.S_ISDIR(info.st_mode):
                         pending.append(path)
                     else:
-                        found[_given_name(path, info)] = _fingerprint(name, source.fd)
+                        found[text] = _fingerprint(name, source.fd)
             except PermissionError as exc:
                 raise InvalidRequest(
                     f"out/{printable(here)}: {exc.strerror}", code="unreadable_input"
@@ -193,7 +194,7 @@ class _Collection:
             folder = self._pending.pop()
             try:
                 self._source.go(folder)
-                names = sorted(islice(self._source.names(), self._entries_left + 1))
+                names = self._source.names(self._entries_left + 1)
             except OSError as exc:
                 self._blame(folder, exc)
                 continue
@@ -345,7 +346,7 @@ def _given_name(path: bytes, info: os.stat_result) -> str:
         raise InvalidRequest(
             f"out/{printable(path)} is a symbolic link; only files can be sent in", code="link_in_input"
         )
-    if not stat.S_ISREG(info.st_mode):
+    if not (stat.S_ISREG(info.st_mode) or stat.S_ISDIR(info.st_mode)):
         kind = KINDS.get(stat.S_IFMT(info.st_mode), "not a file")
         raise InvalidRequest(
             f"out/{printable(path)} is {kind}; only files can be sent in", code="input_not_regular_file"

@@ -193,6 +193,30 @@ class Lease:
         os.close(self._fd)
 
 
+def lease_held(name: str, state_fd: int, *, remove_dead: bool = False) -> bool:
+    """Whether a living host holds the lease *name* of the state folder; False for what is no lease."""
+    import fcntl  # as above
+
+    if not name.endswith(LEASE_SUFFIX) or "/" in name or "\0" in name:
+        return False
+    try:
+        fd = os.open(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK, dir_fd=state_fd)
+    except FileNotFoundError:
+        return False
+    try:
+        # Shared: two hosts that ask at once must not take each other for the lease's owner.
+        fcntl.flock(fd, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        if remove_dead:
+            with suppress(FileNotFoundError):
+                # Under the lock: a host that made it just now sees that it is gone, and takes another.
+                os.unlink(name, dir_fd=state_fd)
+    except BlockingIOError:
+        return True
+    finally:
+        os.close(fd)
+    return False
+
+
 class RunFolder:
     """The folder of one run, written by the host alone. A failing disk raises `SetupFailed`."""
 

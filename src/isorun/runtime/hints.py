@@ -197,13 +197,10 @@ def _exit_code(exit_: Exit | None) -> str:
 
 
 def _full(exit_: Exit | None, limits: Limits) -> str:
-    sizes = {"/workspace": limits.workspace_bytes, "/tmp": limits.tmp_bytes, "/dev/shm": limits.shm_bytes}  # noqa: S108 - mount points inside
-    named = [
-        f"{place} ({size_text(sizes[place])})"
-        for place in (exit_.full_bytes if exit_ else ())
-        if place in sizes
-    ]
-    return f"no space left in {' and '.join(named) or 'the workspace, /tmp or /dev/shm'}"
+    sizes = zip(_SIZES, (limits.workspace_bytes, limits.tmp_bytes, limits.shm_bytes), strict=True)
+    full = exit_.full_bytes if exit_ else ()
+    named = [f"{place} ({size_text(size)})" for place, size in sizes if place in full]
+    return f"no space left in {' and '.join(named) or '/workspace, /tmp or /dev/shm'}"
 
 
 def size_text(size: int) -> str:

@@ -41,6 +41,7 @@ from isorun.runtime.folder import (
     SCHEMA,
     append_line,
     failed,
+    lease_held,
     open_any_folder,
     open_folder,
     open_state,
@@ -262,32 +263,7 @@ def _host_lives(where: _Root, run_fd: int) -> bool:
     told = _read_json(RUN_JSON, run_fd) or {}
     lease = told.get("lease")
     # A run.json that a power failure cut short names no host, and no host of today wrote it.
-    return isinstance(lease, str) and _is_lease(lease) and _held(where, lease)
-
-
-def _is_lease(name: str) -> bool:
-    return name.endswith(LEASE_SUFFIX) and "/" not in name and "\0" not in name
-
-
-def _held(where: _Root, lease: str, *, remove_dead: bool = False) -> bool:
-    """Whether a living host holds *lease*."""
-    import fcntl  # as above
-
-    try:
-        fd = os.open(lease, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK, dir_fd=where.state_fd)
-    except FileNotFoundError:
-        return False
-    try:
-        fcntl.flock(fd, fcntl.LOCK_SH | fcntl.LOCK_NB)
-        if remove_dead:
-            with suppress(FileNotFoundError):
-                # Under the lock: a host that made it just now sees that it is gone, and takes another.
-                os.unlink(lease, dir_fd=where.state_fd)
-    except BlockingIOError:
-        return True
-    finally:
-        os.close(fd)
-    return False
+    return isinstance(lease, str) and lease_held(lease, where.state_fd)
 
 
 def _end_if_lost(where: _Root, exec_id: str, run_fd: int) -> bool:
@@ -415,9 +391,9 @@ def _clear_state(where: _Root) -> None:
                         remove_tree(name, where.state_fd)
             elif name.endswith(BUILDING):
                 lease = name.partition(LEASE_SUFFIX)[0] + LEASE_SUFFIX
-                if not _held(where, lease):
+                if not lease_held(lease, where.state_fd):
                     remove_tree(name, where.state_fd)
             elif name.endswith(LEASE_SUFFIX):
-                _held(where, name, remove_dead=True)
+                lease_held(name, where.state_fd, remove_dead=True)
         except OSError as exc:
             log.warning("%s/%s/%s cannot be removed: %s", where.path, state_name(), name, exc)

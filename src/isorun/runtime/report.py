@@ -40,7 +40,9 @@ _CHAINS = (
     "During handling of the above exception, another exception occurred:",
     "The above exception was the direct cause of the following exception:",
 )
-_SYNTAX = re.compile(r'  File "[^"]{1,4096}", line [0-9]{1,9}$')  # the program's own: no frame is left to show
+_SYNTAX = re.compile(
+    r'  File "[^"]{1,4096}", line [0-9]{1,9}$'
+)  # the program's own: no frame is left to show
 _SYNTAX_END = re.compile(r"(?:SyntaxError|IndentationError|TabError): ")
 _GROUP_LINE = re.compile(r"\s+[|+]")
 _FATAL_LINE = re.compile(

@@ -91,8 +91,17 @@ def program_for(request: RunRequest, environment: Environment, options: Options)
 class Conduct:
     """One run in one slot. `run` is called once; `stop` may be called at any time by anybody."""
 
-    def __init__(self, request: RunRequest, slot: Slot, folder: RunFolder, limits: Limits, feed: Feed) -> None:
+    def __init__(
+        self,
+        request: RunRequest,
+        slot: Slot,
+        folder: RunFolder,
+        limits: Limits,
+        feed: Feed,
+        on_output: Callable[[str, bytes], None] | None = None,
+    ) -> None:
         self._request = request
+        self._on_output = on_output
         self._slot = slot
         self._folder = folder
         self._limits = limits
@@ -117,8 +126,8 @@ class Conduct:
             lambda: self.stop(Stop.OUTPUT),
         )
         readers = [
-            PipeReader(self._slot.stdout, lambda data: output.feed("stdout", data)),
-            PipeReader(self._slot.stderr, lambda data: output.feed("stderr", data)),
+            PipeReader(self._slot.stdout, lambda data: self._printed(output, "stdout", data)),
+            PipeReader(self._slot.stderr, lambda data: self._printed(output, "stderr", data)),
         ]
         tools = ToolStream(self._slot.tools, self._limits.frame_bytes, self._logged, self._called, self._violated)
         try:
@@ -174,6 +183,11 @@ class Conduct:
 
     def _at(self) -> float:
         return round(time.monotonic() - self._started, 6) if self._started else 0.0
+
+    def _printed(self, output: OutputLog, stream: str, data: bytes) -> None:
+        if self._on_output is not None:
+            self._on_output(stream, data)
+        output.feed(stream, data)
 
     def _published(self, stream: str, text: str) -> None:
         self._feed.publish(Event(kind="output", at_s=self._at(), data={"stream": stream, "text": text}))

@@ -9,7 +9,7 @@ nothing of it exists any more.
 import asyncio
 import logging
 import time
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AsyncExitStack, suppress
 from dataclasses import replace
 from pathlib import Path
@@ -186,8 +186,13 @@ class Runtime:
         inputs: Sequence[str | Path] = (),
         out: str | Path | None = None,
         stdin: str | bytes | None = None,
+        on_output: Callable[[str, bytes], None] | None = None,
     ) -> Run:
-        """As `execute`, but return at once with a handle to watch, cancel or wait for."""
+        """As `execute`, but return at once with a handle to watch, cancel or wait for.
+
+        *on_output* gets every byte that is printed, as it arrives, with `stdout` or
+        `stderr`; it is called in the event loop and must return at once.
+        """
         request = build_request(
             code,
             limits=self.limits,
@@ -202,13 +207,15 @@ class Runtime:
         )
         feed = Feed()
         run = Run(request, feed)
-        task = asyncio.create_task(self._run(request, run, feed), name=f"run-{request.exec_id}")
+        task = asyncio.create_task(self._run(request, run, feed, on_output), name=f"run-{request.exec_id}")
         run.started(task)
         self._runs.add(run)
         task.add_done_callback(lambda _: self._runs.discard(run))
         return run
 
-    async def _run(self, request: RunRequest, run: Run, feed: Feed) -> RunResult:
+    async def _run(
+        self, request: RunRequest, run: Run, feed: Feed, on_output: Callable[[str, bytes], None] | None
+    ) -> RunResult:
         accepted, began = utc_now(), time.monotonic()
         folder = RunFolder.create(
             self.root,
@@ -222,7 +229,7 @@ class Runtime:
             folder.write_program(MAIN, request.code)
             lease, hit = await self._pool.take(self.limits)
             try:
-                conduct = Conduct(request, lease.slot, folder, self.limits, feed)
+                conduct = Conduct(request, lease.slot, folder, self.limits, feed, on_output)
                 run.conducted_by(conduct)
                 program = program_for(request, self.backend.environment, self._options)
                 setup_s = time.monotonic() - began

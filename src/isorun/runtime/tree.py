@@ -9,8 +9,9 @@ import errno
 import os
 import re
 import stat
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import suppress
+from itertools import islice
 from pathlib import Path
 
 from isorun.core.contract import MAX_PART_BYTES, MAX_PATH_BYTES
@@ -61,11 +62,10 @@ class Cursor:
         for name in wanted[shared:]:
             self._down(name)
 
-    def names(self) -> Iterator[bytes]:
-        """The names in this folder, in no order, as the kernel holds them."""
+    def names(self, most: int | None = None) -> list[bytes]:
+        """The first *most* names of this folder, sorted, as the kernel holds them."""
         with os.scandir(self.fd) as entries:
-            for entry in entries:
-                yield os.fsencode(entry.name)
+            return sorted(os.fsencode(entry.name) for entry in islice(entries, most))
 
     def _down(self, name: bytes) -> None:
         here = os.fstat(self.fd)

@@ -1,0 +1,132 @@
+"""The conformance kit: what a program and its caller may rely on, whatever seals the program.
+
+The contract part runs on every backend, `fake` too; a test that asks for the fixture
+`sealed` runs on the real ones only. Nothing here looks inside a backend: a new one
+joins by a line in `KINDS` and `new_backend`.
+"""
+
+import textwrap
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import isorun
+import pytest
+from isorun.backends.base import Backend
+from isorun.backends.fake import FakeBackend
+from isorun.backends.namespace import NamespaceBackend, Options
+
+KINDS = ("fake", "namespace-cgroup", "namespace-rlimits")
+SEALED = KINDS[1:]
+
+#: What this process would hand on if the environment leaked; no value is a real secret.
+SECRETS = {
+    "AWS_ACCESS_KEY_ID": "AKIAEXAMPLE",
+    "AWS_SECRET_ACCESS_KEY": "hush-secret-key",
+    "AWS_SESSION_TOKEN": "hush-session",
+    "AWS_PROFILE": "hush-profile",
+    "AWS_REGION": "hush-region",
+    "AWS_DEFAULT_REGION": "hush-default-region",
+    "AWS_EC2_METADATA_DISABLED": "hush-metadata",
+    "AWS_SDK_LOAD_CONFIG": "hush-config",
+    "NO_PROXY": "hush-proxy",
+    "DATABASE_URL": "postgresql://u:hush-db@h/db",
+    "REDIS_URL": "redis://:hush-redis@h",
+    "POSTGRES_PASSWORD": "hush-postgres",
+    "ISORUN_CONFORMANCE_SECRET": "hush-own",
+    "PYTHONPATH": "/hush-path",
+}
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    if "kind" in metafunc.fixturenames:
+        kinds = SEALED if "sealed" in metafunc.fixturenames else KINDS
+        metafunc.parametrize("kind", kinds, indirect=True, scope="session")
+
+
+@pytest.fixture(scope="session")
+def kind(request: pytest.FixtureRequest) -> str:
+    """Which backend this test runs on."""
+    name: str = request.param
+    return name
+
+
+@pytest.fixture(scope="session")
+def sealed(kind: str) -> str:
+    """Asked for by tests of what only a real backend has."""
+    return kind
+
+
+@pytest.fixture(scope="session")
+def host_secrets() -> Iterator[None]:
+    """Secrets in the environment of this process, which every backend of the session starts from."""
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in SECRETS.items():
+            patch.setenv(name, value)
+        yield
+
+
+@pytest.fixture(scope="session")
+def new_backend(kind: str, host_secrets: None) -> Callable[..., Backend]:
+    """A backend of this kind; keyword arguments are `Options` of the embedded one, which fake ignores."""
+
+    def make(**options: Any) -> Backend:
+        if kind == "fake":
+            return FakeBackend()
+        return NamespaceBackend(Options(use_cgroup=kind == "namespace-cgroup", **options))
+
+    return make
+
+
+def options_for(backend: Backend, root: Path, **options: Any) -> dict[str, Any]:
+    """Options of a Runtime that reads no setting of this machine."""
+    settings = options.pop("settings", None) or isorun.Settings()
+    return {"backend": backend, "settings": settings, "workspace_root": root, **options}
+
+
+@pytest.fixture(scope="session")
+def rt(kind: str, new_backend: Callable[..., Backend], tmp_path_factory, require) -> Iterator[isorun.SyncRuntime]:
+    """One Runtime for all tests that need none of their own."""
+    root = tmp_path_factory.mktemp("root")
+    twin = isorun.SyncRuntime(**options_for(new_backend(), root, pool_size=1 if kind == "fake" else 2))
+    try:
+        twin.__enter__()
+    except isorun.Unavailable as error:
+        require("namespace", str(error))
+    try:
+        held = twin.execute("pass").isolation["limits"]
+        if kind == "namespace-cgroup" and not held.startswith("cgroup"):
+            require("cgroup", f"limits are held by {held}")
+        yield twin
+    finally:
+        twin.__exit__(None, None, None)
+
+
+Run = Callable[..., isorun.RunResult]
+
+
+@pytest.fixture
+def run(rt: isorun.SyncRuntime) -> Run:
+    """`run(code, **options)`: one program in the shared Runtime; ten seconds unless told."""
+
+    def execute(code: str, **options: Any) -> isorun.RunResult:
+        return rt.execute(textwrap.dedent(code), **{"timeout_s": 10, **options})  # type: ignore[no-any-return]
+
+    return execute
+
+
+Own = Callable[..., isorun.SyncRuntime]
+
+
+@pytest.fixture
+def own(rt: isorun.SyncRuntime, new_backend: Callable[..., Backend], tmp_path: Path) -> Own:
+    """`own(**options)`: a Runtime of the test's own. `backend_options` go to the backend.
+
+    It asks for `rt` so that a machine without the backend is found out there.
+    """
+
+    def make(backend_options: dict[str, Any] | None = None, **options: Any) -> isorun.SyncRuntime:
+        made = options_for(new_backend(**(backend_options or {})), tmp_path / "root", **options)
+        return isorun.SyncRuntime(**{"pool_size": 0, **made})
+
+    return make

@@ -1,0 +1,165 @@
+"""SPEC A1, on real backends.
+
+Clauses: no network · a read-only root · writable are work/, out/, /tmp and /dev/shm ·
+/tmp and /dev/shm are private · they are sized · they are gone at the end · uid 1001 and
+gid 1000 · a passwd entry · HOME · minimal environment · UTF-8 mode · TZ=UTC · no AWS_*
+or other credentials · files that come back belong to the caller.
+"""
+
+import json
+import os
+
+import pytest
+
+pytestmark = pytest.mark.usefixtures("sealed")
+
+
+@pytest.mark.parametrize("family", ["AF_INET", "AF_INET6", "AF_NETLINK", "AF_PACKET"])
+def test_a1_there_is_no_network(run, family) -> None:
+    """No socket but a Unix one can be made, so there is nothing to connect with."""
+    result = run(f"""
+        import errno, socket
+        try:
+            socket.socket(socket.{family}, socket.SOCK_DGRAM)
+        except OSError as error:
+            print(errno.errorcode[error.errno])
+    """)
+    assert result.stdout == "EAFNOSUPPORT\n"
+
+
+def test_a1_there_is_no_interface(run) -> None:
+    """The network namespace has a loopback that is down, and nothing else to send through."""
+    result = run("import socket; print(socket.if_nameindex() if hasattr(socket, 'AF_UNIX') else 0)")
+    assert "Errno" in result.stderr or result.stdout == "[(1, 'lo')]\n"
+
+
+@pytest.mark.parametrize(
+    "folder", ["/", "/etc", "/usr", "/usr/bin", "/dev", "/workspace", "/var/tmp", "/run", "/proc", "/root-of-nobody"]
+)
+def test_a1_the_root_is_read_only(run, folder) -> None:
+    """No file can be made outside the four writable folders."""
+    result = run(f"""
+        import os
+        try:
+            open(os.path.join({folder!r}, "x"), "w")
+        except OSError as error:
+            print(type(error).__name__, error.errno)
+    """)
+    assert result.stdout.split() != []
+    assert result.stdout.split()[1] in ("30", "13", "2")
+
+
+def test_a1_the_interpreter_is_read_only(run) -> None:
+    """The packages that every run shares cannot be changed by one of them."""
+    result = run("""
+        import json as module, os
+        for path in (module.__file__, os.path.dirname(module.__file__)):
+            print(os.access(path, os.W_OK))
+        try:
+            open(module.__file__, "ab")
+        except OSError as error:
+            print(error.errno)
+    """)
+    assert result.stdout.split() in (["False", "False", "30"], ["False", "False", "13"])
+
+
+@pytest.mark.parametrize("folder", ["/workspace/work", "/workspace/out", "/tmp", "/dev/shm"])
+def test_a1_writable(run, folder) -> None:
+    """Each of the four folders takes a file and gives it back."""
+    result = run(f"""
+        path = Path({folder!r}) / "mine.txt"
+        path.write_text("kept")
+        print(path.read_text())
+    """)
+    assert result.stdout == "kept\n"
+
+
+def test_a1_tmp_and_shm_are_private_and_gone_at_the_end(run) -> None:
+    """What one run leaves in /tmp and /dev/shm no later run sees, and the host never does."""
+    name = "conformance-a1-private"
+    run(f"for d in ('/tmp', '/dev/shm'): (Path(d) / {name!r}).write_text('x')")
+    later = run(f"print([(Path(d) / {name!r}).exists() for d in ('/tmp', '/dev/shm')])")
+    assert later.stdout == "[False, False]\n"
+    assert not os.path.exists(f"/tmp/{name}")
+    assert not os.path.exists(f"/dev/shm/{name}")
+
+
+@pytest.mark.parametrize(("folder", "limit"), [("/tmp", "tmp_bytes"), ("/dev/shm", "shm_bytes")])
+def test_a1_tmp_and_shm_are_sized(run, rt, folder, limit) -> None:
+    """Writing more than the limit ends with ENOSPC."""
+    result = run(f"""
+        import errno
+        block, written = bytes(1 << 20), 0
+        try:
+            with open({folder!r} + "/big", "wb", buffering=0) as file:
+                while True:
+                    written += file.write(block)
+        except OSError as error:
+            print(errno.errorcode[error.errno], written)
+    """)
+    code, written = result.stdout.split()
+    assert (code, int(written)) == ("ENOSPC", getattr(rt.limits, limit))
+
+
+def test_a1_uid_gid_passwd_and_home(run) -> None:
+    """Whoever runs isorun, the program is uid 1001 and gid 1000 with a name and a home it can use."""
+    result = run("""
+        import grp, pwd
+        entry = pwd.getpwuid(os.getuid())
+        print(json.dumps([os.getuid(), os.geteuid(), os.getgid(), os.getegid(), entry.pw_name, entry.pw_gid,
+            grp.getgrgid(1000).gr_name, entry.pw_dir == os.environ["HOME"] == os.path.expanduser("~"),
+            os.access(os.environ["HOME"], os.W_OK), os.getgroups()]))
+    """)
+    *facts, groups = json.loads(result.stdout)
+    assert facts == [1001, 1001, 1000, 1000, "isorun", 1000, "isorun", True, True]
+    assert set(groups) <= {1000, 65534}
+
+
+def test_a1_the_environment_is_minimal(run) -> None:
+    """The program's variables are these names and no others."""
+    names = json.loads(run("print(json.dumps(sorted(os.environ)))").stdout)
+    assert set(names) == {
+        "HOME", "LANG", "LC_ALL", "LOGNAME", "MPLBACKEND", "MPLCONFIGDIR", "OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS",
+        "OUTPUT_DIR", "PATH", "PYTHONDONTWRITEBYTECODE", "PYTHONUTF8", "TMPDIR", "TZ", "USER",
+    }  # fmt: skip
+
+
+def test_a1_utf8_mode_and_utc(run) -> None:
+    """Text is UTF-8 and times are UTC, here and in a child."""
+    result = run("""
+        import subprocess
+        print(sys.flags.utf8_mode, sys.getfilesystemencoding(), os.environ["TZ"], time.tzname[0], time.timezone)
+        child = "import sys, time; print(sys.flags.utf8_mode, sys.stdout.encoding, time.tzname[0])"
+        print(subprocess.run([sys.executable, "-c", child], capture_output=True, text=True).stdout)
+    """)
+    assert result.stdout.split("\n")[:2] == ["1 utf-8 UTC UTC 0", "1 utf-8 UTC"]
+
+
+def test_a1_no_credentials_in_files_or_processes(run) -> None:
+    """The host's secrets are not in any environment, command line or home that the program can read."""
+    result = run("""
+        import glob, pathlib
+        seen = []
+        for path in glob.glob("/proc/*/environ") + glob.glob("/proc/*/cmdline"):
+            try:
+                seen.append(open(path, errors="replace").read())
+            except OSError:
+                pass
+        print("AKIAEXAMPLE" in "".join(seen), "hush-" in "".join(seen), len(seen) > 0)
+        print([p for p in ("/root/.aws", "/home", str(Path.home() / ".aws")) if os.path.exists(p)])
+    """)
+    assert result.stdout.splitlines() == ["False False True", "[]"]
+
+
+def test_a1_files_that_come_back_belong_to_the_caller(run) -> None:
+    """Every file and folder of the run is owned by whoever called, and readable by them."""
+    result = run("""
+        os.makedirs("deep/er"); Path("deep/er/a").write_text("a"); os.chmod("deep/er/a", 0o000)
+        os.chmod("deep", 0o500); Path("b").write_text("b")
+    """)
+    assert sorted(result.workspace_diff["created"]) == ["b", "deep/er/a"]
+    for folder, _, files in os.walk(result.out_dir):
+        for path in (folder, *(os.path.join(folder, name) for name in files)):
+            facts = os.stat(path)
+            assert (facts.st_uid, facts.st_gid) == (os.geteuid(), os.getegid())
+            assert os.access(path, os.R_OK)

@@ -1,0 +1,261 @@
+"""The run folder: what is written where, what a full disk says, whose roots are refused."""
+
+import fcntl
+import json
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from isorun.core.errors import InvalidRequest, SetupFailed
+from isorun.runtime.folder import Lease, RunFolder, lease_held, open_root, open_state
+from tests.unit.forked import in_child
+
+ABOUT = {"prog_name": "report", "turn": "turn_1", "timeout": 600}
+REMEDY = "free space there, or set ISORUN_WORKSPACE_ROOT to a writable folder with room"
+
+
+def test_a_run_folder_is_private_and_names_its_host(tmp_path: Path) -> None:
+    """A new folder is 0700, has work/ and out/logs/, and its run.json names run, lease and time."""
+    with Lease.take(tmp_path) as lease:
+        folder = RunFolder.create(tmp_path, "run-1", lease, ABOUT)
+        assert folder.path == tmp_path / "codegen_run-1"
+        assert folder.path.stat().st_mode & 0o7777 == 0o700
+        assert sorted(str(p.relative_to(folder.path)) for p in folder.path.rglob("*")) == [
+            "out",
+            "out/logs",
+            "run.json",
+            "work",
+        ]
+        told = json.loads((folder.path / "run.json").read_bytes())
+        assert told.pop("accepted").endswith("Z")
+        assert told == {**ABOUT, "schema": 1, "exec_id": "run-1", "lease": lease.name}
+
+
+def test_a_program_is_kept_twice_and_not_linked(tmp_path: Path) -> None:
+    """The record in out/executed_programs is a copy: writing to work/ does not change it."""
+    with Lease.take(tmp_path) as lease:
+        folder = RunFolder.create(tmp_path, "run-1", lease, ABOUT)
+        folder.write_program(b"main", b"code")
+        for name, data in (("main.py", b"main"), ("user_code.py", b"code")):
+            (folder.work / name).write_bytes(b"changed")
+            assert (folder.out / "executed_programs/run-1" / name).read_bytes() == data
+
+
+def test_an_exec_id_is_used_once(tmp_path: Path) -> None:
+    """A second run of the same id is refused, and leaves the first as it was and nothing aside."""
+    with Lease.take(tmp_path) as lease:
+        RunFolder.create(tmp_path, "run-1", lease, ABOUT)
+        with pytest.raises(InvalidRequest, match=r"^there is a run run-1 already$") as caught:
+            RunFolder.create(tmp_path, "run-1", lease, {})
+        assert caught.value.code == "exec_id_taken"
+        assert os.listdir(open_state(str(tmp_path))) == [lease.name]
+
+
+@pytest.mark.parametrize("exec_id", ["", "..", "a/b", "A", "a" * 41])
+def test_an_exec_id_that_is_no_name_makes_nothing(tmp_path: Path, exec_id: str) -> None:
+    """An id that could leave the root is refused before anything is made."""
+    with Lease.take(tmp_path) as lease:
+        before = os.listdir(tmp_path)
+        with pytest.raises(InvalidRequest):
+            RunFolder.create(tmp_path, exec_id, lease, ABOUT)
+        assert os.listdir(tmp_path) == before
+
+
+def test_a_log_line_cannot_be_forged(tmp_path: Path) -> None:
+    """Each append is one line; newlines, escapes and text direction marks are shown, not acted on."""
+    with Lease.take(tmp_path) as lease:
+        folder = RunFolder.create(tmp_path, "run-1", lease, ABOUT)
+        folder.append_infra("executor", "warning", "a\n2026 INFO [runtime] b\x1b[2J\u2028\u202e\udc80 ü")
+        folder.append_infra("runtime", "info", "next")
+    first, second = folder.infra_log.read_text().splitlines()
+    assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z INFO \[runtime\] next", second)
+    assert first.partition("Z ")[2] == (
+        r"WARNING [executor] a\n2026 INFO [runtime] b\x1b[2J\u2028\u202e\udc80 ü"
+    )
+
+
+def test_a_result_is_whole_and_strict(tmp_path: Path) -> None:
+    """A result replaces the last one in a single step, keeps its order, and holds no NaN."""
+    with Lease.take(tmp_path) as lease:
+        folder = RunFolder.create(tmp_path, "run-1", lease, ABOUT)
+        folder.write_result({"z": 1, "a": "\udc80"})
+        with pytest.raises(ValueError, match="not JSON compliant"):
+            folder.write_result({"z": float("nan")})
+        assert (folder.out / "result.json").read_text() == '{"z": 1, "a": "\\udc80"}\n'
+        folder.write_result({"z": 2})
+        assert json.loads((folder.out / "result.json").read_bytes()) == {"z": 2}
+        assert sorted(os.listdir(folder.path)) == ["out", "run.json", "work"]
+
+
+@pytest.mark.parametrize(
+    ("path", "reserved"),
+    [
+        ("result.json", True),
+        ("./result.json", True),
+        ("tool_calls_index.json", True),
+        ("runtime.out.log", True),
+        ("runtime.err.log", True),
+        ("logs", True),
+        ("logs/user.log", True),
+        ("executed_programs/x/main.py", True),
+        ("Result.json", False),
+        ("turn_1/files/result.json", False),
+        ("logs2/a", False),
+        ("", False),
+    ],
+)
+def test_the_hosts_names_are_reserved(path: str, reserved: bool) -> None:
+    """A program's file may not take a name of the host's, at the top of out/ and nowhere else."""
+    assert RunFolder.reserved(path) is reserved
+
+
+def test_a_lease_is_held_for_the_life_of_its_block(tmp_path: Path) -> None:
+    """A lease is locked inside its block; after it there is no file."""
+    with Lease.take(tmp_path) as lease:
+        path = Path(lease.path)
+        with path.open() as file, pytest.raises(BlockingIOError):
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    assert not path.exists()
+
+
+@pytest.mark.parametrize("name", ["../held.lease", "held", "gone.lease", "held.lease\0", ".lease"])
+def test_what_is_no_lease_is_not_held(tmp_path: Path, name: str) -> None:
+    """A lease name from a changed run.json leads to nothing outside the state folder."""
+    (tmp_path / "state").mkdir()
+    state_fd = os.open(tmp_path / "state", os.O_RDONLY)
+    try:
+        with (tmp_path / "held.lease").open("w") as file, (tmp_path / "state/held").open("w") as other:
+            fcntl.flock(file, fcntl.LOCK_EX)
+            fcntl.flock(other, fcntl.LOCK_EX)
+            assert not lease_held(name, state_fd)
+    finally:
+        os.close(state_fd)
+
+
+def test_asking_for_a_lease_does_not_look_like_holding_it(tmp_path: Path) -> None:
+    """A host that asks while another one asks learns that the lease is dead."""
+    (tmp_path / "dead.lease").touch()
+    state_fd = os.open(tmp_path, os.O_RDONLY)
+    try:
+        with (tmp_path / "dead.lease").open() as asking:
+            fcntl.flock(asking, fcntl.LOCK_SH)
+            assert not lease_held("dead.lease", state_fd)
+    finally:
+        os.close(state_fd)
+
+
+def test_a_missing_root_is_made(tmp_path: Path) -> None:
+    """A root is made with its parents, for its owner alone."""
+    root = open_root(tmp_path / "a/b")
+    assert root == tmp_path / "a/b"
+    assert root.stat().st_mode & 0o7777 == 0o700
+
+
+def test_ones_own_link_is_a_root(tmp_path: Path) -> None:
+    """A link of one's own is followed once, at the start: later it cannot be turned elsewhere."""
+    (tmp_path / "real").mkdir()
+    (tmp_path / "link").symlink_to("real")
+    assert open_root(tmp_path / "link") == tmp_path / "real"
+
+
+@pytest.mark.root
+def test_a_link_of_another_user_is_refused(tmp_path: Path) -> None:
+    """Whoever owns the link could turn it elsewhere."""
+    link = tmp_path / "link"
+    link.symlink_to("/")
+    os.lchown(link, 12345, 12345)
+    with pytest.raises(InvalidRequest) as caught:
+        open_root(link)
+    assert str(caught.value) == (
+        f"the workspace root {link} is a link that belongs to uid 12345; "
+        "set ISORUN_WORKSPACE_ROOT to a folder of your own"
+    )
+    assert caught.value.code == "invalid_root"
+
+
+@pytest.mark.parametrize(("name", "reason"), [("file", "File exists"), ("file/x", "Not a directory")])
+def test_a_root_that_is_no_folder_is_refused(tmp_path: Path, name: str, reason: str) -> None:
+    """A root that is a file or below one is the caller's mistake."""
+    (tmp_path / "file").touch()
+    with pytest.raises(InvalidRequest, match=f"cannot be used: {reason}"):
+        open_root(tmp_path / name)
+
+
+@pytest.mark.user
+def test_a_root_that_cannot_be_written_is_refused(ordinary_user: tuple[int, int] | None) -> None:
+    """A folder that is not writable is refused at the start, not at the first run."""
+
+    def refusal() -> str:
+        if ordinary_user is not None:
+            os.setresgid(ordinary_user[1], ordinary_user[1], ordinary_user[1])
+            os.setresuid(ordinary_user[0], ordinary_user[0], ordinary_user[0])
+        with pytest.raises(InvalidRequest) as caught:
+            open_root(Path("/"))
+        return str(caught.value)
+
+    assert in_child(refusal) == (
+        "the workspace root / cannot be written; set ISORUN_WORKSPACE_ROOT to a folder of your own"
+    )
+
+
+@pytest.mark.root
+def test_a_state_folder_of_another_user_is_refused(tmp_path: Path) -> None:
+    """In a shared temporary folder another user may make ours first, and could then remove our leases."""
+    state = open_state(str(tmp_path))
+    os.chown(state, 12345, 12345)
+    with pytest.raises(SetupFailed) as caught:
+        Lease.take(tmp_path)
+    assert str(caught.value) == (
+        f"workspace: {state} is not a folder of this user; remove it, or set ISORUN_WORKSPACE_ROOT"
+    )
+
+
+FULL = """
+import os, subprocess, sys
+from contextlib import suppress
+from pathlib import Path
+from isorun.core.errors import SetupFailed
+from isorun.runtime.folder import Lease, RunFolder
+
+def told(call, *args):
+    try:
+        call(*args)
+    except SetupFailed as exc:
+        print(exc)
+
+root = Path(sys.argv[1])
+subprocess.run(["mount", "-t", "tmpfs", "-o", "size=128k,mode=0700", "tmpfs", root], check=True)
+with Lease.take(root) as lease:
+    folder = RunFolder.create(root, "run-1", lease, {})
+    told(folder.write_result, {"text": "x" * 1_000_000})
+    told(folder.write_result, {"text": "x"})
+    with suppress(OSError), open(root / "filler", "wb", buffering=0) as filler:
+        while filler.write(b"x" * 4096):
+            pass
+    told(RunFolder.create, root, "run-2", lease, {})
+    print(sorted(os.listdir(root)), sorted(os.listdir(folder.path)), sorted(os.listdir(folder.out)))
+    print(os.listdir(Path(lease.path).parent) == [lease.name])
+subprocess.run(["mount", "-o", "remount,ro", root], check=True)
+told(folder.append_infra, "runtime", "info", "x")
+"""
+
+
+def test_a_full_disk_names_the_folder_and_the_remedy(tmp_path: Path, require) -> None:
+    """No space and a read-only disk are SetupFailed with a remedy; nothing half-made stays."""
+    if os.geteuid() != 0:
+        require("root", "a tmpfs is mounted in a namespace of the test's own")
+    done = subprocess.run(
+        ["unshare", "-m", sys.executable, "-c", FULL, str(tmp_path)], capture_output=True, text=True
+    )
+    run = f"workspace: {tmp_path}/codegen_run"
+    assert done.stdout.splitlines() == [
+        f"{run}-1: No space left on device; {REMEDY}",
+        f"{run}-2: No space left on device; {REMEDY}",
+        "['.isorun-0', 'codegen_run-1', 'filler'] ['out', 'run.json', 'work'] ['logs', 'result.json']",
+        "True",
+        f"{run}-1/out/logs/infra.log: Read-only file system; {REMEDY}",
+    ], done.stderr
