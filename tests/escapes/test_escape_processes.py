@@ -12,11 +12,6 @@ from tests.escapes.probing import inside, outside
 
 pytestmark = pytest.mark.usefixtures("unharmed")
 
-_HAND_OVER = """
-import socket, struct
-one = bytearray(b"before")
-"""
-
 
 @pytest.fixture
 def host_process() -> Iterator[subprocess.Popen[bytes]]:

@@ -257,21 +257,28 @@ async def _make_init(
             await jail.ask_template(BuildInit(slot=number, limits=sealing), [theirs.fileno()])
         channel = Channel(ours)
         message = await channel.receive()
-        for descriptor in channel.descriptors:
-            stack.callback(os.close, descriptor)
+        stack.push_async_callback(_close_all, channel.descriptors)
         if isinstance(message, BuildFailed):
             raise SetupFailed(message.step, message.reason)
-        if not isinstance(message, Mounted) or channel.pid is None or len(channel.descriptors) != len(_MOUNTS):
+        if not isinstance(message, Mounted) or channel.pid is None or len(channel.descriptors) != len(_MOUNTS) + 1:
             raise SetupFailed("init", "it ended before its mounts stood")
         pidfd = os.pidfd_open(channel.pid)
         stack.callback(os.close, pidfd)
-        return pidfd, channel.pid, channel.descriptors
+        return pidfd, channel.pid, channel.descriptors[: len(_MOUNTS)]
 
 
 def _sealing(limits: Limits, ceilings: Ceilings, without: frozenset[str]) -> dict[str, Any]:
     """The limits that the inside enforces itself, and the walls it is to leave out."""
     data_bytes = ceilings.data_bytes(limits)
-    return {**asdict(limits), "data_bytes": data_bytes, "cpu_s": None, "without": sorted(without)}
+    # init counts too; and one above the cgroup's own ceiling, because only the cgroup counts what it refuses
+    nproc = limits.processes + (2 if ceilings.is_cgroup else 1)
+    return {
+        **asdict(limits),
+        "nproc": nproc,
+        "data_bytes": data_bytes,
+        "cpu_s": None,
+        "without": sorted(without),
+    }
 
 
 async def _said(control: Channel, exited: "asyncio.Future[Message]", wanted: type[_M]) -> _M:
@@ -285,6 +292,11 @@ async def _said(control: Channel, exited: "asyncio.Future[Message]", wanted: typ
     if isinstance(told, BuildFailed):
         raise SetupFailed(told.step, told.reason)
     raise SetupFailed("program process", f"it ended before the slot was ready: {told}")
+
+
+async def _close_all(descriptors: list[int]) -> None:
+    """In a thread: the last of them undoes the slot's mounts, which waits for the kernel."""
+    await asyncio.to_thread(lambda: [os.close(descriptor) for descriptor in descriptors])
 
 
 async def _kill(init_pidfd: int) -> None:

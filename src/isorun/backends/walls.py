@@ -32,7 +32,7 @@ OPTIONAL = frozenset(
 _CAPABILITY_SETS = ("CapInh", "CapPrm", "CapEff", "CapBnd", "CapAmb")
 _WRITABLE = {rules.WORK, rules.OUT, "/tmp", "/dev/shm"}  # noqa: S108 - the slot's own tmpfs
 _NAMED = {"net": "network"}
-_DESCRIPTORS = [rules.STDIN, rules.STDOUT, rules.STDERR, rules.TOOLS, rules.CONTROL]
+_DESCRIPTORS = [rules.STDIN, rules.STDOUT, rules.STDERR, rules.TOOLS, rules.CONTROL, rules.TRACE]
 
 
 def confirm(
@@ -144,7 +144,8 @@ def _sizes(sizes: Mapping[str, list[int]], limits: Limits, demand: _Demand) -> N
 def _rlimits(
     seen: Mapping[str, list[int]], limits: Limits, cgroup: Mapping[str, Any] | None, demand: _Demand
 ) -> None:
-    wanted = {"RLIMIT_NPROC": limits.processes + 1, "RLIMIT_FSIZE": limits.file_bytes, "RLIMIT_CORE": 0}
+    nproc = limits.processes + (1 if cgroup is None else 2)  # the cgroup refuses first, and counts it
+    wanted = {"RLIMIT_NPROC": nproc, "RLIMIT_FSIZE": limits.file_bytes, "RLIMIT_CORE": 0}
     if cgroup is None:
         wanted["RLIMIT_DATA"] = limits.memory_bytes
     for name, most in wanted.items():

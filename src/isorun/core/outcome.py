@@ -152,7 +152,7 @@ def _limit_behind(exit_: Exit, claim: Claim) -> Code | None:
     """The limit that the uncaught error ran into, if the kernel's own counts agree."""
     if claim.errno == errno.EFBIG:
         return Code.FILE_SIZE_LIMIT
-    if claim.errno == errno.ENOSPC and exit_.full_inodes:
+    if claim.errno == errno.ENOSPC and "/workspace" in exit_.full_inodes:
         return Code.INODE_LIMIT
     if claim.errno == errno.ENOSPC:
         return Code.WORKSPACE_LIMIT

@@ -105,11 +105,13 @@ def _sized(path: str, size: int) -> None:
 
 
 def _hand_over(slot: int, channel: socket.socket) -> None:
+    # Held by the host, the mount namespace outlives us, and our death need not wait for it to be undone.
+    held = os.open("/proc/self/ns/mnt", os.O_RDONLY | os.O_CLOEXEC)
     opened = [
         os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         for path in (rules.WORK, rules.OUT, "/tmp", "/dev/shm")  # noqa: S108 - the slot's own tmpfs
     ]
-    send_packet(channel, Mounted(slot=slot), tuple(opened))
+    send_packet(channel, Mounted(slot=slot), (*opened, held))
 
 
 def _reap_for_ever() -> None:

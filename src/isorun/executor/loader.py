@@ -2,8 +2,8 @@
 
 `work/main.py` is the text in `MAIN`; it calls `execute`, which compiles user_code.py,
 runs it as `__main__`, reports an uncaught exception and leaves as the interpreter
-would: threads joined, atexit run, files flushed, the exit code or the signal.
-Only then does the process end, by `os._exit`: tearing down a preloaded
+would: threads joined, atexit run, files flushed, the exit code or the signal. The parts that do not depend on the program are
+done by `Loader()` when the slot is built. Only at the end does the process end, by `os._exit`: tearing down a preloaded
 interpreter would cost every run tens of milliseconds and free nothing.
 """
 
@@ -37,37 +37,60 @@ _EXCERPT = 4096  # characters of an exception's text that the host is told; stde
 class Program:
     """The one program of this process: what `execute` needs to know of it."""
 
-    def __init__(self, work: str, remap: bool, namespace: dict[str, Any], tools: ToolStream) -> None:
+    def __init__(self, work: str, tools: ToolStream, base: dict[str, Any]) -> None:
         self.path = os.path.join(work, rules.PROGRAM)  # noqa: PTH118 - a str is what __file__ is
-        self.remap = remap
-        self.namespace = namespace
         self.tools = tools
+        self.remap = True
+        self.namespace = base
         self.code = 0
 
 
 _current: list[Program] = []  # set once, before main.py runs
 
 
-def run(go: Go, *, work: str, out: str) -> int:
-    """Run the program of *go* and return its exit code (a death by signal does not return)."""
-    context = go.context
-    _enter_environment(go.env, context, work, out)
-    output.open_streams()
-    stream = agent_io_tools.connect(rules.TOOLS)
-    output.configure_logging(context["log_mode"], stream)
-    namespace = names.namespace(context, out, proxies.install(context["tools"]))
-    program = Program(work, context["traceback_remap"], namespace, stream)
-    _current[:] = [program]
-    module = types.ModuleType("__main__")
-    namespace.update(__file__=program.path, __builtins__=__builtins__, __name__="__main__")
-    module.__dict__.update(namespace)
-    program.namespace = module.__dict__
-    sys.modules["__main__"] = module
-    sys.argv = [program.path, *go.argv]
-    sys.path[:] = [work, *context["sys_path"]]
-    main = os.path.join(work, rules.LOADER)  # noqa: PTH118
-    exec(compile(MAIN, main, "exec"), {"__name__": "isorun_main", "__file__": main})  # noqa: S102
-    return _leave(program)
+class Loader:
+    """Everything about a program that can be done before it is known. Made once, used once."""
+
+    def __init__(self, work: str, out: str) -> None:
+        self._work, self._out = work, out
+        output.open_streams()
+        self._tools = agent_io_tools.connect(rules.TOOLS)
+        output.log_user_to_stderr()
+        _trace_on_sigterm(os.path.join(work, rules.LAST_TRACE))  # noqa: PTH118
+        self._names = names.base(out)
+        self._main = os.path.join(work, rules.LOADER)  # noqa: PTH118
+        self._main_code = compile(MAIN, self._main, "exec")
+
+    def run(self, go: Go) -> int:
+        """Run the program of *go* and return its exit code (a death by signal does not return)."""
+        context = go.context
+        self._enter_environment(go.env, context)
+        output.log_the_rest(context["log_mode"], self._tools)
+        program = Program(self._work, self._tools, self._names)
+        program.remap = context["traceback_remap"]
+        _current[:] = [program]
+        module = types.ModuleType("__main__")
+        module.__dict__.update(self._names, **names.of_run(context), **proxies.install(context["tools"]))
+        module.__dict__.update(__file__=program.path, __builtins__=__builtins__)
+        program.namespace = module.__dict__
+        sys.modules["__main__"] = module
+        sys.argv = [program.path, *go.argv]
+        sys.path[:] = [self._work, *context["sys_path"]]
+        exec(self._main_code, {"__name__": "isorun_main", "__file__": self._main})  # noqa: S102
+        return _leave(program)
+
+    def _enter_environment(self, env: Mapping[str, str], context: Mapping[str, Any]) -> None:
+        for name in os.environ.keys() - env.keys():  # noqa: TID251 - the program's own environment, made here
+            del os.environ[name]  # noqa: TID251
+        for name, value in env.items():
+            if os.environ.get(name) != value:  # noqa: TID251
+                os.environ[name] = value  # noqa: TID251
+        os.environ["OUTPUT_DIR"] = self._out  # noqa: TID251
+        if context["stdin"]:
+            _open_stdin(os.path.join(self._work, rules.STDIN_FILE))  # noqa: PTH118
+        for directory in (f"{context['turn']}/files", *context["directories"]):
+            os.makedirs(os.path.join(self._out, directory), exist_ok=True)  # noqa: PTH103, PTH118
+        os.chdir(self._out)
 
 
 def execute() -> None:
@@ -109,25 +132,6 @@ def _stack() -> list[types.FrameType]:
     return frames
 
 
-def _enter_environment(env: Mapping[str, str], context: Mapping[str, Any], work: str, out: str) -> None:
-    os.environ.clear()  # noqa: TID251 - the program's own environment, made here
-    os.environ.update(env)  # noqa: TID251
-    os.environ["OUTPUT_DIR"] = out  # noqa: TID251
-    if context["stdin"]:
-        _open_stdin(os.path.join(work, rules.STDIN_FILE))  # noqa: PTH118
-    if hasattr(os, "uname"):
-        import time
-
-        time.tzset()
-    turn = os.path.join(out, context["turn"], "files")  # noqa: PTH118
-    os.makedirs(turn, exist_ok=True)  # noqa: PTH103
-    for directory in context["directories"]:
-        os.makedirs(os.path.join(out, directory), exist_ok=True)  # noqa: PTH103, PTH118
-    os.chdir(out)
-    trace = os.path.join(work, rules.LAST_TRACE)  # noqa: PTH118
-    _trace_on_sigterm(trace)
-
-
 def _open_stdin(path: str) -> None:
     descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     os.dup2(descriptor, rules.STDIN)
@@ -137,8 +141,10 @@ def _open_stdin(path: str) -> None:
 
 def _trace_on_sigterm(path: str) -> None:
     """At SIGTERM write what is being executed to *path*, then die of it as before."""
-    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
-    faulthandler.register(signal.SIGTERM, file=descriptor, all_threads=False, chain=True)
+    opened = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
+    os.dup2(opened, rules.TRACE, inheritable=False)
+    os.close(opened)
+    faulthandler.register(signal.SIGTERM, file=rules.TRACE, all_threads=False, chain=True)
     # A child that is terminated must not write over the trace of the program.
     os.register_at_fork(after_in_child=lambda: faulthandler.unregister(signal.SIGTERM))
     faulthandler.enable(file=rules.STDERR, all_threads=False)

@@ -13,9 +13,10 @@ from typing import Any
 from isorun.executor import agent_io_tools
 
 
-def namespace(context: Mapping[str, Any], out: str, tools: Mapping[str, object]) -> dict[str, Any]:
-    """What the program's `__main__` starts with."""
+def base(out: str) -> dict[str, Any]:
+    """What every program's `__main__` starts with; *out* is its output directory."""
     return {
+        "__name__": "__main__",
         "OUTPUT_DIR": out,
         "OUT": Path(out),
         "OUT_DIR": Path(out),
@@ -27,8 +28,9 @@ def namespace(context: Mapping[str, Any], out: str, tools: Mapping[str, object])
         "json": json,
         "logging": logging,
         "agent_io_tools": agent_io_tools,
-        "CONTRACT": context["contract"],
-        "EXECUTION_ID": context["exec_id"],
-        "TURN_ID": context["turn"],
-        **tools,
     }
+
+
+def of_run(context: Mapping[str, Any]) -> dict[str, Any]:
+    """What differs from run to run; the tools come on top."""
+    return {"CONTRACT": context["contract"], "EXECUTION_ID": context["exec_id"], "TURN_ID": context["turn"]}

@@ -1,9 +1,12 @@
 """The program's stdout and stderr, and where its `logging` goes."""
 
+import functools
 import io
 import logging
 import sys
 import time
+from collections.abc import Callable
+from typing import Any
 
 from isorun.executor import rules
 from isorun.executor.agent_io_tools import ToolStream
@@ -63,17 +66,20 @@ class _Infra(logging.Handler):
         self._stream.send(Log(level=record.levelname[:20], name=record.name[:200], text=text))
 
 
-def configure_logging(mode: str, stream: ToolStream) -> None:
-    """`user` always goes to user.log; the rest too (`include_logging`), or to infra.log (`print_only`).
-
-    With `include_logging` only what is logged with nothing configured is formatted
-    by us, so `logging.basicConfig` in the program works as it does outside.
-    """
-    logging.raiseExceptions = True
+def log_user_to_stderr() -> None:
+    """Whatever the mode, `logging.getLogger("user")` goes to user.log, from INFO on."""
     user = logging.getLogger("user")
     user.setLevel(logging.INFO)
     user.propagate = False
     user.addHandler(_formatted(_Stderr(logging.NOTSET)))
+
+
+def log_the_rest(mode: str, stream: ToolStream) -> None:
+    """Every other logger: to user.log too (`include_logging`), or to infra.log (`print_only`).
+
+    With `include_logging` lines are ours until the program says how they should look;
+    a handler or format that it gives to `logging.basicConfig` works as it does outside.
+    """
     if mode == "print_only":
         root = logging.getLogger()
         root.setLevel(logging.INFO)
@@ -82,6 +88,19 @@ def configure_logging(mode: str, stream: ToolStream) -> None:
         root.addHandler(infra)
     else:
         logging.lastResort = _formatted(_Stderr(logging.WARNING))
+        logging.basicConfig = _ours_by_default(logging.basicConfig)
+
+
+def _ours_by_default(basic_config: Callable[..., None]) -> Callable[..., None]:
+    """basicConfig that writes our lines if it is told nothing about them, as by `logging.warning(text)`."""
+
+    @functools.wraps(basic_config)
+    def configure(**options: Any) -> None:  # noqa: ANN401 - basicConfig's own
+        if options.keys() <= {"level", "force"}:
+            options["handlers"] = [_formatted(_Stderr(logging.NOTSET))]
+        basic_config(**options)
+
+    return configure
 
 
 def _formatted(handler: _Stderr) -> _Stderr:

@@ -10,5 +10,5 @@ LOADER = "main.py"
 PROGRAM = "user_code.py"
 STDIN_FILE = ".isorun-stdin"  # in work/: what the caller gave as stdin
 LAST_TRACE = ".isorun-last-trace"  # in work/: where faulthandler writes what ran at SIGTERM
-STDIN, STDOUT, STDERR, TOOLS, CONTROL = 0, 1, 2, 3, 4
+STDIN, STDOUT, STDERR, TOOLS, CONTROL, TRACE = 0, 1, 2, 3, 4, 6
 DEVICES = ("/dev/null", "/dev/zero", "/dev/full", "/dev/random", "/dev/urandom")

@@ -60,20 +60,21 @@ def run(message: ForkProgram, descriptors: list[int]) -> int:
     except StepFailed as failure:
         control.send(SetupError(step=failure.step, reason=failure.reason))
         return 70
+    program = loader.Loader(rules.WORK, rules.OUT)
     control.send(Ready(isolation=read_back(abi)))
     go = store_until_go(control, rules.WORKSPACE)
     if go is None:
         return 70
     control.send(Started())
     control.close()
-    return loader.run(go, work=rules.WORK, out=rules.OUT)
+    return program.run(go)
 
 
 def seal(message: ForkProgram) -> int:
     """Every one-way step after the namespaces. Returns the Landlock ABI (0: this kernel has none)."""
     limits: dict[str, Any] = message.limits
     table = rlimits.table(
-        processes=limits["processes"] + 1,  # init counts too
+        processes=limits["nproc"],
         data_bytes=limits["data_bytes"],
         file_bytes=limits["file_bytes"],
         open_files=limits["open_files"],

@@ -33,10 +33,11 @@ def main() -> None:
         }
     )
     control = Stream(socket.socket(fileno=rules.CONTROL))
+    program = loader.Loader(f"{root}/work", f"{root}/out")
     control.send(Ready(isolation={}))
     go = store_until_go(control, root)
     if go is None:
         os._exit(70)
     control.send(Started())
     control.close()
-    os._exit(loader.run(go, work=f"{root}/work", out=f"{root}/out"))
+    os._exit(program.run(go))

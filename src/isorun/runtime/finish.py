@@ -141,6 +141,7 @@ def _error(
         contract_turn=request.turn if request.contract else None,
         last_trace=ending.last_trace or None,
         stderr_tail=ending.output.text("stderr")[-4000:],
+        full=(*ending.exit.full_bytes, *ending.exit.full_inodes),
     )
     if code is Code.PROTOCOL_VIOLATION:
         message = f"the program broke the tool protocol: {ending.violation}"

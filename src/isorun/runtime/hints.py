@@ -116,6 +116,8 @@ def _claim_hint(claim: Claim | None, turn: str | None) -> str:
         return NO_NETWORK
     if claim.errno in (errno.EROFS, errno.EACCES):
         return _read_only(turn)
+    if claim.errno == errno.EMFILE:
+        return "close what is no longer used, or raise ISORUN_MAX_OPEN_FILES"
     return ""
 
 
@@ -198,7 +200,7 @@ def _exit_code(exit_: Exit | None) -> str:
 
 def _full(exit_: Exit | None, limits: Limits) -> str:
     sizes = zip(_SIZES, (limits.workspace_bytes, limits.tmp_bytes, limits.shm_bytes), strict=True)
-    full = exit_.full_bytes if exit_ else ()
+    full = (*exit_.full_bytes, *exit_.full_inodes) if exit_ else ()
     named = [f"{place} ({size_text(size)})" for place, size in sizes if place in full]
     return f"no space left in {' and '.join(named) or '/workspace, /tmp or /dev/shm'}"
 

@@ -47,6 +47,7 @@ class Pool:
         self._size = size
         self._waiting: deque[Lease] = deque()
         self._wanted = asyncio.Event()
+        self._running = 0
         self._closing: set[asyncio.Task[None]] = set()
         self._refill: asyncio.Task[None] | None = None
         self.failures: list[BaseException] = []
@@ -61,7 +62,7 @@ class Pool:
             self._refill.cancel()
             await asyncio.gather(self._refill, return_exceptions=True)
         while self._waiting:
-            self.give_back(self._waiting.popleft())
+            self._discard(self._waiting.popleft())
         while self._closing:
             await asyncio.gather(*self._closing, return_exceptions=True)
         if self.failures:
@@ -76,12 +77,20 @@ class Pool:
         """A slot, and whether it was waiting."""
         if limits == self._limits and self._waiting:
             lease = self._waiting.popleft()
+            self._running += 1
             self._wanted.set()
             return lease, True
-        return await Lease.take(self._backend, limits), False
+        lease = await Lease.take(self._backend, limits)
+        self._running += 1
+        return lease, False
 
     def give_back(self, lease: Lease) -> None:
-        """Take the slot down in the background."""
+        """The run has ended: take its slot down in the background."""
+        self._running -= 1
+        self._wanted.set()
+        self._discard(lease)
+
+    def _discard(self, lease: Lease) -> None:
         task = asyncio.create_task(self._close(lease), name="isorun-close")
         self._closing.add(task)
         task.add_done_callback(self._closing.discard)
@@ -93,9 +102,14 @@ class Pool:
             _log.exception("a slot could not be taken down")
             self.failures.append(error)
 
+    def _may_build(self) -> bool:
+        """Whether to build now: while the pool is half full, runs have the processor first."""
+        missing = self._size - len(self._waiting)
+        return missing > 0 and (self._running == 0 or 2 * missing > self._size)
+
     async def _keep_full(self) -> None:
         while True:
-            while len(self._waiting) < self._size:
+            while self._may_build():
                 try:
                     self._waiting.append(await Lease.take(self._backend, self._limits))
                 except IsorunError as error:

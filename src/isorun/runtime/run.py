@@ -134,6 +134,7 @@ class Conduct:
             self._folder.append_infra("executor", "INFO", executor_line(self._slot.isolation))
             await self._slot.start(program)
             self._started = time.monotonic()
+            self._folder.write_program(MAIN, self._request.code)  # while the program runs, not before
             self._feed.publish(Event(kind="started", at_s=0.0, data={"exec_id": self._request.exec_id}))
             stop = await self._until_end()
             run_s = time.monotonic() - self._started

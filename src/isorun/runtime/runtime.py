@@ -18,7 +18,6 @@ from isorun.backends.base import Backend
 from isorun.core.errors import IsorunError
 from isorun.core.limits import Limits
 from isorun.core.outcome import Stop
-from isorun.executor.loader import MAIN
 from isorun.runtime.backend import choose_backend
 from isorun.runtime.events import Event, Feed
 from isorun.runtime.finish import finish
@@ -226,7 +225,6 @@ class Runtime:
         try:
             _log.info("[solver.codegen] workdir=%s", folder.path)
             folder.append_infra("runtime", "INFO", f"[solver.codegen] workdir={folder.path}")
-            folder.write_program(MAIN, request.code)
             lease, hit = await self._pool.take(self.limits)
             try:
                 conduct = Conduct(request, lease.slot, folder, self.limits, feed, on_output)

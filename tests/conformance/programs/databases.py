@@ -8,7 +8,7 @@ import sqlite3
 import tempfile
 from contextlib import closing
 
-path = os.path.join(tempfile.mkdtemp(), "shop.db")
+path = os.environ.setdefault("SHOP", os.path.join(tempfile.mkdtemp(), "shop.db"))
 
 
 def write(start: int) -> None:
@@ -22,7 +22,7 @@ if __name__ == "__main__":
     with closing(sqlite3.connect(path, timeout=30)) as connection:
         print("mode", connection.execute("PRAGMA journal_mode=WAL").fetchone())
         connection.execute("CREATE TABLE item (id INTEGER PRIMARY KEY, name TEXT)")
-        context = multiprocessing.get_context("fork")
+        context = multiprocessing.get_context("spawn")
         writers = [context.Process(target=write, args=(n,)) for n in (0, 1000)]
         for writer in writers:
             writer.start()

@@ -19,7 +19,7 @@ print("os.system", os.waitstatus_to_exitcode(os.system("exit 3")), os.popen("ech
 try:
     run(["sleep", "30"], timeout=0.1)
 except subprocess.TimeoutExpired as error:
-    print("timeout", error.timeout)
+    print("timeout", error.cmd)
 try:
     run(["/no/such/program"])
 except FileNotFoundError as error:

@@ -1,0 +1,85 @@
+"""A sandbox's jail that warms up while this process still imports what it needs next.
+
+It must not change what is run: it starts the backend that the settings name, and
+nothing else. Whoever does not use it leaves nothing behind.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+
+TYPE_CHECKING = False  # not from typing, which costs 10 ms
+if TYPE_CHECKING:
+    import asyncio
+
+    from isorun.backends.base import Backend
+    from isorun.settings import Settings
+
+#: Options that change the jail, or mean that there is no run at all.
+_CHANGES = ("--backend", "--python", "--preload", "--env-file", "--help")
+
+
+class Early:
+    """The loop of this process and, in it, a backend that is being entered. A backend to `Runtime`."""
+
+    name = "namespace"
+
+    def __init__(self, settings: Settings, backend: Backend, runner: asyncio.Runner) -> None:
+        self.settings = settings
+        self.runner = runner
+        self._backend = backend
+        self._entering: asyncio.Task[Backend] | None = None
+
+    async def begin(self) -> None:
+        """Return as soon as the jail's process was started and there is only waiting left."""
+        import asyncio
+
+        self._entering = asyncio.create_task(self._backend.__aenter__())
+        for _ in range(3):  # one turn starts the jail, the next find that there is nothing to read yet
+            await asyncio.sleep(0)
+
+    async def __aenter__(self) -> Backend:
+        entering, self._entering = self._entering, None
+        assert entering is not None
+        return await entering
+
+    async def __aexit__(self, *exc: object) -> None:
+        await self._backend.__aexit__(*exc)
+
+    async def abandon(self) -> None:
+        """Take down what nobody has entered."""
+        import asyncio
+
+        if self._entering is None:
+            return
+        self._entering.cancel()
+        with suppress(asyncio.CancelledError, Exception):  # nobody will use it: its failure is no news
+            await self._entering
+            await self._backend.__aexit__(None, None, None)
+
+
+@contextmanager
+def early_start(argv: Sequence[str]) -> Iterator[Early | None]:
+    """An `Early` for a plain `isorun run FILE`; None for every other command line."""
+    ours = argv[: argv.index("--")] if "--" in argv else argv
+    if len(ours) < 2 or ours[0] != "run" or any(word.startswith(_CHANGES) for word in ours):
+        yield None
+        return
+    from isorun.settings import Settings
+
+    settings = Settings.load()
+    if settings.backend == "docker":
+        yield None
+        return
+    import asyncio
+
+    from isorun.runtime.backend import namespace_backend
+
+    with asyncio.Runner() as runner:
+        early = Early(settings, namespace_backend(settings), runner)
+        try:
+            runner.run(early.begin())
+            yield early
+        finally:
+            runner.run(early.abandon())

@@ -1,0 +1,12 @@
+"""Which exit code an error of ours has. What a run's own ending gives is `core.outcome.cli_exit_code`."""
+
+from isorun.core.errors import CleanupFailed, InvalidRequest, IsorunError, SetupFailed, Unavailable
+
+EXIT: dict[type[IsorunError], int] = {InvalidRequest: 2, Unavailable: 4, SetupFailed: 70, CleanupFailed: 71}
+INTERRUPTED = 130
+BUG = 70  # an exception that is none of ours: the same "software error" as a failed set-up
+
+
+def exit_code(error: IsorunError) -> int:
+    """The exit code for *error*, by its most specific class in the table."""
+    return next(code for kind, code in EXIT.items() if isinstance(error, kind))

@@ -1,0 +1,159 @@
+"""SPEC A6 (environment), A7 (the run's folder), A8 (executor line), A9 (hints).
+
+Clauses. A6: what the supervisor may have (AWS_*, NO_PROXY, data bases, our own settings)
+never reaches an executor. A7: out/ holds result.json, tool_calls_index.json,
+runtime.out.log, runtime.err.log, logs/ and the files made · the folder is
+<root>/codegen_<exec_id>/ · it stays · it is logged once as `[solver.codegen]
+workdir=<path>` (and, DESIGN 9: 0700, executed_programs/). A8: the `[executor]` line ·
+each call `[tool_call] <tool_id> <call id> ok|<error type> <ms>`. A9: a hint for: no
+network, module missing, promised file written elsewhere, read-only path, asyncio.run in
+a loop (see A2), timeout.
+"""
+
+import json
+import logging
+import re
+import stat
+
+import pytest
+
+
+def test_a6_no_setting_or_secret_of_the_host_reaches_the_program(run) -> None:
+    """Neither the names nor the values of this process's secrets are in the program's environment, or a child's."""
+    result = run("""
+        import subprocess
+        print(json.dumps([dict(os.environ), subprocess.run(["env"], capture_output=True, text=True).stdout]))
+    """)
+    mine, childs = json.loads(result.stdout)
+    assert [name for name in mine if name.startswith(("AWS_", "ISORUN_", "POSTGRES_", "REDIS_"))] == []
+    assert "NO_PROXY" not in mine
+    assert "DATABASE_URL" not in mine
+    for text in (json.dumps(mine), childs):
+        assert "hush-" not in text
+        assert "AKIAEXAMPLE" not in text
+
+
+def test_a7_the_folder_of_a_run(run, rt) -> None:
+    """It is named after the run, private, stays, and holds what the row lists."""
+    result = run("Path('made.txt').write_text('x')", contract=None)
+    folder = result.out_dir.parent
+    assert folder == rt.root / f"codegen_{result.exec_id}"
+    assert stat.S_IMODE(folder.stat().st_mode) == 0o700
+    found = {str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file()}
+    assert found >= {
+        "work/main.py",
+        "work/user_code.py",
+        "out/result.json",
+        "out/runtime.out.log",
+        "out/runtime.err.log",
+        "out/logs/user.log",
+        "out/logs/infra.log",
+        "out/made.txt",
+        f"out/executed_programs/{result.exec_id}/main.py",
+        f"out/executed_programs/{result.exec_id}/user_code.py",
+    }
+
+
+def test_a7_result_json_is_the_result(run) -> None:
+    """What is on the disk is what was returned, whole."""
+    result = run("Path('a').write_text('x'); raise SystemExit(4)")
+    assert json.loads((result.out_dir / "result.json").read_text()) == json.loads(result.to_json())
+
+
+def test_a7_the_workdir_is_logged_once(run, caplog) -> None:
+    """One line of the host's log, and one of infra.log, says where the run is."""
+    with caplog.at_level(logging.INFO, logger="isorun"):
+        result = run("pass")
+    line = f"[solver.codegen] workdir={result.out_dir.parent}"
+    assert [record.getMessage() for record in caplog.records].count(line) == 1
+    assert (result.out_dir / "logs/infra.log").read_text().count(line) == 1
+
+
+def test_a8_the_executor_line(run, kind) -> None:
+    """infra.log says in one line what seals the program, or that nothing does."""
+    lines = [line for line in run("pass").infra_log_tail.splitlines() if "[executor]" in line]
+    expected = (
+        "[executor] unsealed (fake backend)"
+        if kind == "fake"
+        else "[executor] UID=1001 GID=1000 CapEff=0 NoNewPrivs=1 Seccomp=2"
+    )
+    assert [line.split("[executor] ", 1)[1] for line in lines] == [expected]
+
+
+def test_a8_each_tool_call_has_its_line(run) -> None:
+    """Tool id, call id, the error's type and milliseconds."""
+    result = run("""
+        for name in ("a.b", "c.d"):
+            try:
+                agent_io_tools.tool_call_sync(tool_id=name)
+            except agent_io_tools.ToolError:
+                pass
+    """)
+    lines = re.findall(r"\[tool_call\] (\S+) (\S+) (\S+) (\d+(?:\.\d+)?)$", result.infra_log_tail, re.MULTILINE)
+    assert [line[:3] for line in lines] == [("a.b", "1", "ToolUnavailable"), ("c.d", "2", "ToolUnavailable")]
+
+
+def test_a8_a_tool_id_cannot_forge_a_line(run) -> None:
+    """A tool name with a newline stays on its own line of infra.log."""
+    result = run("""
+        try:
+            agent_io_tools.tool_call_sync(tool_id="a.b\\n2026-01-01T00:00:00.000Z INFO [runtime] ended: ok")
+        except agent_io_tools.ToolError:
+            pass
+        raise SystemExit(1)
+    """)
+    lines = (result.out_dir / "logs/infra.log").read_text().splitlines()
+    assert [line for line in lines if line.endswith("ended: ok")] == []
+
+
+@pytest.mark.usefixtures("sealed")
+@pytest.mark.parametrize(
+    "code",
+    [
+        "import urllib.request; urllib.request.urlopen('http://example.com', timeout=3)",
+        "import socket; socket.create_connection(('127.0.0.1', 80), 3)",
+        "import socket; socket.getaddrinfo('example.com', 80)",
+        "import http.client; http.client.HTTPConnection('10.0.0.1').request('GET', '/')",
+    ],
+)
+def test_a9_hint_no_network(run, code) -> None:
+    """A program that tries the network is told which tools to use."""
+    result = run(code)
+    assert result.status == "failed"
+    assert result.error.hint == (
+        "the program has no network: use generic_tools.web_search and generic_tools.fetch_url_contents instead"
+    )
+
+
+def test_a9_hint_module_missing(run) -> None:
+    """The hint names the module."""
+    result = run("import no_such_module_anywhere.part")
+    assert result.status == "failed"
+    assert "no_such_module_anywhere" in result.error.hint
+
+
+def test_a9_hint_promised_file_written_elsewhere(run) -> None:
+    """The file is found by its name, and both places are said."""
+    contract = [{"filename": "turn_1/files/report.md", "description": "d"}]
+    result = run("Path('report.md').write_text('x')", contract=contract)
+    assert (result.status, result.error.code) == ("contract_failed", "missing_output_files")
+    assert result.items[0].hints == ("found out/report.md, promised turn_1/files/report.md",)
+    assert "found out/report.md, promised turn_1/files/report.md" in result.error.hint
+
+
+@pytest.mark.usefixtures("sealed")
+@pytest.mark.parametrize("path", ["/etc/x", "/report.md", "/usr/lib/x", "/workspace/x"])
+def test_a9_hint_read_only_path(run, path) -> None:
+    """A program that writes outside is told where it may."""
+    result = run(f"open({path!r}, 'w')")
+    assert result.status == "failed"
+    assert "OUTPUT_DIR" in result.error.hint
+
+
+@pytest.mark.usefixtures("sealed")
+def test_a9_hint_timeout(run) -> None:
+    """A timeout says which line was being executed."""
+    result = run("x = 1\ndef spin():\n    while True:\n        pass\nspin()\n", timeout_s=0.4)
+    assert (result.status, result.error.hint) == ("timed_out", "last line executed: 3") or (
+        result.error.hint == "last line executed: 4"
+    )

@@ -1,0 +1,155 @@
+"""SPEC B6 (comparison of out/) and what goes into a run: inputs and the given out/.
+
+Clauses. B6: no contract · out/ is compared before and after · created and modified files
+become artifacts, deleted ones notices · changed content is found even when size and mtime
+are unchanged · the runtime's own files and empty folders are never listed. DESIGN 4.3:
+inputs and the given out/ are copied in; nothing of the caller's is changed.
+"""
+
+import hashlib
+from pathlib import Path
+
+import isorun
+import pytest
+
+
+@pytest.fixture
+def before(tmp_path) -> Path:
+    """An out/ of the caller's to start from."""
+    folder = tmp_path / "before"
+    (folder / "sub").mkdir(parents=True)
+    for name in ("same.txt", "sub/changed.txt", "sub/sly.txt", "gone.txt"):
+        (folder / name).write_text(f"text of {name}")
+    return folder
+
+
+def test_b6_created_modified_and_deleted(run, before) -> None:
+    """Each file that differs is listed once, in its list; one that does not is in none."""
+    result = run(
+        """
+        assert Path("same.txt").read_text() == "text of same.txt"
+        Path("sub/changed.txt").write_text("another text")
+        Path("gone.txt").unlink()
+        Path("sub/new.txt").write_text("new")
+        """,
+        out=before,
+    )
+    assert dict(result.workspace_diff) == {
+        "created": ("sub/new.txt",),
+        "modified": ("sub/changed.txt",),
+        "deleted": ("gone.txt",),
+    }
+    assert [artifact.path for artifact in result.artifacts] == ["sub/new.txt", "sub/changed.txt"]
+    assert result.notices == ("deleted: gone.txt",)
+    assert {item.path: item.state for item in result.items} == {
+        "sub/new.txt": "created",
+        "sub/changed.txt": "modified",
+        "gone.txt": "deleted",
+    }
+
+
+def test_b6_same_size_and_mtime_is_found(run, before) -> None:
+    """Content decides: a file with its old size and times is modified all the same."""
+    result = run(
+        """
+        path = Path("sub/sly.txt")
+        facts = path.stat()
+        path.write_text(path.read_text().upper())
+        os.utime(path, ns=(facts.st_atime_ns, facts.st_mtime_ns))
+        assert path.stat().st_size == facts.st_size and path.stat().st_mtime_ns == facts.st_mtime_ns
+        """,
+        out=before,
+    )
+    assert result.workspace_diff["modified"] == ("sub/sly.txt",)
+
+
+def test_b6_rewritten_with_the_same_content_is_not_modified(run, before) -> None:
+    """A new mtime alone is no change."""
+    result = run("Path('same.txt').write_text('text of same.txt')", out=before)
+    assert set(result.workspace_diff.values()) == {()}
+
+
+def test_b6_own_files_and_empty_folders_are_never_listed(run) -> None:
+    """Nothing that the runtime wrote or made is the program's doing, and neither is an empty folder."""
+    result = run("print('x'); Path('empty/er').mkdir(parents=True)")
+    assert dict(result.workspace_diff) == {"created": (), "modified": (), "deleted": ()}
+    assert result.artifacts == ()
+
+
+@pytest.mark.parametrize("name", ["result.json", "logs/user.log", "runtime.out.log", "executed_programs/x"])
+def test_b6_a_program_cannot_pass_for_the_runtime(run, name) -> None:
+    """A file of the program with a name that the host writes is refused and said, and the host's stands."""
+    result = run(f"p = Path({name!r}); p.parent.mkdir(exist_ok=True); p.write_text('forged')")
+    assert result.workspace_diff["created"] == ()
+    assert any("artifact_reserved_name" in notice for notice in result.notices)
+    for path in result.out_dir.rglob("*"):
+        assert not path.is_file() or b"forged" != path.read_bytes()
+
+
+def test_b6_the_callers_own_folder_is_not_touched(run, before) -> None:
+    """The given out/ is copied in; what the program does to it is done to the copy."""
+    run("Path('same.txt').write_text('!'); Path('gone.txt').unlink(); Path('new').write_text('n')", out=before)
+    assert (before / "same.txt").read_text() == "text of same.txt"
+    assert sorted(path.name for path in before.iterdir()) == ["gone.txt", "same.txt", "sub"]
+
+
+def test_b6_an_artifact_is_the_file(run, tmp_path) -> None:
+    """Size, sha256 and bytes of an artifact are those of the file that the program wrote."""
+    result = run("Path('data.bin').write_bytes(bytes(range(256)) * 10)")
+    (artifact,) = result.artifacts
+    data = bytes(range(256)) * 10
+    assert (artifact.bytes, artifact.sha256) == (2560, hashlib.sha256(data).hexdigest())
+    with artifact.open() as file:
+        assert file.read() == data
+    assert artifact.save(tmp_path / "copy.bin").read_bytes() == data
+
+
+def test_inputs_lie_beside_the_program(run, tmp_path) -> None:
+    """Files and folders given as inputs are found in work/, with their bytes, and may be changed there."""
+    (tmp_path / "data.csv").write_bytes(b"a,b\r\n1,2")
+    (tmp_path / "folder/deep").mkdir(parents=True)
+    (tmp_path / "folder/deep/x.bin").write_bytes(bytes(3_000_000))
+    result = run(
+        """
+        here = Path(__file__).parent
+        print((here / "data.csv").read_bytes(), (here / "folder/deep/x.bin").stat().st_size)
+        (here / "data.csv").write_text("changed")
+        """,
+        inputs=[tmp_path / "data.csv", tmp_path / "folder"],
+    )
+    assert result.stdout == "b'a,b\\r\\n1,2' 3000000\n"
+    assert (tmp_path / "data.csv").read_bytes() == b"a,b\r\n1,2"
+    assert result.artifacts == ()
+
+
+def test_an_input_module_can_be_imported(run, tmp_path) -> None:
+    """work/ is first on sys.path, as the script's folder is outside."""
+    (tmp_path / "mine.py").write_text("VALUE = 5")
+    assert run("import mine; print(mine.VALUE)", inputs=[tmp_path / "mine.py"]).stdout == "5\n"
+
+
+def test_inputs_with_a_link_inside_are_refused(run, tmp_path) -> None:
+    """A link inside a folder may be anybody's, so it is not followed, and nothing starts."""
+    folder = tmp_path / "folder"
+    folder.mkdir()
+    (folder / "link").symlink_to("/etc/shadow")
+    with pytest.raises(isorun.InvalidRequest, match="is not a regular file"):
+        run("pass", inputs=[folder])
+
+
+def test_a_given_out_with_a_link_is_refused(run, before) -> None:
+    """The same holds for the out/ to start from, and the folder of the run does not stay."""
+    (before / "link").symlink_to("/etc/passwd")
+    with pytest.raises(isorun.InvalidRequest):
+        run("print(Path('link').exists())", out=before)
+
+
+@pytest.mark.usefixtures("sealed")
+def test_inputs_that_do_not_fit_are_refused(own, tmp_path) -> None:
+    """More than the workspace holds is the caller's error, with its code, and not the program's."""
+    (tmp_path / "big").write_bytes(bytes(9 << 20))
+    limits = isorun.Limits(workspace_bytes=8 << 20)
+    with own(limits=limits) as rt, pytest.raises(isorun.InvalidRequest) as caught:
+        rt.execute("pass", inputs=[tmp_path / "big"])
+    assert caught.value.code == "inputs_too_large"
+    assert list((tmp_path / "root").glob("codegen_*")) == []
