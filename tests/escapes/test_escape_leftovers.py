@@ -110,8 +110,9 @@ packages = sysconfig.get_path("purelib")
 stdlib = os.path.dirname(os.__file__)
 ours = os.path.dirname(sys.modules["isorun"].__file__) if "isorun" in sys.modules else stdlib
 def write(path):
-    with open(path, "w") as file:
+    with open(path + ".new", "w") as file:
         file.write("import os; os.environ['POISONED'] = '1'")
+    os.replace(path + ".new", path)
 targets = {
     ".pth": os.path.join(packages, "poison.pth"),
     "sitecustomize": os.path.join(stdlib, "sitecustomize.py"),
@@ -183,7 +184,7 @@ def test_no_interpreter_of_the_host_imports_what_a_run_left(sealed, tmp_path) ->
     assert not result.out_dir.is_relative_to(sysconfig.get_path("purelib"))
 
 
-def test_devices_cannot_be_changed(sealed) -> None:
+def test_devices_cannot_be_changed(sealed, without) -> None:
     """The five devices are the host's own nodes: modes, owners, attributes and names stay as they are."""
     before = {name: os.stat(f"/dev/{name}") for name in ("null", "zero", "full", "random", "urandom")}
     code = """
@@ -194,7 +195,9 @@ def tried(path):
 answer = {name: tried("/dev/" + name) for name in ("null", "zero", "full", "random", "urandom")}
 """
     for answers in inside(sealed, code).values():
-        assert set(answers) <= {"EROFS", "EBUSY"}, answers
+        assert answers == ["EROFS"] * 5
+    # The control: the time of the host's node is anybody's to set where its mount is writable.
+    assert {answers[4] for answers in inside(without("read_only"), code).values()} == {"ok"}
     for name, status in before.items():
         after = os.stat(f"/dev/{name}")
         assert (after.st_mode, after.st_uid, after.st_gid) == (status.st_mode, status.st_uid, status.st_gid)
@@ -206,9 +209,9 @@ def test_attributes_of_shared_files_cannot_be_set(sealed) -> None:
 open("own", "w").close()
 def tried(path):
     return [attempt(lambda: os.chmod(path, 0o755)), attempt(lambda: os.utime(path)),
-            attempt(lambda: os.setxattr(path, "user.x", b"1")), attempt(lambda: os.truncate(path, 0))]
+            attempt(lambda: os.setxattr(path, "user.x", b"1"))]
 answer = [tried("/etc/passwd"), tried("/usr/bin/env"), tried(os.__file__), tried("own")]
 """
-    shared, own = ["EROFS"] * 4, inside(sealed, code)[3]
-    assert inside(sealed, code)[:3] == [shared] * 3
+    *shared, own = inside(sealed, code)
+    assert shared == [["EROFS"] * 3] * 3
     assert own[:2] == ["ok", "ok"]

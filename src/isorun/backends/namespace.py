@@ -28,7 +28,7 @@ from isorun.backends.sending import send_program
 from isorun.core.errors import InvalidRequest, SetupFailed
 from isorun.core.limits import Limits
 from isorun.core.outcome import Exit
-from isorun.kernel import namespaces
+from isorun.kernel import namespaces, rlimits
 from isorun.wire.messages import (
     Attached,
     BuildFailed,
@@ -87,6 +87,8 @@ class NamespaceBackend:
         self._ceilings: Ceilings = choose_ceilings(options.cgroup_parent if options.use_cgroup else False)
         self._filters: Filters = build_filters(cgroup=self._ceilings.is_cgroup)
         self._host_namespaces = namespaces.identifiers()
+        if not self._identity.root:
+            rlimits.use_all_open_files()  # the executor's real user is then ours too, and so is what it has in flight
         await self._current()
         return self
 

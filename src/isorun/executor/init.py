@@ -40,10 +40,12 @@ def run(slot: int, limits: dict[str, Any], channel: socket.socket, kept: list[st
                 ("session", os.setsid),
                 ("hostname", lambda: _hostname(limits)),
                 ("private mounts", mounts.make_private),
+                ("inotify", lambda: _inotify(limits)),  # before /proc: ours does not show /proc/sys
                 ("/proc", lambda: _proc(limits)),
                 ("/workspace", lambda: _workspace(limits)),
                 ("/tmp", lambda: _tmp(limits, kept)),
                 ("/dev/shm", lambda: _sized("/dev/shm", _bytes(limits, "shm_bytes"))),
+                ("devices", lambda: _devices(limits)),
             )
         )
         _hand_over(slot, channel)
@@ -54,6 +56,26 @@ def run(slot: int, limits: dict[str, Any], channel: socket.socket, kept: list[st
         send_packet(channel, BuildFailed(slot=slot, step=failure.step, reason=failure.reason))
         os._exit(1)
     _reap_for_ever()
+
+
+#: Of 128 instances and some ten thousand watches that all processes of one real uid share: every
+#: slot's, and for an ordinary user those of the whole session.
+_INOTIFY = {"instances": 16, "watches": 4096}
+
+
+def _inotify(limits: dict[str, Any]) -> None:
+    """Bound what this slot's user namespace may take of the kernel's per-user inotify pools."""
+    if "rlimits" in limits["without"]:
+        return
+    for what, most in _INOTIFY.items():
+        try:
+            descriptor = os.open(f"/proc/sys/user/max_inotify_{what}", os.O_WRONLY | os.O_CLOEXEC)
+        except FileNotFoundError:
+            return  # a kernel without inotify
+        try:
+            os.write(descriptor, b"%d" % most)
+        finally:
+            os.close(descriptor)
 
 
 _HUGE = 1 << 40  # no ceiling, for a slot that is made without that wall
@@ -97,6 +119,13 @@ def _mount_point(path: str, directory: bool) -> None:
     os.makedirs(path if directory else os.path.dirname(path), 0o755, exist_ok=True)  # noqa: PTH103, PTH120
     if not directory:
         os.close(os.open(path, os.O_CREAT | os.O_WRONLY | os.O_CLOEXEC, 0o644))
+
+
+def _devices(limits: dict[str, Any]) -> None:
+    """The nodes are the host's: through a writable mount anybody may set their times, a message to other slots."""
+    if "read_only" not in limits["without"]:
+        for path in rules.DEVICES:
+            mounts.read_only_device(path)
 
 
 def _sized(path: str, size: int) -> None:

@@ -19,7 +19,7 @@ import sys
 from isorun.executor import init
 from isorun.executor.packets import receive_packet, send_packet
 from isorun.executor.rules import STDERR
-from isorun.kernel import namespaces
+from isorun.kernel import namespaces, rlimits
 from isorun.wire.messages import BuildFailed, BuildInit
 
 
@@ -29,6 +29,7 @@ def main() -> None:
     sys.argv = [""]
     # Only handlers reach pid 1 of a pid namespace; Python's own for SIGINT would be one.
     signal.signal(signal.SIGINT, signal.SIG_DFL)
+    rlimits.use_all_open_files()
     signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGCHLD})
     builds = socket.socket(fileno=config["template"])
     forks = socket.socket(fileno=config["zygote"])

@@ -35,6 +35,11 @@ def read_only(target: str) -> None:
     mount(None, target, None, REMOUNT | BIND | RDONLY | NOSUID | NODEV)
 
 
+def read_only_device(target: str) -> None:
+    """As `read_only` for a device node: its times, mode and attributes stay; writing to the device still works."""
+    mount(None, target, None, REMOUNT | BIND | RDONLY | NOSUID)
+
+
 @dataclass(frozen=True, slots=True)
 class MountPoint:
     """One line of mountinfo: where, what kind, whether this mount refuses writes, and the filesystem's options."""

@@ -4,7 +4,7 @@
 it. Apply it after the slot's user namespace exists: NPROC counts per user and namespace, and set
 before, one slot's fork bomb would starve the others.
 
-Must not: raise a limit that was inherited lower, nor take "unlimited" for an answer.
+Must not: raise a hard limit that was inherited lower, nor take "unlimited" for an answer.
 """
 
 from collections.abc import Iterable
@@ -78,3 +78,16 @@ def read_back(names: Iterable[str]) -> dict[str, tuple[int, int]]:
     import resource
 
     return {name: resource.getrlimit(getattr(resource, name)) for name in names}
+
+
+def use_all_open_files() -> None:
+    """Raise this process's soft limit of open files to its hard one.
+
+    The kernel refuses to pass descriptors over sockets once more are on their way, in all processes of the
+    user, than the sender's own soft limit. A program may keep as many on their way as its limit allows, so
+    whoever builds slots needs a higher one, or one program would stop all building.
+    """
+    import resource
+
+    hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))

@@ -1,0 +1,95 @@
+"""`python -m bench`: measure, print, and write bench/results.json and docs/performance.md."""
+
+import argparse
+import asyncio
+import json
+import os
+import platform
+import sys
+import time
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from bench import figures
+
+_HERE = Path(__file__).parent
+_PAGE = _HERE.parent / "docs" / "performance.md"
+
+
+async def measure(count: int, say: Console) -> tuple[list[figures.Figure], dict[str, Any]]:
+    """Every figure, in one run, one after the other."""
+    with say.status("slot hit to first user bytecode"):
+        found = [await figures.first_bytecode(count)]
+    with say.status("whole runs"):
+        whole, ours, isolation = await figures.whole_runs(count)
+    with say.status("whole runs with pandas"):
+        pandas, _ = await figures.with_pandas(count)
+    with say.status("cold start of the command"):
+        cold = figures.cold_cli(max(count // 10, 5))
+    with say.status("peers"):
+        peers = await figures.peer_figures(max(count // 5, 10), ours)
+    return [*found, *whole, *pandas, cold, *peers], isolation
+
+
+def machine() -> dict[str, Any]:
+    """What it was measured on."""
+    return {
+        "cores": len(os.sched_getaffinity(0)),
+        "kernel": platform.release(),
+        "python": platform.python_version(),
+        "load_before": [round(value, 2) for value in os.getloadavg()],
+        "measured": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+    }
+
+
+def page(found: list[figures.Figure], isolation: dict[str, Any], about: dict[str, Any]) -> str:
+    """docs/performance.md."""
+    rows = "\n".join(f"| {f.name} | {f.value} | {f.gate} | {_met(f)} |" for f in found)
+    return f"""# Performance
+
+`make bench` measured this on {about["cores"]} cores (Linux {about["kernel"]}, Python {about["python"]}), load average
+{about["load_before"][0]} before it began. Ours and the peers ran in the same run of the command, one after the other.
+
+Every measured run was sealed at level `{isolation["level"]}`, ceilings held by `{isolation["limits"]}`, Landlock ABI
+{isolation["walls"]["landlock_abi"]}, {isolation["walls"]["seccomp"]["filters"]} seccomp filters; the command refuses to
+print a run whose walls were not complete.
+
+| figure | measured | gate | met |
+|---|---|---|---|
+{rows}
+
+Paced: a run begins when the pool is full and the machine has rested 20 ms. The numbers behind the table, with the walls
+of the measured runs, are in `bench/results.json`.
+"""
+
+
+def _met(figure: figures.Figure) -> str:
+    return {True: "yes", False: "**no**", None: ""}[figure.ok]
+
+
+def main() -> int:
+    """Exit 1 if a gate is missed."""
+    parser = argparse.ArgumentParser(prog="python -m bench", description=__doc__)
+    parser.add_argument("--count", type=int, default=200, help="measurements of each figure")
+    parser.add_argument("--no-write", action="store_true", help="print only")
+    options = parser.parse_args()
+    about = machine()
+    console = Console(stderr=not sys.stdout.isatty())
+    found, isolation = asyncio.run(measure(options.count, console))
+    table = Table("figure", "measured", "gate", "met")
+    for figure in found:
+        table.add_row(figure.name, figure.value, figure.gate, _met(figure).strip("*"))
+    Console(width=150).print(table)
+    if not options.no_write:
+        report = {"machine": about, "isolation": isolation, "figures": [asdict(figure) for figure in found]}
+        (_HERE / "results.json").write_text(json.dumps(report, indent=1, ensure_ascii=False) + "\n")
+        _PAGE.write_text(page(found, isolation, about))
+    return 1 if any(figure.ok is False for figure in found) else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,251 @@
+"""Each figure of the performance page: how it is measured, and the gate it has to meet."""
+
+import asyncio
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import isorun
+from bench import peers
+from bench.measure import Spread, paced, saturated
+from isorun.backends.namespace import NamespaceBackend, Options
+from isorun.core.limits import Limits
+from isorun.runtime.request import build_request
+from isorun.runtime.run import Options as RunOptions
+from isorun.runtime.run import program_for
+
+POOL = 16
+AT_ONCE = 4
+HELLO = "(OUT / TURN_ID / 'files' / 'hello.txt').write_text('hello')\n"
+PANDAS = HELLO + (
+    "import pandas as pd\npd.DataFrame({'a': [1, 2], 'b': [3, 4]}).to_csv(OUT / TURN_ID / 'files' / 'table.csv')\n"
+)
+FIRST = "import time; print(time.monotonic())"
+CONTRACT = [{"filename": "turn_1/files/hello.txt", "description": "a greeting"}]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Figure:
+    """One line of the table. *ok* is None for a peer, which has no gate."""
+
+    name: str
+    value: str
+    gate: str
+    ok: bool | None
+    raw: dict[str, Any]
+
+
+def complete(isolation: dict[str, Any]) -> dict[str, Any]:
+    """*isolation*, if every wall stood; a number of a weakened run is no number of ours."""
+    if isolation["level"] != "full":
+        raise SystemExit(f"refused: the measured runs were not sealed fully: {isolation['level']}")
+    return isolation
+
+
+@asynccontextmanager
+async def runtime(preload: tuple[str, ...] = (), pool: int = POOL) -> AsyncIterator[isorun.Runtime]:
+    """A Runtime with a full pool and a workspace root of its own."""
+    with tempfile.TemporaryDirectory(prefix="isorun-bench-") as root:
+        backend = NamespaceBackend(Options(preloads=preload))
+        async with isorun.Runtime(backend=backend, pool_size=pool, workspace_root=root) as opened:
+            await filled(opened, pool)
+            yield opened
+
+
+async def filled(opened: isorun.Runtime, pool: int) -> None:
+    """Return once *pool* slots wait."""
+    while opened.waiting_slots < pool:
+        await asyncio.sleep(0.005)
+
+
+def within(spread: Spread, p50: float, p99: float | None = None) -> bool:
+    """Whether the spread meets its gates, in milliseconds."""
+    return spread.p50 <= p50 and (p99 is None or spread.p99 <= p99)
+
+
+def shown(spread: Spread) -> str:
+    """A spread for the table."""
+    return f"p50 {spread.p50:.2f} ms, p99 {spread.p99:.2f} ms"
+
+
+async def first_bytecode(count: int) -> Figure:
+    """From a waiting slot to the program's first bytecode: the program prints the clock we started."""
+    backend = NamespaceBackend()
+    limits = Limits()
+    found = []
+    async with backend:
+        for _ in range(count):
+            async with backend.launch(limits) as slot:
+                complete(dict(slot.isolation))
+                program = program_for(build_request(FIRST, limits=limits), backend.environment, RunOptions())
+                await asyncio.sleep(0.02)
+                began = time.monotonic()
+                await slot.start(program)
+                await slot.wait()
+                await slot.kill()
+                found.append(float(os.read(slot.stdout, 100)) - began)
+    spread = Spread.of(found)
+    return Figure(
+        name="slot hit to first user bytecode, paced",
+        value=shown(spread),
+        gate="p50 ≤ 1 ms, p99 ≤ 5 ms",
+        ok=within(spread, 1, 5),
+        raw={"ms": vars_of(spread)},
+    )
+
+
+def vars_of(spread: Spread) -> dict[str, float]:
+    """A spread as JSON."""
+    return {name: round(getattr(spread, name), 4) for name in ("p50", "p95", "p99", "least", "count")}
+
+
+async def whole_runs(count: int) -> tuple[list[Figure], Spread, dict[str, Any]]:
+    """`Runtime.execute` of a hello file under contract, paced and saturated."""
+    async with runtime() as opened:
+        seen: dict[str, Any] = {}
+
+        async def once() -> float:
+            began = time.perf_counter()
+            result = await opened.execute(HELLO, contract=CONTRACT)
+            seconds = time.perf_counter() - began
+            result.raise_for_status()
+            seen.update(complete(dict(result.isolation)))
+            return seconds
+
+        calm = Spread.of(await paced(once, count, lambda: opened.waiting_slots == POOL))
+        await filled(opened, POOL)
+        busy, rate = await saturated(once, 2 * count, AT_ONCE)
+    figures = [
+        Figure(
+            name="whole `execute`, hello file under contract, paced",
+            value=shown(calm),
+            gate="p50 ≤ 5 ms, p99 ≤ 20 ms",
+            ok=within(calm, 5, 20),
+            raw={"ms": vars_of(calm)},
+        ),
+        Figure(
+            name=f"the same, {AT_ONCE} callers without a pause",
+            value=shown(Spread.of(busy)),
+            gate="",
+            ok=None,
+            raw={"ms": vars_of(Spread.of(busy))},
+        ),
+        Figure(
+            name="sustained whole runs",
+            value=f"{rate:.0f} per second",
+            gate="≥ 150 per second",
+            ok=rate >= 150,
+            raw={"per_second": round(rate, 1)},
+        ),
+    ]
+    return figures, calm, seen
+
+
+async def with_pandas(count: int) -> tuple[list[Figure], float]:
+    """The same with pandas preloaded, imported, and a CSV written; and the memory of waiting slots."""
+    async with runtime(("pandas",)) as opened:
+
+        async def once() -> float:
+            began = time.perf_counter()
+            result = await opened.execute(PANDAS, contract=CONTRACT)
+            seconds = time.perf_counter() - began
+            result.raise_for_status()
+            complete(dict(result.isolation))
+            return seconds
+
+        calm = Spread.of(await paced(once, count, lambda: opened.waiting_slots == POOL))
+        await filled(opened, POOL)
+        _, rate = await saturated(once, count, AT_ONCE)
+        await filled(opened, POOL)
+        full = pss_of_children(os.getpid())
+    async with runtime(("pandas",), pool=0):
+        empty = pss_of_children(os.getpid())
+    each = (full - empty) / POOL / 1e6
+    return [
+        Figure(
+            name="whole `execute` with pandas imported and a CSV written, paced",
+            value=shown(calm),
+            gate="p50 ≤ 12 ms",
+            ok=within(calm, 12),
+            raw={"ms": vars_of(calm)},
+        ),
+        Figure(
+            name="sustained whole runs with pandas",
+            value=f"{rate:.0f} per second",
+            gate="",
+            ok=None,
+            raw={"per_second": round(rate, 1)},
+        ),
+        Figure(
+            name=f"memory of one more waiting slot (PSS, all its processes, pool of {POOL}, pandas preloaded)",
+            value=f"{each:.1f} MB",
+            gate="≤ 6 MB",
+            ok=each <= 6,
+            raw={"mb": round(each, 2)},
+        ),
+    ], each
+
+
+def pss_of_children(root: int) -> int:
+    """Bytes of PSS of every descendant of *root* (shared pages counted once, in parts)."""
+    total, todo = 0, [root]
+    while todo:
+        pid = todo.pop()
+        for children in Path(f"/proc/{pid}/task").glob("*/children"):
+            todo += [int(child) for child in children.read_text().split()]
+        if pid != root:
+            lines = Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()
+            total += next(int(line.split()[1]) for line in lines if line.startswith("Pss:")) * 1024
+    return total
+
+
+def cold_cli(count: int) -> Figure:
+    """`isorun run hello.py` from nothing to its first byte of output."""
+    found = []
+    with tempfile.TemporaryDirectory() as folder:
+        program = Path(folder) / "hello.py"
+        program.write_text("print('hello')\n")
+        argv = [str(Path(sys.executable).with_name("isorun")), "run", str(program)]
+        for _ in range(count):
+            began = time.perf_counter()
+            with subprocess.Popen(
+                argv, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env={**os.environ, "ISORUN_WORKSPACE_ROOT": folder}
+            ) as process:
+                if process.stdout is None or process.stdout.read(1) != b"h":
+                    raise SystemExit("isorun run printed something else")
+                found.append(time.perf_counter() - began)
+                process.communicate()
+    spread = Spread.of(found)
+    return Figure(
+        name="`isorun run hello.py`, cold, no preloads, to first output",
+        value=f"p50 {spread.p50:.0f} ms",
+        gate="≤ 300 ms",
+        ok=spread.p50 <= 300,
+        raw={"ms": vars_of(spread)},
+    )
+
+
+async def peer_figures(count: int, ours: Spread) -> list[Figure]:
+    """The same hello file by what people would use instead, and how many times slower it is."""
+    found = []
+    candidates: list[tuple[str, Callable[[str], Any], float | None]] = [
+        ("peer: plain subprocess `python -I -c`, no walls", peers.plain_python, None),
+        ("peer: cold Python in bubblewrap", peers.bubblewrapped_python, 3),
+    ]
+    if peers.docker_is_there():
+        candidates.append(("peer: hardened `docker run` of Python", peers.docker_python, 50))
+    for name, once, wanted in candidates:
+        spread = Spread.of([await once(peers.HELLO) for _ in range(count)])
+        times = spread.p50 / ours.p50
+        gate = f"ours ≥ {wanted:g}× faster" if wanted else ""
+        ok = times >= wanted if wanted else None
+        raw = {"ms": vars_of(spread), "times_ours": round(times, 2)}
+        found.append(Figure(name=name, value=f"{shown(spread)} ({times:.1f}× ours)", gate=gate, ok=ok, raw=raw))
+    return found

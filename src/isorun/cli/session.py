@@ -1,0 +1,155 @@
+"""One `isorun run` from its options to its exit code: live output, interrupts, the verdict.
+
+It must not judge the run (the result says how it ended), and must leave nothing
+behind whatever ends this process, short of a second interrupt.
+"""
+
+import asyncio
+import os
+import signal
+import sys
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from isorun.cli.early import Early
+from isorun.cli.exits import INTERRUPTED
+from isorun.cli.live import Live, Spinner, write
+from isorun.cli.wanted import Wanted, read_request
+from isorun.core.errors import SetupFailed, Unavailable
+from isorun.core.outcome import Exit, cli_exit_code
+from isorun.runtime.result import RunResult
+from isorun.runtime.runtime import Run, Runtime
+from isorun.settings import Settings
+
+_PATIENCE_S = 0.4  # without output before the spinner appears
+_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+
+
+def conduct(wanted: Wanted, early: Early | None) -> int:
+    """Run what is *wanted* and return the exit code. Raises `IsorunError` if there was no run."""
+    settings = early.settings if early else Settings.load(wanted.env_file)
+    if wanted.preload:
+        settings = replace(settings, preload=wanted.preload)
+    for warning in settings.warnings:
+        print("isorun: warning:", warning, file=sys.stderr)  # noqa: T201 - for the user
+    request = read_request(wanted, settings.limits())
+    work = _Session(wanted, settings, request, early)
+    try:
+        if early is not None:
+            return early.runner.run(work.conducted())
+        with asyncio.Runner() as runner:
+            return runner.run(work.conducted())
+    except asyncio.CancelledError:  # interrupted before there was a run
+        return INTERRUPTED
+
+
+class _Session:
+    def __init__(
+        self, wanted: Wanted, settings: Settings, request: Mapping[str, Any], early: Early | None
+    ) -> None:
+        self._wanted, self._settings, self._request, self._early = wanted, settings, request, early
+        self._spinner = Spinner()
+        self._live: Live | None = None
+        self._interrupts: _Interrupts
+
+    async def conducted(self) -> int:
+        loop = asyncio.get_running_loop()
+        self._interrupts = _Interrupts(loop, self._spinner)
+        if not self._wanted.json:
+            self._live = Live(
+                before=self._spinner.stop,
+                on_gone=lambda: loop.call_soon_threadsafe(self._interrupts.cancel_run),
+            )
+        loop.call_later(_PATIENCE_S, self._spinner.start)
+        try:
+            result = await self._result()
+        finally:
+            # In a thread, and after the run: an interrupt must still reach us while a pager holds the output.
+            if self._live is not None:
+                await asyncio.to_thread(self._live.finish)
+            self._spinner.stop()
+        if self._wanted.out is not None:
+            copy_out(result, self._wanted.out)
+        self._report(result)
+        return cli_exit_code(result.status, _exit_of(result))
+
+    async def _result(self) -> RunResult:
+        if self._early is None:
+            return await self._run_on(self._wanted.backend)
+        try:
+            return await self._run_on(self._early)
+        except Unavailable:
+            return await self._run_on(None)  # whose error names every backend's reason
+
+    async def _run_on(self, backend: Any) -> RunResult:  # noqa: ANN401 - a name, a Backend or None
+        runtime = Runtime(backend=backend, settings=self._settings, python=self._wanted.python, pool_size=0)
+        async with runtime:
+            on_output = self._live.take if self._live is not None else None
+            run = await runtime.start(**self._request, on_output=on_output)
+            self._interrupts.run = run
+            return await run.result()
+
+    def _report(self, result: RunResult) -> None:
+        if self._wanted.json:
+            write(1, result.to_json().encode() + b"\n")
+            return
+        from isorun.cli.verdict import print_verdict
+
+        print_verdict(result.to_dict(), sys.stderr, new_line=self._live is not None and self._live.mid_line)
+
+
+class _Interrupts:
+    """The first signal cancels the run, or what leads to it; the second ends this process at once."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop, spinner: Spinner) -> None:
+        self.run: Run | None = None
+        self._task = asyncio.current_task()
+        self._spinner = spinner
+        self._cancelling: asyncio.Task[RunResult] | None = None
+        self._interrupted = False
+        for number in _SIGNALS:
+            if signal.getsignal(number) is not signal.SIG_IGN:
+                loop.add_signal_handler(number, self._happened)
+
+    def _happened(self) -> None:
+        if self._interrupted:
+            # The kernel takes the jail down with us; its folder and cgroup are cleaned by the next start.
+            os._exit(INTERRUPTED)
+        self._interrupted = True
+        self._spinner.stop()
+        if self.run is not None:
+            self.cancel_run()
+        elif self._task is not None:
+            self._task.cancel()
+
+    def cancel_run(self) -> None:
+        """Cancel the run, if there is one; its partial result is then its result."""
+        if self.run is not None and self._cancelling is None:
+            self._cancelling = asyncio.ensure_future(self.run.cancel())
+            # Whoever waits for the run has its error too.
+            self._cancelling.add_done_callback(lambda task: task.cancelled() or task.exception())
+
+
+def copy_out(result: RunResult, to: Path) -> None:
+    """Copy the run's out/ to *to*, new or empty; nothing that exists is written to or through."""
+    from isorun.runtime.collect import collect
+
+    try:
+        to.mkdir(parents=True, exist_ok=True)
+        out = os.open(result.out_dir, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            copied = collect(out, to, reserved=lambda _: False, max_bytes=1 << 62, max_entries=1 << 31)
+        finally:
+            os.close(out)
+    except OSError as error:
+        raise SetupFailed("--out", f"{error}; the files are in {result.out_dir}") from error
+    for refusal in copied.refused:
+        print(f"isorun: not copied: {refusal.path}: {refusal.reason}", file=sys.stderr)  # noqa: T201
+
+
+def _exit_of(result: RunResult) -> Exit | None:
+    if result.exit_code is None and result.signal is None:
+        return None
+    return Exit(code=result.exit_code, signal=result.signal)

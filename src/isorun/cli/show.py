@@ -1,0 +1,36 @@
+"""Tables and JSON on stdout, for the commands that only tell something."""
+
+import json
+import sys
+from collections.abc import Iterable, Sequence
+
+from isorun.runtime.report import printable
+
+_PIPE_WIDTH = 200  # of a table that no terminal bounds
+
+
+def print_json(value: object) -> None:
+    """*value* as one line of JSON."""
+    sys.stdout.write(json.dumps(value) + "\n")
+    sys.stdout.flush()
+
+
+def print_table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
+    """A table; its cells are shown as they are, control characters made visible, markup not obeyed."""
+    from rich.box import SIMPLE
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(box=SIMPLE, show_edge=False, pad_edge=False)
+    for column in columns:
+        table.add_column(column, overflow="fold")
+    for row in rows:
+        table.add_row(*(Text(printable(cell)) for cell in row))
+    Console(file=sys.stdout, width=None if sys.stdout.isatty() else _PIPE_WIDTH).print(table)
+
+
+def say(text: str) -> None:
+    """One line on stdout."""
+    sys.stdout.write(printable(text) + "\n")
+    sys.stdout.flush()

@@ -1,0 +1,114 @@
+"""What a command line of `isorun run` asks for, and the reading of what it names.
+
+Every read has a limit first: a device or an endless pipe given by mistake is refused.
+"""
+
+import json
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from isorun.core.errors import InvalidRequest
+from isorun.core.ids import MAX_PROG_NAME
+from isorun.core.limits import MIB, Limits
+
+_CONTRACT_BYTES = MIB
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Wanted:
+    """The options of `isorun run`, as given."""
+
+    file: str
+    args: tuple[str, ...] = ()
+    turn_id: str | None = None
+    side_effects: bool = False
+    contract: str | None = None
+    timeout_s: float | None = None
+    inputs: tuple[Path, ...] = ()
+    out: Path | None = None
+    backend: str | None = None
+    python: Path | None = None
+    preload: tuple[str, ...] = ()
+    env_file: Path | None = None
+    stdin: bool = False
+    json: bool = False
+
+
+def read_request(wanted: Wanted, limits: Limits) -> Mapping[str, Any]:
+    """The arguments for `Runtime.start`; raises `InvalidRequest` for what cannot be read."""
+    if wanted.side_effects and wanted.contract is not None:
+        raise InvalidRequest("--side-effects means no contract; leave out one of it and --contract")
+    if wanted.stdin and wanted.file == "-":
+        raise InvalidRequest("stdin is the program (-), so --stdin has nothing to give to it")
+    _check_out(wanted.out)
+    return {
+        "code": _read_program(wanted.file, limits.source_bytes),
+        "contract": None if wanted.contract is None else _read_contract(wanted.contract),
+        "timeout_s": wanted.timeout_s,
+        "prog_name": _prog_name(wanted.file),
+        "turn_id": wanted.turn_id,
+        "argv": wanted.args,
+        "inputs": wanted.inputs,
+        "stdin": _read_stdin(limits.input_bytes) if wanted.stdin and not sys.stdin.isatty() else None,
+    }
+
+
+def _read_program(file: str, most: int) -> bytes:
+    # One byte more than is allowed: the request's own check then says so.
+    if file == "-":
+        return sys.stdin.buffer.read(most + 1)
+    return _read(Path(file), most + 1)
+
+
+def _read_stdin(most: int) -> bytes:
+    data = sys.stdin.buffer.read(most + 1)
+    if len(data) > most:
+        raise InvalidRequest(f"stdin has more than {most} bytes (ISORUN_MAX_INPUT_BYTES)", code="inputs_too_large")
+    return data
+
+
+def _read(path: Path, most: int) -> bytes:
+    try:
+        with path.open("rb") as stream:
+            return stream.read(most)
+    except (OSError, ValueError) as error:  # ValueError: a NUL in the name
+        reason = error.strerror if isinstance(error, OSError) else error
+        raise InvalidRequest(f"{path} cannot be read: {reason}", code="unreadable_file") from None
+
+
+def _read_contract(text: str) -> object:
+    where = "--contract"
+    if text.startswith("@"):
+        where = text[1:]
+        data = _read(Path(where), _CONTRACT_BYTES + 1)
+        if len(data) > _CONTRACT_BYTES:
+            raise InvalidRequest(f"{where} has more than {_CONTRACT_BYTES} bytes", code="invalid_contract")
+        text = data.decode("utf-8", "replace")
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise InvalidRequest(
+            f'{where} is not JSON ({error}); it is like [{{"filename": "turn_1/files/a.txt", "description": "..."}}]',
+            code="invalid_contract",
+        ) from None
+
+
+def _prog_name(file: str) -> str | None:
+    name = Path(file).name[:MAX_PROG_NAME]
+    return name if file != "-" and name.isprintable() and name.strip() else None
+
+
+def _check_out(out: Path | None) -> None:
+    """A folder that holds something could lose it, or hold links that lead the copy elsewhere."""
+    if out is None:
+        return
+    try:
+        if any(out.iterdir()):
+            raise InvalidRequest(f"--out {out} is not empty; name a new or an empty folder", code="out_not_empty")
+    except FileNotFoundError:
+        return
+    except OSError as error:
+        raise InvalidRequest(f"--out {out} cannot be used: {error.strerror}", code="out_unusable") from None

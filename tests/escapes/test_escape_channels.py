@@ -1,0 +1,157 @@
+"""Ways in which two runs, or a run and the host, could talk without being meant to.
+
+Not tested, because not closed: flock and record locks on a shared read-only file, inotify on
+one, timing, caches. `docs/security.md` says so.
+"""
+
+import socket
+
+import pytest
+
+from tests.escapes.probing import inside, outside
+
+pytestmark = pytest.mark.usefixtures("unharmed")
+
+CONNECT = """
+import socket
+def connect(name):
+    with socket.socket(socket.AF_UNIX) as channel:
+        channel.connect(name)
+answer = attempt(lambda: connect("\\0" + NAME))
+"""
+_HOLD = "\nimport time\nprint('up', flush=True)\ntime.sleep(60)\n"
+
+
+def _beside(runtime, holding, attack):
+    """The answer of *attack* while a neighbour's *holding* is in effect."""
+    other = runtime.start("from raw_calls import *\n" + holding + _HOLD, inputs=[_raw()])
+    events = other.events()
+    while next(events).kind != "output":
+        pass
+    try:
+        return inside(runtime, attack)
+    finally:
+        assert other.cancel().status == "cancelled"
+
+
+def _raw():
+    from tests.escapes.probing import RAW_CALLS
+
+    return RAW_CALLS
+
+
+def test_an_abstract_socket_of_the_host_is_out_of_reach(sealed) -> None:
+    """A name that the host listens on is refused inside: each slot has names of its own (network namespace)."""
+    name = "isorun-escape-test"
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind("\0" + name)
+        listener.listen()
+        code = CONNECT.replace("NAME", repr(name))
+        assert inside(sealed, code) == "ECONNREFUSED"
+        assert outside(code) == "ok"
+
+
+def test_an_abstract_socket_of_another_run_is_out_of_reach(sealed, without) -> None:
+    """Two slots do not share abstract names; with one network for both and no Landlock they do."""
+    holding = "import socket\nlistener = socket.socket(socket.AF_UNIX)\nlistener.bind('\\0between')\nlistener.listen()"
+    code = CONNECT.replace("NAME", "'between'")
+    assert _beside(sealed, holding, code) == "ECONNREFUSED"
+    assert _beside(without("network", "landlock"), holding, code) == "ok"
+
+
+@pytest.mark.parametrize("off", [("seccomp",), ("seccomp", "landlock")])
+def test_system_v_ipc_stays_in_the_slot(sealed, without, off) -> None:
+    """The calls are not there (ENOSYS); without the filter each slot has keys of its own, by namespace."""
+    make = "call('shmget', 77, 4096, 0o1666); call('semget', 77, 1, 0o1666); call('msgget', 77, 0o1666)"
+    look = "answer = [said(call('shmget', 77, 0, 0)), said(call('semget', 77, 0, 0)), said(call('msgget', 77, 0))]"
+    assert inside(sealed, look) == ["ENOSYS"] * 3
+    assert _beside(without(*off), make, look) == ["ENOENT"] * 3
+    assert _beside(without("ipc", *off), make, look) == ["ok"] * 3
+
+
+def test_posix_ipc_stays_in_the_slot(sealed, without) -> None:
+    """A queue has no call to open it; shared memory and semaphores live in the slot's own /dev/shm."""
+    make = "call('mq_open', b'between', 0o102, 0o666, 0); open('/dev/shm/between', 'w').close()"
+    look = "answer = [said(call('mq_open', b'between', 0, 0, 0)), reading('/dev/shm/between')]"
+    assert inside(sealed, "open('/dev/shm/between', 'w').close(); answer = 1") == 1
+    assert _beside(sealed, make, look) == ["ENOSYS", "ENOENT"]
+    assert _beside(without("seccomp"), make, look) == ["ENOENT", "ENOENT"]
+    assert _beside(without("seccomp", "ipc"), make, look) == ["ok", "ENOENT"]
+
+
+LEASES = """
+import fcntl
+def control(command, argument, path):
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        return said(by_number(NUMBER, descriptor, command, argument))
+    finally:
+        os.close(descriptor)
+NUMBER = 25 if ARM else 72
+open("/tmp/own", "w").close()
+answer = [control(1024, 0, "/tmp/own"), control((1 << 32) + 1024, 0, "/tmp/own"), control(1026, 1, "/tmp"),
+          control(1026, 1, "/usr/bin"), control(1025, 0, "/tmp/own"), control(1, 0, "/tmp/own")]
+"""
+
+
+def test_leases_and_directory_notices_are_refused(sealed, without) -> None:
+    """F_SETLEASE and F_NOTIFY tell of others' opens: refused, also with the high bits set; F_GETFD still works."""
+    assert inside(sealed, LEASES) == ["EPERM", "EPERM", "EPERM", "EPERM", "ok", "ok"]
+    assert inside(without("seccomp"), LEASES) == ["ok"] * 6
+
+
+KEYS = """
+added = call("add_key", b"user", b"between", b"payload", 7, KEYRING)
+found = call("keyctl", 10, KEYRING, b"user", b"between", 0)
+answer = [said(added), said(found), said(call("request_key", b"user", b"between", 0, 0)),
+          said(call("keyctl", 0, -4, 0, 0, 0))]
+"""
+
+
+def test_keyrings_are_refused(sealed, without) -> None:
+    """add_key, keyctl and request_key are refused; without the filter the kernel keeps a key for us."""
+    code = KEYS.replace("KEYRING", "-4")  # the user's keyring, shared by all processes of a uid in one namespace
+    assert inside(sealed, code) == ["EPERM"] * 4
+    assert inside(without("seccomp"), KEYS.replace("KEYRING", "-2"))[:2] == ["ok", "ok"]
+
+
+def test_a_user_keyring_is_a_slots_own(without) -> None:
+    """By namespace and not by filter alone: what one run adds to its uid's keyring the next does not find."""
+    runtime = without("seccomp")
+    look = 'answer = said(call("keyctl", 10, -4, b"user", b"between", 0))'
+    inside(runtime, KEYS.replace("KEYRING", "-4"))
+    assert inside(runtime, look) == "ENOKEY"
+
+
+def test_a_signal_cannot_be_sent_through_a_descriptor(sealed) -> None:
+    """F_SETOWN towards a process outside is refused, so no SIGIO leaves the run; an own child may be named."""
+    code = """
+import fcntl, socket
+one, two = socket.socketpair()
+pid = os.fork()
+if pid == 0:
+    import time
+    time.sleep(30)
+answer = [attempt(lambda: fcntl.fcntl(one, 8, number)) for number in (pid, 4000000, -4000000)]
+os.kill(pid, 9)
+"""
+    assert inside(sealed, code) == ["ok", "ESRCH", "ESRCH"]
+
+
+def test_the_neighbour_of_a_descriptor_hoarder_can_be_built(sealed) -> None:
+    """Descriptors in flight count per uid, for the jail too: a run that holds all it may does not stop new slots."""
+    hoard = """
+import os, socket
+held, null = [], os.open("/dev/null", os.O_RDONLY)
+try:
+    for _ in range(100):
+        pair = socket.socketpair()
+        held.append(pair)
+        pair[0].setblocking(False)
+        for _ in range(4):
+            socket.send_fds(pair[0], [b"x"], [null] * 253)
+except OSError as error:
+    refused = error.errno
+assert refused == 109, refused
+"""
+    assert _beside(sealed, hoard, "answer = 6 * 7") == 42
