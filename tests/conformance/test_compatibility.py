@@ -64,6 +64,7 @@ def run_outside(program: Path, base: Path) -> Seen:
         stdin=subprocess.DEVNULL,
         capture_output=True,
         text=True,
+        errors="replace",
         timeout=TIMEOUT_S,
     )
     files = {
@@ -107,3 +108,70 @@ def test_same_inside_as_outside(
     files = {artifact.path: artifact.sha256 for artifact in result.artifacts}
     seen = Seen(result.exit_code, result.stdout.splitlines(), last_line(result.stderr), files)
     assert seen == outside(program), result.stderr
+
+
+MEMFD = "import os; m = os.memfd_create('m'); os.write(m, b'in memory'); print(os.pread(m, 9, 0))"
+DIFFERENT = {
+    "work and out are two mounts": (
+        "open('/workspace/work/a', 'w').close(); os.rename('/workspace/work/a', '/workspace/out/a')",
+        "OSError: [Errno 18] Invalid cross-device link: '/workspace/work/a' -> '/workspace/out/a'",
+    ),
+    "no sockets but Unix ones": (
+        "import socket; socket.create_server(('127.0.0.1', 0))",
+        "OSError: [Errno 97] Address family not supported by protocol",
+    ),
+    "/proc holds the program's own processes only": (
+        "open('/proc/meminfo')",
+        "FileNotFoundError: [Errno 2] No such file or directory: '/proc/meminfo'",
+    ),
+    "no terminals": ("import pty; os.openpty()", "FileNotFoundError: [Errno 2] No such file or directory"),
+    "no real-time scheduling": (
+        "os.sched_setscheduler(0, os.SCHED_FIFO, os.sched_param(1))",
+        "OSError: [Errno 38] Function not implemented",
+    ),
+    "no System V objects": (
+        "import ctypes; c = ctypes.CDLL(None, use_errno=True)\n"
+        "if c.shmget(1, 10, 0o1600) < 0: raise OSError(ctypes.get_errno(), 'refused')",
+        "OSError: [Errno 38] refused",
+    ),
+    "the interpreter is isolated (-I)": ("sys.exit(f'isolated={sys.flags.isolated}')", "isolated=1"),
+}
+
+
+@pytest.mark.parametrize(("code", "error"), DIFFERENT.values(), ids=DIFFERENT)
+def test_what_is_not_the_same(code: str, error: str, inside: "isorun.SyncRuntime") -> None:
+    """What the README says a program cannot do inside fails with this very error."""
+    assert last_line(inside.execute(code, timeout_s=10).stderr) == error
+
+
+def test_memfd_needs_a_cgroup(inside: "isorun.SyncRuntime") -> None:
+    """memfd_create works where a cgroup counts its pages, and is refused where nothing would."""
+    result = inside.execute(MEMFD, timeout_s=10)
+    if result.isolation["limits"] == "rlimits+watcher":
+        assert last_line(result.stderr) == "PermissionError: [Errno 1] Operation not permitted"
+    else:
+        assert result.stdout == "b'in memory'\n"
+
+
+RANDOM = """
+import random, secrets, tempfile, uuid
+print(random.random(), secrets.token_hex(8), uuid.uuid4(), tempfile.mktemp())
+import numpy
+print(numpy.random.random(), numpy.random.default_rng().random(), numpy.random.RandomState().random())
+"""
+
+
+def test_random_state_is_not_shared(inside: "isorun.SyncRuntime") -> None:
+    """No random number of one run, module-level numpy's included, comes again in another."""
+    runs = [set(inside.execute(RANDOM, timeout_s=30).stdout.split()) for _ in range(3)]
+    assert [len(run) for run in runs] == [7, 7, 7]
+    assert len(set.union(*runs)) == 21
+
+
+def test_preloaded_figures_are_not_shared(inside: "isorun.SyncRuntime") -> None:
+    """What one run does to matplotlib's state (figures, styles, caches) is not seen by the next."""
+    code = "import matplotlib.pyplot as plt; print(plt.get_fignums(), plt.rcParams['lines.linewidth'])"
+    dirty = f"{code}; plt.figure(); plt.rcParams['lines.linewidth'] = 9; {code}"
+    first, second = inside.execute(dirty, timeout_s=30), inside.execute(code, timeout_s=30)
+    assert first.stdout == "[] 1.5\n[1] 9.0\n", first.stderr
+    assert second.stdout == "[] 1.5\n"

@@ -150,9 +150,10 @@ def test_b9_own_out_of_memory(own) -> None:
 @pytest.mark.usefixtures("sealed")
 def test_b9_a_childs_out_of_memory_is_a_notice(own, kind) -> None:
     """The program lives on when a child dies of memory; where the kernel killed it, a notice says so."""
-    code = f"""
+    code = """
 import subprocess
-child = subprocess.run([sys.executable, "-c", {"import os" + chr(10) + _EAT!r}], stderr=subprocess.DEVNULL)
+eat = "import os; os.urandom(200 << 20)"  # above the limit in one piece: refused, or killed while it is filled
+child = subprocess.run([sys.executable, "-c", eat], stderr=subprocess.DEVNULL)
 print("child", child.returncode != 0)
 """
     with own(limits=_SMALL) as rt:

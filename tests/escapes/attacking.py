@@ -2,10 +2,11 @@
 
 import os
 import time
+from collections.abc import Iterator
 from pathlib import Path
-from typing import NamedTuple
 
 from isorun import RunResult, SyncRuntime
+from isorun.runtime.events import Event
 
 _BEAT = """
 import os, time
@@ -25,26 +26,34 @@ while True:
 """
 
 
-class Attack(NamedTuple):
-    """How an attack ended, and how its neighbour did: a run that worked beside it the whole time."""
+def attack(runtime: SyncRuntime, code: str, **options: object) -> RunResult:
+    """Run *code* beside a neighbour that forks, allocates, writes and prints until we end it.
 
-    result: RunResult
-    neighbour: RunResult
-
-
-def attack(runtime: SyncRuntime, code: str, **options: object) -> Attack:
-    """Run *code* while a neighbour forks, allocates, writes and prints; it must do so until we end it."""
+    Asserts that it did all of that before, during and after the attack.
+    """
     neighbour = runtime.start(_BEAT)
     events = neighbour.events()
-    while next(events).kind != "output":
-        pass
     try:
-        result = runtime.execute(code, **options)
-        while next(events).kind != "output":  # one more beat, after the attack
-            pass
+        _next_beat(events)
+        result: RunResult = runtime.execute(code, **options)
+        _next_beat(events)
     finally:
         beside = neighbour.cancel()
-    return Attack(result, beside)
+    assert (beside.status, beside.stderr) == ("cancelled", ""), beside.report_text
+    return result
+
+
+def _next_beat(events: Iterator[Event]) -> None:
+    for event in events:
+        if event.kind == "output":
+            return
+    raise AssertionError("the neighbour ended")
+
+
+def ended(result: RunResult) -> tuple[str, str | None, str | None]:
+    """Status, error code and message: what a caller is told first."""
+    error = result.error
+    return result.status, error and error.code, error and error.message
 
 
 def still_answers(runtime: SyncRuntime) -> RunResult:
@@ -106,3 +115,15 @@ def idle(deadline: float) -> list[str]:
         if not left or time.monotonic() > deadline:
             return left
         time.sleep(0.005)
+
+
+def cpu_s_inside() -> float:
+    """CPU seconds that the live processes in slots have had, by the kernel's count."""
+    ticks = 0
+    for pid in processes_inside():
+        try:
+            text = Path(f"/proc/{pid}/stat").read_text()
+        except OSError:
+            continue
+        ticks += sum(map(int, text.rpartition(")")[2].split()[11:13]))
+    return ticks / os.sysconf("SC_CLK_TCK")

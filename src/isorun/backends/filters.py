@@ -182,6 +182,12 @@ DENIED: tuple[Deny, ...] = (
     Deny("prlimit64", 0, _LOW_32, 1, errno.EPERM, "init has our uid: an RLIMIT_CPU set on it kills it"),
 )
 
+# Allowed where a cgroup holds memory, refused elsewhere: the watcher counts sockets, and this bounds each.
+DENIED_WITHOUT_CGROUP: tuple[Deny, ...] = (
+    Deny("setsockopt", 2, _LOW_32, 7, errno.EPERM, "SO_SNDBUF: unread messages count in no process"),
+    Deny("setsockopt", 2, _LOW_32, 32, errno.EPERM, "SO_SNDBUFFORCE: the same"),
+)
+
 # Compared on all 64 bits: high bits can only refuse here, never admit.
 UNIX_ONLY: dict[str, str] = {
     "socket": "every other family leads out of the run or into rarely used kernel code",
@@ -210,7 +216,7 @@ def build_filters(*, cgroup: bool) -> Filters:
         # Argument numbers differ elsewhere: on s390x clone's flags are its second.
         raise Unavailable("seccomp: the system call policy is written for x86_64 and aarch64 only")
     try:
-        return Filters(by_number=_by_number(lib, cgroup=cgroup), by_argument=_by_argument(lib))
+        return Filters(by_number=_by_number(lib, cgroup=cgroup), by_argument=_by_argument(lib, cgroup=cgroup))
     except OSError as exc:
         raise Unavailable(f"seccomp: libseccomp could not build the filters: {exc.strerror}") from exc
 
@@ -245,9 +251,9 @@ def _by_number(lib: ModuleType, *, cgroup: bool) -> bytes:
     return _export(program)
 
 
-def _by_argument(lib: ModuleType) -> bytes:
+def _by_argument(lib: ModuleType, *, cgroup: bool) -> bytes:
     program = _new(lib, default=lib.ALLOW)
-    for deny in DENIED:
+    for deny in DENIED if cgroup else (*DENIED, *DENIED_WITHOUT_CGROUP):
         number = _number(lib, deny.syscall)
         if number is not None:
             test = lib.Arg(deny.argument, lib.MASKED_EQ, deny.mask, deny.value)

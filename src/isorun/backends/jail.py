@@ -27,7 +27,7 @@ from sandbox_runner.namespace import Jail, bubblewrap_argv, find_bubblewrap
 from isorun.backends.environment import ETC, Environment, beneath, own_package
 from isorun.backends.readiness import Channel, send_packet, wait_readable
 from isorun.core.errors import SetupFailed, Unavailable
-from isorun.executor import init, rules
+from isorun.executor import interior, rules
 from isorun.wire.frames import ProtocolError
 from isorun.wire.messages import BuildFailed, Exited, Message, Warmed
 
@@ -194,6 +194,7 @@ async def _spawn(
             stderr=writer,
             pass_fds=passed,
             cwd="/",
+            start_new_session=True,  # Ctrl-C at our terminal is for us to handle; it would kill the jail
         )
     stack.push_async_callback(_stop, process)
     for end in theirs:
@@ -269,7 +270,7 @@ class _Plan:
         sources = [f"{self.stage}/{i}" for i in range(len(shown))] if self.stage else shown
         kept = [path for path in shown if beneath(path, "/tmp")]  # noqa: S108
         binds = [*self._system(), *zip(sources, shown, strict=True)]
-        binds += [(sources[shown.index(path)], f"{init.KEPT}/{i}") for i, path in enumerate(kept)]
+        binds += [(sources[shown.index(path)], f"{interior.KEPT}/{i}") for i, path in enumerate(kept)]
         jail = Jail(
             binds=binds,
             symlinks=[*_merged_usr(), *self._links(shown)],

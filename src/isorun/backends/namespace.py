@@ -15,6 +15,7 @@ import socket
 from collections.abc import AsyncIterator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any, TypeVar
 
 from isorun.backends import jail as jails
@@ -23,7 +24,7 @@ from isorun.backends.base import Program, Slot, Usage
 from isorun.backends.ceilings import Ceilings, Group, choose_ceilings
 from isorun.backends.environment import Environment, describe
 from isorun.backends.filters import Filters, build_filters
-from isorun.backends.readiness import Channel, wait_readable
+from isorun.backends.readiness import Channel, is_readable, wait_readable
 from isorun.backends.sending import send_program
 from isorun.core.errors import InvalidRequest, SetupFailed
 from isorun.core.limits import Limits
@@ -35,9 +36,9 @@ from isorun.wire.messages import (
     BuildInit,
     Exited,
     ForkProgram,
+    InitReady,
     Joined,
     Message,
-    Mounted,
     Ready,
     SetupError,
 )
@@ -45,7 +46,7 @@ from isorun.wire.messages import (
 _M = TypeVar("_M", bound=Message)
 _BUILD_S = 30.0
 _KILL_S = 10.0
-_MOUNTS = ("/workspace", "/workspace", "/tmp", "/dev/shm")  # of the four descriptors init hands over  # noqa: S108
+_MOUNTS = ("/workspace", "/workspace", "/tmp", "/dev/shm")  # of the first four descriptors that come with Joined  # noqa: S108
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -151,9 +152,8 @@ class NamespaceBackend:
         ends = _Ends(stack)
         group = await stack.enter_async_context(self._ceilings.group(limits))
         sealing = _sealing(limits, self._ceilings, self._options.without)
-        init_pidfd, init_pid, directories = await _make_init(stack, jail, number, sealing)
+        init_pidfd = await _make_init(stack, jail, number, sealing)
         stack.push_async_callback(_kill, init_pidfd)
-        await group.attach(init_pid)
         exited = jail.expect(number)
         stack.callback(jail.forget, number)
         fork = ForkProgram(
@@ -166,9 +166,10 @@ class NamespaceBackend:
         await jail.ask_zygote(fork, [init_pidfd, *ends.theirs()])
         ends.close_theirs()
         control = Channel(ends.control)
+        stack.push_async_callback(_close_all, control.descriptors)
         await _said(control, exited, Joined)
-        if control.pid is None:
-            raise SetupFailed("credentials", "the kernel did not say who joined")
+        if control.pid is None or len(control.descriptors) != len(_MOUNTS) + 1:
+            raise SetupFailed("credentials", "the kernel did not say who joined, or not all directories came along")
         await group.attach(control.pid)
         program_pidfd = os.pidfd_open(control.pid)
         stack.callback(os.close, program_pidfd)
@@ -185,10 +186,10 @@ class NamespaceBackend:
         return NamespaceSlot(
             isolation=isolation,
             ends=ends,
-            directories=directories,
+            directories=control.descriptors[: len(_MOUNTS)],
             control=control,
             exited=exited,
-            pids=(init_pid, control.pid),
+            pids=(pid_of(init_pidfd), control.pid),
             pidfds=(init_pidfd, program_pidfd),
             group=group,
         )
@@ -249,24 +250,28 @@ class _Ends:
 
 async def _make_init(
     stack: AsyncExitStack, jail: jails.RunningJail, number: int, sealing: dict[str, Any]
-) -> tuple[int, int, list[int]]:
-    """Init's pidfd and pid, and the slot's directories."""
+) -> int:
+    """The pidfd of a new slot's init."""
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     with ours:
         with theirs:
             ours.setblocking(False)
-            ours.setsockopt(socket.SOL_SOCKET, socket.SO_PASSCRED, 1)
             await jail.ask_template(BuildInit(slot=number, limits=sealing), [theirs.fileno()])
         channel = Channel(ours)
         message = await channel.receive()
-        stack.push_async_callback(_close_all, channel.descriptors)
+        for descriptor in channel.descriptors:
+            stack.callback(os.close, descriptor)
         if isinstance(message, BuildFailed):
             raise SetupFailed(message.step, message.reason)
-        if not isinstance(message, Mounted) or channel.pid is None or len(channel.descriptors) != len(_MOUNTS) + 1:
-            raise SetupFailed("init", "it ended before its mounts stood")
-        pidfd = os.pidfd_open(channel.pid)
-        stack.callback(os.close, pidfd)
-        return pidfd, channel.pid, channel.descriptors[: len(_MOUNTS)]
+        if not isinstance(message, InitReady) or len(channel.descriptors) != 1:
+            raise SetupFailed("init", "the template did not answer")
+        return channel.descriptors[0]
+
+
+def pid_of(pidfd: int) -> int:
+    """The process behind *pidfd*, as our pid namespace numbers it; 0 or less if it is gone."""
+    text = Path(f"/proc/self/fdinfo/{pidfd}").read_text(encoding="ascii")
+    return next(int(line.split()[1]) for line in text.splitlines() if line.startswith("Pid:"))
 
 
 def _sealing(limits: Limits, ceilings: Ceilings, without: frozenset[str]) -> dict[str, Any]:
@@ -340,6 +345,11 @@ class NamespaceSlot:
     def memory_kills(self) -> int:
         """See `Slot.memory_kills`."""
         return self._group.watcher_kills
+
+    @property
+    def is_waiting(self) -> bool:
+        """See `Slot.is_waiting`."""
+        return not is_readable(self._program)
 
     async def start(self, program: Program) -> None:
         """See `Slot.start`."""

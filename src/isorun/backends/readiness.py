@@ -1,6 +1,7 @@
 """Waiting for a descriptor without a thread, and messages over sockets that carry descriptors."""
 
 import asyncio
+import select
 import socket
 from collections.abc import Sequence
 
@@ -9,6 +10,13 @@ from isorun.wire.frames import Frames, ProtocolError
 from isorun.wire.messages import Message, decode, encode
 
 _PACKET = 1 << 18
+
+
+def is_readable(descriptor: int) -> bool:
+    """What `wait_readable` waits for, asked once."""
+    poll = select.poll()
+    poll.register(descriptor, select.POLLIN)
+    return bool(poll.poll(0))
 
 
 async def wait_readable(descriptor: int) -> None:

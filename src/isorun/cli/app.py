@@ -1,11 +1,14 @@
 """The commands and their options, for typer. Nothing heavy is imported before a command runs."""
 
+from importlib import import_module
+from typing import Annotated
+
 import typer
 
 from isorun.cli import cleanup, config, doctor, run, runs
 
 #: What typer raises for a command line it cannot read; some versions have click beside them, some inside.
-UsageError: type = typer.BadParameter.__mro__[2]
+UsageError: type[Exception] = typer.BadParameter.__mro__[2]
 
 app = typer.Typer(
     help="Run Python that nobody has read, sealed, and know afterwards exactly what happened.",
@@ -29,7 +32,7 @@ app.add_typer(_config, name="config")
 
 
 @app.callback(invoke_without_command=True)
-def _root(context: typer.Context, version: bool = typer.Option(False, "--version", help="Print the version.")) -> None:
+def _root(version: Annotated[bool, typer.Option("--version", help="Print the version.")] = False) -> None:
     if version:
         import isorun
 
@@ -42,9 +45,7 @@ def _root(context: typer.Context, version: bool = typer.Option(False, "--version
 )
 def demo(context: typer.Context) -> int:
     """A program works on real data inside the walls, and fails to get out."""
-    from isorun.cli import demo as module
-
     inner = typer.Typer(add_completion=False)
-    inner.command("demo")(module.demo)
+    inner.command("demo")(import_module("isorun.cli.demo").demo)
     code = inner(args=context.args, prog_name="isorun demo", standalone_mode=False)
     return code if isinstance(code, int) else 0

@@ -14,7 +14,7 @@ import typer
 def cleanup(
     older_than: Annotated[
         float | None,
-        typer.Option(help="Remove runs that ended so many hours ago; default: ISORUN_RETENTION_HOURS.", metavar="HOURS"),
+        typer.Option(help="Of runs that have ended (default: ISORUN_RETENTION_HOURS).", metavar="HOURS"),
     ] = None,
     all_: Annotated[bool, typer.Option("--all", help="Remove every run that has ended.")] = False,
     json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,

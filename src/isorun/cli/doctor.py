@@ -76,4 +76,5 @@ def _print(host: list[Check], run: Check, walls: list[Check]) -> None:
 
 
 def _rows(checks: list[Check]) -> list[tuple[str, str, str]]:
-    return [("ok" if c.ok else "FAILED", c.name, c.detail + (f"\n→ {c.remedy}" if c.remedy else "")) for c in checks]
+    found = [(check, f"\n→ {check.remedy}" if check.remedy else "") for check in checks]
+    return [("ok" if check.ok else "FAILED", check.name, check.detail + remedy) for check, remedy in found]

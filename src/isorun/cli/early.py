@@ -1,12 +1,12 @@
 """A sandbox's jail that warms up while this process still imports what it needs next.
 
-It must not change what is run: it starts the backend that the settings name, and
-nothing else. Whoever does not use it leaves nothing behind.
+It must not change what is run: it starts the backend that the command line and the
+settings name. Left without being used, it leaves nothing behind.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 
 TYPE_CHECKING = False  # not from typing, which costs 10 ms
@@ -14,10 +14,8 @@ if TYPE_CHECKING:
     import asyncio
 
     from isorun.backends.base import Backend
+    from isorun.cli.options import Wanted
     from isorun.settings import Settings
-
-#: Options that change the jail, or mean that there is no run at all.
-_CHANGES = ("--backend", "--python", "--preload", "--env-file", "--help")
 
 
 class Early:
@@ -38,6 +36,9 @@ class Early:
         self._entering = asyncio.create_task(self._backend.__aenter__())
         for _ in range(3):  # one turn starts the jail, the next find that there is nothing to read yet
             await asyncio.sleep(0)
+        # The jail cannot keep bytecode, everything is read-only there: imported once here, it is kept.
+        import isorun.executor.template
+        import isorun.kernel.stage  # noqa: F401
 
     async def __aenter__(self) -> Backend:
         entering, self._entering = self._entering, None
@@ -59,19 +60,28 @@ class Early:
             await self._backend.__aexit__(None, None, None)
 
 
-@contextmanager
-def early_start(argv: Sequence[str]) -> Iterator[Early | None]:
-    """An `Early` for a plain `isorun run FILE`; None for every other command line."""
-    ours = argv[: argv.index("--")] if "--" in argv else argv
-    if len(ours) < 2 or ours[0] != "run" or any(word.startswith(_CHANGES) for word in ours):
-        yield None
-        return
+def settings_for(wanted: Wanted) -> Settings:
+    """The settings of this process, with what the command line says of them. Raises `InvalidRequest`."""
+    from dataclasses import replace
+
     from isorun.settings import Settings
 
-    settings = Settings.load()
-    if settings.backend == "docker":
+    settings = Settings.load(wanted.env_file)
+    if wanted.preload:
+        settings = replace(settings, preload=wanted.preload)
+    if wanted.python is not None:
+        settings = replace(settings, program_python=wanted.python)
+    return settings
+
+
+@contextmanager
+def early_start(wanted: Wanted) -> Iterator[Early | None]:
+    """An `Early` for the backend that is *wanted*; None if that is not the embedded one."""
+    settings = settings_for(wanted)
+    if (wanted.backend or settings.backend) not in ("auto", "namespace"):
         yield None
         return
+    settings.check_embedded()
     import asyncio
 
     from isorun.runtime.backend import namespace_backend

@@ -124,7 +124,11 @@ def _spinning() -> Callable[[], None]:
     from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
     progress = Progress(
-        SpinnerColumn(), TextColumn("running"), TimeElapsedColumn(), console=Console(stderr=True), transient=True
+        SpinnerColumn(),
+        TextColumn("running"),
+        TimeElapsedColumn(),
+        console=Console(stderr=True),
+        transient=True,
     )
     progress.add_task("running", total=None)
     progress.start()

@@ -1,9 +1,9 @@
 """The entry point: signals, the early start, dispatch, and one line for every error.
 
-Theory of operation. Starting a sandbox is mostly waiting for another process, and
-reading a command line is mostly imports. So `isorun run` starts the first before it
-does the second (`early`), on the settings alone; command-line options that would
-change the sandbox switch the early start off. This module must not import a run.
+Theory of operation. Starting a sandbox is mostly waiting for another process, and the
+rest of a short run is mostly imports. So a well-formed `isorun run` goes past typer
+(`options`), starts the jail (`early`), and only then imports what comes after it.
+Everything else goes to typer (`app`). Nothing heavy may be imported at the top here.
 """
 
 import signal
@@ -12,8 +12,8 @@ from collections.abc import Sequence
 from types import FrameType
 from typing import NoReturn
 
-from isorun.cli.early import Early, early_start
 from isorun.cli.exits import BUG, INTERRUPTED, exit_code
+from isorun.cli.options import Wanted, parse
 from isorun.core.errors import IsorunError
 
 
@@ -29,8 +29,8 @@ def run_command(argv: Sequence[str]) -> int:
         if signal.getsignal(number) is not signal.SIG_IGN:  # nohup, and a shell's `&`
             signal.signal(number, _interrupt)
     try:
-        with early_start(argv) as early:
-            return _dispatch(argv, early)
+        wanted = parse(argv)
+        return _dispatch(argv) if wanted is None else _run(wanted)
     except IsorunError as error:
         return _fail(str(error), exit_code(error))
     except KeyboardInterrupt:
@@ -48,14 +48,30 @@ def _interrupt(number: int, frame: FrameType | None) -> NoReturn:
     raise KeyboardInterrupt
 
 
-def _dispatch(argv: Sequence[str], early: Early | None) -> int:
+def _run(wanted: Wanted) -> int:
+    from isorun.cli.early import early_start
+
+    with early_start(wanted) as early:
+        from isorun.cli.session import conduct  # the jail warms up meanwhile
+
+        return conduct(wanted, early)
+
+
+def _dispatch(argv: Sequence[str]) -> int:
     from isorun.cli.app import UsageError, app
 
     try:
-        code = app(args=list(argv), prog_name="isorun", standalone_mode=False, obj=early)
+        code = app(args=list(argv), prog_name="isorun", standalone_mode=False)
     except UsageError as error:
-        return _fail(f"{error.format_message()} (isorun --help shows what there is)", 2)
+        said = _text(error)
+        # `isorun runs` alone has printed its help, and has nothing to add.
+        return _fail(f"{said} (isorun --help shows what there is)", 2) if said else 2
     return code if isinstance(code, int) else 0
+
+
+def _text(error: Exception) -> str:
+    format_message = getattr(error, "format_message", None)  # of click, beside typer or inside it
+    return str(format_message() if callable(format_message) else error)
 
 
 def _fail(text: str, code: int) -> int:

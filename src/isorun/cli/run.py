@@ -1,40 +1,57 @@
-"""`isorun run`: one program, its output as it arrives, and a verdict."""
+"""`isorun run` as typer knows it: the names, the help and the error of a slip. `options` reads the rest."""
 
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from isorun.cli.early import Early
+_File = Annotated[str, typer.Argument(help="The program, or - for stdin.", metavar="FILE|-")]
+_Args = Annotated[
+    list[str] | None, typer.Argument(help="sys.argv[1:] of the program; put -- before them.", metavar="ARGS")
+]
+_TurnId = Annotated[str | None, typer.Option(help="The turn whose folder the program writes to.")]
+_SideEffects = Annotated[
+    bool, typer.Option("--side-effects", help="No contract: report what changed in out/ (the default).")
+]
+_Contract = Annotated[
+    str | None, typer.Option(help="The files the program promises: JSON, or @FILE.", metavar="JSON|@FILE")
+]
+_Timeout = Annotated[float | None, typer.Option(help="Wall seconds.", metavar="SECONDS")]
+_Input = Annotated[
+    list[Path] | None, typer.Option(help="A file or folder for the program, beside it; may be repeated.")
+]
+_Out = Annotated[Path | None, typer.Option(help="Copy out/ to this folder, which must be new or empty.")]
+_Backend = Annotated[str | None, typer.Option(help="auto, namespace or docker.")]
+_Python = Annotated[Path | None, typer.Option(help="The Python that the program runs on.")]
+_Preload = Annotated[
+    list[str] | None, typer.Option(help="Modules to import beforehand, with commas; may be repeated.")
+]
+_EnvFile = Annotated[Path | None, typer.Option(help="A file of settings, NAME=value.")]
+_Stdin = Annotated[bool, typer.Option("--stdin", help="Give our stdin to the program.")]
+_Json = Annotated[bool, typer.Option("--json", help="Print the whole result as JSON, and nothing else.")]
 
 
 def run(
-    context: typer.Context,
-    file: Annotated[str, typer.Argument(help="The program, or - for stdin.", metavar="FILE|-")],
-    args: Annotated[list[str] | None, typer.Argument(help="What follows -- is the program's sys.argv[1:].")] = None,
-    turn_id: Annotated[str | None, typer.Option(help="The turn whose folder the program writes to.")] = None,
-    side_effects: Annotated[
-        bool, typer.Option("--side-effects", help="No contract: report what changed in out/ (the default).")
-    ] = False,
-    contract: Annotated[
-        str | None, typer.Option(help="The files the program promises: JSON, or @FILE.", metavar="JSON|@FILE")
-    ] = None,
-    timeout: Annotated[float | None, typer.Option(help="Wall seconds.", metavar="SECONDS")] = None,
-    input: Annotated[  # noqa: A002 - the option's name
-        list[Path] | None, typer.Option(help="A file or folder for the program, beside it; may be repeated.")
-    ] = None,
-    out: Annotated[Path | None, typer.Option(help="Copy out/ to this folder, which must be new or empty.")] = None,
-    backend: Annotated[str | None, typer.Option(help="auto, namespace or docker.")] = None,
-    python: Annotated[Path | None, typer.Option(help="The Python that the program runs on.")] = None,
-    preload: Annotated[list[str] | None, typer.Option(help="A module to import before the fork; may be repeated.")] = None,
-    env_file: Annotated[Path | None, typer.Option(help="A file of settings, NAME=value.")] = None,
-    stdin: Annotated[bool, typer.Option("--stdin", help="Give our stdin to the program.")] = False,
-    json: Annotated[bool, typer.Option("--json", help="Print the whole result as JSON, and nothing else.")] = False,
+    file: _File,
+    args: _Args = None,
+    turn_id: _TurnId = None,
+    side_effects: _SideEffects = False,
+    contract: _Contract = None,
+    timeout: _Timeout = None,
+    input: _Input = None,
+    out: _Out = None,
+    backend: _Backend = None,
+    python: _Python = None,
+    preload: _Preload = None,
+    env_file: _EnvFile = None,
+    stdin: _Stdin = False,
+    json: _Json = False,
 ) -> int:
-    """Run a program sealed; exit with its code (README: the table of exit codes)."""
-    from isorun.cli import session
+    """Run one program, sealed, and exit with its exit code."""
+    from isorun.cli.options import Wanted
+    from isorun.cli.session import conduct
 
-    wanted = session.Wanted(
+    wanted = Wanted(
         file=file,
         args=tuple(args or ()),
         turn_id=turn_id,
@@ -50,4 +67,4 @@ def run(
         stdin=stdin,
         json=json,
     )
-    return session.conduct(wanted, context.find_object(Early))
+    return conduct(wanted, None)

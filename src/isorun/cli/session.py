@@ -9,14 +9,15 @@ import os
 import signal
 import sys
 from collections.abc import Mapping
-from dataclasses import replace
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from isorun.cli.early import Early
+from isorun.cli.early import Early, settings_for
 from isorun.cli.exits import INTERRUPTED
+from isorun.cli.given import read_request
 from isorun.cli.live import Live, Spinner, write
-from isorun.cli.wanted import Wanted, read_request
+from isorun.cli.options import Wanted
 from isorun.core.errors import SetupFailed, Unavailable
 from isorun.core.outcome import Exit, cli_exit_code
 from isorun.runtime.result import RunResult
@@ -29,9 +30,7 @@ _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 def conduct(wanted: Wanted, early: Early | None) -> int:
     """Run what is *wanted* and return the exit code. Raises `IsorunError` if there was no run."""
-    settings = early.settings if early else Settings.load(wanted.env_file)
-    if wanted.preload:
-        settings = replace(settings, preload=wanted.preload)
+    settings = early.settings if early else settings_for(wanted)
     for warning in settings.warnings:
         print("isorun: warning:", warning, file=sys.stderr)  # noqa: T201 - for the user
     request = read_request(wanted, settings.limits())
@@ -60,7 +59,7 @@ class _Session:
         if not self._wanted.json:
             self._live = Live(
                 before=self._spinner.stop,
-                on_gone=lambda: loop.call_soon_threadsafe(self._interrupts.cancel_run),
+                on_gone=lambda: self._stop_soon(loop),
             )
         loop.call_later(_PATIENCE_S, self._spinner.start)
         try:
@@ -75,16 +74,21 @@ class _Session:
         self._report(result)
         return cli_exit_code(result.status, _exit_of(result))
 
+    def _stop_soon(self, loop: asyncio.AbstractEventLoop) -> None:
+        """From the writer's thread: nobody reads what the program prints."""
+        with suppress(RuntimeError):  # the loop is closed: the run is over
+            loop.call_soon_threadsafe(self._interrupts.cancel_run)
+
     async def _result(self) -> RunResult:
         if self._early is None:
             return await self._run_on(self._wanted.backend)
         try:
             return await self._run_on(self._early)
         except Unavailable:
-            return await self._run_on(None)  # whose error names every backend's reason
+            return await self._run_on(self._wanted.backend)  # whose error names every backend's reason
 
     async def _run_on(self, backend: Any) -> RunResult:  # noqa: ANN401 - a name, a Backend or None
-        runtime = Runtime(backend=backend, settings=self._settings, python=self._wanted.python, pool_size=0)
+        runtime = Runtime(backend=backend, settings=self._settings, pool_size=0)
         async with runtime:
             on_output = self._live.take if self._live is not None else None
             run = await runtime.start(**self._request, on_output=on_output)
@@ -97,7 +101,10 @@ class _Session:
             return
         from isorun.cli.verdict import print_verdict
 
-        print_verdict(result.to_dict(), sys.stderr, new_line=self._live is not None and self._live.mid_line)
+        # A terminal echoes ^C into the line where its cursor is.
+        mid_line = self._live is not None and self._live.mid_line
+        mid_line |= self._interrupts.interrupted and sys.stderr.isatty()
+        print_verdict(result.to_dict(), sys.stderr, new_line=mid_line)
 
 
 class _Interrupts:
@@ -108,16 +115,16 @@ class _Interrupts:
         self._task = asyncio.current_task()
         self._spinner = spinner
         self._cancelling: asyncio.Task[RunResult] | None = None
-        self._interrupted = False
+        self.interrupted = False
         for number in _SIGNALS:
             if signal.getsignal(number) is not signal.SIG_IGN:
                 loop.add_signal_handler(number, self._happened)
 
     def _happened(self) -> None:
-        if self._interrupted:
+        if self.interrupted:
             # The kernel takes the jail down with us; its folder and cgroup are cleaned by the next start.
             os._exit(INTERRUPTED)
-        self._interrupted = True
+        self.interrupted = True
         self._spinner.stop()
         if self.run is not None:
             self.cancel_run()

@@ -18,15 +18,19 @@ _TEXT = 8192  # characters of one record that infra.log receives
 
 def open_streams() -> None:
     """Unbuffered text streams, so that what was printed before a kill has arrived."""
-    sys.stdin = io.TextIOWrapper(io.BufferedReader(io.FileIO(rules.STDIN, "r", closefd=False)), "utf-8")
-    sys.stdout = _text(rules.STDOUT, "strict")
-    sys.stderr = _text(rules.STDERR, "backslashreplace")
+    # surrogateescape is what the interpreter takes in UTF-8 mode: a file name that is not text can be printed.
+    raw = io.FileIO(rules.STDIN, "r", closefd=False)
+    raw.name = "<stdin>"
+    sys.stdin = io.TextIOWrapper(io.BufferedReader(raw), "utf-8", "surrogateescape")
+    sys.stdout = _text(rules.STDOUT, "<stdout>", "surrogateescape")
+    sys.stderr = _text(rules.STDERR, "<stderr>", "backslashreplace")
     sys.stdin.mode = "r"  # type: ignore[misc]
     sys.__stdin__, sys.__stdout__, sys.__stderr__ = sys.stdin, sys.stdout, sys.stderr  # type: ignore[misc]
 
 
-def _text(descriptor: int, errors: str) -> io.TextIOWrapper:
+def _text(descriptor: int, name: str, errors: str) -> io.TextIOWrapper:
     raw = io.FileIO(descriptor, "w", closefd=False)
+    raw.name = name
     stream = io.TextIOWrapper(raw, "utf-8", errors, write_through=True)  # type: ignore[arg-type]
     stream.mode = "w"  # type: ignore[misc]
     return stream

@@ -1,6 +1,8 @@
 """Whole messages over a socket, for the blocking processes inside the jail."""
 
+import os
 import socket
+from collections.abc import Sequence
 
 from isorun.kernel import fds
 from isorun.wire.frames import Frames, ProtocolError
@@ -35,9 +37,14 @@ class Stream:
         self._channel = channel
         self._frames = Frames()
 
-    def send(self, message: Message) -> None:
-        """Return once the kernel has all of it."""
-        self._channel.sendall(encode(message))
+    def send(self, message: Message, descriptors: Sequence[int] = ()) -> None:
+        """Return once the kernel has all of it; *descriptors* go along and are closed here."""
+        if not descriptors:
+            self._channel.sendall(encode(message))
+            return
+        socket.send_fds(self._channel, [encode(message)], descriptors)
+        for descriptor in descriptors:
+            os.close(descriptor)
 
     def receive(self) -> Message | None:
         """The next message; None once the peer has closed its end between two messages."""

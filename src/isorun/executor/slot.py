@@ -13,7 +13,7 @@ import socket
 import sys
 from typing import Any
 
-from isorun.executor import init, loader, rules
+from isorun.executor import init, interior, loader, rules
 from isorun.executor.isolation import read_back
 from isorun.executor.packets import Stream
 from isorun.executor.steps import StepFailed, enter
@@ -32,10 +32,11 @@ from isorun.wire.messages import (
     StoreError,
 )
 
-def run(message: ForkProgram, descriptors: list[int]) -> int:
+
+def run(message: ForkProgram, descriptors: list[int], kept: list[str]) -> int:
     """Become the slot of *message*, wait for the program and run it. Returns its exit code.
 
-    *descriptors*: init's pidfd, control, stdout, stderr, tool stream.
+    *descriptors*: init's pidfd, control, stdout, stderr, tool stream. *kept*: see `interior.steps`.
     """
     pidfd, control_fd, stdout, stderr, tools = descriptors
     # The pid namespace was entered by the fork itself.
@@ -52,10 +53,13 @@ def run(message: ForkProgram, descriptors: list[int]) -> int:
         wanted[_LEFT_OPEN] = null
     fds.keep_only(wanted)
     control = Stream(socket.socket(fileno=rules.CONTROL))
-    control.send(Joined())
-    if not isinstance(control.receive(), Attached):
-        return 70
     try:
+        caps.set_dumpable(True)  # joining cleared it, and with it the right to write our own id maps
+        enter(interior.steps(message.limits, kept))
+        opened = interior.open_for_host()
+        control.send(Joined(), opened)
+        if not isinstance(control.receive(), Attached):
+            return 70
         abi = seal(message)
     except StepFailed as failure:
         control.send(SetupError(step=failure.step, reason=failure.reason))
@@ -102,7 +106,6 @@ def seal(message: ForkProgram) -> int:
                 ("working directory", lambda: os.chdir(rules.OUT)),
                 ("capabilities", caps.drop_all),
                 ("no_new_privs", caps.no_new_privileges),
-                ("dumpable", lambda: caps.set_dumpable(True)),  # else the program could not read its own /proc
                 ("landlock", restrict),
                 ("seccomp by number", lambda: seccomp.load(message.filters_by_number)),
                 ("seccomp by argument", lambda: seccomp.load(message.filters_by_argument)),

@@ -2,7 +2,7 @@
 
 Theory of operation. This process imports nothing that a program would want, so the
 inits forked from it are small. The zygote is its child and imports the preloads.
-For a slot the host first asks here for an init (own namespaces, mounts), then asks
+For a slot the host first asks here for an init in namespaces of its own, then asks
 the zygote for a program process that joins them: one big fork a slot, not three.
 Both talk to the host only, each over a SOCK_SEQPACKET of its own. When the host
 closes that, or the zygote dies, this process ends, and the jail with it.
@@ -20,7 +20,8 @@ from isorun.executor import init
 from isorun.executor.packets import receive_packet, send_packet
 from isorun.executor.rules import STDERR
 from isorun.kernel import namespaces, rlimits
-from isorun.wire.messages import BuildFailed, BuildInit
+from isorun.executor.steps import StepFailed
+from isorun.wire.messages import BuildFailed, BuildInit, InitReady
 
 
 def main() -> None:
@@ -40,16 +41,16 @@ def main() -> None:
         # Imported on this side of the fork: what the template has not imported, no init has to copy.
         from isorun.executor import zygote
 
-        zygote.main(forks, config["preloads"])
+        zygote.main(forks, config["preloads"], config["kept"])
     forks.close()
     gc.collect()
     gc.freeze()
-    _serve(builds, zygote_pid, config["kept"])
+    _serve(builds, zygote_pid)
     os.kill(zygote_pid, signal.SIGKILL)
     os._exit(0)
 
 
-def _serve(builds: socket.socket, zygote_pid: int, kept: list[str]) -> None:
+def _serve(builds: socket.socket, zygote_pid: int) -> None:
     poll = select.poll()
     poll.register(builds, select.POLLIN)
     children = signal_descriptor()
@@ -60,7 +61,7 @@ def _serve(builds: socket.socket, zygote_pid: int, kept: list[str]) -> None:
                 received = receive_packet(builds)
                 if received is None:
                     return
-                _build(builds, received, kept)
+                _build(builds, received)
             elif not _reap(children, zygote_pid):
                 return
 
@@ -88,30 +89,48 @@ def _reap(children: int, zygote_pid: int) -> bool:
             return True
 
 
-def _build(builds: socket.socket, received: tuple[object, list[int]], kept: list[str]) -> None:
+def _build(builds: socket.socket, received: tuple[object, list[int]]) -> None:
     message, descriptors = received
     if not isinstance(message, BuildInit) or len(descriptors) != 1:
         raise SystemExit("the build stream carries BuildInit and one descriptor")
-    channel = socket.socket(fileno=descriptors[0])
+    with socket.socket(fileno=descriptors[0]) as channel:
+        try:
+            pidfd = _make_init(message)
+        except StepFailed as failure:
+            send_packet(channel, BuildFailed(slot=message.slot, step=failure.step, reason=failure.reason))
+            return
+        send_packet(channel, InitReady(slot=message.slot), (pidfd,))
+        os.close(pidfd)
+
+
+def _make_init(message: BuildInit) -> int:
+    """The pidfd of an init that has given up everything; until it has, nobody hears of it."""
+    told, tell = os.pipe2(os.O_CLOEXEC)
     try:
-        pid = namespaces.clone(init.flags(message.limits))
-    except OSError as error:
-        failed = BuildFailed(slot=message.slot, step="namespaces", reason=error.strerror or str(error))
-        send_packet(channel, failed)
-        channel.close()
-        return
-    if pid == 0:
-        _become_init(message, channel, kept)
-    channel.close()
+        try:
+            pid = namespaces.clone(init.flags(message.limits))
+        except OSError as error:
+            raise StepFailed("namespaces", error.strerror or str(error)) from error
+        if pid == 0:
+            _become_init(tell)
+        os.close(tell)
+        tell = -1
+        said = os.read(told, 1000)
+        if said != init.READY:
+            step, _, reason = said.decode(errors="replace").partition("\0")
+            raise StepFailed(step or "init", reason or "it died")
+        return os.pidfd_open(pid)
+    finally:
+        os.close(told)
+        if tell != -1:
+            os.close(tell)
 
 
-def _become_init(message: BuildInit, channel: socket.socket, kept: list[str]) -> None:
+def _become_init(tell: int) -> None:
     try:
         signal.set_wakeup_fd(-1)
-        signal.signal(signal.SIGCHLD, signal.SIG_DFL)
-        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGCHLD})
-        init.run(message.slot, message.limits, channel, kept)
+        init.run(tell)
     except BaseException as error:  # noqa: BLE001 - a forked child must never return into its parent's loop
-        os.write(STDERR, f"init of slot {message.slot}: {error!r}\n".encode())
+        os.write(STDERR, f"init: {error!r}\n".encode())
     finally:
         os._exit(1)

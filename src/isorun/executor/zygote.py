@@ -23,7 +23,7 @@ from isorun.wire.messages import BuildFailed, Exited, ForkProgram, Warmed
 _PRIVATE_BYTES = 64 << 20  # matplotlib and others want a cache directory while they are imported
 
 
-def main(channel: socket.socket, preloads: list[str]) -> None:
+def main(channel: socket.socket, preloads: list[str], kept: list[str]) -> None:
     """Be the zygote. Never returns."""
     os.setsid()
     namespaces.unshare(namespaces.NEWNS)  # the writable /tmp below is ours alone: no init is forked from here
@@ -32,7 +32,7 @@ def main(channel: socket.socket, preloads: list[str]) -> None:
     loaded, failed = _preload(preloads)
     _warm()
     send_packet(channel, Warmed(python=sys.version.split()[0], preloads=loaded, failed=failed))
-    _serve(channel)
+    _serve(channel, kept)
     os._exit(0)
 
 
@@ -88,7 +88,7 @@ class _Child:
     pid: int
 
 
-def _serve(channel: socket.socket) -> None:
+def _serve(channel: socket.socket, kept: list[str]) -> None:
     own_pid_namespace = os.open("/proc/self/ns/pid", os.O_RDONLY | os.O_CLOEXEC)
     children: dict[int, _Child] = {}  # by pidfd
     poll = select.poll()
@@ -99,7 +99,7 @@ def _serve(channel: socket.socket) -> None:
                 received = receive_packet(channel)
                 if received is None:
                     return
-                child = _fork(channel, received, own_pid_namespace)
+                child = _fork(channel, received, own_pid_namespace, kept)
                 if child is not None:
                     pidfd = os.pidfd_open(child.pid)
                     children[pidfd] = child
@@ -111,7 +111,7 @@ def _serve(channel: socket.socket) -> None:
 
 
 def _fork(
-    channel: socket.socket, received: tuple[object, list[int]], own_pid_namespace: int
+    channel: socket.socket, received: tuple[object, list[int]], own_pid_namespace: int, kept: list[str]
 ) -> _Child | None:
     message, descriptors = received
     if not isinstance(message, ForkProgram) or len(descriptors) != 5:
@@ -120,7 +120,7 @@ def _fork(
         namespaces.join(descriptors[0], namespaces.NEWPID)
         pid = os.fork()
         if pid == 0:
-            _become_slot(message, descriptors)
+            _become_slot(message, descriptors, kept)
         namespaces.join(own_pid_namespace, namespaces.NEWPID)
     except OSError as error:
         failed = BuildFailed(slot=message.slot, step="program process", reason=str(error))
@@ -132,9 +132,9 @@ def _fork(
     return _Child(message.slot, pid)
 
 
-def _become_slot(message: ForkProgram, descriptors: list[int]) -> None:
+def _become_slot(message: ForkProgram, descriptors: list[int], kept: list[str]) -> None:
     try:
-        code = slot.run(message, descriptors)
+        code = slot.run(message, descriptors, kept)
         os._exit(code)
     except BaseException as error:  # noqa: BLE001 - a forked child must never return into its parent's loop
         os.write(STDERR, f"slot {message.slot}: {error!r}\n".encode())

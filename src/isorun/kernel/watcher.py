@@ -5,10 +5,12 @@ Between two samples a run may go over; RLIMIT_DATA and RLIMIT_NPROC bound by how
 
 Not seen here, because no process has it mapped: files in tmpfs (their sizes bound them) and
 memfds that are written but not mapped (nothing here bounds them: only refusing memfd_create does).
+What sockets hold is not seen either, so `socket_bytes` takes each for as full as it may be.
 
 Must not: kill, wait, keep state between samples, or believe that a process is still there.
 """
 
+import functools
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -63,6 +65,26 @@ def over(sample: Sample, *, memory_bytes: int, processes: int) -> str | None:
     if sample.processes > processes:
         return "processes"
     return None
+
+
+_FEW_SOCKETS = 64  # what honest programs open; their buffers are empty most of the time
+
+
+def socket_bytes(pid: int, proc: Path = _PROC) -> int:
+    """The most that the Unix sockets in the network namespace of *pid* may hold, the first few not counted.
+
+    A message that nobody reads is kernel memory of no process: a few hundred socket pairs, all full,
+    are the whole of a run's memory. The list has those on their way through another socket as well.
+    """
+    listed = _read(f"{proc}/{pid}/net/unix") or b""
+    count = listed.count(b"\n") - 1 - _FEW_SOCKETS
+    return max(count, 0) * _most_of_a_socket(proc)
+
+
+@functools.cache
+def _most_of_a_socket(proc: Path) -> int:
+    # A send is refused once the buffer is full, so the last message may lie above it.
+    return int(_read(f"{proc}/sys/net/core/wmem_default") or 212_992) + (64 << 10)
 
 
 def has_children_files(proc: Path = _PROC) -> bool:

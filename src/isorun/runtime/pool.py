@@ -75,11 +75,13 @@ class Pool:
 
     async def take(self, limits: Limits) -> tuple[Lease, bool]:
         """A slot, and whether it was waiting."""
-        if limits == self._limits and self._waiting:
+        while limits == self._limits and self._waiting:
             lease = self._waiting.popleft()
-            self._running += 1
             self._wanted.set()
-            return lease, True
+            if lease.slot.is_waiting:
+                self._running += 1
+                return lease, True
+            self._discard(lease)  # it died with its jail; the run gets another one
         lease = await Lease.take(self._backend, limits)
         self._running += 1
         return lease, False

@@ -134,8 +134,8 @@ class ForkProgram(Message):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Mounted(Message):
-    """The slot's init has its mounts. The workspace's descriptor travels beside it."""
+class InitReady(Message):
+    """A new slot's init stands. Its pidfd travels beside it."""
 
     slot: int
 
@@ -225,7 +225,7 @@ class Refused(Message):
 
 
 CONTROL = (Put, Attached, Go, Joined, Ready, SetupError, Stored, StoreError, Started)
-BUILD = (BuildInit, ForkProgram, Mounted, BuildFailed, Exited, Warmed)
+BUILD = (BuildInit, ForkProgram, InitReady, BuildFailed, Exited, Warmed)
 TOOL = (Call, Log, Ended, Reply, Refused)
 
 _INT_FIELD = 1 << 63  # fields go into clocks, tables and databases; only values inside a tree may be longer

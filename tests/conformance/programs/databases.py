@@ -39,6 +39,7 @@ if __name__ == "__main__":
         print("json", connection.execute("SELECT json_extract('{\"a\": [1, 2]}', '$.a[1]')").fetchone())
         connection.create_function("twice", 1, lambda n: n * 2)
         print("function", connection.execute("SELECT twice(21)").fetchone())
+        connection.commit()
         with closing(sqlite3.connect(":memory:")) as copy:
             connection.backup(copy)
             print("backup", copy.execute("SELECT max(id) FROM item").fetchone())

@@ -55,6 +55,7 @@ sys.stdout.buffer.write("büffer\n".encode())
 sys.stdout.flush()
 os.write(1, b"by descriptor\n")
 print("to stderr: ü", file=sys.stderr, flush=True)
+print("a file name that is not text:", os.fsdecode(b"\xff"))
 try:
     print("\ud800")
 except UnicodeEncodeError as error:
@@ -63,7 +64,7 @@ saved, sys.stdout = sys.stdout, io.StringIO()
 print("captured")
 captured, sys.stdout = sys.stdout, saved
 print("redirected", repr(captured.getvalue()))
-print("flags", sys.flags.optimize, sys.flags.isolated, sys.dont_write_bytecode, sys.flags.utf8_mode, sys.prefix != "")
+print("flags", sys.flags.optimize, sys.dont_write_bytecode, sys.flags.utf8_mode, sys.prefix != "")
 print("hooks", sys.excepthook is sys.__excepthook__, sys.stdout is sys.__stdout__, sys.gettrace(), sys.getprofile())
 print("python", os.path.samefile(sys.executable, sys.executable), sys.version_info[:2] >= (3, 11))
 

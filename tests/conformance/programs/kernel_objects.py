@@ -1,4 +1,4 @@
-"""epoll, poll, selectors, inotify, eventfd, memfd, pidfd, socketpairs, passed descriptors, Unix servers."""
+"""epoll, poll, selectors, inotify, eventfd, pidfd, socketpairs, passed descriptors, Unix servers."""
 
 import array
 import ctypes
@@ -72,9 +72,6 @@ with tempfile.TemporaryDirectory() as folder:
 counter = os.eventfd(3)
 os.eventfd_write(counter, 4)
 print("eventfd", os.eventfd_read(counter))
-memory = os.memfd_create("scratch")
-os.write(memory, b"in memory")
-print("memfd", os.pread(memory, 100, 0))
 if (pid := os.fork()) == 0:
     signal.pause()
     os._exit(1)

@@ -1,4 +1,4 @@
-"""What a command line of `isorun run` asks for, and the reading of what it names.
+"""The reading of what a command line of `isorun run` names: program, contract, stdin.
 
 Every read has a limit first: a device or an endless pipe given by mistake is refused.
 """
@@ -6,35 +6,15 @@ Every read has a limit first: a device or an endless pipe given by mistake is re
 import json
 import sys
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from isorun.cli.options import Wanted
 from isorun.core.errors import InvalidRequest
 from isorun.core.ids import MAX_PROG_NAME
 from isorun.core.limits import MIB, Limits
 
 _CONTRACT_BYTES = MIB
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Wanted:
-    """The options of `isorun run`, as given."""
-
-    file: str
-    args: tuple[str, ...] = ()
-    turn_id: str | None = None
-    side_effects: bool = False
-    contract: str | None = None
-    timeout_s: float | None = None
-    inputs: tuple[Path, ...] = ()
-    out: Path | None = None
-    backend: str | None = None
-    python: Path | None = None
-    preload: tuple[str, ...] = ()
-    env_file: Path | None = None
-    stdin: bool = False
-    json: bool = False
 
 
 def read_request(wanted: Wanted, limits: Limits) -> Mapping[str, Any]:
@@ -66,7 +46,9 @@ def _read_program(file: str, most: int) -> bytes:
 def _read_stdin(most: int) -> bytes:
     data = sys.stdin.buffer.read(most + 1)
     if len(data) > most:
-        raise InvalidRequest(f"stdin has more than {most} bytes (ISORUN_MAX_INPUT_BYTES)", code="inputs_too_large")
+        raise InvalidRequest(
+            f"stdin has more than {most} bytes (ISORUN_MAX_INPUT_BYTES)", code="inputs_too_large"
+        )
     return data
 
 
@@ -91,7 +73,7 @@ def _read_contract(text: str) -> object:
         return json.loads(text)
     except (ValueError, RecursionError) as error:
         raise InvalidRequest(
-            f'{where} is not JSON ({error}); it is like [{{"filename": "turn_1/files/a.txt", "description": "..."}}]',
+            f'{where} is not JSON ({error}); write [{{"filename": "turn_1/files/a.txt"}}]',
             code="invalid_contract",
         ) from None
 
@@ -107,7 +89,9 @@ def _check_out(out: Path | None) -> None:
         return
     try:
         if any(out.iterdir()):
-            raise InvalidRequest(f"--out {out} is not empty; name a new or an empty folder", code="out_not_empty")
+            raise InvalidRequest(
+                f"--out {out} is not empty; name a new or empty folder", code="out_not_empty"
+            )
     except FileNotFoundError:
         return
     except OSError as error:

@@ -1,0 +1,71 @@
+"""A report on 344 penguins: a chart, a workbook and a text, from penguins.csv beside this program."""
+# ruff: noqa: T201 - printing is what a program does
+# mypy: ignore-errors
+
+import os
+from pathlib import Path
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+
+WORK = Path(__file__).parent
+FILES = Path(os.environ["OUTPUT_DIR"], "turn_demo", "files")
+LOOKS = {"Adelie": ("#ff8c00", "o"), "Chinstrap": ("#a034f0", "^"), "Gentoo": ("#057076", "s")}
+
+
+def draw(birds: pd.DataFrame, to: Path) -> None:
+    figure, axes = plt.subplots(figsize=(8, 5), dpi=150, layout="constrained")
+    for species, group in birds.groupby("species"):
+        colour, marker = LOOKS[species]
+        x, y = group["flipper_length_mm"], group["body_mass_g"] / 1000
+        label = f"{species} (n = {len(group)})"
+        axes.scatter(x, y, c=colour, marker=marker, s=38, alpha=0.75, edgecolors="white", lw=0.6, label=label)
+        ends = np.array([x.min(), x.max()])
+        axes.plot(ends, np.polyval(np.polyfit(x, y, 1), ends), color=colour, lw=2.2)
+    axes.set_title("Longer flippers, heavier penguins", loc="left", fontsize=15, fontweight="bold", pad=24)
+    axes.text(0, 1.025, "Palmer Station, Antarctica, 2007–2009", transform=axes.transAxes, color="#555555")
+    axes.set(xlabel="flipper length (mm)", ylabel="body mass (kg)")
+    axes.grid(color="#e8e8e8", lw=0.8)
+    axes.set_axisbelow(True)
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.legend(frameon=False, loc="upper left")
+    figure.savefig(to)
+
+
+def summarise(birds: pd.DataFrame) -> pd.DataFrame:
+    """Counts, means and the correlation of flipper length and body mass, by species."""
+    groups = birds.groupby("species")
+    summary = groups.agg(
+        birds=("species", "size"),
+        flipper_mm=("flipper_length_mm", "mean"),
+        mass_g=("body_mass_g", "mean"),
+    )
+    summary["correlation"] = groups[["flipper_length_mm", "body_mass_g"]].corr().iloc[0::2, 1].to_numpy()
+    return summary.round({"flipper_mm": 1, "mass_g": 0, "correlation": 2})
+
+
+def markdown(table: pd.DataFrame) -> str:
+    rows = [list(table.reset_index().columns), ["---"] * (table.shape[1] + 1), *table.reset_index().to_numpy()]
+    return "\n".join("| " + " | ".join(map(str, row)) + " |" for row in rows)
+
+
+every = pd.read_csv(WORK / "penguins.csv")
+birds = every.dropna(subset=["flipper_length_mm", "body_mass_g"])
+print(f"read {len(every)} penguins, {len(birds)} of them measured", flush=True)
+summary = summarise(birds)
+print(summary.to_string(), flush=True)
+
+draw(birds, FILES / "chart.png")
+print("drew chart.png", flush=True)
+with pd.ExcelWriter(FILES / "summary.xlsx") as book:
+    summary.to_excel(book, sheet_name="by species")
+    birds.to_excel(book, sheet_name="data", index=False)
+print("wrote summary.xlsx", flush=True)
+heaviest = summary["mass_g"].idxmax()
+(FILES / "report.md").write_text(
+    f"# Penguins of Palmer Station\n\n{len(birds)} of {len(every)} birds were measured. {heaviest} penguins are "
+    f"the heaviest, {summary.loc[heaviest, 'mass_g']:.0f} g on average.\n\n{markdown(summary)}\n\n![chart](chart.png)\n\n"
+    "Data: Horst AM, Hill AP, Gorman KB (2020), palmerpenguins, CC-0.\n"
+)
+print("wrote report.md", flush=True)

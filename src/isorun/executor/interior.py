@@ -1,0 +1,115 @@
+"""The inside of a slot as its program sees it: hostname, /proc, and the filesystems it may write.
+
+Done by the program's own process after it has joined the slot's namespaces, while it
+still has the capabilities that these give it; `slot` then gives them up. init could
+do it as well, but every page that one more interpreter touches is paid for by each run.
+"""
+
+import os
+from typing import Any
+
+from isorun.executor import rules
+from isorun.executor.steps import Step
+from isorun.kernel import mounts, namespaces
+
+KEPT = "/.isorun/kept"  # what lies under /tmp on the host, shown again once /tmp is the slot's own
+
+
+def steps(limits: dict[str, Any], kept: list[str]) -> tuple[Step, ...]:
+    """In order. *kept* are the host paths below /tmp that the program's Python needs."""
+    return (
+        ("user namespace", lambda: namespaces.map_identity(rules.UID, rules.GID)),
+        ("hostname", lambda: _hostname(limits)),
+        ("private mounts", mounts.make_private),
+        ("inotify", lambda: _inotify(limits)),  # before /proc: ours does not show /proc/sys
+        ("/proc", lambda: _proc(limits)),
+        ("/workspace", lambda: _workspace(limits)),
+        ("/tmp", lambda: _tmp(limits, kept)),
+        ("/dev/shm", lambda: _sized("/dev/shm", _bytes(limits, "shm_bytes"))),
+        ("devices", lambda: _devices(limits)),
+    )
+
+
+def open_for_host() -> list[int]:
+    """What the host needs of the inside: work, out, /tmp, /dev/shm, and the mount namespace.
+
+    Held by the host, the mount namespace outlives us, and our death need not wait for it to be undone.
+    """
+    directories = (rules.WORK, rules.OUT, "/tmp", "/dev/shm")  # noqa: S108 - the slot's own tmpfs
+    opened = [os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC) for path in directories]
+    return [*opened, os.open("/proc/self/ns/mnt", os.O_RDONLY | os.O_CLOEXEC)]
+
+
+#: Of 128 instances and some ten thousand watches that all processes of one real uid share: every
+#: slot's, and for an ordinary user those of the whole session.
+_INOTIFY = {"instances": 16, "watches": 4096}
+
+
+def _inotify(limits: dict[str, Any]) -> None:
+    """Bound what this slot's user namespace may take of the kernel's per-user inotify pools."""
+    if "rlimits" in limits["without"]:
+        return
+    for what, most in _INOTIFY.items():
+        try:
+            descriptor = os.open(f"/proc/sys/user/max_inotify_{what}", os.O_WRONLY | os.O_CLOEXEC)
+        except FileNotFoundError:
+            return  # a kernel without inotify
+        try:
+            os.write(descriptor, b"%d" % most)
+        finally:
+            os.close(descriptor)
+
+
+_HUGE = 1 << 40  # no ceiling, for a slot that is made without that wall
+_PROC_FLAGS = mounts.NOSUID | mounts.NODEV | mounts.NOEXEC
+
+
+def _hostname(limits: dict[str, Any]) -> None:
+    if "uts" not in limits["without"] and "hostname" not in limits["without"]:
+        namespaces.set_hostname(rules.HOSTNAME)
+
+
+def _proc(limits: dict[str, Any]) -> None:
+    options = None if "proc" in limits["without"] else "hidepid=2,subset=pid"
+    mounts.mount("proc", "/proc", "proc", _PROC_FLAGS, options)
+
+
+def _bytes(limits: dict[str, Any], name: str) -> int:
+    return _HUGE if "sizes" in limits["without"] else int(limits[name])
+
+
+def _workspace(limits: dict[str, Any]) -> None:
+    """One sized filesystem; its root is read-only, its two directories are not."""
+    inodes = _HUGE if "sizes" in limits["without"] else limits["workspace_inodes"] + 3
+    mounts.tmpfs(rules.WORKSPACE, size=_bytes(limits, "workspace_bytes"), inodes=inodes, mode=0o755)
+    for path in (rules.WORK, rules.OUT):
+        os.mkdir(path, 0o755)  # noqa: PTH102 - pathlib would be one more module in every init
+        mounts.bind(path, path)
+    if "read_only" not in limits["without"]:
+        mounts.read_only(rules.WORKSPACE)
+
+
+def _tmp(limits: dict[str, Any], kept: list[str]) -> None:
+    _sized("/tmp", _bytes(limits, "tmp_bytes"))  # noqa: S108 - the slot's own tmpfs
+    for number, path in enumerate(kept):
+        source = f"{KEPT}/{number}"
+        _mount_point(path, os.path.isdir(source))  # noqa: PTH112
+        mounts.bind(source, path)
+
+
+def _mount_point(path: str, directory: bool) -> None:
+    os.makedirs(path if directory else os.path.dirname(path), 0o755, exist_ok=True)  # noqa: PTH103, PTH120
+    if not directory:
+        os.close(os.open(path, os.O_CREAT | os.O_WRONLY | os.O_CLOEXEC, 0o644))
+
+
+def _devices(limits: dict[str, Any]) -> None:
+    """The nodes are the host's: through a writable mount anybody may set their times, a message to other slots."""
+    if "read_only" not in limits["without"]:
+        for path in rules.DEVICES:
+            mounts.read_only_device(path)
+
+
+def _sized(path: str, size: int) -> None:
+    # A file needs a block, so this many inodes never is what runs out first.
+    mounts.tmpfs(path, size=size, inodes=max(size // 4096, 64), mode=0o1777)

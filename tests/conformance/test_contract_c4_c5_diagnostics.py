@@ -1,0 +1,137 @@
+"""SPEC C4 (tracebacks) and C5 (diagnostics).
+
+Clauses. C4: the program's own lines with source text · the loader's frames are hidden ·
+line numbers are the program's · EXEC_TRACEBACK_REMAP=0 shows the raw traceback. C5: tails
+of both logs · extracted ERROR lines, by level or line start and not by substring ·
+tracebacks. (The tree of the sandbox is a page of the CLI's.)
+"""
+
+import re
+
+import isorun
+import pytest
+
+
+def test_c4_a_traceback_is_what_python_shows(run) -> None:
+    """Own frames with source lines and numbers, chained, and not one frame of ours."""
+    result = run("""\
+        def first():
+            raise KeyError("inner")
+
+        def second():
+            try:
+                first()
+            except KeyError as error:
+                raise ValueError("outer") from error
+
+        second()
+    """)
+    frames = re.findall(r'File "([^"]+)", line (\d+), in (\S+)', result.stderr)
+    assert [(path.rsplit("/", 1)[1], int(line), name) for path, line, name in frames] == [
+        ("user_code.py", 6, "second"),
+        ("user_code.py", 2, "first"),
+        ("user_code.py", 10, "<module>"),
+        ("user_code.py", 8, "second"),
+    ]
+    for source in ('raise KeyError("inner")', 'raise ValueError("outer") from error', "second()"):
+        assert source in result.stderr
+    assert result.error.where == "user_code.py:8"
+    assert result.error.details["exception"] == "ValueError"
+
+
+@pytest.mark.parametrize(
+    ("code", "line"),
+    [
+        ("await asyncio.sleep(0)\n\n1/0\n", 3),
+        ("async def main():\n    1/0\n\nasyncio.run(main())\n", 2),
+        ("import json\njson.loads('{')\n", 2),
+        ("def f():\n  f()\nf()\n", 2),
+        ("raise ExceptionGroup('g', [ValueError(1)])\n", 1),
+    ],
+)
+def test_c4_no_frame_of_the_loader(run, code, line) -> None:
+    """With await, asyncio.run, a library or a deep stack: no path of ours, and the line is the program's."""
+    result = run(code)
+    assert "isorun" not in result.stderr.replace("isorun-fake-", "")
+    assert "main.py" not in result.stderr
+    assert result.error.where == f"user_code.py:{line}"
+
+
+def test_c4_a_syntax_error_shows_its_line(run) -> None:
+    """The source line and the caret, as the interpreter shows them."""
+    result = run("x = 1\ny = (2,\n")
+    assert "isorun" not in result.stderr.replace("isorun-fake-", "")
+    assert "y = (2," in result.stderr
+    assert "SyntaxError: '(' was never closed" in result.stderr
+
+
+def test_c4_raw_when_asked(own) -> None:
+    """With EXEC_TRACEBACK_REMAP=0 the loader's frames are there too."""
+    settings = isorun.Settings.load(environ={"EXEC_TRACEBACK_REMAP": "0"})
+    with own(settings=settings) as rt:
+        result = rt.execute("1/0")
+    assert "executor/loader.py" in result.stderr
+    assert 'user_code.py", line 1, in <module>' in result.stderr
+
+
+def test_c4_a_hostile_exception_cannot_break_the_report(run) -> None:
+    """An exception whose text cannot be made still ends the run as failed, with its type."""
+    result = run("""
+        class Bad(Exception):
+            def __str__(self): raise RuntimeError("no text")
+            __repr__ = __str__
+        raise Bad
+    """)
+    assert (result.status, result.error.code, result.error.details["exception"]) == ("failed", "program_error", "Bad")
+
+
+def test_c5_error_lines_are_levels_and_line_starts(run) -> None:
+    """Lines at level ERROR or CRITICAL and lines that start with ERROR; not the word in a sentence."""
+    result = run("""
+        print("no error found")
+        print("0 ERROR in the file")
+        print("ERROR at the start")
+        logging.getLogger("user").error("by level")
+        logging.getLogger("user").info("ERROR in a text")
+        logging.getLogger("x").critical("critical")
+    """)
+    assert sorted(re.sub(r"^\S+Z ", "", line) for line in result.user_error_lines) == [
+        "CRITICAL x critical",
+        "ERROR at the start",
+        "ERROR user by level",
+    ]
+
+
+def test_c5_tracebacks_are_extracted(run) -> None:
+    """Both the one that was caught and printed and the one that ended the program."""
+    result = run("""
+        import traceback
+        try:
+            1/0
+        except ZeroDivisionError:
+            traceback.print_exc()
+        print("between", file=sys.stderr)
+        raise ValueError("the end")
+    """)
+    assert [text.splitlines()[-1] for text in result.user_tracebacks] == [
+        "ZeroDivisionError: division by zero",
+        "ValueError: the end",
+    ]
+    assert all(text.startswith("Traceback (most recent call last):\n") for text in result.user_tracebacks)
+
+
+def test_c5_tails_of_both_logs(run) -> None:
+    """The last lines of user.log and infra.log are in the result."""
+    result = run("for n in range(500): print('line', n)")
+    lines = result.user_log_tail.splitlines()
+    assert lines[-1] == "line 499"
+    assert 10 <= len(lines) < 500
+    assert "ended: ok" in result.infra_log_tail.splitlines()[-1]
+
+
+def test_c5_control_characters_do_not_reach_a_terminal(run) -> None:
+    """What people are shown of the log cannot move their cursor or recolour their screen."""
+    result = run(r"print('\x1b[2J\x1b]0;title\x07ERROR'); raise ValueError('\x1b[31mred')")
+    for text in (result.report_text, result.error.message, *result.user_tracebacks, *result.user_error_lines):
+        assert "\x1b" not in text
+        assert "\x07" not in text

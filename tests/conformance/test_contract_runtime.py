@@ -1,0 +1,270 @@
+"""DESIGN 4 and 6 beside the rows: handles, events, many runs, what is left behind.
+
+Clauses: events in order, late subscribers get them too, the outcome is last · cancel gives
+a partial result · several runs at once do not mix · two Runtimes on one root · SyncRuntime
+and `isorun.run`, inside a running loop too · pool refill · zygote rotation and death ·
+leaving a Runtime leaves no process, descriptor, cgroup or temporary file.
+"""
+
+import asyncio
+import json
+import subprocess
+import sys
+import textwrap
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import isorun
+import pytest
+
+from conformance.conftest import options_for
+
+
+def wait_until(holds: Callable[[], bool], within_s: float = 20) -> None:
+    """Return once *holds*; fails after *within_s* seconds."""
+    ended = time.monotonic() + within_s
+    while not holds():
+        assert time.monotonic() < ended, "it never came to hold"
+        threading.Event().wait(0.005)
+
+
+def test_events_come_in_order_and_the_outcome_is_last(rt) -> None:
+    """started, then output and calls as they happen, then artifacts, then the outcome."""
+    run = rt.start(
+        textwrap.dedent("""
+            print("one")
+            try:
+                agent_io_tools.tool_call_sync(tool_id="a.b")
+            except agent_io_tools.ToolError:
+                print("two", file=sys.stderr)
+            Path("made.txt").write_text("x")
+        """),
+        timeout_s=10,
+    )
+    events = list(run.events())
+    assert [event.kind for event in events] == ["started", "output", "tool_call", "output", "artifact", "outcome"]
+    assert [dict(event.data) for event in events if event.kind == "output"] == [
+        {"stream": "stdout", "text": "one\n"},
+        {"stream": "stderr", "text": "two\n"},
+    ]
+    assert events[0].data["exec_id"] == run.exec_id
+    assert dict(events[-1].data) == {"status": "ok", "ok": True}
+    assert [event.at_s for event in events] == sorted(event.at_s for event in events)
+
+
+def test_late_and_many_subscribers_get_everything(rt) -> None:
+    """Whoever subscribes after the end gets the same events as one who watched."""
+    run = rt.start("for n in range(5): print(n)", timeout_s=10)
+    watched = list(run.events())
+    run.result()
+    assert list(run.events()) == watched
+    assert list(run.events()) == watched
+    assert watched[-1].kind == "outcome"
+    assert "".join(event.data["text"] for event in watched if event.kind == "output") == "0\n1\n2\n3\n4\n"
+
+
+def test_output_is_live(rt) -> None:
+    """A line arrives while the program still runs."""
+    run = rt.start("print('alive'); time.sleep(60)", timeout_s=60)
+    for event in run.events():
+        if event.kind == "output":
+            assert event.data["text"] == "alive\n"
+            break
+    assert run.cancel().status == "cancelled"
+
+
+def test_cancel_gives_what_there_is(rt) -> None:
+    """Status cancelled, with the output and the files so far."""
+    run = rt.start("Path('part.txt').write_text('p'); print('so far'); time.sleep(60)", timeout_s=60)
+    for event in run.events():
+        if event.kind == "output":
+            break
+    result = run.cancel()
+    assert (result.ok, result.status, result.error.code) == (False, "cancelled", "cancelled")
+    assert result.stdout == "so far\n"
+    assert result.workspace_diff["created"] == ("part.txt",)
+    assert result.usage["wall_s"] < 10
+
+
+def test_cancel_of_an_ended_run_keeps_its_outcome(rt) -> None:
+    """An outcome is final."""
+    run = rt.start("print('x')", timeout_s=10)
+    ended = run.result()
+    assert run.cancel() is ended
+    assert ended.status == "ok"
+
+
+def test_cancel_before_the_slot_stands(own) -> None:
+    """A run that is cancelled at once ends as cancelled, and the next one is not affected."""
+    with own() as rt:
+        assert rt.start("time.sleep(60)").cancel().status == "cancelled"
+        assert rt.execute("pass").status == "ok"
+
+
+def test_twenty_runs_at_once_do_not_mix(rt) -> None:
+    """Each has its own output, files, id and folder."""
+    code = """
+print(EXECUTION_ID, sys.argv[1])
+Path("mine.txt").write_text(sys.argv[1])
+time.sleep(0.05)
+print(Path("mine.txt").read_text(), sorted(os.listdir("/tmp" if OUTPUT_DIR == "/workspace/out" else ".")))
+"""
+    runs = [rt.start(code, argv=[str(n)], timeout_s=30) for n in range(20)]
+    results = [run.result() for run in runs]
+    assert [result.status for result in results] == ["ok"] * 20
+    assert [result.stdout.split()[:3] for result in results] == [
+        [result.exec_id, str(n), str(n)] for n, result in enumerate(results)
+    ]
+    assert [(result.out_dir / "mine.txt").read_text() for result in results] == [str(n) for n in range(20)]
+    assert len({result.out_dir for result in results}) == 20
+    listings = {result.stdout.split(None, 3)[3] for result in results}
+    assert len(listings) == 1, "somebody saw another's files"
+
+
+def test_two_runtimes_on_one_root(own, new_backend, tmp_path) -> None:
+    """Neither takes the other's runs for lost, and both write their folders."""
+    with own() as first:
+        run = first.start("time.sleep(60)", timeout_s=60)
+        with own() as second:
+            assert second.root == first.root
+            assert second.execute("print(2)").stdout == "2\n"
+        result = run.cancel()
+    assert result.status == "cancelled"
+    assert len(list((tmp_path / "root").glob("codegen_*/out/result.json"))) == 2
+
+
+async def test_a_sync_runtime_works_inside_a_running_loop(own) -> None:
+    """In a notebook a loop is running already; SyncRuntime does not mind."""
+    assert asyncio.get_running_loop().is_running()
+    with own() as rt:
+        assert rt.execute("print('in a notebook')").stdout == "in a notebook\n"
+
+
+async def test_run_works_inside_a_running_loop(rt, new_backend, tmp_path) -> None:
+    """`isorun.run` is one call, wherever it stands."""
+    made = options_for(new_backend(), tmp_path)
+    assert isorun.run("print(6 * 7)", timeout_s=10, **made).stdout == "42\n"
+
+
+async def test_an_async_caller_that_is_cancelled_cancels_its_run(rt, new_backend, tmp_path) -> None:
+    """Leaving by cancellation ends the program before the exception is seen."""
+    async with isorun.Runtime(**options_for(new_backend(), tmp_path, pool_size=0)) as own:
+        task = asyncio.ensure_future(own.execute("time.sleep(60)", timeout_s=60))
+        await asyncio.sleep(0)
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        (folder,) = own.root.glob("codegen_*")
+        assert json.loads((folder / "out/result.json").read_text())["status"] == "cancelled"
+
+
+def test_a_bad_request_starts_nothing(rt) -> None:
+    """A refused contract, name or code leaves no folder."""
+    before = set(rt.root.iterdir())
+    for bad in ({"contract": []}, {"contract": [{"filename": "/etc/x", "description": "d"}]}, {"prog_name": "x" * 65}):
+        with pytest.raises(isorun.InvalidRequest):
+            rt.execute("pass", **bad)
+    with pytest.raises(isorun.InvalidRequest):
+        rt.execute("  \n")
+    assert set(rt.root.iterdir()) == before
+
+
+def test_the_pool_refills(own) -> None:
+    """A run takes a waiting slot, says so, and another one takes its place."""
+    with own(pool_size=2) as rt:
+        wait_until(lambda: rt.waiting_slots == 2)
+        for _ in range(3):
+            assert rt.execute("pass").timings["pool_hit"]
+            wait_until(lambda: rt.waiting_slots == 2)
+
+
+@pytest.mark.usefixtures("sealed")
+def test_the_zygote_is_replaced_after_its_runs(own) -> None:
+    """With zygote_runs=2 the third run comes from another jail, and the first jail is gone."""
+    with own(backend_options={"zygote_runs": 2}) as rt:
+        jails = []
+        for _ in range(4):
+            assert rt.execute("print(1)").stdout == "1\n"
+            jails.append(rt.backend._jail.jail.process.pid)
+        assert jails[0] == jails[1] != jails[2] == jails[3]
+        wait_until(lambda: not Path(f"/proc/{jails[0]}").exists())
+
+
+@pytest.mark.usefixtures("sealed")
+@pytest.mark.parametrize("pool_size", [0, 3])
+def test_a_dead_zygote_costs_the_runs_in_flight_and_no_later_one(own, pool_size) -> None:
+    """The run in flight raises SetupFailed, naming the zygote; slots that died waiting are not handed out."""
+    with own(pool_size=pool_size) as rt:
+        wait_until(lambda: rt.waiting_slots == pool_size)
+        run = rt.start("time.sleep(60)", timeout_s=60)
+        next(iter(event for event in run.events() if event.kind == "started"))
+        rt.backend._jail.jail.process.kill()
+        with pytest.raises(isorun.SetupFailed) as caught:
+            run.result()
+        assert caught.value.step == "zygote"
+        assert [rt.execute("print('on')", timeout_s=10).stdout for _ in range(4)] == ["on\n"] * 4
+
+
+_LEAVES = """
+import glob, json, os, sys, tempfile
+from pathlib import Path
+from conformance.conftest import options_for
+import isorun
+from isorun.backends.fake import FakeBackend
+from isorun.backends.namespace import NamespaceBackend, Options
+
+def held():
+    mine = [int(p) for t in glob.glob("/proc/self/task/*/children") for p in open(t).read().split()]
+    mine += [int(p.name) for p in Path("/proc").glob("[0-9]*") if parent(p) == os.getpid()]
+    return {
+        "fds": sorted(os.listdir("/proc/self/fd")),
+        "children": sorted(set(mine)),
+        "cgroups": glob.glob(f"/sys/fs/cgroup/**/isorun-{os.getpid()}-*", recursive=True),
+        "temporary": sorted(set(glob.glob(f"{tempfile.gettempdir()}/isorun-*"))),
+        "threads": len(os.listdir("/proc/self/task")),
+    }
+
+def parent(path):
+    try:
+        return int((path / "stat").read_text(errors="replace").rpartition(")")[2].split()[1])
+    except OSError:
+        return 0
+
+kind, root = sys.argv[1:]
+def backend():
+    return FakeBackend() if kind == "fake" else NamespaceBackend(Options(use_cgroup=kind == "namespace-cgroup"))
+
+def session():
+    with isorun.SyncRuntime(**options_for(backend(), Path(root), pool_size=2)) as rt:
+        inside = rt.start("print(1)", timeout_s=10)
+        inside.result()
+        rt.execute("import subprocess; subprocess.Popen(['sleep', '96.5']); 1/0", timeout_s=10)
+        rt.start("time.sleep(60)")  # left running: leaving the Runtime ends it
+        return held()
+
+tempfile.tempdir = root
+session()  # whatever is made once in a process
+before, during = held(), session()
+after = held()
+print(json.dumps({"same": before == after, "before": before, "after": after,
+                  "did": [len(during["fds"]) > len(before["fds"]), len(during["children"]) > 0]}))
+"""
+
+
+def test_leaving_a_runtime_leaves_nothing(rt, kind, tmp_path) -> None:
+    """No descriptor, child, thread, cgroup or temporary file more than before, with a run still going at the end."""
+    tests = Path(__file__).parents[1]
+    done = subprocess.run(
+        [sys.executable, "-X", "dev", "-c", f"import sys; sys.path.insert(0, {str(tests)!r})\n{_LEAVES}", kind, tmp_path],
+        capture_output=True,
+        text=True,
+        timeout=50,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    seen = json.loads(done.stdout)
+    assert seen["did"] == [True, True]
+    assert seen["after"] == seen["before"]
+    assert "ResourceWarning" not in done.stderr

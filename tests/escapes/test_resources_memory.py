@@ -1,0 +1,251 @@
+"""Resources: memory, by every way to it that a program has."""
+
+import re
+
+import pytest
+
+from isorun.core.limits import Limits
+from tests.escapes.attacking import attack, ended, processes_inside
+from tests.escapes.conftest import ROOMY
+
+pytestmark = pytest.mark.usefixtures("unharmed")
+
+MIB = 1 << 20
+KILLED = ("out_of_memory", "out_of_memory", "killed for exceeding its memory limit of 256 MiB")
+RAISED = ("out_of_memory", "out_of_memory", "the program raised MemoryError (its memory limit is 256 MiB)")
+HINT = "use less, or raise ISORUN_MAX_MEMORY_BYTES"
+
+
+def full(place: str, size: str, setting: str) -> tuple[tuple[str, str, str], str]:
+    """What a program is told that filled *place*."""
+    said = ("limit_exceeded", "workspace_limit", f"no space left in {place} ({size})")
+    return said, f"write less, or raise {setting}"
+
+
+TOUCHED = """
+held = []
+while len(held) * 8 < {most}:
+    held.append(bytearray(8 << 20))
+print(len(held) * 8)
+"""
+
+
+def test_memory_that_is_touched_is_held(sealed, without, ceilings) -> None:
+    """A program that fills memory dies of it: the kernel kills it, or Python is refused and raises."""
+    result = attack(sealed, TOUCHED.format(most=4096), timeout_s=9)
+    assert (ended(result), result.error.hint) == (KILLED if ceilings == "cgroup" else RAISED, HINT)
+    # Control: with room for it, the same program has 320 MiB.
+    assert without(limits=ROOMY).execute(TOUCHED.format(most=320)).stdout == "320\n"
+
+
+SHARED = """
+import mmap
+held = []
+while len(held) * 8 < {most}:
+    held.append(mmap.mmap(-1, 8 << 20))
+    held[-1].write(b"x" * (8 << 20))
+print(len(held) * 8)
+"""
+
+
+def test_shared_memory_that_is_touched_is_held(sealed, without) -> None:
+    """Shared anonymous memory, which no limit of a process counts, is counted for the run."""
+    result = attack(sealed, SHARED.format(most=4096), timeout_s=9)
+    assert (ended(result), result.error.hint, result.signal) == (KILLED, HINT, 9)
+    # Control: with room for it, the same program has 320 MiB.
+    assert without(limits=ROOMY).execute(SHARED.format(most=320)).stdout == "320\n"
+
+
+def test_memory_that_is_mapped_and_not_touched_costs_the_host_nothing(sealed, ceilings) -> None:
+    """200 GiB of address space: taken from nobody with a cgroup, refused without."""
+    code = (
+        "import mmap\nheld = [mmap.mmap(-1, {0}, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)"
+        " for _ in range(200)]\nprint(len(held))"
+    )
+    result = attack(sealed, code.format(1 << 30))
+    if ceilings == "cgroup":
+        assert (result.status, result.stdout) == ("ok", "200\n")
+        assert result.usage["max_rss_bytes"] < 32 * MIB
+    else:
+        message = "the program raised OSError: [Errno 12] Cannot allocate memory"
+        assert ended(result) == ("failed", "program_error", message)
+    # Control: as many, but small, are given out.
+    assert sealed.execute(code.format(4096)).stdout == "200\n"
+
+
+FILL = """
+for number in range({most}):
+    with open(f"{place}/{{number}}", "wb") as file:
+        file.write(bytes(1 << 20))
+print(number + 1)
+"""
+
+
+@pytest.mark.parametrize(("place", "setting"), [("/dev/shm", "ISORUN_MAX_SHM_BYTES"), ("/tmp", "ISORUN_MAX_TMP_BYTES")])
+def test_memory_through_a_tmpfs_ends_at_its_size(sealed, without, place, setting) -> None:
+    """/dev/shm and /tmp are memory, and as large as they are said to be; the one that is full is named."""
+    result = attack(sealed, FILL.format(place=place, most=1000))
+    assert (ended(result), result.error.hint) == full(place, "16 MiB", setting)
+    # Control: with room for it, 40 MiB fit.
+    assert without(limits=ROOMY).execute(FILL.format(place=place, most=40)).stdout == "40\n"
+
+
+def test_empty_files_in_tmp_end_at_its_size(sealed) -> None:
+    """A million empty files in /tmp end there, and are not taken for a full workspace."""
+    result = attack(sealed, "for n in range(1_000_000): open(f'/tmp/{n}', 'w').close()", timeout_s=9)
+    assert (ended(result), result.error.hint) == full("/tmp", "16 MiB", "ISORUN_MAX_TMP_BYTES")
+    # Control: some are welcome.
+    assert sealed.execute("for n in range(1000): open(f'/tmp/{n}', 'w').close()").ok
+
+
+def test_every_tmpfs_full_leaves_the_program_half_of_its_memory(sealed) -> None:
+    """Workspace, /tmp and /dev/shm together cannot use up what the program needs to say so."""
+    code = """
+for place in "/workspace/work", "/tmp", "/dev/shm":
+    try:
+        for number in range(1000):
+            with open(f"{place}/{number}", "wb") as file: file.write(bytes(1 << 20))
+    except OSError as error: print(place, error.strerror)
+held = bytearray(100 << 20)
+print(len(held))
+"""
+    result = attack(sealed, code)
+    full_ = "".join(f"{place} No space left on device\n" for place in ("/workspace/work", "/tmp", "/dev/shm"))
+    assert (result.status, result.stdout) == ("ok", f"{full_}{100 * MIB}\n")
+    # Control: the tests above, where each of them alone ends a program.
+
+
+MEMFD = """
+import os
+for number in range({most}):
+    os.write(os.memfd_create(str(number)), bytes(1 << 20))
+print(number + 1)
+"""
+
+
+def test_memory_through_memfd_is_held(sealed, without, ceilings) -> None:
+    """Files in memory that no process maps: a cgroup counts them; where none is, none can be made."""
+    result = attack(sealed, MEMFD.format(most=250 if ceilings == "no-cgroup" else 240) + TOUCHED.format(most=4096))
+    if ceilings == "cgroup":
+        assert (ended(result), result.stdout) == (KILLED, "240\n")
+    else:
+        message = "the program raised PermissionError: [Errno 1] Operation not permitted"
+        assert ended(result) == ("failed", "program_error", message)
+    # Control: without the filter, or within the ceiling, it can make some.
+    assert without("seccomp").execute(MEMFD.format(most=20)).stdout == "20\n"
+
+
+SOCKETS = """
+import os, socket, sys, time
+full = 0
+for child in range({children}):
+    if os.fork() == 0:
+        held = []
+        try:
+            while len(held) < 120:
+                pair = socket.socketpair()
+                held.append(pair)
+                for end in pair:
+                    end.setblocking(False)
+                    try:
+                        while True: end.send(bytes(65536))
+                    except BlockingIOError: pass
+        except OSError: pass
+        os.write(1, b"full\\n")
+        time.sleep(30)
+        os._exit(0)
+{wait}
+"""
+
+
+def test_memory_through_unread_messages_is_held(sealed, without, ceilings) -> None:
+    """Full socket buffers are the kernel's memory and no process's; the run is charged for them."""
+    result = attack(sealed, SOCKETS.format(children=28, wait="time.sleep(30)"), timeout_s=3)
+    if ceilings == "cgroup":  # the kernel chooses whom to kill; then the others have room again
+        killed = re.compile(r"\d+ process\(es\) of the run were killed for memory")
+        assert ended(result) == KILLED or any(map(killed.fullmatch, result.notices))
+    else:
+        assert ended(result) == KILLED
+    # Control: with room for them, two processes fill as many sockets as they may open.
+    run = without(limits=ROOMY).start(SOCKETS.format(children=2, wait="time.sleep(30)"))
+    said = ""
+    for event in run.events():
+        said += event.data.get("text", "")
+        if said == "full\n" * 2:
+            break
+    assert run.cancel().status == "cancelled"
+
+
+def test_without_a_cgroup_a_socket_buffer_cannot_be_enlarged(sealed, without, ceilings) -> None:
+    """The watcher counts sockets, so their size is fixed; with a cgroup they may grow."""
+    code = "import socket\na, b = socket.socketpair()\na.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 1 << 20)"
+    assert sealed.execute(code).ok == (ceilings == "cgroup")
+    # Control: without the filter it can.
+    assert without("seccomp").execute(code).ok
+
+
+CHILDREN = """
+import os, time
+for _ in range(8):
+    if os.fork() == 0:
+        held = bytearray(b"x" * (60 << 20))
+        time.sleep(30)
+        os._exit(0)
+time.sleep(1)
+print("on")
+"""
+
+
+def test_memory_of_many_children_is_one_sum(sealed, ceilings) -> None:
+    """Eight children under the ceiling are above it together. The kernel kills children, the watcher the run."""
+    result = attack(sealed, CHILDREN, timeout_s=9)
+    if ceilings == "cgroup":
+        assert (result.status, result.stdout) == ("ok", "on\n")
+        killed = re.fullmatch(r"(\d+) process\(es\) of the run were killed for memory", result.notices[0])
+        assert killed
+        assert int(killed[1]) >= 4
+    else:
+        assert ended(result) == KILLED
+    assert processes_inside() == []
+    # Control: three of them fit.
+    fits = sealed.execute(CHILDREN.replace("range(8)", "range(3)").replace("sleep(1)", "sleep(0.3)"))
+    assert (fits.status, fits.stdout, fits.notices) == ("ok", "on\n", ())
+
+
+def test_the_death_of_a_child_by_memory_is_not_the_death_of_its_run(sealed, ceilings) -> None:
+    """A program that survives its child's end is ok, and a notice says what happened to the child."""
+    code = f"import os\nchild = os.fork()\nif child == 0:\n    {{}}\nprint(os.waitpid(child, 0)[1])"
+    hog = "held = []\n    while True: held.append(bytearray(8 << 20))"
+    result = attack(sealed, code.format(hog), timeout_s=9)
+    assert result.status == "ok"
+    if ceilings == "cgroup":
+        assert result.stdout == "9\n"
+        assert result.notices == ("1 process(es) of the run were killed for memory",)
+    else:  # the child was refused, and raised; it said so itself
+        assert result.stdout == "256\n"
+        assert result.stderr.endswith("MemoryError\n")
+    # Control: a child that asks for less lives.
+    assert sealed.execute(code.format("os._exit(0 * len(bytearray(8 << 20)))")).stdout == "0\n"
+
+
+def test_no_program_turns_swap_on_or_is_swapped(sealed, ceilings) -> None:
+    """swapon is refused, and a cgroup counts swap as memory, so none is a way past the ceiling."""
+    code = """
+import ctypes, os
+libc = ctypes.CDLL(None, use_errno=True)
+with open("swap", "wb") as file: file.write(bytes(1 << 20))
+for call in (lambda: libc.swapon(b"swap", 0), lambda: libc.swapoff(b"swap"), lambda: libc.mlockall(3)):
+    print(call(), os.strerror(ctypes.get_errno()))
+"""
+    result = attack(sealed, code)
+    lines = result.stdout.splitlines()
+    assert (result.status, lines[:2]) == ("ok", ["-1 Operation not permitted"] * 2)
+    assert lines[2].startswith("-1 ")  # nor may it pin what it has
+    # No control is possible: swapon needs a right over the whole machine, which no slot ever had.
+
+
+def test_the_sizes_of_all_tmpfs_are_at_most_half_of_memory() -> None:
+    """Limits that would let files alone use up the memory are refused before anything starts."""
+    with pytest.raises(Exception, match="more than half of memory_bytes"):
+        Limits(memory_bytes=256 * MIB, workspace_bytes=128 * MIB, tmp_bytes=1 * MIB, shm_bytes=1 * MIB)
+    # Control: the limits of every run of these tests are accepted.

@@ -1,0 +1,24 @@
+"""The exit code of every error of ours."""
+
+from isorun.cli.exits import EXIT, exit_code
+from isorun.core import errors
+from isorun.core.errors import IsorunError, SetupFailed
+from isorun.runtime.result import RunFailed
+
+
+def _below(kind: type) -> set[type]:
+    return {kind}.union(*map(_below, kind.__subclasses__()))
+
+
+def test_every_error_has_an_exit_code() -> None:
+    """The table is total; only RunFailed has none, since it is a run's outcome and the CLI never raises it."""
+    ours = {kind for kind in _below(IsorunError) if kind.__module__.startswith("isorun.")}
+    assert set(EXIT) == ours - {IsorunError, RunFailed}
+
+
+def test_exit_codes_are_those_of_the_table() -> None:
+    """Programs that call the CLI rely on these numbers."""
+    named = {kind.__name__: code for kind, code in EXIT.items()}
+    assert named == {"InvalidRequest": 2, "Unavailable": 4, "SetupFailed": 70, "CleanupFailed": 71}
+    assert exit_code(SetupFailed("step", "reason")) == 70
+    assert exit_code(errors.Unavailable("no")) == 4
