@@ -99,7 +99,7 @@ descriptor = os.open("/dev/random", os.O_RDWR)
 number = (ctypes.c_int * 1)(1)
 answer = [said(call("ioctl", descriptor, n, number)) for n in (0x5204, 0x5206, 0x40045201, 0x80045200)]
 """
-    if sealed.execute("").isolation["walls"]["landlock_abi"] >= 5:
+    if sealed.execute("pass").isolation["walls"]["landlock_abi"] >= 5:
         assert inside(sealed, code) == ["EACCES"] * 4
     # The last one only asks how much entropy there is, which is everybody's to know.
     assert inside(without("seccomp", "landlock", "capabilities"), code) == ["EPERM", "EPERM", "EPERM", "ok"]

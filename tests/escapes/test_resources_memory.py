@@ -188,7 +188,7 @@ CHILDREN = """
 import os, time
 for _ in range(8):
     if os.fork() == 0:
-        held = bytearray(b"x" * (60 << 20))
+        held = bytearray(60 << 20)
         time.sleep(30)
         os._exit(0)
 time.sleep(1)
@@ -214,7 +214,7 @@ def test_memory_of_many_children_is_one_sum(sealed, ceilings) -> None:
 
 def test_the_death_of_a_child_by_memory_is_not_the_death_of_its_run(sealed, ceilings) -> None:
     """A program that survives its child's end is ok, and a notice says what happened to the child."""
-    code = f"import os\nchild = os.fork()\nif child == 0:\n    {{}}\nprint(os.waitpid(child, 0)[1])"
+    code = "import os\nchild = os.fork()\nif child == 0:\n    {}\nprint(os.waitpid(child, 0)[1])"
     hog = "held = []\n    while True: held.append(bytearray(8 << 20))"
     result = attack(sealed, code.format(hog), timeout_s=9)
     assert result.status == "ok"

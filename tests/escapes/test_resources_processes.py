@@ -73,7 +73,7 @@ def test_a_fork_bomb_does_not_starve_a_neighbour(sealed) -> None:
     """While one run holds all processes that it may have, another forks its own full number."""
     full = "import os, time\ntry:\n" + "".join(f"    {line}\n" for line in FORKS.format(most=99).splitlines()[1:])
     bomb = sealed.start(full + "except OSError:\n    print('full')\n    time.sleep(30)")
-    assert [event.kind for event, _ in zip(bomb.events(), range(2), strict=False)] == ["started", "output"]
+    assert [event.kind for _, event in zip(range(2), bomb.events(), strict=False)] == ["started", "output"]
     assert len(processes_inside()) == 33
     forks = "import os\nfor _ in range(30):\n    if os.fork() == 0: os.read(os.pipe()[0], 1)\nprint('forked')"
     assert sealed.execute(forks).stdout == "forked\n"

@@ -5,6 +5,7 @@ import pty
 import threading
 
 import pytest
+
 from isorun.cli.live import Live, Spinner, Visible, write
 
 

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 import typer
+
 from isorun.cli import run as command
 from isorun.cli import session
 from isorun.cli.options import FLAGS, LISTS, VALUES, Wanted, parse
@@ -22,7 +23,7 @@ LINES = [
     ["--json", "--", "x.py", "--out", "a"],
     ["--turn-id", "--json", "x.py"],
     ["x.py", "--contract=", "--turn-id", ""],
-    ["x.py", "--timeout", "nan"],
+    ["x.py", "--timeout", "inf"],
     ["x.py", "--timeout", "-1"],
 ]
 REFUSED = [

@@ -9,7 +9,12 @@ RESULT = {
     "status": "contract_failed",
     "exit_code": 0,
     "signal": None,
-    "error": {"code": "missing_output_files", "message": "b.txt is missing", "where": None, "hint": "write it"},
+    "error": {
+        "code": "missing_output_files",
+        "message": "b.txt is missing",
+        "where": None,
+        "hint": "write it",
+    },
     "notices": ["deleted: c.txt"],
     "missing": ["turn_1/files/b.txt"],
     "artifacts": [{"path": "a\x1b.txt", "bytes": 2048, "sha256": "0123456789abcdef"}],
@@ -61,4 +66,10 @@ def test_without_a_terminal_there_is_no_colour() -> None:
 
 def test_sizes() -> None:
     """Bytes are whole, larger units have one decimal."""
-    assert [size(n) for n in (0, 1023, 1024, 5 << 20, 3 << 30)] == ["0 B", "1023 B", "1.0 KiB", "5.0 MiB", "3.0 GiB"]
+    assert [size(n) for n in (0, 1023, 1024, 5 << 20, 3 << 30)] == [
+        "0 B",
+        "1023 B",
+        "1.0 KiB",
+        "5.0 MiB",
+        "3.0 GiB",
+    ]

@@ -4,6 +4,7 @@ import sys
 from pathlib import Path
 
 import pytest
+
 from isorun.backends import doctor
 from isorun.backends.doctor import Check
 from isorun.backends.jail import Identity
@@ -105,7 +106,12 @@ def test_walls_that_were_left_out_are_not_ok() -> None:
         "level": "weakened",
         "without": ["seccomp"],
         "limits": "cgroup-v2",
-        "walls": {"seccomp": {"mode": 0, "filters": 0}, "network": "none", "cgroup": None, "descriptors": [0, 1]},
+        "walls": {
+            "seccomp": {"mode": 0, "filters": 0},
+            "network": "none",
+            "cgroup": None,
+            "descriptors": [0, 1],
+        },
     }
     assert doctor.walls_of(isolation) == [
         Check("level", False, "weakened"),

@@ -8,8 +8,8 @@ import itertools
 import os
 import signal
 import time
-from collections.abc import AsyncIterator, Mapping
-from contextlib import asynccontextmanager, suppress
+from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -47,6 +47,12 @@ class Group(Protocol):
     async def final(self) -> Final:
         """The counts, after the last process is dead."""
 
+    async def stop(self) -> None:
+        """Stop watching."""
+
+    def remove(self) -> None:
+        """Undo what was made, after the last process is dead. Blocks: for a thread."""
+
 
 class Ceilings(Protocol):
     """A way to hold every run of one backend."""
@@ -60,8 +66,8 @@ class Ceilings(Protocol):
     def next_cpu(self) -> int | None:
         """The only CPU of the next slot, or None if something better holds CPU."""
 
-    def group(self, limits: Limits) -> Any:  # noqa: ANN401 - an async context manager of a Group
-        """The ceilings of one slot, removed when the block is left."""
+    def group(self, limits: Limits) -> Group:
+        """The ceilings of one slot; the caller stops and removes them."""
 
 
 def choose_ceilings(parent: str | None | bool) -> Ceilings:
@@ -101,29 +107,17 @@ class HeldByCgroup:
         """The cgroup holds CPU."""
         return None
 
-    @asynccontextmanager
-    async def group(self, limits: Limits) -> AsyncIterator[Group]:
+    def group(self, limits: Limits) -> Group:
         """See `Ceilings.group`."""
-        made = await asyncio.to_thread(
-            cgroup.make,
-            self._parent,
-            cgroup.group_name(next(self._numbers)),
-            memory_bytes=limits.memory_bytes,
-            processes=limits.processes + 1,  # init counts too
-            cpus=limits.cpus,
+        return _CgroupOfSlot(
+            cgroup.make(
+                self._parent,
+                cgroup.group_name(next(self._numbers)),
+                memory_bytes=limits.memory_bytes,
+                processes=limits.processes,  # init forks nothing and stays outside
+                cpus=limits.cpus,
+            )
         )
-        try:
-            yield _CgroupOfSlot(made)
-        finally:
-            await asyncio.to_thread(_remove, made)
-
-
-def _remove(made: cgroup.Cgroup) -> None:
-    try:
-        made.kill()
-        made.remove()
-    except OSError as error:
-        raise CleanupFailed(f"a cgroup stays behind: {error}") from error
 
 
 class _CgroupOfSlot:
@@ -151,6 +145,16 @@ class _CgroupOfSlot:
             cpu_s=usage.cpu_s,
         )
 
+    async def stop(self) -> None:
+        """The kernel watches."""
+
+    def remove(self) -> None:
+        try:
+            self._made.kill()
+            self._made.remove()
+        except OSError as error:
+            raise CleanupFailed(f"a cgroup stays behind: {error}") from error
+
 
 class HeldByWatcher:
     """RLIMIT_NPROC per slot, RLIMIT_DATA per process, one CPU by affinity, and a watcher for the sum."""
@@ -169,14 +173,9 @@ class HeldByWatcher:
         """One core is an affinity; the filter refuses to change it."""
         return next(self._cpus)
 
-    @asynccontextmanager
-    async def group(self, limits: Limits) -> AsyncIterator[Group]:
+    def group(self, limits: Limits) -> Group:
         """See `Ceilings.group`."""
-        watched = _Watched(limits)
-        try:
-            yield watched
-        finally:
-            await watched.stop()
+        return _Watched(limits)
 
 
 class _Watched:
@@ -223,6 +222,9 @@ class _Watched:
             with suppress(asyncio.CancelledError):
                 await self._task
             self._task = None
+
+    def remove(self) -> None:
+        """Nothing was made."""
 
     async def final(self) -> Final:
         await self.stop()

@@ -150,7 +150,9 @@ class NamespaceBackend:
     async def _built(self, stack: AsyncExitStack, jail: jails.RunningJail, limits: Limits) -> "NamespaceSlot":
         number = next(jail.numbers)
         ends = _Ends(stack)
-        group = await stack.enter_async_context(self._ceilings.group(limits))
+        group = self._ceilings.group(limits)
+        inside: list[int] = []  # what we hold of the inside; the mount namespace among it
+        stack.push_async_callback(_bury, group, inside)
         sealing = _sealing(limits, self._ceilings, self._options.without)
         init_pidfd = await _make_init(stack, jail, number, sealing)
         stack.push_async_callback(_kill, init_pidfd)
@@ -165,8 +167,7 @@ class NamespaceBackend:
         )
         await jail.ask_zygote(fork, [init_pidfd, *ends.theirs()])
         ends.close_theirs()
-        control = Channel(ends.control)
-        stack.push_async_callback(_close_all, control.descriptors)
+        control = Channel(ends.control, inside)
         await _said(control, exited, Joined)
         if control.pid is None or len(control.descriptors) != len(_MOUNTS) + 1:
             raise SetupFailed("credentials", "the kernel did not say who joined, or not all directories came along")
@@ -301,9 +302,16 @@ async def _said(control: Channel, exited: "asyncio.Future[Message]", wanted: typ
     raise SetupFailed("program process", f"it ended before the slot was ready: {told}")
 
 
-async def _close_all(descriptors: list[int]) -> None:
-    """In a thread: the last of them undoes the slot's mounts, which waits for the kernel."""
-    await asyncio.to_thread(lambda: [os.close(descriptor) for descriptor in descriptors])
+async def _bury(group: Group, inside: list[int]) -> None:
+    """The last of a dead slot. In a thread: undoing its mounts and its cgroup waits for the kernel."""
+    await group.stop()
+
+    def bury() -> None:
+        for descriptor in inside:
+            os.close(descriptor)
+        group.remove()
+
+    await asyncio.to_thread(bury)
 
 
 async def _kill(init_pidfd: int) -> None:

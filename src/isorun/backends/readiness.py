@@ -60,10 +60,10 @@ async def send_packet(channel: socket.socket, message: Message, descriptors: Seq
 class Channel:
     """Messages from a non-blocking socket, with the descriptors and the sender's pid of the last read."""
 
-    def __init__(self, channel: socket.socket) -> None:
+    def __init__(self, channel: socket.socket, descriptors: list[int] | None = None) -> None:
         self.socket = channel
         self._frames = Frames()
-        self.descriptors: list[int] = []
+        self.descriptors = [] if descriptors is None else descriptors  # theirs to close who gave or read it
         self.pid: int | None = None
 
     async def receive(self) -> Message | None:

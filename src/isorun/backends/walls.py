@@ -155,4 +155,4 @@ def _rlimits(
         memory = cgroup["memory_bytes"]
         demand(memory is not None and memory <= limits.memory_bytes, "cgroup memory", f"{memory}")
         processes = cgroup["processes"]
-        demand(processes is not None and processes <= limits.processes + 1, "cgroup processes", f"{processes}")
+        demand(processes is not None and processes <= limits.processes, "cgroup processes", f"{processes}")

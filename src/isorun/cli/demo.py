@@ -10,7 +10,8 @@ import importlib.resources
 import importlib.util
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any
@@ -19,6 +20,7 @@ import typer
 from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.markup import escape
+from rich.padding import Padding
 from rich.syntax import Syntax
 from rich.table import Table
 from rich.text import Text
@@ -28,6 +30,7 @@ from isorun.cli.show import print_json
 from isorun.cli.verdict import size
 from isorun.core.errors import InvalidRequest
 from isorun.core.outcome import Code, Status
+from isorun.runtime.events import Event
 from isorun.runtime.report import one_line
 from isorun.runtime.result import RunResult
 from isorun.runtime.runtime import Runtime
@@ -113,7 +116,8 @@ def demo(
         raise InvalidRequest(f"--out {out} is not empty; name a new or an empty folder", code="out_not_empty")
     began = time.monotonic()
     console = Console(highlight=False, quiet=json_output, soft_wrap=False)
-    played = asyncio.run(_play(data, console))
+    with _host_files() as targets:
+        played = asyncio.run(_play(data, targets, console))
     files = played[0].result
     if out is not None:
         copy_out(files, out)
@@ -150,36 +154,35 @@ def source_of(program: str) -> str:
     return (importlib.resources.files("isorun.cli") / "demo_programs" / f"{program}.py").read_text("utf-8")
 
 
-async def _play(data: Path, console: Console) -> list[Played]:
+async def _play(data: Path, targets: Sequence[str], console: Console) -> list[Played]:
     console.print(f"[bold]isorun demo[/]  [dim]{escape(_CREDIT)}[/]")
     played = []
-    with tempfile.TemporaryDirectory(prefix="isorun-demo-") as folder:
-        canary = Path(folder, "secret.txt")
-        canary.write_text("a secret of the caller\n")
-        async with Runtime(pool_size=1) as runtime:
-            for number, act in enumerate(ACTS, 1):
-                console.print()
-                console.rule(f"[bold]{number}/{len(ACTS)}  {act.title}", align="left", style="dim")
-                _show_source(console, act)
-                result = await _run(runtime, act, data, _targets(canary), console)
-                played.append(Played(act=act, result=result, wrong=wrong_with(act, result)))
-                _show_outcome(console, played[-1])
+    async with Runtime(pool_size=1) as runtime:
+        for number, act in enumerate(ACTS, 1):
+            console.print()
+            console.rule(f"[bold]{number}/{len(ACTS)}  {act.title}", align="left", style="dim")
+            _show_source(console, act)
+            result = await _run(runtime, act, data, targets, console)
+            played.append(Played(act=act, result=result, wrong=wrong_with(act, result)))
+            _show_outcome(console, played[-1])
     return played
 
 
-def _targets(canary: Path) -> tuple[str, ...]:
-    """Files of the host: the password hashes, one in the caller's home, one of this very process."""
+@contextmanager
+def _host_files() -> Iterator[tuple[str, ...]]:
+    """Files of the host: the password hashes, one in the caller's home, one made here."""
     home = Path.home()
     try:
-        mine = next((str(path) for path in sorted(home.iterdir()) if path.is_file()), str(home / ".bashrc"))
+        mine = next((path for path in sorted(home.iterdir()) if path.is_file()), home / ".bashrc")
     except OSError:
-        mine = str(home / ".bashrc")
-    return ("/etc/shadow", mine, str(canary))
+        mine = home / ".bashrc"
+    with tempfile.TemporaryDirectory(prefix="isorun-demo-") as folder:
+        secret = Path(folder, "secret.txt")
+        secret.write_text("a secret of the caller\n")
+        yield "/etc/shadow", str(mine), str(secret)
 
 
-async def _run(
-    runtime: Runtime, act: Act, data: Path, targets: Sequence[str], console: Console
-) -> RunResult:
+async def _run(runtime: Runtime, act: Act, data: Path, targets: Sequence[str], console: Console) -> RunResult:
     works = act.status is Status.OK
     run = await runtime.start(
         source_of(act.program),
@@ -190,25 +193,29 @@ async def _run(
         prog_name=act.program,
         timeout_s=act.timeout_s,
     )
-    shown = 0
-    rest = ""
-    async for event in run.events():
-        if event.kind == "output":
-            *lines, rest = (rest + str(event.data["text"])).split("\n")
-            for line in lines:
-                shown += 1
-                if shown <= _LINES:
-                    console.print(Text.assemble(("  │ ", "dim"), one_line(line, 200)), overflow="ellipsis", no_wrap=True)
+    await _show_output(console, run.events())
+    return await run.result()
+
+
+async def _show_output(console: Console, events: AsyncIterator[Event]) -> None:
+    """The first lines of stdout as they come; a traceback's last line comes as the message."""
+    shown, rest = 0, ""
+    async for event in events:
+        if event.kind != "output" or event.data["stream"] != "stdout":
+            continue
+        *lines, rest = (rest + event.data["text"]).split("\n")
+        for line in lines[: max(_LINES - shown, 0)]:
+            text = Text.assemble(("  │ ", "dim"), one_line(line, 200))
+            console.print(text, overflow="ellipsis", no_wrap=True)
+        shown += len(lines)
     if shown > _LINES:
         console.print(f"  [dim]│ … {shown - _LINES} more lines[/]")
-    return await run.result()
 
 
 def wrong_with(act: Act, result: RunResult) -> tuple[str, ...]:
     """Every way in which *result* is not what *act* must end like."""
     wrong = []
-    code = result.error.code if result.error else None
-    if (result.status, code) != (act.status, act.code):
+    if (result.status, _code(result)) != (act.status, act.code):
         wrong.append(f"expected {_ending(act.status, act.code)}")
     if _ESCAPED in result.stdout:
         wrong.append("the program got out")
@@ -230,7 +237,7 @@ def _show_source(console: Console, act: Act) -> None:
     lines = source.split("\n")
     first = next((n for n, line in enumerate(lines, 1) if line.startswith(_EXCERPT)), 0)
     if not first:  # an attack: its first sentence is enough
-        console.print(f"  [italic dim]{escape(lines[0].strip(chr(34)))}[/]")
+        console.print(Padding(Text(lines[0].strip('"'), style="italic dim"), (0, 0, 0, 2)))
         return
     last = next(n for n, line in enumerate(lines[first:], first) if not line)
     console.print(f"  [dim]{act.program}.py, lines {first} to {last} of {len(lines) - 1}[/]")
@@ -243,53 +250,75 @@ def _show_source(console: Console, act: Act) -> None:
 
 def _show_outcome(console: Console, played: Played) -> None:
     act, result = played.act, played.result
-    code = result.error.code if result.error else None
-    mark = "[red]✘[/]" if played.wrong else "[green]✔[/]"
-    expected, real = _ending(act.status, act.code), _ending(result.status, code)
-    console.print(f"  {mark} expected [bold]{expected}[/]")
-    console.print(f"    real     [bold]{real}[/] [dim]after {result.usage['wall_s']:.2f} s[/]")
+    grid = Table.grid(padding=(0, 1))
+    grid.add_column(width=1)
+    grid.add_column(width=8)
+    grid.add_column(overflow="fold")
+    real = Text.assemble(
+        (_ending(result.status, _code(result)), "bold"), f" after {result.usage['wall_s']:.2f} s"
+    )
+    grid.add_row(_mark(played), "expected", Text(_ending(act.status, act.code), style="bold"))
+    grid.add_row("", "real", real)
     if result.error:
-        console.print(Text(f"    message  {one_line(result.error.message, 300)}"))
+        grid.add_row("", "message", Text(one_line(result.error.message, 300)))
     if result.error and result.error.hint:
-        console.print(Text(f"    hint     {one_line(result.error.hint, 300)}", style="cyan"))
+        grid.add_row("", "hint", Text(one_line(result.error.hint, 300), style="cyan"))
     for wrong in played.wrong:
-        console.print(Text(f"    wrong    {wrong}", style="red"))
+        grid.add_row("", "wrong", Text(wrong, style="red"))
+    console.print(Padding(grid, (0, 0, 0, 2)))
+
+
+def _code(result: RunResult) -> Code | None:
+    return result.error.code if result.error else None
+
+
+def _mark(played: Played) -> str:
+    return "[red]✘[/]" if played.wrong else "[green]✔[/]"
 
 
 def _close(console: Console, played: Sequence[Played], held: bool, folder: Path, total_s: float) -> None:
     console.print()
     console.rule("[bold]What was seen", align="left", style="dim")
-    endings = Table(box=SIMPLE_HEAD, show_edge=False, pad_edge=False)
-    for column in ("program", "expected", "real", "time", ""):
-        endings.add_column(column, justify="right" if column == "time" else "left", no_wrap=True)
+    endings = _table("program", "expected", "real", "time", "")
     for one in played:
-        code = one.result.error.code if one.result.error else None
-        wall = f"{one.result.usage['wall_s']:.2f} s"
-        mark = "[red]✘[/]" if one.wrong else "[green]✔[/]"
-        endings.add_row(one.act.title, str(one.act.code or one.act.status), str(code or one.result.status), wall, mark)
+        words = str(one.act.code or one.act.status), str(_code(one.result) or one.result.status)
+        endings.add_row(one.act.title, *words, _seconds(one.result), _mark(one))
     console.print(endings)
     console.print()
     result = played[0].result
-    files = Table(box=SIMPLE_HEAD, show_edge=False, pad_edge=False)
-    for column in ("file", "size", "sha256", "time", "isolation"):
-        files.add_column(column, justify="right" if column in ("size", "time") else "left", overflow="fold")
+    files = _table("file", "size", "sha256", "time", "isolation")
     isolation = f"{result.isolation['level']}, {result.isolation['limits']}"
-    wall = f"{result.usage['wall_s']:.2f} s"
     for artifact in result.artifacts:
-        files.add_row(one_line(artifact.path, 120), size(artifact.bytes), artifact.sha256[:12], wall, isolation)
+        name = one_line(Path(artifact.path).name, 40)
+        files.add_row(name, size(artifact.bytes), artifact.sha256[:12], _seconds(result), isolation)
     console.print(files)
-    console.print(Text(f"\n{_walls(result)}", style="dim"))
-    console.print(Text(f"files    {folder}"), soft_wrap=True)
+    console.print()
+    last = Table.grid(padding=(0, 1))
+    last.add_row("walls", Text(_walls(result), style="dim"))
+    console.print(last)
+    console.print(Text(f"files {folder / 'turn_demo' / 'files'}"), soft_wrap=True)
     word = "every wall held" if held else "NOT AS EXPECTED: see ✘ above"
     console.print(f"[bold {'green' if held else 'red'}]{word}[/] [dim]({total_s:.1f} s)[/]")
+
+
+def _table(*columns: str) -> Table:
+    table = Table(box=SIMPLE_HEAD, show_edge=False, pad_edge=False)
+    for column in columns:
+        table.add_column(column, justify="right" if column in ("size", "time") else "left", no_wrap=True)
+    return table
+
+
+def _seconds(result: RunResult) -> str:
+    return f"{result.usage['wall_s']:.2f} s"
 
 
 def _walls(result: RunResult) -> str:
     """What the kernel said of the first program's walls, in a line."""
     walls = result.isolation.get("walls", {})
+    filters = walls.get("seccomp", {}).get("filters")
     return (
-        f"walls    uid {walls.get('uid')}, no capabilities, {walls.get('seccomp', {}).get('filters')} seccomp "
-        f"filters, Landlock ABI {walls.get('landlock_abi')}, network {walls.get('network')}, own namespaces "
+        f"uid {walls.get('uid')}, no capabilities, {filters} seccomp filters, Landlock ABI "
+        f"{walls.get('landlock_abi')}, network {walls.get('network')}, own namespaces: "
         f"{' '.join(walls.get('namespaces', ()))}"
     )
 

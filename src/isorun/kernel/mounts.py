@@ -1,5 +1,6 @@
 """mount(2) and what /proc/self/mountinfo says of the result."""
 
+import functools
 import os
 from dataclasses import dataclass
 
@@ -52,12 +53,18 @@ class MountPoint:
 
 def mounted(text: str) -> list[MountPoint]:
     """The mounts that the text of a /proc/<pid>/mountinfo tells of, in the order they were made."""
+    # The first three fields are numbers that differ from slot to slot, the rest does not.
+    return _parsed(tuple(line.split(" ", 3)[3] for line in text.splitlines()))
+
+
+@functools.lru_cache(maxsize=64)
+def _parsed(lines: tuple[str, ...]) -> list[MountPoint]:
     found = []
-    for line in text.splitlines():
+    for line in lines:
         left, _, right = line.partition(" - ")
         fields, kind = left.split(" "), right.split(" ")[0]
-        flags = fields[5].split(",")
-        found.append(MountPoint(_unescape(fields[4]), kind, "ro" in flags, right.rpartition(" ")[2]))
+        flags = fields[2].split(",")
+        found.append(MountPoint(_unescape(fields[1]), kind, "ro" in flags, right.rpartition(" ")[2]))
     return found
 
 

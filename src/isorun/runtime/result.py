@@ -4,7 +4,7 @@ import html
 import json
 import shutil
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -116,10 +116,11 @@ class RunResult:
 
     def to_dict(self) -> dict[str, Any]:
         """This result in JSON's types; what result.json holds."""
-        data = asdict(self)
+        data = {f.name: getattr(self, f.name) for f in fields(self)}
+        data["error"] = asdict(self.error) if self.error else None
         data["out_dir"] = str(self.out_dir)
-        for artifact in data["artifacts"]:
-            artifact["file"] = str(artifact["file"])
+        data["items"] = [asdict(item) for item in self.items]
+        data["artifacts"] = [{**asdict(artifact), "file": str(artifact.file)} for artifact in self.artifacts]
         return data
 
     def to_json(self) -> str:

@@ -125,17 +125,22 @@ class Conduct:
             self._published,
             lambda: self.stop(Stop.OUTPUT),
         )
+        try:
+            self._folder.append_infra("executor", "INFO", executor_line(self._slot.isolation))
+            await self._slot.start(program)
+            self._started = time.monotonic()
+            self._feed.publish(Event(kind="started", at_s=0.0, data={"exec_id": self._request.exec_id}))
+        except BaseException:
+            output.close()
+            raise
+        # Listening begins here: no event comes before `started`, and until then the pipes hold what is said.
         readers = [
             PipeReader(self._slot.stdout, lambda data: self._printed(output, "stdout", data)),
             PipeReader(self._slot.stderr, lambda data: self._printed(output, "stderr", data)),
         ]
         tools = ToolStream(self._slot.tools, self._limits.frame_bytes, self._logged, self._called, self._violated)
         try:
-            self._folder.append_infra("executor", "INFO", executor_line(self._slot.isolation))
-            await self._slot.start(program)
-            self._started = time.monotonic()
             self._folder.write_program(MAIN, self._request.code)  # while the program runs, not before
-            self._feed.publish(Event(kind="started", at_s=0.0, data={"exec_id": self._request.exec_id}))
             stop = await self._until_end()
             run_s = time.monotonic() - self._started
             exit_, usage = await self._slot.kill()

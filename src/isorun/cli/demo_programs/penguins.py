@@ -1,5 +1,5 @@
 """A report on 344 penguins: a chart, a workbook and a text, from penguins.csv beside this program."""
-# ruff: noqa: T201 - printing is what a program does
+# ruff: noqa: T201, TID251 - a program prints, reads its environment, forks
 # mypy: ignore-errors
 
 import os
@@ -19,18 +19,25 @@ def draw(birds: pd.DataFrame, to: Path) -> None:
     for species, group in birds.groupby("species"):
         colour, marker = LOOKS[species]
         x, y = group["flipper_length_mm"], group["body_mass_g"] / 1000
-        label = f"{species} (n = {len(group)})"
-        axes.scatter(x, y, c=colour, marker=marker, s=38, alpha=0.75, edgecolors="white", lw=0.6, label=label)
+        dots = {"marker": marker, "s": 38, "alpha": 0.75, "edgecolors": "white"}
+        axes.scatter(x, y, c=colour, label=f"{species} (n = {len(group)})", **dots)
         ends = np.array([x.min(), x.max()])
-        axes.plot(ends, np.polyval(np.polyfit(x, y, 1), ends), color=colour, lw=2.2)
-    axes.set_title("Longer flippers, heavier penguins", loc="left", fontsize=15, fontweight="bold", pad=24)
-    axes.text(0, 1.025, "Palmer Station, Antarctica, 2007–2009", transform=axes.transAxes, color="#555555")
+        line = np.polyval(np.polyfit(x, y, 1), ends)
+        axes.plot(ends, line, color=colour, lw=2.2)
+    decorate(axes)
+    figure.savefig(to)
+
+
+def decorate(axes: plt.Axes) -> None:
+    title = {"loc": "left", "fontsize": 15, "fontweight": "bold", "pad": 24}
+    axes.set_title("Longer flippers, heavier penguins", **title)
+    place = "Palmer Station, Antarctica, 2007–2009"
+    axes.text(0, 1.025, place, transform=axes.transAxes, color="#555555")
     axes.set(xlabel="flipper length (mm)", ylabel="body mass (kg)")
     axes.grid(color="#e8e8e8", lw=0.8)
     axes.set_axisbelow(True)
     axes.spines[["top", "right"]].set_visible(False)
     axes.legend(frameon=False, loc="upper left")
-    figure.savefig(to)
 
 
 def summarise(birds: pd.DataFrame) -> pd.DataFrame:
@@ -46,7 +53,8 @@ def summarise(birds: pd.DataFrame) -> pd.DataFrame:
 
 
 def markdown(table: pd.DataFrame) -> str:
-    rows = [list(table.reset_index().columns), ["---"] * (table.shape[1] + 1), *table.reset_index().to_numpy()]
+    flat = table.reset_index()
+    rows = [list(flat.columns), ["---"] * len(flat.columns), *flat.to_numpy()]
     return "\n".join("| " + " | ".join(map(str, row)) + " |" for row in rows)
 
 
@@ -63,9 +71,16 @@ with pd.ExcelWriter(FILES / "summary.xlsx") as book:
     birds.to_excel(book, sheet_name="data", index=False)
 print("wrote summary.xlsx", flush=True)
 heaviest = summary["mass_g"].idxmax()
-(FILES / "report.md").write_text(
-    f"# Penguins of Palmer Station\n\n{len(birds)} of {len(every)} birds were measured. {heaviest} penguins are "
-    f"the heaviest, {summary.loc[heaviest, 'mass_g']:.0f} g on average.\n\n{markdown(summary)}\n\n![chart](chart.png)\n\n"
-    "Data: Horst AM, Hill AP, Gorman KB (2020), palmerpenguins, CC-0.\n"
-)
+report = f"""# Penguins of Palmer Station
+
+{len(birds)} of {len(every)} penguins were measured. The heaviest species is {heaviest},
+{summary.loc[heaviest, "mass_g"]:.0f} g on average.
+
+{markdown(summary)}
+
+![Flipper length and body mass by species](chart.png)
+
+Data: Horst AM, Hill AP, Gorman KB (2020), palmerpenguins, CC-0.
+"""
+(FILES / "report.md").write_text(report)
 print("wrote report.md", flush=True)
