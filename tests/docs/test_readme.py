@@ -1,0 +1,61 @@
+"""The README's own code: each block runs as printed, and each command exists."""
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+BIN = Path(sys.executable).parent
+
+
+def blocks(language: str) -> list[str]:
+    """The fenced blocks of that language, in order."""
+    return re.findall(rf"^```{language}\n(.*?)^```", README, re.DOTALL | re.MULTILINE)
+
+
+def run(argv: list[str], tmp_path: Path, **options: object) -> subprocess.CompletedProcess[str]:
+    """Run *argv* as a reader would, with a workspace root of the test's own."""
+    env = {"PATH": f"{BIN}:{os.environ['PATH']}", "HOME": str(tmp_path), "ISORUN_WORKSPACE_ROOT": str(tmp_path / "runs")}
+    return subprocess.run(argv, cwd=tmp_path, env=env, capture_output=True, text=True, timeout=60, **options)  # type: ignore[call-overload,no-any-return]
+
+
+def test_the_ten_lines_run_as_printed(tmp_path: Path) -> None:
+    """The first thing a reader pastes works, and prints what the program made."""
+    (code,) = blocks("python")
+    done = run([sys.executable, "-c", code], tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.startswith("ok [('i', 4), ('s', 4)]\n b'i, s' ")
+
+
+def test_the_shell_lines_run_as_printed(tmp_path: Path) -> None:
+    """The commands under "In a shell" work one after the other."""
+    (lines,) = [block for block in blocks("console") if "answer.py" in block]
+    script = "\n".join(line.removeprefix("$ ") for line in lines.splitlines())
+    done = run(["bash", "-euo", "pipefail", "-c", script], tmp_path)
+    assert "42\n" in done.stdout, done.stderr
+
+
+@pytest.mark.parametrize("target", ["demo", "test", "check", "bench"])
+def test_the_make_targets_exist(target: str) -> None:
+    """Every `make …` that the README names is a target."""
+    assert f"make {target}" in README
+    assert re.search(rf"^{target}:", (ROOT / "Makefile").read_text(encoding="utf-8"), re.MULTILINE)
+
+
+def test_the_table_of_endings_is_the_code() -> None:
+    """Each status stands in the table with its codes and the exit code of the CLI."""
+    from isorun.core.outcome import CODES_OF, Status
+
+    rows = {m[1]: m[2] for m in re.finditer(r"^\| `(\w+)` \| (.*?) \|", README, re.MULTILINE)}
+    for status in Status:
+        assert re.findall(r"`(\w+)`", rows[status]) == list(CODES_OF[status])
+
+
+def test_the_readme_is_short() -> None:
+    """250 lines at most."""
+    assert len(README.splitlines()) <= 250
