@@ -216,7 +216,10 @@ def cold_cli(count: int) -> Figure:
         for _ in range(count):
             began = time.perf_counter()
             with subprocess.Popen(
-                argv, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env={**os.environ, "ISORUN_WORKSPACE_ROOT": folder}
+                argv,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.PIPE,
+                env={**os.environ, "ISORUN_WORKSPACE_ROOT": folder},
             ) as process:
                 if process.stdout is None or process.stdout.read(1) != b"h":
                     raise SystemExit("isorun run printed something else")
@@ -247,5 +250,7 @@ async def peer_figures(count: int, ours: Spread) -> list[Figure]:
         gate = f"ours ≥ {wanted:g}× faster" if wanted else ""
         ok = times >= wanted if wanted else None
         raw = {"ms": vars_of(spread), "times_ours": round(times, 2)}
-        found.append(Figure(name=name, value=f"{shown(spread)} ({times:.1f}× ours)", gate=gate, ok=ok, raw=raw))
+        found.append(
+            Figure(name=name, value=f"{shown(spread)} ({times:.1f}× ours)", gate=gate, ok=ok, raw=raw)
+        )
     return found

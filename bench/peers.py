@@ -27,7 +27,16 @@ def bubblewrap_argv(folder: str, code: str) -> list[str]:
     program = find_bubblewrap()
     if program is None:
         raise SystemExit("bubblewrap is missing: the peer cannot be measured")
-    argv = [program, "--unshare-all", "--die-with-parent", "--new-session", "--proc", "/proc", "--dev", "/dev"]
+    argv = [
+        program,
+        "--unshare-all",
+        "--die-with-parent",
+        "--new-session",
+        "--proc",
+        "/proc",
+        "--dev",
+        "/dev",
+    ]
     for name in ("bin", "lib", "lib64"):
         if Path(f"/{name}").is_symlink():
             argv += ["--symlink", os.readlink(f"/{name}"), f"/{name}"]
@@ -47,12 +56,25 @@ async def bubblewrapped_python(code: str) -> float:
 def docker_is_there() -> bool:
     """Whether an engine answers and has an image with Python to measure."""
     docker = shutil.which("docker")
-    return docker is not None and os.system(f"{docker} image inspect py-code-exec:latest >/dev/null 2>&1") == 0  # noqa: S605 - a constant
+    return (
+        docker is not None and os.system(f"{docker} image inspect py-code-exec:latest >/dev/null 2>&1") == 0
+    )
 
 
 async def docker_python(code: str) -> float:
     """Seconds of one hardened `docker run` of Python."""
-    argv = ["docker", "run", "--rm", "--network", "none", "--read-only", "--cap-drop", "ALL", "--pids-limit", "128"]
+    argv = [
+        "docker",
+        "run",
+        "--rm",
+        "--network",
+        "none",
+        "--read-only",
+        "--cap-drop",
+        "ALL",
+        "--pids-limit",
+        "128",
+    ]
     argv += ["--security-opt", "no-new-privileges", "--memory", "1g", "--cpus", "1", "--tmpfs", "/out"]
     argv += ["-e", "OUTPUT_DIR=/out", "py-code-exec:latest", "python3", "-I", "-c", code]
     return await _timed(argv, {})
@@ -61,7 +83,10 @@ async def docker_python(code: str) -> float:
 async def _timed(argv: Sequence[str], env: dict[str, str]) -> float:
     began = time.perf_counter()
     process = await asyncio.create_subprocess_exec(
-        *argv, env={"PATH": "/usr/bin:/bin", **env}, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE
+        *argv,
+        env={"PATH": "/usr/bin:/bin", **env},
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.PIPE,
     )
     _, errors = await process.communicate()
     if process.returncode != 0:

@@ -33,6 +33,7 @@ class _Loop:
 
     def close(self) -> None:
         self.call(_others_done())
+        self.call(self._loop.shutdown_default_executor())  # waits for its threads; closing the loop would not
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join()
         self._loop.close()

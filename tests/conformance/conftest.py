@@ -10,8 +10,9 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-import isorun
 import pytest
+
+import isorun
 from isorun.backends.base import Backend
 from isorun.backends.fake import FakeBackend
 from isorun.backends.namespace import NamespaceBackend, Options
@@ -70,7 +71,7 @@ def host_secrets() -> Iterator[None]:
 def new_backend(kind: str, host_secrets: None) -> Callable[..., Backend]:
     """A backend of this kind; keyword arguments are `Options` of the embedded one, which fake ignores."""
 
-    def make(**options: Any) -> Backend:
+    def make(**options: object) -> Backend:
         if kind == "fake":
             return FakeBackend()
         return NamespaceBackend(Options(use_cgroup=kind == "namespace-cgroup", **options))
@@ -78,14 +79,16 @@ def new_backend(kind: str, host_secrets: None) -> Callable[..., Backend]:
     return make
 
 
-def options_for(backend: Backend, root: Path, **options: Any) -> dict[str, Any]:
+def options_for(backend: Backend, root: Path, **options: object) -> dict[str, Any]:
     """Options of a Runtime that reads no setting of this machine."""
     settings = options.pop("settings", None) or isorun.Settings()
     return {"backend": backend, "settings": settings, "workspace_root": root, **options}
 
 
 @pytest.fixture(scope="session")
-def rt(kind: str, new_backend: Callable[..., Backend], tmp_path_factory, require) -> Iterator[isorun.SyncRuntime]:
+def rt(
+    kind: str, new_backend: Callable[..., Backend], tmp_path_factory, require
+) -> Iterator[isorun.SyncRuntime]:
     """One Runtime for all tests that need none of their own."""
     root = tmp_path_factory.mktemp("root")
     twin = isorun.SyncRuntime(**options_for(new_backend(), root, pool_size=1 if kind == "fake" else 2))
@@ -109,8 +112,8 @@ Run = Callable[..., isorun.RunResult]
 def run(rt: isorun.SyncRuntime) -> Run:
     """`run(code, **options)`: one program in the shared Runtime; ten seconds unless told."""
 
-    def execute(code: str, **options: Any) -> isorun.RunResult:
-        return rt.execute(textwrap.dedent(code), **{"timeout_s": 10, **options})  # type: ignore[no-any-return]
+    def execute(code: str, **options: object) -> isorun.RunResult:
+        return rt.execute(textwrap.dedent(code), **{"timeout_s": 10, **options})
 
     return execute
 
@@ -125,7 +128,7 @@ def own(rt: isorun.SyncRuntime, new_backend: Callable[..., Backend], tmp_path: P
     It asks for `rt` so that a machine without the backend is found out there.
     """
 
-    def make(backend_options: dict[str, Any] | None = None, **options: Any) -> isorun.SyncRuntime:
+    def make(backend_options: dict[str, Any] | None = None, **options: object) -> isorun.SyncRuntime:
         made = options_for(new_backend(**(backend_options or {})), tmp_path / "root", **options)
         return isorun.SyncRuntime(**{"pool_size": 0, **made})
 

@@ -411,6 +411,27 @@ def test_a_reader_that_goes_away_ends_the_run(program, started) -> None:
     assert b"cancelled " in process.stderr.read()
 
 
+@pytest.mark.parametrize("closed", ["<&-", ">&-", "2>&-", "<&- >&- 2>&-"])
+def test_a_closed_stream_is_no_place_for_something_else(
+    closed: str, program, isorun: Isorun, environment
+) -> None:
+    """Without stdin, stdout or stderr the program still runs to its end, and its output goes nowhere else."""
+    line = f'exec "$@" {closed}'
+    command = ["sh", "-c", line, "sh", *COMMAND, "run", program("print('hi'); raise SystemExit(9)")]
+    assert subprocess.run(command, capture_output=True, env=environment).returncode == 9
+
+
+def test_a_table_that_nobody_reads_is_no_error(environment: dict[str, str]) -> None:
+    """`isorun config show | head -1` says nothing about pipes."""
+    out, into = os.pipe()
+    os.close(out)
+    done = subprocess.run(
+        [*COMMAND, "config", "show", "--json"], stdout=into, stderr=subprocess.PIPE, env=environment
+    )
+    os.close(into)
+    assert (done.returncode, done.stderr) == (1, b"")
+
+
 def test_a_killed_command_leaves_no_process(program, started) -> None:
     """SIGKILL cannot be handled; the kernel takes the sandbox down with us."""
     process = started("run", program(WAITS))

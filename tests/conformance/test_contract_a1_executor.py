@@ -42,8 +42,8 @@ def test_a1_there_is_no_interface_to_name(run) -> None:
 @pytest.mark.parametrize(
     ("folder", "errno"),
     [
-        ("/", 30), ("/etc", 30), ("/usr", 30), ("/usr/bin", 30), ("/dev", 30), ("/workspace", 30), ("/var/tmp", 30),
-        ("/run", 30), ("/proc", 2),
+        ("/", 30), ("/etc", 30), ("/usr", 30), ("/usr/bin", 30), ("/dev", 30), ("/workspace", 30),
+        ("/var/tmp", 30),         ("/run", 30), ("/proc", 2),
     ],
 )  # fmt: skip
 def test_a1_the_root_is_read_only(run, folder, errno) -> None:
@@ -127,8 +127,9 @@ def test_a1_the_environment_is_minimal(run) -> None:
     """The program's variables are these names and no others."""
     names = json.loads(run("print(json.dumps(sorted(os.environ)))").stdout)
     assert set(names) == {
-        "HOME", "LANG", "LC_ALL", "LOGNAME", "MPLBACKEND", "MPLCONFIGDIR", "OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS",
-        "OUTPUT_DIR", "PATH", "PYTHONDONTWRITEBYTECODE", "PYTHONUTF8", "TMPDIR", "TZ", "USER",
+        "HOME", "LANG", "LC_ALL", "LOGNAME", "MPLBACKEND", "MPLCONFIGDIR", "OMP_NUM_THREADS",
+        "OPENBLAS_NUM_THREADS", "OUTPUT_DIR", "PATH", "PYTHONDONTWRITEBYTECODE", "PYTHONUTF8",
+        "TMPDIR", "TZ", "USER",
     }  # fmt: skip
 
 
@@ -136,7 +137,8 @@ def test_a1_utf8_mode_and_utc(run) -> None:
     """Text is UTF-8 and times are UTC, here and in a child."""
     result = run("""
         import subprocess
-        print(sys.flags.utf8_mode, sys.getfilesystemencoding(), os.environ["TZ"], time.tzname[0], time.timezone)
+        zone = os.environ["TZ"], time.tzname[0], time.timezone
+        print(sys.flags.utf8_mode, sys.getfilesystemencoding(), *zone)
         child = "import sys, time; print(sys.flags.utf8_mode, sys.stdout.encoding, time.tzname[0])"
         print(subprocess.run([sys.executable, "-c", child], capture_output=True, text=True).stdout)
     """)

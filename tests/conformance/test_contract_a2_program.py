@@ -32,7 +32,8 @@ def test_a2_name_file_argv_and_cwd(run) -> None:
     """The program is `__main__`, knows its file and arguments, and stands in the output directory."""
     result = run(
         """
-        print(json.dumps([__name__, __file__, sys.argv, os.getcwd(), OUTPUT_DIR, sys.modules["__main__"].__name__]))
+        module = sys.modules["__main__"].__name__
+        print(json.dumps([__name__, __file__, sys.argv, os.getcwd(), OUTPUT_DIR, module]))
         """,
         argv=["--n", "3", "é \n"],
     )
@@ -60,7 +61,9 @@ def test_a2_stdin_is_at_its_end(run) -> None:
 @pytest.mark.parametrize("given", ["two\nlines é\n", b"two\nlines \xc3\xa9\n"])
 def test_a2_stdin_as_given(run, given) -> None:
     """What the caller gives as stdin is read as lines, and leaves no file for the program to find."""
-    result = run("print(input(), sys.stdin.read().encode()); print(os.listdir(os.path.dirname(__file__)))", stdin=given)
+    result = run(
+        "print(input(), sys.stdin.read().encode()); print(os.listdir(os.path.dirname(__file__)))", stdin=given
+    )
     first, listing = result.stdout.splitlines()
     assert first == "two b'lines \\xc3\\xa9\\n'"
     assert ".isorun-stdin" not in listing
@@ -130,7 +133,7 @@ def test_a2_spawn_children_import_the_program_and_see_no_names_of_ours(run) -> N
         import multiprocessing
         imported_as = __name__
         def report(queue):
-            ours = ("OUTPUT_DIR", "OUT", "agent_io_tools", "CONTRACT", "EXECUTION_ID", "TURN_ID", "exec_tools")
+            ours = "OUTPUT_DIR OUT OUT_DIR agent_io_tools CONTRACT EXECUTION_ID TURN_ID exec_tools".split()
             queue.put([imported_as, [name for name in ours if name in globals()]])
         if __name__ == "__main__":
             context = multiprocessing.get_context("spawn")

@@ -19,7 +19,7 @@ import pytest
 
 
 def test_a6_no_setting_or_secret_of_the_host_reaches_the_program(run) -> None:
-    """Neither the names nor the values of this process's secrets are in the program's environment, or a child's."""
+    """Neither the names nor the values of this process's secrets are in the program's environment."""
     result = run("""
         import subprocess
         print(json.dumps([dict(os.environ), subprocess.run(["env"], capture_output=True, text=True).stdout]))
@@ -89,7 +89,9 @@ def test_a8_each_tool_call_has_its_line(run) -> None:
             except agent_io_tools.ToolError:
                 pass
     """)
-    lines = re.findall(r"\[tool_call\] (\S+) (\S+) (\S+) (\d+(?:\.\d+)?)$", result.infra_log_tail, re.MULTILINE)
+    lines = re.findall(
+        r"\[tool_call\] (\S+) (\S+) (\S+) (\d+(?:\.\d+)?)$", result.infra_log_tail, re.MULTILINE
+    )
     assert [line[:3] for line in lines] == [("a.b", "1", "ToolUnavailable"), ("c.d", "2", "ToolUnavailable")]
 
 
@@ -120,9 +122,8 @@ def test_a9_hint_no_network(run, code) -> None:
     """A program that tries the network is told which tools to use."""
     result = run(code)
     assert result.status == "failed"
-    assert result.error.hint == (
-        "the program has no network: use generic_tools.web_search and generic_tools.fetch_url_contents instead"
-    )
+    tools = "generic_tools.web_search and generic_tools.fetch_url_contents"
+    assert result.error.hint == f"the program has no network: use {tools} instead"
 
 
 def test_a9_hint_module_missing(run) -> None:

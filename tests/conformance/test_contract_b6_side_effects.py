@@ -9,8 +9,9 @@ inputs and the given out/ are copied in; nothing of the caller's is changed.
 import hashlib
 from pathlib import Path
 
-import isorun
 import pytest
+
+import isorun
 
 
 @pytest.fixture
@@ -83,12 +84,14 @@ def test_b6_a_program_cannot_pass_for_the_runtime(run, name) -> None:
     assert result.workspace_diff["created"] == ()
     assert any("artifact_reserved_name" in notice for notice in result.notices)
     for path in result.out_dir.rglob("*"):
-        assert not path.is_file() or b"forged" != path.read_bytes()
+        assert not path.is_file() or path.read_bytes() != b"forged"
 
 
 def test_b6_the_callers_own_folder_is_not_touched(run, before) -> None:
     """The given out/ is copied in; what the program does to it is done to the copy."""
-    run("Path('same.txt').write_text('!'); Path('gone.txt').unlink(); Path('new').write_text('n')", out=before)
+    run(
+        "Path('same.txt').write_text('!'); Path('gone.txt').unlink(); Path('new').write_text('n')", out=before
+    )
     assert (before / "same.txt").read_text() == "text of same.txt"
     assert sorted(path.name for path in before.iterdir()) == ["gone.txt", "same.txt", "sub"]
 

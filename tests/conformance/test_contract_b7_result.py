@@ -10,12 +10,41 @@ import dataclasses
 import json
 import re
 
-import isorun
 import pytest
 
-_FIELDS = """ok status exec_id turn_id prog_name exit_code signal error stdout stderr truncated artifacts items
-succeeded missing notices workspace_diff tool_calls report_text user_log_tail infra_log_tail user_error_lines
-user_tracebacks out_dir timings usage limits isolation schema""".split()
+import isorun
+
+_FIELDS = [
+    "ok",
+    "status",
+    "exec_id",
+    "turn_id",
+    "prog_name",
+    "exit_code",
+    "signal",
+    "error",
+    "stdout",
+    "stderr",
+    "truncated",
+    "artifacts",
+    "items",
+    "succeeded",
+    "missing",
+    "notices",
+    "workspace_diff",
+    "tool_calls",
+    "report_text",
+    "user_log_tail",
+    "infra_log_tail",
+    "user_error_lines",
+    "user_tracebacks",
+    "out_dir",
+    "timings",
+    "usage",
+    "limits",
+    "isolation",
+    "schema",
+]
 
 
 def test_b7_the_fields_are_those_of_the_design(run) -> None:
@@ -23,7 +52,12 @@ def test_b7_the_fields_are_those_of_the_design(run) -> None:
     result = run("print('x')", prog_name="report_generator")
     assert {field.name for field in dataclasses.fields(result)} >= set(_FIELDS)
     assert set(json.loads(result.to_json())) >= set(_FIELDS)
-    assert (result.ok, result.status, result.prog_name, result.error) == (True, "ok", "report_generator", None)
+    assert (result.ok, result.status, result.prog_name, result.error) == (
+        True,
+        "ok",
+        "report_generator",
+        None,
+    )
     assert set(result.usage) == {"cpu_s", "wall_s", "max_rss_bytes", "output_bytes"}
     assert result.usage["output_bytes"] == 2
     assert result.usage["max_rss_bytes"] > 1 << 20
@@ -37,14 +71,19 @@ def test_b7_the_fields_are_those_of_the_design(run) -> None:
 def test_b7_isolation_is_said(run, kind) -> None:
     """The result says which walls stood, and that there were none where there were none."""
     isolation = run("pass").isolation
-    assert (isolation["level"], isolation["backend"]) == (("none", "fake") if kind == "fake" else ("full", "namespace"))
-    assert isolation["limits"].startswith({"fake": "none", "namespace-cgroup": "cgroup-"}.get(kind, "rlimits+watcher"))
+    assert (isolation["level"], isolation["backend"]) == (
+        ("none", "fake") if kind == "fake" else ("full", "namespace")
+    )
+    assert isolation["limits"].startswith(
+        {"fake": "none", "namespace-cgroup": "cgroup-"}.get(kind, "rlimits+watcher")
+    )
 
 
 def test_b7_report_text_order(run) -> None:
     """A run with every kind of trouble says them in the row's order."""
     contract = [
-        {"filename": f"turn_1/files/{name}", "description": "d"} for name in ("fine.txt", "empty.txt", "none.txt")
+        {"filename": f"turn_1/files/{name}", "description": "d"}
+        for name in ("fine.txt", "empty.txt", "none.txt")
     ]
     result = run(
         """
@@ -56,7 +95,14 @@ def test_b7_report_text_order(run) -> None:
         contract=contract,
     )
     text = result.report_text
-    parts = ["status: failed", "runtime failure: ", "file errors:", "missing outputs:", "succeeded:", "log line of mine"]
+    parts = [
+        "status: failed",
+        "runtime failure: ",
+        "file errors:",
+        "missing outputs:",
+        "succeeded:",
+        "log line of mine",
+    ]
     at = [text.index(part) for part in parts]
     assert at == sorted(at)
     assert (result.succeeded, result.missing) == (("turn_1/files/fine.txt",), ("turn_1/files/none.txt",))

@@ -8,8 +8,9 @@ tracebacks. (The tree of the sandbox is a page of the CLI's.)
 
 import re
 
-import isorun
 import pytest
+
+import isorun
 
 
 def test_c4_a_traceback_is_what_python_shows(run) -> None:
@@ -82,7 +83,11 @@ def test_c4_a_hostile_exception_cannot_break_the_report(run) -> None:
             __repr__ = __str__
         raise Bad
     """)
-    assert (result.status, result.error.code, result.error.details["exception"]) == ("failed", "program_error", "Bad")
+    assert (result.status, result.error.code, result.error.details["exception"]) == (
+        "failed",
+        "program_error",
+        "Bad",
+    )
 
 
 def test_c5_error_lines_are_levels_and_line_starts(run) -> None:

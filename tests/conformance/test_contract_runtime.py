@@ -17,10 +17,10 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-import isorun
 import pytest
-
 from conformance.conftest import options_for
+
+import isorun
 
 
 def wait_until(holds: Callable[[], bool], within_s: float = 20) -> None:
@@ -167,7 +167,11 @@ async def test_an_async_caller_that_is_cancelled_cancels_its_run(rt, new_backend
 def test_a_bad_request_starts_nothing(rt) -> None:
     """A refused contract, name or code leaves no folder."""
     before = set(rt.root.iterdir())
-    for bad in ({"contract": []}, {"contract": [{"filename": "/etc/x", "description": "d"}]}, {"prog_name": "x" * 65}):
+    for bad in (
+        {"contract": []},
+        {"contract": [{"filename": "/etc/x", "description": "d"}]},
+        {"prog_name": "x" * 65},
+    ):
         with pytest.raises(isorun.InvalidRequest):
             rt.execute("pass", **bad)
     with pytest.raises(isorun.InvalidRequest):
@@ -220,11 +224,9 @@ from isorun.backends.fake import FakeBackend
 from isorun.backends.namespace import NamespaceBackend, Options
 
 def held():
-    mine = [int(p) for t in glob.glob("/proc/self/task/*/children") for p in Path(t).read_text().split()]
-    mine += [int(p.name) for p in Path("/proc").glob("[0-9]*") if parent(p) == os.getpid()]
     return {
         "fds": sorted(os.listdir("/proc/self/fd")),
-        "children": sorted(set(mine)),
+        "children": sorted(int(p.name) for p in Path("/proc").glob("[0-9]*") if parent(p) == os.getpid()),
         "cgroups": glob.glob(f"/sys/fs/cgroup/**/isorun-{os.getpid()}-*", recursive=True),
         "temporary": sorted(set(glob.glob(f"{tempfile.gettempdir()}/isorun-*"))),
         "threads": len(os.listdir("/proc/self/task")),
@@ -238,7 +240,8 @@ def parent(path):
 
 kind, root = sys.argv[1:]
 def backend():
-    return FakeBackend() if kind == "fake" else NamespaceBackend(Options(use_cgroup=kind == "namespace-cgroup"))
+    options = Options(use_cgroup=kind == "namespace-cgroup")
+    return FakeBackend() if kind == "fake" else NamespaceBackend(options)
 
 def session():
     with isorun.SyncRuntime(**options_for(backend(), Path(root), pool_size=2)) as rt:
@@ -266,10 +269,18 @@ def temporary() -> Iterator[str]:
 
 
 def test_leaving_a_runtime_leaves_nothing(rt, kind, temporary) -> None:
-    """No descriptor, child, thread, cgroup or temporary file more than before, with a run still going at the end."""
+    """No descriptor, child, thread, cgroup or temporary file more than before, though a run still went."""
     tests = Path(__file__).parents[1]
     done = subprocess.run(
-        [sys.executable, "-X", "dev", "-c", f"import sys; sys.path.insert(0, {str(tests)!r})\n{_LEAVES}", kind, temporary],
+        [
+            sys.executable,
+            "-X",
+            "dev",
+            "-c",
+            f"import sys; sys.path.insert(0, {str(tests)!r})\n{_LEAVES}",
+            kind,
+            temporary,
+        ],
         capture_output=True,
         text=True,
         timeout=50,

@@ -74,10 +74,11 @@ def test_a_row_tells_what_was_expected_and_what_was_seen(shown, title) -> None:
 
 
 def test_the_screen_has_its_parts(shown) -> None:
-    """Credit, an excerpt, live output, partial output, hints, walls and the folder are shown within 80 columns."""
+    """Credit, excerpt, live and partial output, hints, walls and the folder are shown in 80 columns."""
     for part in (
         "Horst AM, Hill AP, Gorman KB (2020), CC-0",
         "def draw(birds: pd.DataFrame, to: Path) -> None:",
+        'axes.scatter(x, y, label=f"{species} (n = {len(group)})", **dots)',
         "│ read 344 penguins, 342 of them measured",
         "│ /etc/shadow: No such file or directory",
         "│ 20 digits: 141421356237309504880",
@@ -139,7 +140,8 @@ def test_missing_packages_are_named_with_the_remedy(monkeypatch) -> None:
     with pytest.raises(InvalidRequest) as caught:
         find_data()
     assert str(caught.value) == (
-        "the demo needs pandas, palmerpenguins: pip install 'isorun[science,demo]', or `make demo` in a checkout"
+        "the demo needs pandas, palmerpenguins: pip install 'isorun[science,demo]', "
+        "or `make demo` in a checkout"
     )
 
 

@@ -20,7 +20,11 @@ def blocks(language: str) -> list[str]:
 
 def run(argv: list[str], tmp_path: Path, **options: object) -> subprocess.CompletedProcess[str]:
     """Run *argv* as a reader would, with a workspace root of the test's own."""
-    env = {"PATH": f"{BIN}:{os.environ['PATH']}", "HOME": str(tmp_path), "ISORUN_WORKSPACE_ROOT": str(tmp_path / "runs")}
+    env = {
+        "PATH": f"{BIN}:{os.environ['PATH']}",
+        "HOME": str(tmp_path),
+        "ISORUN_WORKSPACE_ROOT": str(tmp_path / "runs"),
+    }
     return subprocess.run(argv, cwd=tmp_path, env=env, capture_output=True, text=True, timeout=60, **options)  # type: ignore[call-overload,no-any-return]
 
 

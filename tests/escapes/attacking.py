@@ -1,6 +1,7 @@
 """Attacks from inside a run, and how to see from outside that nothing came of them."""
 
 import os
+import stat
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -127,3 +128,9 @@ def cpu_s_inside() -> float:
             continue
         ticks += sum(map(int, text.rpartition(")")[2].split()[11:13]))
     return ticks / os.sysconf("SC_CLK_TCK")
+
+
+def disk_bytes(result: RunResult) -> int:
+    """What the run's folder on the host takes of its disk."""
+    files = (path.lstat() for path in result.out_dir.parent.rglob("*"))
+    return sum(file.st_blocks * 512 for file in files if stat.S_ISREG(file.st_mode))

@@ -15,7 +15,8 @@ _AFTER = "\nprint(json.dumps(answer))\n"
 
 
 def inside(runtime: SyncRuntime, code: str, **options: Any) -> Any:  # noqa: ANN401 - whatever the attack answers
-    """What the attack *code* leaves in its variable `answer`; it must end well itself, at the level it was given."""
+    """What the attack *code* leaves in its variable `answer`; it must end well itself, at the level it was
+    given."""
     result = runtime.execute(_BEFORE + code + _AFTER, inputs=[RAW_CALLS], timeout_s=20, **options)
     assert (result.status, result.exit_code) == ("ok", 0), result.report_text
     weakened = bool(result.isolation["without"])

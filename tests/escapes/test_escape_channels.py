@@ -39,7 +39,8 @@ def _beside(runtime: SyncRuntime, holding: str, attack: str) -> object:
 
 
 def test_an_abstract_socket_of_the_host_is_out_of_reach(sealed) -> None:
-    """A name that the host listens on is refused inside: each slot has names of its own (network namespace)."""
+    """A name that the host listens on is refused inside: each slot has names of its own (network
+    namespace)."""
     name = "isorun-escape-test"
     with socket.socket(socket.AF_UNIX) as listener:
         listener.bind("\0" + name)
@@ -51,7 +52,12 @@ def test_an_abstract_socket_of_the_host_is_out_of_reach(sealed) -> None:
 
 def test_an_abstract_socket_of_another_run_is_out_of_reach(sealed, without) -> None:
     """Two slots do not share abstract names; with one network for both and no Landlock they do."""
-    holding = "import socket\nlistener = socket.socket(socket.AF_UNIX)\nlistener.bind('\\0between')\nlistener.listen()"
+    holding = """
+import socket
+listener = socket.socket(socket.AF_UNIX)
+listener.bind("\\0between")
+listener.listen()
+"""
     code = CONNECT.replace("NAME", "'between'")
     assert _beside(sealed, holding, code) == "ECONNREFUSED"
     assert _beside(without("network", "landlock"), holding, code) == "ok"
@@ -61,7 +67,7 @@ def test_an_abstract_socket_of_another_run_is_out_of_reach(sealed, without) -> N
 def test_system_v_ipc_stays_in_the_slot(sealed, without, off) -> None:
     """The calls are not there (ENOSYS); without the filter each slot has keys of its own, by namespace."""
     make = "call('shmget', 77, 4096, 0o1666); call('semget', 77, 1, 0o1666); call('msgget', 77, 0o1666)"
-    look = "answer = [said(call('shmget', 77, 0, 0)), said(call('semget', 77, 0, 0)), said(call('msgget', 77, 0))]"
+    look = "answer = [said(call(name, 77, 0, 0)) for name in ('shmget', 'semget', 'msgget')]"
     assert inside(sealed, look) == ["ENOSYS"] * 3
     assert _beside(without(*off), make, look) == ["ENOENT"] * 3
     assert _beside(without("ipc", *off), make, look) == ["ok"] * 3
@@ -95,7 +101,8 @@ answer = [control(1024, 0, "/tmp/own"), control((1 << 32) + 1024, 0, "/tmp/own")
 
 
 def test_leases_and_directory_notices_are_refused(sealed, without) -> None:
-    """F_SETLEASE and F_NOTIFY tell of others' opens: refused, also with the high bits set; F_GETFD still works."""
+    """F_SETLEASE and F_NOTIFY tell of others' opens: refused, also with the high bits set; F_GETFD still
+    works."""
     assert inside(sealed, LEASES) == ["EPERM", "EPERM", "EPERM", "EPERM", "ok", "ok"]
     assert inside(without("seccomp"), LEASES) == ["ok"] * 6
 
@@ -110,7 +117,9 @@ answer = [said(added), said(found), said(call("request_key", b"user", b"between"
 
 def test_keyrings_are_refused(sealed, without) -> None:
     """add_key, keyctl and request_key are refused; without the filter the kernel keeps a key for us."""
-    code = KEYS.replace("KEYRING", "-4")  # the user's keyring, shared by all processes of a uid in one namespace
+    code = KEYS.replace(
+        "KEYRING", "-4"
+    )  # the user's keyring, shared by all processes of a uid in one namespace
     assert inside(sealed, code) == ["EPERM"] * 4
     assert inside(without("seccomp"), KEYS.replace("KEYRING", "-2"))[:2] == ["ok", "ok"]
 
@@ -124,7 +133,8 @@ def test_a_user_keyring_is_a_slots_own(without) -> None:
 
 
 def test_a_signal_cannot_be_sent_through_a_descriptor(sealed) -> None:
-    """F_SETOWN towards a process outside is refused, so no SIGIO leaves the run; an own child may be named."""
+    """F_SETOWN towards a process outside is refused, so no SIGIO leaves the run; an own child may be
+    named."""
     code = """
 import fcntl, socket
 one, two = socket.socketpair()

@@ -12,7 +12,8 @@ pytestmark = pytest.mark.usefixtures("unharmed")
 
 
 def test_the_hostname_is_not_the_hosts(sealed, without) -> None:
-    """uname, gethostname and /etc/hostname say `isorun`; without the uts wall a name set inside would be shared."""
+    """uname, gethostname and /etc/hostname say `isorun`; without the uts wall a name set inside would be
+    shared."""
     code = """
 import socket
 answer = [os.uname().nodename, socket.gethostname(), open("/etc/hostname").read()]
@@ -22,14 +23,17 @@ answer = [os.uname().nodename, socket.gethostname(), open("/etc/hostname").read(
     own = "answer = os.stat('/proc/self/ns/uts').st_ino"
     shared = without("uts", "hostname")
     assert inside(shared, own) == inside(shared, own)
-    other = sealed.start("import os, time; print(os.stat('/proc/self/ns/uts').st_ino, flush=True); time.sleep(60)")
+    other = sealed.start(
+        "import os, time; print(os.stat('/proc/self/ns/uts').st_ino, flush=True); time.sleep(60)"
+    )
     printed = next(event for event in other.events() if event.kind == "output").data["text"]
     assert inside(sealed, own) != int(printed)
     other.cancel()
 
 
 def test_the_name_cannot_be_changed(sealed, without) -> None:
-    """sethostname and setdomainname are refused; with capabilities and no filter they change the slot's own name."""
+    """sethostname and setdomainname are refused; with capabilities and no filter they change the slot's own
+    name."""
     code = """
 answer = [said(call("sethostname", b"evil", 4)), said(call("setdomainname", b"evil", 4)), os.uname().nodename]
 """
@@ -41,7 +45,8 @@ answer = [said(call("sethostname", b"evil", 4)), said(call("setdomainname", b"ev
 
 
 def test_mountinfo_shows_the_interpreter_and_no_more(sealed) -> None:
-    """The paths it shows are the listed system's and the interpreter's; the workspace root and other slots are not."""
+    """The paths it shows are the listed system's and the interpreter's; the workspace root and other slots
+    are not."""
     code = """
 with open("/proc/self/mountinfo") as file:
     lines = [line.split() for line in file]
@@ -50,24 +55,33 @@ answer = [[line[3], line[4], line[5].split(",")] for line in lines]
     result = sealed.execute("print(1)")
     mounts = inside(sealed, code)
     text = " ".join(source + " " + target for source, target, _ in mounts)
-    for hidden in (str(result.out_dir), str(result.out_dir.parents[1]), result.exec_id, str(Path.home() / ".ssh")):
+    for hidden in (
+        str(result.out_dir),
+        str(result.out_dir.parents[1]),
+        result.exec_id,
+        str(Path.home() / ".ssh"),
+    ):
         assert hidden not in text
     # The control: on the host mountinfo has what is hidden above, the host's own root.
     assert ["/", "/"] in [line[:2] for line in outside(code)]
-    # The jail's root and /dev are still there beneath the slot's own mounts; all that is writable is the slot's.
+    # The jail's mounts are still there beneath the slot's own; all that is writable is the slot's.
     writable = {target for _, target, options in mounts if "rw" in options}
     assert writable <= {"/proc", "/workspace/work", "/workspace/out", "/tmp", "/dev/shm"}
 
 
 def test_other_slots_have_no_path(sealed) -> None:
-    """While another run stands, its files are under no path of this one: not by name and not by a device number."""
-    other = sealed.start("open('mine-alone', 'w').write('x'); import time; print('up', flush=True); time.sleep(60)")
+    """While another run stands, its files are under no path of this one."""
+    other = sealed.start(
+        "import time; open('mine-alone', 'w').write('x'); print('up', flush=True); time.sleep(60)"
+    )
     next(event for event in other.events() if event.kind == "output")
     code = """
 answer = [os.path.join(at, name) for at, _, names in os.walk("/") for name in names if name == "mine-alone"]
 """
     assert inside(sealed, code) == []
-    assert inside(sealed, "open('mine-alone', 'w').close()" + code) == ["/workspace/out/mine-alone"]  # the control
+    assert inside(sealed, "open('mine-alone', 'w').close()" + code) == [
+        "/workspace/out/mine-alone"
+    ]  # the control
     result = other.cancel()
     assert [artifact.path for artifact in result.artifacts] == ["mine-alone"]
 
@@ -75,7 +89,18 @@ answer = [os.path.join(at, name) for at, _, names in os.walk("/") for name in na
 def test_the_host_root_is_not_there(sealed, tmp_path) -> None:
     """Homes, the workspace root, /proc/sys, /sys, /boot and this test's own files have no path inside."""
     (tmp_path / "file").write_text("host")
-    places = ["/root", "/home", "/boot", "/sys", "/mnt", "/opt", "/srv", "/etc/shadow", "/etc/ssh", "/etc/machine-id"]
+    places = [
+        "/root",
+        "/home",
+        "/boot",
+        "/sys",
+        "/mnt",
+        "/opt",
+        "/srv",
+        "/etc/shadow",
+        "/etc/ssh",
+        "/etc/machine-id",
+    ]
     places += [str(tmp_path / "file"), "/etc/resolv.conf", "/run/user", "/var/log", "/var/lib"]
     code = f"answer = {{path: reading(path) for path in {places!r}}}"
     answers = inside(sealed, code)
@@ -117,7 +142,8 @@ def test_no_socket_of_the_host_can_be_connected(sealed, tmp_path) -> None:
 
 
 def test_the_cgroup_is_not_to_be_reached(sealed, without) -> None:
-    """No cgroup filesystem is mounted; mounting one needs four walls to be down, and then shows the slot's own."""
+    """No cgroup filesystem is mounted; mounting one needs four walls to be down, and then shows the slot's
+    own."""
     code = """
 os.makedirs("/tmp/cg", exist_ok=True)
 answer = [reading("/sys/fs/cgroup/cgroup.procs"), writing("/sys/fs/cgroup/memory/memory.limit_in_bytes"),
@@ -126,5 +152,7 @@ answer = [reading("/sys/fs/cgroup/cgroup.procs"), writing("/sys/fs/cgroup/memory
 """
     assert inside(sealed, code) == ["ENOENT", "ENOENT", "EPERM", "EPERM"]
     bare = without("seccomp", "landlock", "capabilities")
-    if "ok" in inside(bare, code)[2:]:  # whether a hierarchy may be mounted in a user namespace is the host's to say
+    if (
+        "ok" in inside(bare, code)[2:]
+    ):  # whether a hierarchy may be mounted in a user namespace is the host's to say
         assert inside(bare, code + "answer = writing('/tmp/cg/../../cgroup.procs')\n") == "ENOENT"

@@ -58,7 +58,8 @@ BOTH = "answer = {path: [reading(path), writing(path)] for path in PATHS}"
 
 
 def test_the_kernels_settings_are_not_in_proc(sealed, without) -> None:
-    """core_pattern, sysrq and all else that is not a process is hidden (subset=pid); else it is read-only by uid."""
+    """core_pattern, sysrq and all else that is not a process is hidden (subset=pid); else it is read-only
+    by uid."""
     code = BOTH.replace("PATHS", repr(PROC))
     hidden = {path: ["ENOENT", "ENOENT"] for path in PROC if path not in ("/proc/mounts", "/proc/net/tcp")}
     seen = inside(sealed, code)
@@ -71,7 +72,8 @@ def test_the_kernels_settings_are_not_in_proc(sealed, without) -> None:
 
 
 def test_mounts_and_sockets_in_proc_are_the_slots_own(sealed) -> None:
-    """What subset=pid leaves of /proc/mounts and /proc/net is of this process: no line of the host's is in it."""
+    """What subset=pid leaves of /proc/mounts and /proc/net is of this process: no line of the host's is in
+    it."""
     code = """
 answer = [open("/proc/self/net/unix").read().count("\\n"), open("/proc/self/net/tcp").read().count("\\n"),
           open("/proc/self/net/dev").read().count(":")]
@@ -83,9 +85,13 @@ answer = [open("/proc/self/net/unix").read().count("\\n"), open("/proc/self/net/
 
 
 def test_no_device_but_five_is_there(sealed) -> None:
-    """kmsg, kvm, vsock, mem, disks, terminals, fuse, tun: no node. Their opposite: /dev/null opens for both."""
+    """kmsg, kvm, vsock, mem, disks, terminals, fuse, tun: no node. Their opposite: /dev/null opens for
+    both."""
     code = BOTH.replace("PATHS", repr([*DEVICES, "/dev/null"]))
-    assert inside(sealed, code) == {**{path: ["ENOENT", "ENOENT"] for path in DEVICES}, "/dev/null": ["ok", "ok"]}
+    assert inside(sealed, code) == {
+        **{path: ["ENOENT", "ENOENT"] for path in DEVICES},
+        "/dev/null": ["ok", "ok"],
+    }
     listed = inside(sealed, "answer = sorted(os.listdir('/dev'))")
     assert listed == ["fd", "full", "null", "random", "shm", "stderr", "stdin", "stdout", "urandom", "zero"]
     on_host = outside("answer = sorted(os.listdir('/dev'))")
@@ -93,7 +99,8 @@ def test_no_device_but_five_is_there(sealed) -> None:
 
 
 def test_a_shared_devices_controls_are_refused(sealed, without) -> None:
-    """No ioctl of the host's /dev/random is taken (Landlock); below that, crediting and clearing need a capability."""
+    """No ioctl of the host's /dev/random is taken (Landlock); below that, crediting and clearing need a
+    capability."""
     code = """
 descriptor = os.open("/dev/random", os.O_RDWR)
 number = (ctypes.c_int * 1)(1)
@@ -118,20 +125,21 @@ answer = [bool(found), status["NoNewPrivs"], status["CapEff"], status["CapBnd"]]
 
 
 def test_setuid_binaries_lend_nothing(sealed, without) -> None:
-    """su, mount and the like start as uid 1001: no_new_privs, nosuid mounts and one mapped id each forbid more."""
+    """su, mount and the like start as uid 1001: no_new_privs, nosuid mounts and one mapped id each forbid
+    more."""
     found, no_new_privs, effective, bounding = inside(sealed, SETUID)
     assert (no_new_privs, int(effective, 16), int(bounding, 16)) == ("1", 0, 0)
     if not found:
         pytest.skip("this host has no setuid binary in /usr")
     code = """
 import subprocess
-copied = subprocess.run(["/bin/sh", "-c", "cp /usr/bin/id /tmp/id; chmod 6755 /tmp/id; /tmp/id -u; /usr/bin/id -u"],
-                        capture_output=True, text=True).stdout.split()
+script = "cp /usr/bin/id /tmp/id; chmod 6755 /tmp/id; /tmp/id -u; /usr/bin/id -u"
+copied = subprocess.run(["/bin/sh", "-c", script], capture_output=True, text=True).stdout.split()
 mount = subprocess.run(["/bin/su", "-c", "id -u"], capture_output=True, text=True, stdin=subprocess.DEVNULL)
 answer = [copied, mount.returncode == 0, mount.stdout]
 """
     assert inside(sealed, code) == [["1001", "1001"], False, ""]
-    # The control needs the host: with no_new_privs off inside, nosuid and the id map still give the same answer.
+    # The control needs the host (below): without no_new_privs, nosuid and the id map still hold.
     assert inside(without("no_new_privs", "seccomp", "landlock"), code) == [["1001", "1001"], False, ""]
 
 
@@ -160,17 +168,20 @@ def test_a_setuid_binary_does_lend_outside(tmp_path) -> None:
 
 
 def test_file_capabilities_are_not_gained(sealed) -> None:
-    """A capability on a copied binary cannot be set, and what /usr's binaries carry is not taken up (nosuid)."""
+    """A capability on a copied binary cannot be set, and what /usr's binaries carry is not taken up
+    (nosuid)."""
     code = """
 import shutil
 shutil.copy("/usr/bin/id", "/tmp/id")
-answer = attempt(lambda: os.setxattr("/tmp/id", "security.capability", bytes.fromhex("0100000200200000" + "00" * 12)))
+net_raw = bytes.fromhex("0100000200200000" + "00" * 12)
+answer = attempt(lambda: os.setxattr("/tmp/id", "security.capability", net_raw))
 """
     assert inside(sealed, code) == "EPERM"
 
 
 def test_a_core_dump_is_not_handed_to_the_host(sealed) -> None:
-    """A crash with a core limit raised as far as it goes writes nothing and pipes nothing to core_pattern's program."""
+    """A crash with a core limit raised as far as it goes writes nothing and pipes nothing to core_pattern's
+    program."""
     code = """
 import os, resource, signal
 resource.setrlimit(resource.RLIMIT_CORE, (0, 0))

@@ -26,7 +26,8 @@ os.makedirs("/tmp/at", exist_ok=True)
 context = call("fsopen", b"tmpfs", 1)
 created = call("fsconfig", context, 6, 0, 0, 0)
 mounted = call("fsmount", context, 1, 0)
-answer = [said(context), said(created), said(mounted), said(call("move_mount", mounted, b"", AT_FDCWD, b"/tmp/at", 4)),
+answer = [said(context), said(created), said(mounted),
+          said(call("move_mount", mounted, b"", AT_FDCWD, b"/tmp/at", 4)),
           said(call("open_tree", AT_FDCWD, b"/usr", 1)),
           said(call("mount_setattr", AT_FDCWD, b"/tmp", 0, (ctypes.c_uint64 * 4)(1), 32))]
 """
@@ -39,7 +40,8 @@ def test_the_old_interface_mounts_nothing(sealed, without) -> None:
 
 
 def test_the_new_interface_mounts_nothing(sealed, without) -> None:
-    """fsopen, fsconfig, fsmount, move_mount, open_tree and mount_setattr are refused; with three walls down not."""
+    """fsopen, fsconfig, fsmount, move_mount, open_tree and mount_setattr are refused; with three walls down
+    not."""
     assert inside(sealed, NEW) == ["EPERM"] * 6
     assert inside(without(*BARE), NEW) == ["ok"] * 6
 
@@ -54,7 +56,8 @@ def test_each_wall_alone_holds_mounts(without, off) -> None:
 MASKS = """
 def tried(path):
     return [said(call("umount2", path, 2)), said(call("mount", 0, path, 0, 32 | 4096, 0))]
-answer = {path.decode(): tried(path) for path in (b"/proc", b"/dev", b"/usr", b"/etc/passwd", b"/dev/null", b"/workspace")}
+paths = (b"/proc", b"/dev", b"/usr", b"/etc/passwd", b"/dev/null", b"/workspace")
+answer = {path.decode(): tried(path) for path in paths}
 """
 
 
@@ -92,7 +95,8 @@ answer = [said(call("pivot_root", b"/tmp/root", b"/tmp/root/old")), escape(), so
 
 
 def test_the_root_stays(sealed, without) -> None:
-    """pivot_root and chroot are refused; the classic second chroot ends, at best, in the jail's root again."""
+    """pivot_root and chroot are refused; the classic second chroot ends, at best, in the jail's root
+    again."""
     pivoted, changed, seen = inside(sealed, ROOTS)
     assert (pivoted, changed) == ("EPERM", "EPERM")
     assert "root" not in seen
@@ -110,14 +114,16 @@ answer = {kind: said(call("mknodat", AT_FDCWD, f"/tmp/{kind}".encode(), bits | 0
 
 
 def test_no_device_is_made(sealed, without) -> None:
-    """mknod makes FIFOs only; without the filter the kernel still wants a capability of the host for a device."""
+    """mknod makes FIFOs only; without the filter the kernel still wants a capability of the host for a
+    device."""
     assert inside(sealed, NODES) == {"character": "EPERM", "block": "EPERM", "socket": "EPERM", "fifo": "ok"}
     bare = inside(without(*BARE), NODES)
     assert bare == {"character": "EPERM", "block": "EPERM", "socket": "ok", "fifo": "ok"}
 
 
 def test_what_is_mounted_never_honours_setuid_or_devices(sealed) -> None:
-    """Every mount is nosuid, and nodev but for the five nodes bound one by one. No control: mounts are fixed."""
+    """Every mount is nosuid, and nodev but for the five nodes bound one by one. No control: mounts are
+    fixed."""
     code = """
 answer = [line.split()[4:6] for line in open("/proc/self/mountinfo")]
 """

@@ -34,7 +34,8 @@ SOCKETS = f"answer = {{name: said(call('socket', f, k, p)) for name, (f, k, p) i
 
 
 def test_no_family_but_unix_is_there(sealed, without) -> None:
-    """All are EAFNOSUPPORT, also with bits above 32 set; AF_UNIX works. Without the filter the common ones open."""
+    """All are EAFNOSUPPORT, also with bits above 32 set; AF_UNIX works. Without the filter the common ones
+    open."""
     assert inside(sealed, SOCKETS) == dict.fromkeys(FAMILIES, "EAFNOSUPPORT")
     code = "answer = [said(call('socket', 1, 1, 0)), said(call('socket', (1 << 32) + 1, 1, 0))]"
     assert inside(sealed, code) == ["ok", "EAFNOSUPPORT"]
@@ -44,7 +45,8 @@ def test_no_family_but_unix_is_there(sealed, without) -> None:
 
 
 def test_pairs_are_unix_only(sealed, without) -> None:
-    """socketpair makes no pair of another family; AF_TIPC, which would have them, is refused by the filter."""
+    """socketpair makes no pair of another family; AF_TIPC, which would have them, is refused by the
+    filter."""
     code = """
 pair = (ctypes.c_int * 2)()
 answer = [said(call("socketpair", family, 1, 0, pair)) for family in (1, 2, 30)]
@@ -85,8 +87,8 @@ answer = [attempt(lambda: reach(host, PORT)) for host in ("127.0.0.1", "localhos
 
 
 def test_the_hosts_loopback_is_out_of_reach(sealed, without, listener) -> None:
-    """A listener on 127.0.0.1 hears nothing; without the filter the slot's own loopback is down; with the host's
-    network and no filter it is heard, which is the control."""
+    """A listener on 127.0.0.1 hears nothing; with the host's network and neither filter nor Landlock it
+    does, which is the control."""
     port, heard = listener
     code = LOOPBACK.replace("PORT", str(port))
     refused = inside(sealed, code)
@@ -119,15 +121,18 @@ answer = [attempt(lambda: reach(socket.AF_INET, ("169.254.169.254", 80))),
 
 
 def test_no_address_is_out_there(sealed, without) -> None:
-    """The metadata address, IPv6, private ranges and UDP end at socket(). No control reaches the real metadata
-    service: without filter and Landlock the answer shows that there is no route to send it to."""
+    """The metadata address, IPv6, private ranges and UDP end at socket().
+
+    No control reaches a real metadata service; without filter and Landlock there is no route to one.
+    """
     assert inside(sealed, ADDRESSES) == ["EAFNOSUPPORT"] * 6
     bare = inside(without("seccomp", "landlock"), ADDRESSES)
     assert set(bare) <= {"ENETUNREACH", "EADDRNOTAVAIL", "EACCES", "EAFNOSUPPORT"}, bare
 
 
 def test_no_name_is_resolved(sealed) -> None:
-    """getaddrinfo of any name fails with a resolver's error, not with a hang; `localhost` is in the hosts file."""
+    """getaddrinfo of any name fails with a resolver's error, not with a hang; `localhost` is in the hosts
+    file."""
     code = """
 import socket, time
 def resolve(name):
@@ -156,7 +161,8 @@ answer.append(len(routes))
 
 
 def test_a_child_has_no_network_either(sealed) -> None:
-    """A new program image meets the same wall, and says so: Network is not what a child process can ask for."""
+    """A new program image meets the same wall, and says so: Network is not what a child process can ask
+    for."""
     code = """
 import subprocess
 program = "import socket; socket.socket()"
@@ -168,7 +174,9 @@ answer = [done.returncode, done.stderr.splitlines()[-1]]
 
 def test_the_result_says_that_there_is_no_network(sealed) -> None:
     """The outcome of a program that tries: failed, with the errno's text and a hint that names the cause."""
-    result = sealed.execute("import urllib.request; urllib.request.urlopen('http://169.254.169.254/', timeout=5)")
+    result = sealed.execute(
+        "import urllib.request; urllib.request.urlopen('http://169.254.169.254/', timeout=5)"
+    )
     assert (result.status, result.error.code) == ("failed", "program_error")
     assert "no network" in result.error.hint.lower()
     assert result.isolation["walls"]["network"] == "none"

@@ -1,4 +1,5 @@
-"""What a program could find without leaving: descriptors, environment, memory, files it was not meant to hold."""
+"""What a program could find without leaving: descriptors, environment, memory, files it was not meant to
+hold."""
 
 import os
 import stat
@@ -14,7 +15,7 @@ pytestmark = pytest.mark.usefixtures("unharmed")
 
 _CANARY = "canary-" + "5ecb2f"  # in two parts: a core of this file's text must not count as a find
 
-#: Looks for KEY + VALUE, which it never holds in one piece itself, in all memory, the environment and every file.
+#: Looks for a text, which it never holds in one piece itself, in all memory, the environment and every file.
 SEARCH = """
 def needle():
     return bytes(reversed(BACKWARDS))
@@ -38,9 +39,10 @@ def contains(memory, at, size):
         data = memory.read(size + 64)
     except OSError:
         return False
-    index = data.rfind(BACKWARDS[:0:-1])  # all of the needle but its last letter ...
+    most, last = len(BACKWARDS) - 1, BACKWARDS[:1]
+    index = data.rfind(BACKWARDS[:0:-1])  # all of the text but its last letter ...
     while index >= 0:
-        if data[index + len(BACKWARDS) - 1:index + len(BACKWARDS)] == BACKWARDS[:1]:  # ... and the letter behind it
+        if data[index + most:index + most + 1] == last:  # ... and the letter behind it
             return True
         index = data.rfind(BACKWARDS[:0:-1], 0, index)
     return False
@@ -80,7 +82,8 @@ def beside_a_secret(ceilings, monkeypatch, tmp_path) -> SyncRuntime:
 
 
 def test_no_secret_of_the_host_is_in_memory(beside_a_secret) -> None:
-    """A canary in the environment of the process that started the zygote is nowhere in the program's memory."""
+    """A canary in the environment of the process that started the zygote is nowhere in the program's
+    memory."""
     code = _search(_CANARY) + "answer = in_memory()\n"
     assert inside(beside_a_secret, code) == []
     # The same search finds it where it is: given as a file, read, and kept by the program.
@@ -103,7 +106,8 @@ answer = ["AWS_SECRET_ACCESS_KEY" in os.environ, needle() in block]
 
 
 def test_no_secret_of_the_host_is_in_a_file(beside_a_secret, tmp_path) -> None:
-    """No file that a program can open below the writable and synthetic places holds it; nor is the host's there."""
+    """No file that a program can open below the writable and synthetic places holds it; nor is the host's
+    there."""
     roots = "in_files(['/etc', '/tmp', '/run', '/var', '/workspace', '/dev'])"
     code = _search(_CANARY) + f"answer = [{roots}, reading({str(tmp_path / 'credentials')!r})]\n"
     assert inside(beside_a_secret, code) == [[], "ENOENT"]
@@ -132,7 +136,8 @@ for name in sorted(os.listdir("/proc/self/fd"), key=int):
 
 
 def test_the_program_holds_five_descriptors_of_its_own(sealed, without) -> None:
-    """stdin, two pipes, the tool stream and its own trace file; without the wall one of the host's is left open."""
+    """stdin, two pipes, the tool stream and its own trace file; without the wall one of the host's is left
+    open."""
     own = ["/dev/null", "/workspace/work/.isorun-last-trace", "pipe", "pipe", "socket"]
     held = inside(sealed, DESCRIPTORS)
     assert [held[n] for n in "0123"] == ["/dev/null", "pipe", "pipe", "socket"]
@@ -185,7 +190,8 @@ if peer is not None:
 
 
 def test_the_tool_stream_does_not_lead_to_the_host_process(sealed) -> None:
-    """SO_PEERPIDFD gives a handle of the host process that made the stream, and nothing can be done with it."""
+    """SO_PEERPIDFD gives a handle of the host process that made the stream, and nothing can be done with
+    it."""
     found = inside(sealed, PEER)
     assert found["pid"] == 0
     if not found["signals"]:
@@ -217,7 +223,8 @@ os.kill(pid, 9)
 
 
 def test_no_file_below_the_workspace_is_inherited(sealed) -> None:
-    """/workspace, /tmp and /dev/shm hold what this run was given and nothing else. No control: they are new tmpfs."""
+    """/workspace, /tmp and /dev/shm hold what this run was given and nothing else. No control: they are new
+    tmpfs."""
     code = """
 answer = {root: sorted(os.path.join(at, name) for at, _, names in os.walk(root) for name in names)
           for root in ("/workspace", "/tmp", "/dev/shm", "/run", "/var")}

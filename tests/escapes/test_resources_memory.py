@@ -5,6 +5,7 @@ import re
 import pytest
 
 from isorun.core.limits import Limits
+from isorun.kernel import watcher
 from tests.escapes.attacking import attack, ended, processes_inside
 from tests.escapes.conftest import ROOMY
 
@@ -81,7 +82,9 @@ print(number + 1)
 """
 
 
-@pytest.mark.parametrize(("place", "setting"), [("/dev/shm", "ISORUN_MAX_SHM_BYTES"), ("/tmp", "ISORUN_MAX_TMP_BYTES")])
+@pytest.mark.parametrize(
+    ("place", "setting"), [("/dev/shm", "ISORUN_MAX_SHM_BYTES"), ("/tmp", "ISORUN_MAX_TMP_BYTES")]
+)
 def test_memory_through_a_tmpfs_ends_at_its_size(sealed, without, place, setting) -> None:
     """/dev/shm and /tmp are memory, and as large as they are said to be; the one that is full is named."""
     result = attack(sealed, FILL.format(place=place, most=1000))
@@ -125,7 +128,9 @@ print(number + 1)
 
 def test_memory_through_memfd_is_held(sealed, without, ceilings) -> None:
     """Files in memory that no process maps: a cgroup counts them; where none is, none can be made."""
-    result = attack(sealed, MEMFD.format(most=250 if ceilings == "no-cgroup" else 240) + TOUCHED.format(most=4096))
+    result = attack(
+        sealed, MEMFD.format(most=250 if ceilings == "no-cgroup" else 240) + TOUCHED.format(most=4096)
+    )
     if ceilings == "cgroup":
         assert (ended(result), result.stdout) == (KILLED, "240\n")
     else:
@@ -178,7 +183,7 @@ def test_memory_through_unread_messages_is_held(sealed, without, ceilings) -> No
 
 def test_without_a_cgroup_a_socket_buffer_cannot_be_enlarged(sealed, without, ceilings) -> None:
     """The watcher counts sockets, so their size is fixed; with a cgroup they may grow."""
-    code = "import socket\na, b = socket.socketpair()\na.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 1 << 20)"
+    code = "import socket as s\na, b = s.socketpair()\na.setsockopt(s.SOL_SOCKET, s.SO_SNDBUF, 1 << 20)"
     assert sealed.execute(code).ok == (ceilings == "cgroup")
     # Control: without the filter it can.
     assert without("seccomp").execute(code).ok
@@ -197,7 +202,10 @@ print("on")
 
 
 def test_memory_of_many_children_is_one_sum(sealed, ceilings) -> None:
-    """Eight children under the ceiling are above it together. The kernel kills children, the watcher the run."""
+    """Eight children, each under the ceiling, are above it together.
+
+    The kernel kills as many as it must, the watcher ends the run.
+    """
     result = attack(sealed, CHILDREN, timeout_s=9)
     if ceilings == "cgroup":
         assert (result.status, result.stdout) == ("ok", "on\n")
@@ -229,7 +237,7 @@ def test_the_death_of_a_child_by_memory_is_not_the_death_of_its_run(sealed, ceil
 
 
 def test_no_program_turns_swap_on_or_is_swapped(sealed, ceilings) -> None:
-    """swapon is refused, and a cgroup counts swap as memory, so none is a way past the ceiling."""
+    """swapon is refused, and swap that the host has counts as memory, so it is no room above the ceiling."""
     code = """
 import ctypes, os
 libc = ctypes.CDLL(None, use_errno=True)
@@ -241,7 +249,27 @@ for call in (lambda: libc.swapon(b"swap", 0), lambda: libc.swapoff(b"swap"), lam
     lines = result.stdout.splitlines()
     assert (result.status, lines[:2]) == ("ok", ["-1 Operation not permitted"] * 2)
     assert lines[2].startswith("-1 ")  # nor may it pin what it has
+    held = result.isolation["walls"]["cgroup"] or {}
+    assert held.get("memory_and_swap_bytes") in (
+        256 * MIB,
+        None,
+    )  # v1; None: swap is not counted, but never used
+    assert held.get("swap_bytes") in (0, None)  # v2; None: this host has no swap
+    assert bool(held) == (ceilings == "cgroup")
     # No control is possible: swapon needs a right over the whole machine, which no slot ever had.
+
+
+def test_the_watcher_counts_what_was_swapped(tmp_path) -> None:
+    """Without a cgroup, pages of a run that lie in the host's swap are part of its sum."""
+    process = tmp_path / "7"
+    (process / "task" / "7").mkdir(parents=True)
+    (process / "status").write_text(
+        "Name:\tx\nVmSwap:\t 5 kB\nRssAnon:\t 3 kB\nRssShmem:\t 1 kB\nThreads:\t1\n"
+    )
+    (process / "smaps_rollup").write_text("x\nPss_Anon:\t 2 kB\nPss_Shmem:\t 1 kB\nSwapPss:\t 4 kB\n")
+    assert watcher.sample([7], tmp_path).rss_bytes == 9 << 10
+    assert watcher.sample([7], tmp_path, shared_once=True).rss_bytes == 7 << 10
+    # No control with real swap is possible: a test may not turn it on.
 
 
 def test_the_sizes_of_all_tmpfs_are_at_most_half_of_memory() -> None:

@@ -71,7 +71,9 @@ def test_a_thread_bomb_ends_at_the_process_limit(sealed, without) -> None:
 
 def test_a_fork_bomb_does_not_starve_a_neighbour(sealed) -> None:
     """While one run holds all processes that it may have, another forks its own full number."""
-    full = "import os, time\ntry:\n" + "".join(f"    {line}\n" for line in FORKS.format(most=99).splitlines()[1:])
+    full = "import os, time\ntry:\n" + "".join(
+        f"    {line}\n" for line in FORKS.format(most=99).splitlines()[1:]
+    )
     bomb = sealed.start(full + "except OSError:\n    print('full')\n    time.sleep(30)")
     assert [event.kind for _, event in zip(range(2), bomb.events(), strict=False)] == ["started", "output"]
     assert len(processes_inside()) == 33
@@ -101,7 +103,11 @@ def test_no_signal_ends_pid_1(sealed) -> None:
 def test_a_busy_loop_ends_at_the_deadline(sealed) -> None:
     """A spinning program is ended at its deadline, and the line that it span in is named."""
     result = attack(sealed, f"print('on')\n{SPIN}", timeout_s=0.5)
-    assert (ended(result), result.error.hint, result.stdout) == (timed_out(0.5), "last line executed: 2", "on\n")
+    assert (ended(result), result.error.hint, result.stdout) == (
+        timed_out(0.5),
+        "last line executed: 2",
+        "on\n",
+    )
     assert result.usage["wall_s"] < 1.5
     # Control: without its loop the program ends by itself; every other test here shows that.
 
@@ -116,7 +122,8 @@ try: os.sched_setaffinity(0, range(os.cpu_count()))
 except PermissionError: pass
 end = time.monotonic() + 1.2
 while time.monotonic() < end: pass
-if parent: print("end", flush=True); time.sleep(30)
+if parent: print("end", flush=True)
+time.sleep(30)  # a process that has ended is not counted any more
 """
     run = sealed.start(code)
     at = {}
@@ -128,7 +135,7 @@ if parent: print("end", flush=True); time.sleep(30)
     result = run.cancel()
     wall = at["end\n"][0] - at["start\n"][0]
     cores = (at["end\n"][1] - at["start\n"][1]) / wall
-    assert 0.3 < cores <= 1.15
+    assert 0.2 < cores <= 1.15
     assert result.usage["cpu_s"] / result.usage["wall_s"] <= 1.15
     walls = result.isolation["walls"]
     assert walls["cgroup"]["cpus"] == 1.0 if ceilings == "cgroup" else len(walls["cpus"]) == 1
@@ -138,14 +145,20 @@ if parent: print("end", flush=True); time.sleep(30)
 def test_a_sleep_for_ever_ends_at_the_deadline(sealed) -> None:
     """A program that waits is ended like one that spins, and what it printed is kept."""
     result = attack(sealed, "import time\nprint('zzz')\ntime.sleep(1e8)", timeout_s=0.5)
-    assert (ended(result), result.error.hint, result.stdout) == (timed_out(0.5), "last line executed: 3", "zzz\n")
+    assert (ended(result), result.error.hint, result.stdout) == (
+        timed_out(0.5),
+        "last line executed: 3",
+        "zzz\n",
+    )
     # Control: a shorter sleep ends well.
     assert sealed.execute("import time; time.sleep(0.01)").ok
 
 
 def test_a_stopped_program_ends_at_the_deadline(sealed) -> None:
     """A program that stops itself cannot take SIGTERM; after the grace it is killed all the same."""
-    result = attack(sealed, "import os, signal\nos.kill(os.getpid(), signal.SIGSTOP)\nprint('woken')", timeout_s=0.5)
+    result = attack(
+        sealed, "import os, signal\nos.kill(os.getpid(), signal.SIGSTOP)\nprint('woken')", timeout_s=0.5
+    )
     assert (ended(result), result.signal, result.stdout) == (timed_out(0.5), signal.SIGKILL, "")
     # Control: one that is continued goes on.
     code = (
@@ -173,21 +186,23 @@ if os.fork() == 0:
         for number in signal.valid_signals() - {signal.SIGKILL, signal.SIGSTOP}:
             signal.signal(number, signal.SIG_IGN)
         print(os.getpid(), flush=True)
-        end = time.monotonic() + 5
+        end = time.monotonic() + LIVES
         while time.monotonic() < end: time.sleep(0.1)
     os._exit(0)
-sys.stdin.read(1)
 time.sleep(0.2)
 """
 
 
 def test_a_daemon_does_not_outlive_its_run(sealed) -> None:
     """A double-forked process that ignores every signal is gone when the result is there."""
-    result = attack(sealed, DAEMON)
+    result = attack(sealed, f"LIVES = 30\n{DAEMON}")
     assert (result.status, result.stdout.strip().isdigit(), processes_inside()) == ("ok", True, [])
-    # Control: outside of a run it lives on after its parent.
-    plain = subprocess.run([sys.executable, "-c", DAEMON], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, timeout=9)
-    assert b"\n" in plain.stdout  # read to its end, so the daemon has ended by now, 5 s later
+    # Control: outside of a run it lives on after its parent, and holds the pipe.
+    argv = [sys.executable, "-c", f"LIVES = 1\n{DAEMON}"]
+    with subprocess.Popen(argv, stdout=subprocess.PIPE, bufsize=0) as plain:
+        assert plain.wait() == 0
+        assert int(plain.stdout.readline()) > 0
+        assert select.select([plain.stdout], [], [], 0.1)[0] == []
 
 
 def test_a_grandchild_that_keeps_stdout_open_delays_nothing(sealed) -> None:
@@ -204,15 +219,27 @@ def test_a_grandchild_that_keeps_stdout_open_delays_nothing(sealed) -> None:
 
 def test_a_program_that_ends_while_daemon_threads_spin_is_over(sealed) -> None:
     """Daemon threads end with the program, spinning or not."""
-    code = f"import threading\ndef spin():\n    {SPIN}\nfor _ in range(4): threading.Thread(target=spin, daemon=True).start()"
-    result = attack(sealed, code + "\nprint('end')", timeout_s=5)
+    code = f"""
+import threading
+def spin():
+    {SPIN}
+for _ in range(4): threading.Thread(target=spin, daemon=True).start()
+print("end")
+"""
+    result = attack(sealed, code, timeout_s=5)
     assert (result.status, result.stdout, processes_inside()) == ("ok", "end\n", [])
     # Control: the next test.
 
 
 def test_a_program_that_ends_while_threads_run_is_waited_for_until_its_deadline(sealed) -> None:
     """Other threads are waited for, as Python does, and the deadline still holds."""
-    code = "import threading, time\ndef late():\n    time.sleep({})\n    print('late')\nthreading.Thread(target=late).start()"
+    code = """
+import threading, time
+def late():
+    time.sleep({})
+    print("late")
+threading.Thread(target=late).start()
+"""
     assert ended(attack(sealed, code.format(30), timeout_s=0.5)) == timed_out(0.5)
     # Control: one that ends in time is waited for.
     assert sealed.execute(code.format(0.1)).stdout == "late\n"
@@ -230,7 +257,23 @@ def test_a_hanging_atexit_function_ends_at_the_deadline(sealed) -> None:
 def test_the_host_kept_its_own_processes(sealed) -> None:
     """A run that kills whatever it can see kills nothing of ours."""
     before = os.getpid(), sealed.execute("print(1)").status
-    code = "import os\nfor pid in range(2, 70000):\n    if pid != os.getpid():\n        try: os.kill(pid, 9)\n        except OSError: pass"
+    code = """
+import os
+for pid in set(range(2, 70_000)) - {os.getpid()}:
+    try: os.kill(pid, 9)
+    except OSError: pass
+"""
     assert attack(sealed, code).status == "ok"
     assert (os.getpid(), sealed.execute("print(1)").status) == before
     # Control: that of pid 1 above, where the program's own child died.
+
+
+def test_a_refused_read_is_not_a_fork_bomb(sealed, ceilings, request) -> None:
+    """EAGAIN of anything else than a fork is not called a process limit."""
+    if ceilings == "no-cgroup":
+        reason = "without a cgroup nothing counts refused forks, so the program's word is taken for it"
+        request.applymarker(pytest.mark.xfail(reason=reason, strict=True))
+    code = "import os\nreader, _ = os.pipe()\nos.set_blocking(reader, False)\nos.read(reader, 1)"
+    message = "the program raised BlockingIOError: [Errno 11] Resource temporarily unavailable"
+    assert ended(attack(sealed, code)) == ("failed", "program_error", message)
+    # Control: the fork bomb above, which is called one.

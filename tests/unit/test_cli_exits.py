@@ -11,7 +11,7 @@ def _below(kind: type) -> set[type]:
 
 
 def test_every_error_has_an_exit_code() -> None:
-    """The table is total; only RunFailed has none, since it is a run's outcome and the CLI never raises it."""
+    """The table is total; RunFailed is a run's outcome, which the CLI never raises."""
     ours = {kind for kind in _below(IsorunError) if kind.__module__.startswith("isorun.")}
     assert set(EXIT) == ours - {IsorunError, RunFailed}
 

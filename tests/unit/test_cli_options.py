@@ -1,6 +1,7 @@
 """`isorun run` is read twice: by `options` for speed, by typer for help and slips. They agree."""
 
 import inspect
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -39,7 +40,7 @@ REFUSED = [
 
 
 @pytest.fixture
-def by_typer(monkeypatch: pytest.MonkeyPatch):
+def by_typer(monkeypatch: pytest.MonkeyPatch) -> Callable[[list[str]], Wanted]:
     """What typer makes of a command line, caught on its way into the session."""
     caught: list[Wanted] = []
     monkeypatch.setattr(session, "conduct", lambda wanted, early: caught.append(wanted))

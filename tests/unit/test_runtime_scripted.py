@@ -4,8 +4,9 @@ import asyncio
 import math
 from pathlib import Path
 
-import isorun
 import pytest
+
+import isorun
 from isorun.backends.fake import Script, ScriptedBackend
 from isorun.core.outcome import Exit
 from isorun.wire.messages import Call, Ended, Go, Log, Put, Refused, Reply, encode
@@ -17,7 +18,9 @@ def runtime(root: Path, *scripts: Script, **options: object) -> isorun.Runtime:
     """A Runtime whose slots follow *scripts*, one after the other; no pool, so that the order is theirs."""
     limits = isorun.Limits(grace_s=0.05)
     given = {"limits": limits, "pool_size": 0, **options}
-    return isorun.Runtime(backend=ScriptedBackend(*scripts), settings=isorun.Settings(), workspace_root=root, **given)
+    return isorun.Runtime(
+        backend=ScriptedBackend(*scripts), settings=isorun.Settings(), workspace_root=root, **given
+    )
 
 
 async def outcome(root: Path, script: Script) -> isorun.RunResult:
@@ -46,7 +49,11 @@ ENDINGS = {
         "protocol_violation",
         "protocol_violation",
     ),
-    "plays the zygote": (Script(stream=(Go(argv=[], env={}, context={}),)), "protocol_violation", "protocol_violation"),
+    "plays the zygote": (
+        Script(stream=(Go(argv=[], env={}, context={}),)),
+        "protocol_violation",
+        "protocol_violation",
+    ),
     "stores a file": (
         Script(stream=(Put(path="out/x", data=b"", append=False, mode=0o644),)),
         "protocol_violation",
@@ -91,7 +98,11 @@ async def test_a_violation_keeps_output_and_files(tmp_path) -> None:
     """What came before it is in the result."""
     script = Script(stdout=b"before\n", stderr=b"too\n", files={"a/b.txt": b"x"}, stream=(b"\xff" * 8,))
     result = await outcome(tmp_path, script)
-    assert (result.stdout, result.stderr, result.workspace_diff["created"]) == ("before\n", "too\n", ("a/b.txt",))
+    assert (result.stdout, result.stderr, result.workspace_diff["created"]) == (
+        "before\n",
+        "too\n",
+        ("a/b.txt",),
+    )
     assert result.error.message.startswith("the program broke the tool protocol: ")
 
 
@@ -118,14 +129,21 @@ async def test_log_records_go_to_infra_and_cannot_forge_a_line(tmp_path) -> None
 
 async def test_a_thousand_calls_are_kept_and_no_more(tmp_path) -> None:
     """The result's list of tool calls is bounded by the limit, whatever the program sends."""
-    calls = b"".join(encode(Call(id=n, tool="t.t", params={}, reason="", timeout_s=None)) for n in range(1, 60))
-    async with runtime(tmp_path, Script(stream=(calls,), exit=Exit(code=0)), limits=isorun.Limits(tool_calls=50)) as rt:
+    calls = b"".join(
+        encode(Call(id=n, tool="t.t", params={}, reason="", timeout_s=None)) for n in range(1, 60)
+    )
+    async with runtime(
+        tmp_path, Script(stream=(calls,), exit=Exit(code=0)), limits=isorun.Limits(tool_calls=50)
+    ) as rt:
         result = await rt.execute("pass", timeout_s=1)
     assert len(result.tool_calls) == 50
 
 
 FAILURES = {
-    "build": (Script(build=isorun.SetupFailed("/proc", "Operation not permitted")), "/proc: Operation not permitted"),
+    "build": (
+        Script(build=isorun.SetupFailed("/proc", "Operation not permitted")),
+        "/proc: Operation not permitted",
+    ),
     "start": (Script(start=isorun.SetupFailed("start", "the slot is gone")), "start: the slot is gone"),
     "zygote gone": (Script(lost=isorun.SetupFailed("zygote", "it died")), "zygote: it died"),
 }
@@ -133,7 +151,7 @@ FAILURES = {
 
 @pytest.mark.parametrize("name", FAILURES)
 async def test_a_failing_sandbox_raises_and_leaves_no_run(tmp_path, name) -> None:
-    """Ours is an exception that names its step, never an outcome; the folder is gone and watchers are told."""
+    """Ours is an exception that names its step, never an outcome; the folder is gone, watchers are told."""
     script, text = FAILURES[name]
     async with runtime(tmp_path, script, Script(exit=Exit(code=0))) as rt:
         run = await rt.start("pass")
@@ -157,8 +175,9 @@ async def test_a_pool_survives_failing_builds(tmp_path) -> None:
 async def test_a_slot_that_died_waiting_is_not_handed_out(tmp_path) -> None:
     """The pool's dead slot is taken down and the run gets one that lives."""
     async with runtime(tmp_path, Script(dead=True), Script(exit=Exit(code=0)), pool_size=1) as rt:
-        while not rt.waiting_slots:
+        for _ in range(100):  # turns of the loop: a scripted build needs a few
             await asyncio.sleep(0)
+        assert rt.waiting_slots == 1
         result = await rt.execute("pass")
     assert result.status == "ok"
 

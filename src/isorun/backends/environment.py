@@ -60,7 +60,14 @@ def describe(python: str | None = None) -> Environment:
     """
     if python is None or os.path.abspath(python) == os.path.abspath(sys.executable):  # noqa: PTH100 - resolving would leave the venv
         executable = sys.executable
-        facts = (sys.prefix, sys.base_prefix, sys.exec_prefix, tuple(sys.version_info[:3]), _packages(), sys.path)
+        facts = (
+            sys.prefix,
+            sys.base_prefix,
+            sys.exec_prefix,
+            tuple(sys.version_info[:3]),
+            _packages(),
+            sys.path,
+        )
     else:
         executable, facts = _ask(python)
     prefix, base_prefix, exec_prefix, version, packages, path = facts
@@ -119,7 +126,7 @@ def _is_library(path: str, prefixes: Iterable[str], packages: Iterable[str]) -> 
 
 def _ask(python: str) -> tuple[str, tuple[str, str, str, tuple[int, ...], list[str], list[str]]]:
     try:
-        answer = subprocess.run(  # noqa: S603 - the caller names the interpreter
+        answer = subprocess.run(
             [python, "-I", "-c", _QUESTION], capture_output=True, timeout=_ASK_S, check=True, env={}
         )
         prefix, base, exec_prefix, version, packages, path, _ = json.loads(answer.stdout)

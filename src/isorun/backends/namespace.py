@@ -46,7 +46,12 @@ from isorun.wire.messages import (
 _M = TypeVar("_M", bound=Message)
 _BUILD_S = 30.0
 _KILL_S = 10.0
-_MOUNTS = ("/workspace", "/workspace", "/tmp", "/dev/shm")  # of the first four descriptors that come with Joined  # noqa: S108
+_MOUNTS = (
+    "/workspace",
+    "/workspace",
+    "/tmp",
+    "/dev/shm",
+)  # of the first four descriptors that come with Joined
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -170,7 +175,9 @@ class NamespaceBackend:
         control = Channel(ends.control, inside)
         await _said(control, exited, Joined)
         if control.pid is None or len(control.descriptors) != len(_MOUNTS) + 1:
-            raise SetupFailed("credentials", "the kernel did not say who joined, or not all directories came along")
+            raise SetupFailed(
+                "credentials", "the kernel did not say who joined, or not all directories came along"
+            )
         await group.attach(control.pid)
         program_pidfd = os.pidfd_open(control.pid)
         stack.callback(os.close, program_pidfd)
@@ -209,7 +216,9 @@ class _LeasedJail:
         cls, environment: Environment, identity: jails.Identity, options: Options, output: jails.OutputTail
     ) -> "_LeasedJail":
         async with AsyncExitStack() as stack:
-            jail = await stack.enter_async_context(jails.start(environment, identity, options.preloads, output, options.without))
+            jail = await stack.enter_async_context(
+                jails.start(environment, identity, options.preloads, output, options.without)
+            )
             return cls(jail, stack.pop_all())
 
     async def release(self) -> None:
@@ -278,8 +287,9 @@ def pid_of(pidfd: int) -> int:
 def _sealing(limits: Limits, ceilings: Ceilings, without: frozenset[str]) -> dict[str, Any]:
     """The limits that the inside enforces itself, and the walls it is to leave out."""
     data_bytes = ceilings.data_bytes(limits)
-    # init counts too; and one above the cgroup's own ceiling, because only the cgroup counts what it refuses
-    nproc = limits.processes + (2 if ceilings.is_cgroup else 1)
+    # init counts too. A fork is counted here when it begins, in the cgroup when it ends: where every process
+    # forks, twice the ceiling. The cgroup must refuse first, because only the cgroup counts what it refuses.
+    nproc = limits.processes * (2 if ceilings.is_cgroup else 1) + 1
     return {
         **asdict(limits),
         "nproc": nproc,

@@ -33,7 +33,8 @@ async def send_program(control: Channel, program: Program) -> None:
 def _refusal(path: str, reason: str, number: int | None) -> InvalidRequest:
     if number in (errno.ENOSPC, errno.EFBIG, errno.EDQUOT):
         return InvalidRequest(
-            f"{path} does not fit the workspace: {reason}; send less or raise the limit", code="inputs_too_large"
+            f"{path} does not fit the workspace: {reason}; send less or raise the limit",
+            code="inputs_too_large",
         )
     return InvalidRequest(f"{path} cannot be stored: {reason}", code="invalid_input")
 
@@ -45,7 +46,7 @@ async def _send_file(control: Channel, file: File) -> None:
         for start in range(_CHUNK, len(data), _CHUNK):
             await control.send(_put(file, bytes(data[start : start + _CHUNK]), append=True))
         return
-    with file.source.open("rb") as source:  # noqa: ASYNC230 - one local read of a megabyte at a time
+    with file.source.open("rb") as source:
         append = False
         while (chunk := source.read(_CHUNK)) or not append:
             await control.send(_put(file, chunk, append=append))

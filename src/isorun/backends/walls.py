@@ -30,7 +30,7 @@ OPTIONAL = frozenset(
     }
 )
 _CAPABILITY_SETS = ("CapInh", "CapPrm", "CapEff", "CapBnd", "CapAmb")
-_WRITABLE = {rules.WORK, rules.OUT, "/tmp", "/dev/shm"}  # noqa: S108 - the slot's own tmpfs
+_WRITABLE = {rules.WORK, rules.OUT, "/tmp", "/dev/shm"}
 _NAMED = {"net": "network"}
 _DESCRIPTORS = [rules.STDIN, rules.STDOUT, rules.STDERR, rules.TOOLS, rules.CONTROL, rules.TRACE]
 
@@ -66,8 +66,9 @@ def confirm(
     demand(status["Seccomp"] == "2", "seccomp", status["Seccomp"])
     filters = status.get("Seccomp_filters", "2")  # the line exists from Linux 5.9 on
     demand(int(filters) >= 2, "seccomp", f"{filters} filters, wanted 2")
-    for kind, inode in seen["namespaces"].items():
-        demand(host_namespaces.get(kind) != inode, _NAMED.get(kind, kind), "the namespace is the host's")
+    own = sorted(kind for kind, inode in seen["namespaces"].items() if host_namespaces.get(kind) != inode)
+    for kind in host_namespaces:  # of the host's, so that one the slot did not report is missed too
+        demand(kind in own, _NAMED.get(kind, kind), "the namespace is the host's")
     writable = writable_mounts(mounted)
     demand(writable == _WRITABLE, "read_only", f"writable: {', '.join(sorted(writable))}")
     demand("hidepid" in proc and "subset=pid" in proc, "proc", proc)
@@ -84,10 +85,10 @@ def confirm(
             "uid": rules.UID,
             "gid": rules.GID,
             "capabilities": {name: status[name] for name in _CAPABILITY_SETS},
-            "no_new_privs": 1,
-            "seccomp": {"mode": 2, "filters": int(filters)},
+            "no_new_privs": int(status["NoNewPrivs"]),
+            "seccomp": {"mode": int(status["Seccomp"]), "filters": int(filters)},
             "landlock_abi": seen["landlock_abi"],
-            "namespaces": sorted(seen["namespaces"]),
+            "namespaces": own,
             "network": "none" if "network" not in without else "the jail's",
             "proc": proc,
             "read_only_root": writable == _WRITABLE,
@@ -133,7 +134,7 @@ _Demand = Callable[[bool, str, object], None]
 
 
 def _sizes(sizes: Mapping[str, list[int]], limits: Limits, demand: _Demand) -> None:
-    wanted = {rules.WORK: limits.workspace_bytes, "/tmp": limits.tmp_bytes, "/dev/shm": limits.shm_bytes}  # noqa: S108
+    wanted = {rules.WORK: limits.workspace_bytes, "/tmp": limits.tmp_bytes, "/dev/shm": limits.shm_bytes}
     for path, most in wanted.items():
         held = sizes[path][0]
         demand(0 < held < most + 8192, "sizes", f"{path} holds {held} bytes, wanted {most}")
@@ -144,8 +145,9 @@ def _sizes(sizes: Mapping[str, list[int]], limits: Limits, demand: _Demand) -> N
 def _rlimits(
     seen: Mapping[str, list[int]], limits: Limits, cgroup: Mapping[str, Any] | None, demand: _Demand
 ) -> None:
-    nproc = limits.processes + (1 if cgroup is None else 2)  # the cgroup refuses first, and counts it
+    nproc = limits.processes * (1 if cgroup is None else 2) + 1  # the cgroup refuses first, and counts it
     wanted = {"RLIMIT_NPROC": nproc, "RLIMIT_FSIZE": limits.file_bytes, "RLIMIT_CORE": 0}
+    wanted["RLIMIT_NOFILE"] = limits.open_files
     if cgroup is None:
         wanted["RLIMIT_DATA"] = limits.memory_bytes
     for name, most in wanted.items():

@@ -7,7 +7,7 @@ settings name. Left without being used, it leaves nothing behind.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 
 TYPE_CHECKING = False  # not from typing, which costs 10 ms
 if TYPE_CHECKING:
@@ -38,6 +38,7 @@ class Early:
             await asyncio.sleep(0)
         # The jail cannot keep bytecode, everything is read-only there: imported once here, it is kept.
         import isorun.executor.template
+        import isorun.executor.zygote
         import isorun.kernel.stage  # noqa: F401
 
     async def __aenter__(self) -> Backend:
@@ -55,8 +56,9 @@ class Early:
         if self._entering is None:
             return
         self._entering.cancel()
-        with suppress(asyncio.CancelledError, Exception):  # nobody will use it: its failure is no news
-            await self._entering
+        await asyncio.wait({self._entering})
+        # Nobody will use it, so that it could not be entered is no news.
+        if not self._entering.cancelled() and self._entering.exception() is None:
             await self._backend.__aexit__(None, None, None)
 
 

@@ -4,6 +4,7 @@ from isorun.core.errors import CleanupFailed, InvalidRequest, IsorunError, Setup
 
 EXIT: dict[type[IsorunError], int] = {InvalidRequest: 2, Unavailable: 4, SetupFailed: 70, CleanupFailed: 71}
 INTERRUPTED = 130
+NOBODY_READS = 1  # the reader of a table went away; typer's own code for it
 BUG = 70  # an exception that is none of ours: the same "software error" as a failed set-up
 
 

@@ -6,13 +6,14 @@ rest of a short run is mostly imports. So a well-formed `isorun run` goes past t
 Everything else goes to typer (`app`). Nothing heavy may be imported at the top here.
 """
 
+import os
 import signal
 import sys
 from collections.abc import Sequence
 from types import FrameType
 from typing import NoReturn
 
-from isorun.cli.exits import BUG, INTERRUPTED, exit_code
+from isorun.cli.exits import BUG, INTERRUPTED, NOBODY_READS, exit_code
 from isorun.cli.options import Wanted, parse
 from isorun.core.errors import IsorunError
 
@@ -24,6 +25,7 @@ def main() -> NoReturn:
 
 def run_command(argv: Sequence[str]) -> int:
     """Run one command line; every error becomes one line on stderr and an exit code."""
+    _open_standard_streams()
     # As exceptions, so that what was started is taken down again on the way out.
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         if signal.getsignal(number) is not signal.SIG_IGN:  # nohup, and a shell's `&`
@@ -36,12 +38,25 @@ def run_command(argv: Sequence[str]) -> int:
     except KeyboardInterrupt:
         return INTERRUPTED
     except BrokenPipeError:
-        sys.stderr.close()  # or the interpreter complains about the pipe once more
-        return INTERRUPTED
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # or the interpreter complains about it once more
+        return NOBODY_READS
     except Exception as error:  # boundary: the user gets a line; `python -X dev` shows the traceback
         if sys.flags.dev_mode:
             raise
         return _fail(f"internal error, please report it: {type(error).__name__}: {error}", BUG)
+
+
+def _open_standard_streams() -> None:
+    """After `>&-` the next file that is opened would be our stdout, and get the program's output."""
+    while True:
+        descriptor = os.open(os.devnull, os.O_RDWR)
+        if descriptor > 2:
+            os.close(descriptor)
+            break
+    # The interpreter found them closed, and has None in their place.
+    sys.stdin = sys.stdin or open(0, encoding="utf-8", closefd=False)  # noqa: SIM115 - as long as we are
+    sys.stdout = sys.stdout or open(1, "w", encoding="utf-8", closefd=False)  # noqa: SIM115
+    sys.stderr = sys.stderr or open(2, "w", encoding="utf-8", closefd=False)  # noqa: SIM115
 
 
 def _interrupt(number: int, frame: FrameType | None) -> NoReturn:

@@ -35,7 +35,7 @@ def open_for_host() -> list[int]:
 
     Held by the host, the mount namespace outlives us, and our death need not wait for it to be undone.
     """
-    directories = (rules.WORK, rules.OUT, "/tmp", "/dev/shm")  # noqa: S108 - the slot's own tmpfs
+    directories = (rules.WORK, rules.OUT, "/tmp", "/dev/shm")
     opened = [os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC) for path in directories]
     return [*opened, os.open("/proc/self/ns/mnt", os.O_RDONLY | os.O_CLOEXEC)]
 
@@ -83,22 +83,22 @@ def _workspace(limits: dict[str, Any]) -> None:
     inodes = _HUGE if "sizes" in limits["without"] else limits["workspace_inodes"] + 3
     mounts.tmpfs(rules.WORKSPACE, size=_bytes(limits, "workspace_bytes"), inodes=inodes, mode=0o755)
     for path in (rules.WORK, rules.OUT):
-        os.mkdir(path, 0o755)  # noqa: PTH102 - pathlib would be one more module in every init
+        os.mkdir(path, 0o755)
         mounts.bind(path, path)
     if "read_only" not in limits["without"]:
         mounts.read_only(rules.WORKSPACE)
 
 
 def _tmp(limits: dict[str, Any], kept: list[str]) -> None:
-    _sized("/tmp", _bytes(limits, "tmp_bytes"))  # noqa: S108 - the slot's own tmpfs
+    _sized("/tmp", _bytes(limits, "tmp_bytes"))
     for number, path in enumerate(kept):
         source = f"{KEPT}/{number}"
-        _mount_point(path, os.path.isdir(source))  # noqa: PTH112
+        _mount_point(path, os.path.isdir(source))
         mounts.bind(source, path)
 
 
 def _mount_point(path: str, directory: bool) -> None:
-    os.makedirs(path if directory else os.path.dirname(path), 0o755, exist_ok=True)  # noqa: PTH103, PTH120
+    os.makedirs(path if directory else os.path.dirname(path), 0o755, exist_ok=True)
     if not directory:
         os.close(os.open(path, os.O_CREAT | os.O_WRONLY | os.O_CLOEXEC, 0o644))
 

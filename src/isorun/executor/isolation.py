@@ -19,7 +19,7 @@ RLIMITS = {
     "RLIMIT_CORE": resource.RLIMIT_CORE,
     "RLIMIT_MEMLOCK": resource.RLIMIT_MEMLOCK,
 }
-SIZED = (rules.WORK, "/tmp", "/dev/shm")  # noqa: S108 - the slot's own tmpfs
+SIZED = (rules.WORK, "/tmp", "/dev/shm")
 
 
 def read_back(landlock_abi: int) -> dict[str, Any]:

@@ -38,7 +38,7 @@ class Program:
     """The one program of this process: what `execute` needs to know of it."""
 
     def __init__(self, work: str, tools: ToolStream, base: dict[str, Any]) -> None:
-        self.path = os.path.join(work, rules.PROGRAM)  # noqa: PTH118 - a str is what __file__ is
+        self.path = os.path.join(work, rules.PROGRAM)
         self.tools = tools
         self.remap = True
         self.namespace = base
@@ -56,9 +56,9 @@ class Loader:
         output.open_streams()
         self._tools = agent_io_tools.connect(rules.TOOLS)
         output.log_user_to_stderr()
-        _trace_on_sigterm(os.path.join(work, rules.LAST_TRACE))  # noqa: PTH118
+        _trace_on_sigterm(os.path.join(work, rules.LAST_TRACE))
         self._names = names.base(out)
-        self._main = os.path.join(work, rules.LOADER)  # noqa: PTH118
+        self._main = os.path.join(work, rules.LOADER)
         self._main_code = compile(MAIN, self._main, "exec")
 
     def run(self, go: Go) -> int:
@@ -80,16 +80,16 @@ class Loader:
         return _leave(program)
 
     def _enter_environment(self, env: Mapping[str, str], context: Mapping[str, Any]) -> None:
-        for name in os.environ.keys() - env.keys():  # noqa: TID251 - the program's own environment, made here
-            del os.environ[name]  # noqa: TID251
+        for name in os.environ.keys() - env.keys():
+            del os.environ[name]
         for name, value in env.items():
-            if os.environ.get(name) != value:  # noqa: TID251
-                os.environ[name] = value  # noqa: TID251
-        os.environ["OUTPUT_DIR"] = self._out  # noqa: TID251
+            if os.environ.get(name) != value:
+                os.environ[name] = value
+        os.environ["OUTPUT_DIR"] = self._out
         if context["stdin"]:
-            _open_stdin(os.path.join(self._work, rules.STDIN_FILE))  # noqa: PTH118
+            _open_stdin(os.path.join(self._work, rules.STDIN_FILE))
         for directory in (f"{context['turn']}/files", *context["directories"]):
-            os.makedirs(os.path.join(self._out, directory), exist_ok=True)  # noqa: PTH103, PTH118
+            os.makedirs(os.path.join(self._out, directory), exist_ok=True)
         os.chdir(self._out)
 
 
@@ -110,7 +110,7 @@ def execute() -> None:
 def _execute(program: Program) -> None:
     # RecursionError should come at the depth it would outside, not earlier by our frames.
     sys.setrecursionlimit(sys.getrecursionlimit() + len(_stack()))
-    with open(program.path, "rb") as file:  # noqa: PTH123
+    with open(program.path, "rb") as file:
         source = file.read()
     code = compile(source, program.path, "exec", flags=ast.PyCF_ALLOW_TOP_LEVEL_AWAIT, dont_inherit=True)
     if code.co_flags & 0x80:  # CO_COROUTINE: there was a top-level await
@@ -124,7 +124,7 @@ async def _awaited(code: types.CodeType, namespace: dict[str, Any]) -> None:
 
 
 def _stack() -> list[types.FrameType]:
-    frame: types.FrameType | None = sys._getframe()  # noqa: SLF001 - the documented way to a frame without `inspect`
+    frame: types.FrameType | None = sys._getframe()
     frames = []
     while frame is not None:
         frames.append(frame)
@@ -136,7 +136,7 @@ def _open_stdin(path: str) -> None:
     descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     os.dup2(descriptor, rules.STDIN)
     os.close(descriptor)
-    os.unlink(path)  # noqa: PTH108
+    os.unlink(path)
 
 
 def _trace_on_sigterm(path: str) -> None:
@@ -176,7 +176,9 @@ def _report(program: Program, error: BaseException) -> None:
     try:
         sys.excepthook(type(error), error, error.__traceback__)
     except BaseException as failure:  # noqa: BLE001 - excepthook and __repr__ are the program's
-        os.write(rules.STDERR, f"{type(error).__name__}, and {type(failure).__name__} while printing it\n".encode())
+        os.write(
+            rules.STDERR, f"{type(error).__name__}, and {type(failure).__name__} while printing it\n".encode()
+        )
     program.tools.send(
         Ended(
             type=type(error).__name__[:200],
@@ -221,7 +223,7 @@ def _last_line(traceback: types.TracebackType | None, path: str) -> int | None:
 
 def _leave(program: Program) -> int:
     """What the interpreter does after the last statement, in its order; then the exit code."""
-    for finish in (threading._shutdown, atexit._run_exitfuncs):  # type: ignore[attr-defined]  # noqa: SLF001
+    for finish in (threading._shutdown, atexit._run_exitfuncs):  # type: ignore[attr-defined]
         try:
             finish()
         except BaseException as error:  # noqa: BLE001 - atexit functions are the program's

@@ -19,8 +19,8 @@ import sys
 from isorun.executor import init
 from isorun.executor.packets import receive_packet, send_packet
 from isorun.executor.rules import STDERR
-from isorun.kernel import namespaces, rlimits
 from isorun.executor.steps import StepFailed
+from isorun.kernel import namespaces, rlimits
 from isorun.wire.messages import BuildFailed, BuildInit, InitReady
 
 

@@ -28,7 +28,7 @@ def main(channel: socket.socket, preloads: list[str], kept: list[str]) -> None:
     os.setsid()
     namespaces.unshare(namespaces.NEWNS)  # the writable /tmp below is ours alone: no init is forked from here
     mounts.make_private()
-    mounts.tmpfs("/tmp", size=_PRIVATE_BYTES, inodes=4096, mode=0o700)  # noqa: S108
+    mounts.tmpfs("/tmp", size=_PRIVATE_BYTES, inodes=4096, mode=0o700)
     loaded, failed = _preload(preloads)
     _warm()
     send_packet(channel, Warmed(python=sys.version.split()[0], preloads=loaded, failed=failed))
@@ -154,5 +154,3 @@ def _reap(child: _Child) -> Exited:
         system_s=usage.ru_stime,
         max_rss_bytes=usage.ru_maxrss * 1024,
     )
-
-

@@ -123,9 +123,10 @@ def _held(root: str, pid: int, shared_once: bool) -> tuple[int, int] | None:
     if not status:
         return None
     # The leading newline: the Name: line before it holds what the program chose, newlines escaped.
-    memory = _kib(status, b"\nRssAnon:") + _kib(status, b"\nRssShmem:")
+    # Swapped pages are held as well: else a host's swap would be room above the ceiling.
+    memory = _kib(status, b"\nRssAnon:") + _kib(status, b"\nRssShmem:") + _kib(status, b"\nVmSwap:")
     if shared_once and (rollup := _read(f"{root}/{pid}/smaps_rollup")):
-        memory = _kib(rollup, b"\nPss_Anon:") + _kib(rollup, b"\nPss_Shmem:")
+        memory = _kib(rollup, b"\nPss_Anon:") + _kib(rollup, b"\nPss_Shmem:") + _kib(rollup, b"\nSwapPss:")
     return memory * 1024, _kib(status, b"\nThreads:")
 
 

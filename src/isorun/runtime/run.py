@@ -63,7 +63,10 @@ class Ending:
 
 def program_for(request: RunRequest, environment: Environment, options: Options) -> Program:
     """What the slot is told to run."""
-    files = [File(path=f"work/{rules.LOADER}", data=MAIN), File(path=f"work/{rules.PROGRAM}", data=request.code)]
+    files = [
+        File(path=f"work/{rules.LOADER}", data=MAIN),
+        File(path=f"work/{rules.PROGRAM}", data=request.code),
+    ]
     if request.stdin is not None:
         files.append(File(path=f"work/{rules.STDIN_FILE}", data=request.stdin))
     files.extend(request.inputs)
@@ -138,7 +141,9 @@ class Conduct:
             PipeReader(self._slot.stdout, lambda data: self._printed(output, "stdout", data)),
             PipeReader(self._slot.stderr, lambda data: self._printed(output, "stderr", data)),
         ]
-        tools = ToolStream(self._slot.tools, self._limits.frame_bytes, self._logged, self._called, self._violated)
+        tools = ToolStream(
+            self._slot.tools, self._limits.frame_bytes, self._logged, self._called, self._violated
+        )
         try:
             self._folder.write_program(MAIN, self._request.code)  # while the program runs, not before
             stop = await self._until_end()
@@ -202,10 +207,13 @@ class Conduct:
         self._folder.append_infra("program", level, f"{name} {text}")
 
     def _called(self, call: Call, answer: Refused) -> None:
+        if len(self._calls) >= self._limits.tool_calls:
+            return  # answered, and no longer recorded: a program could fill infra.log with them
         record: dict[str, object] = {"tool_id": call.tool[:200], "id": call.id, "error": answer.error}
-        if len(self._calls) < self._limits.tool_calls:
-            self._calls.append(record)
-        self._folder.append_infra("supervisor", "INFO", f"[tool_call] {call.tool[:200]} {call.id} {answer.error} 0.0")
+        self._calls.append(record)
+        self._folder.append_infra(
+            "supervisor", "INFO", f"[tool_call] {call.tool[:200]} {call.id} {answer.error} 0.0"
+        )
         self._feed.publish(Event(kind="tool_call", at_s=self._at(), data=record))
 
     def _violated(self, reason: str) -> None:
@@ -224,7 +232,9 @@ async def _drain(readers: list[PipeReader]) -> None:
 def _read_trace(work: int) -> str:
     """What faulthandler wrote at SIGTERM; the program could have put anything in its place."""
     try:
-        descriptor = os.open(rules.LAST_TRACE, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, dir_fd=work)
+        descriptor = os.open(
+            rules.LAST_TRACE, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, dir_fd=work
+        )
     except OSError:
         return ""
     try:

@@ -112,7 +112,9 @@ class Runtime:
             self._host = stack.enter_context(HostLease.take(self.root))
             await asyncio.to_thread(self._tidy)
             self.backend: Backend = await choose_backend(self._wanted, self.settings, stack)
-            self._pool = await stack.enter_async_context(Pool(self.backend, self.limits, self.settings.pool_size))
+            self._pool = await stack.enter_async_context(
+                Pool(self.backend, self.limits, self.settings.pool_size)
+            )
             stack.push_async_callback(self._end_runs)
             self._stack = stack.pop_all()
         return self
@@ -240,7 +242,15 @@ class Runtime:
                     "run_s": ending.run_s,
                 }
                 result = await asyncio.to_thread(
-                    finish, request, ending, lease.slot, folder, self.limits, timings, self.backend.infra_log(), began
+                    finish,
+                    request,
+                    ending,
+                    lease.slot,
+                    folder,
+                    self.limits,
+                    timings,
+                    self.backend.infra_log(),
+                    began,
                 )
             finally:
                 self._pool.give_back(lease)
@@ -251,5 +261,7 @@ class Runtime:
         for artifact in result.artifacts:
             data = {"path": artifact.path, "bytes": artifact.bytes, "sha256": artifact.sha256}
             feed.publish(Event(kind="artifact", at_s=ending.run_s, data=data))
-        feed.publish(Event(kind="outcome", at_s=ending.run_s, data={"status": result.status, "ok": result.ok}))
+        feed.publish(
+            Event(kind="outcome", at_s=ending.run_s, data={"status": result.status, "ok": result.ok})
+        )
         return result

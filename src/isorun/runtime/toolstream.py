@@ -17,6 +17,8 @@ from isorun.wire.session import Session, Side
 
 _READ = 1 << 16
 _LOG_RECORDS = 10_000
+_LOG_CHARS = 4 << 20  # of all records together: one may be as long as a frame, and all go to the host's disk
+_RECORD_CHARS = 8192
 _UNANSWERED_BYTES = 1 << 20  # answers the program does not read are not kept beyond this
 
 
@@ -35,7 +37,7 @@ class ToolStream:
         self._frames = Frames(max_frame)
         self._session = Session(Side.SUPERVISOR)
         self._on_log, self._on_call, self._on_violation = on_log, on_call, on_violation
-        self._records = 0
+        self._records = self._log_chars = 0
         self._pending = bytearray()
         self.claim: Claim | None = None
         self._open = True
@@ -76,13 +78,20 @@ class ToolStream:
                     line=message.line,
                 )
             case Log():
-                self._records += 1
-                if self._records <= _LOG_RECORDS:
-                    self._on_log(message.level, message.name, message.text)
+                self._log(message)
             case Call():
                 self._refuse(message)
             case _:
                 raise ProtocolError(f"a program does not send {type(message).__name__}")
+
+    def _log(self, record: Log) -> None:
+        text = record.text[:_RECORD_CHARS]
+        self._records += 1
+        self._log_chars += len(text)
+        if self._records <= _LOG_RECORDS and self._log_chars <= _LOG_CHARS:
+            # The level stands before the component in a line: with a bracket in it, it would forge one.
+            level = record.level[:20] if record.level.isalnum() else "INFO"
+            self._on_log(level, record.name[:200], text)
 
     def _refuse(self, call: Call) -> None:
         answer = Refused(id=call.id, error="ToolUnavailable", text="no tools are configured for this run")

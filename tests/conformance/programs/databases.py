@@ -34,8 +34,13 @@ if __name__ == "__main__":
         print("files", sorted(os.listdir(os.path.dirname(path))))
         print("checked", connection.execute("PRAGMA integrity_check").fetchone())
         connection.execute("CREATE VIRTUAL TABLE text USING fts5(body)")
-        connection.executemany("INSERT INTO text VALUES (?)", [("the quick fox",), ("a slow fox",), ("snail",)])
-        print("search", connection.execute("SELECT body FROM text WHERE text MATCH 'fox' ORDER BY rank").fetchall())
+        connection.executemany(
+            "INSERT INTO text VALUES (?)", [("the quick fox",), ("a slow fox",), ("snail",)]
+        )
+        print(
+            "search",
+            connection.execute("SELECT body FROM text WHERE text MATCH 'fox' ORDER BY rank").fetchall(),
+        )
         print("json", connection.execute("SELECT json_extract('{\"a\": [1, 2]}', '$.a[1]')").fetchone())
         connection.create_function("twice", 1, lambda n: n * 2)
         print("function", connection.execute("SELECT twice(21)").fetchone())

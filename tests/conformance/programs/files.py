@@ -15,7 +15,11 @@ work, out = Path(__file__).parent, Path(os.environ["OUTPUT_DIR"])
 with tempfile.NamedTemporaryFile("w+", suffix=".txt", encoding="utf-8") as named:
     named.write("naïve\n")
     named.flush()
-    print("named", Path(named.name).read_text(encoding="utf-8").strip(), stat.S_IMODE(os.stat(named.name).st_mode))
+    print(
+        "named",
+        Path(named.name).read_text(encoding="utf-8").strip(),
+        stat.S_IMODE(os.stat(named.name).st_mode),
+    )
 print("gone", Path(named.name).exists())
 with tempfile.TemporaryFile() as nameless, tempfile.SpooledTemporaryFile(max_size=10) as spooled:
     nameless.write(b"x" * 100_000)
@@ -40,7 +44,9 @@ shutil.move(work / "copied", out / "moved")
 shutil.move(out / "moved" / "sub", work / "back")
 shutil.copytree(out, work / "all of out", dirs_exist_ok=True)
 shutil.rmtree(work / "back")
-print("left in work", sorted(p.name for p in work.iterdir() if not p.name.startswith(".") and p.suffix != ".py"))
+print(
+    "left in work", sorted(p.name for p in work.iterdir() if not p.name.startswith(".") and p.suffix != ".py")
+)
 for path in sorted(out.rglob("*"), key=os.fsencode):
     info = path.lstat()
     print(path.relative_to(out), stat.filemode(info.st_mode), info.st_size if path.is_file() else "")
@@ -79,4 +85,9 @@ os.fsync(directory)
 os.chmod(out / "by-fd.txt", 0)
 os.chmod(out / "by-fd.txt", 0o600)
 print("access", os.access(out / "by-fd.txt", os.R_OK), os.umask(0o022))
-print("space", shutil.disk_usage(out).total > 1 << 20, os.path.realpath(out) == str(out), os.getcwd() == str(out))
+print(
+    "space",
+    shutil.disk_usage(out).total > 1 << 20,
+    os.path.realpath(out) == str(out),
+    os.getcwd() == str(out),
+)

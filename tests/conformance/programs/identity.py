@@ -14,9 +14,16 @@ import zoneinfo
 from pathlib import Path
 
 record = pwd.getpwuid(os.getuid())
-print("user", record.pw_name == getpass.getuser(), record.pw_uid == os.getuid(), pwd.getpwnam(record.pw_name) == record)
+print(
+    "user",
+    record.pw_name == getpass.getuser(),
+    record.pw_uid == os.getuid(),
+    pwd.getpwnam(record.pw_name) == record,
+)
 print("group", grp.getgrgid(os.getgid()).gr_gid == os.getgid(), len(pwd.getpwall()) > 0)
-print("home", Path.home().is_dir(), os.path.expanduser("~") == str(Path.home()), os.access(Path.home(), os.W_OK))
+print(
+    "home", Path.home().is_dir(), os.path.expanduser("~") == str(Path.home()), os.access(Path.home(), os.W_OK)
+)
 print("host", socket.gethostname() != "", platform.node() == socket.gethostname(), platform.system())
 print("login shell", Path(record.pw_shell).exists(), record.pw_dir != "")
 try:
@@ -35,7 +42,11 @@ for zone in ("UTC", "Europe/Berlin", "EST5EDT"):
 print("clock", abs(time.time() - os.stat("/proc/self").st_ctime) < 100_000_000, time.monotonic() > 0)
 
 print("locale", locale.setlocale(locale.LC_ALL, ""), locale.getlocale(), locale.getpreferredencoding())
-print("sorted", sorted(["zebra", "Äpfel", "apfel", "Zebra"], key=locale.strxfrm), locale.localeconv()["decimal_point"])
+print(
+    "sorted",
+    sorted(["zebra", "Äpfel", "apfel", "Zebra"], key=locale.strxfrm),
+    locale.localeconv()["decimal_point"],
+)
 print("encodings", sys.getfilesystemencoding(), sys.stdout.encoding, sys.stderr.errors, os.device_encoding(1))
 keys = ("LANG", "LC_ALL", "PYTHONUTF8")
 print("environment", {key: os.environ[key] for key in keys})

@@ -1,5 +1,6 @@
 """What a program is to itself: __main__, its file, siblings, tracebacks, streams, and its last moments."""
 
+# ruff: noqa: SIM115 - a file that is never closed is tried here
 import atexit
 import importlib
 import inspect
@@ -65,7 +66,13 @@ print("captured")
 captured, sys.stdout = sys.stdout, saved
 print("redirected", repr(captured.getvalue()))
 print("flags", sys.flags.optimize, sys.dont_write_bytecode, sys.flags.utf8_mode, sys.prefix != "")
-print("hooks", sys.excepthook is sys.__excepthook__, sys.stdout is sys.__stdout__, sys.gettrace(), sys.getprofile())
+print(
+    "hooks",
+    sys.excepthook is sys.__excepthook__,
+    sys.stdout is sys.__stdout__,
+    sys.gettrace(),
+    sys.getprofile(),
+)
 print("python", os.path.samefile(sys.executable, sys.executable), sys.version_info[:2] >= (3, 11))
 
 unflushed = open(os.path.join(os.environ["OUTPUT_DIR"], "unflushed.txt"), "w")

@@ -54,7 +54,11 @@ def start_and_join(*processes: Any) -> list[int | None]:  # noqa: ANN401
 def everything(method: str) -> None:
     context = multiprocessing.get_context(method)
     queue = context.Queue()
-    print(method, "exit codes", start_and_join(*(context.Process(target=produce, args=(queue, n)) for n in (0, 10))))
+    print(
+        method,
+        "exit codes",
+        start_and_join(*(context.Process(target=produce, args=(queue, n)) for n in (0, 10))),
+    )
     print(method, "queue", sorted(queue.get(timeout=10) for _ in range(10)))
 
     total, lock, event = context.Value("i", 0, lock=False), context.Lock(), context.Event()

@@ -12,7 +12,10 @@ shell = "for i in 3 1 2 1; do echo $i; done | sort -n | uniq -c | awk '{print $2
 print("shell", run(shell, shell=True, capture_output=True, text=True, check=True).stdout.split())
 print("stdin", run(["tr", "a-z", "A-Z"], input=b"grep me\n", capture_output=True, check=True).stdout)
 print("merged", subprocess.check_output("echo out; echo err >&2", shell=True, stderr=subprocess.STDOUT))
-print("environment", run(["sh", "-c", "echo $X"], env={"X": "1", "PATH": os.environ["PATH"]}, capture_output=True).stdout)
+print(
+    "environment",
+    run(["sh", "-c", "echo $X"], env={"X": "1", "PATH": os.environ["PATH"]}, capture_output=True).stdout,
+)
 print("cwd", run(["pwd"], cwd="/usr", capture_output=True, text=True).stdout)
 print("exit", run(["sh", "-c", "exit 7"]).returncode, run("kill -9 $$", shell=True).returncode)
 print("os.system", os.waitstatus_to_exitcode(os.system("exit 3")), os.popen("echo popen").read())
@@ -61,4 +64,6 @@ print("fork", os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]))
 big = run([sys.executable, "-c", "print('x' * 3_000_000)"], capture_output=True).stdout
 print("big output", len(big))
 code = "import json, sys; print(json.dumps([sys.argv[1:], sys.stdin.read(), sys.flags.utf8_mode]))"
-print("python", run([sys.executable, "-c", code, "a", "ü"], input="in", capture_output=True, text=True).stdout)
+print(
+    "python", run([sys.executable, "-c", code, "a", "ü"], input="in", capture_output=True, text=True).stdout
+)

@@ -10,7 +10,11 @@ import threading
 import time
 
 print("defaults", [signal.getsignal(n) for n in (signal.SIGTERM, signal.SIGCHLD, signal.SIGUSR1)])
-print("interrupt", signal.getsignal(signal.SIGINT) is signal.default_int_handler, signal.getsignal(signal.SIGPIPE))
+print(
+    "interrupt",
+    signal.getsignal(signal.SIGINT) is signal.default_int_handler,
+    signal.getsignal(signal.SIGPIPE),
+)
 print("mask", signal.pthread_sigmask(signal.SIG_BLOCK, []))
 ticks: list[int] = []
 signal.signal(signal.SIGALRM, lambda number, frame: ticks.append(frame.f_code.co_firstlineno))
@@ -72,14 +76,14 @@ if (pid := os.fork()) == 0:
 print("abort", os.WTERMSIG(os.waitpid(pid, 0)[1]))
 soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
 resource.setrlimit(resource.RLIMIT_NOFILE, (64, hard))
-files = []
+files: list[int] = []
 try:
-    for _ in range(100):
-        files.append(open("/dev/null"))
+    while True:
+        files.append(os.open("/dev/null", os.O_RDONLY))
 except OSError as error:
-    print("open files", soft >= 1024, error.strerror)
-for file in files:
-    file.close()
+    print("open files", soft >= 1024, error.strerror, len(files) < 64)
+for descriptor in files:
+    os.close(descriptor)
 usage = resource.getrusage(resource.RUSAGE_SELF)
 print("usage", usage.ru_maxrss > 1000, usage.ru_utime > 0, os.nice(0), os.getpriority(os.PRIO_PROCESS, 0))
 print("cpus", len(os.sched_getaffinity(0)) >= 1, os.cpu_count() >= 1)

@@ -1,5 +1,6 @@
-"""unittest and doctest runs, logging to files and queues, warnings, tracebacks, profiles, memory traces."""
+"""unittest runs, logging to files and queues, warnings, tracebacks, profiles, memory traces."""
 
+# ruff: noqa: PT009, PT027 - unittest is what is tried here
 import cProfile
 import io
 import logging
@@ -50,7 +51,9 @@ logging.config.dictConfig(
     {
         "version": 1,
         "formatters": {"plain": {"format": "%(levelname)s|%(name)s|%(funcName)s|%(message)s"}},
-        "handlers": {"file": {"class": "logging.FileHandler", "filename": out / "app.log", "formatter": "plain"}},
+        "handlers": {
+            "file": {"class": "logging.FileHandler", "filename": out / "app.log", "formatter": "plain"}
+        },
         "root": {"level": "DEBUG", "handlers": ["file"]},
     }
 )
@@ -96,7 +99,11 @@ try:
     outer()
 except RuntimeError as error:
     text = traceback.format_exception(error)
-    print("traceback", len(text), [line.strip() for line in "".join(text).splitlines() if "^" in line or "Error" in line])
+    print(
+        "traceback",
+        len(text),
+        [line.strip() for line in "".join(text).splitlines() if "^" in line or "Error" in line],
+    )
 profile = cProfile.Profile()
 profile.runcall(sorted, range(1000), key=lambda n: -n)
 print("profile", pstats.Stats(profile, stream=io.StringIO()).total_calls)

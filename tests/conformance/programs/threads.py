@@ -72,7 +72,14 @@ print("local", results[:3], len(results))
 semaphore = threading.BoundedSemaphore(2)
 timer_fired = threading.Event()
 threading.Timer(0.01, timer_fired.set).start()
-print("timer", timer_fired.wait(10), "semaphore", semaphore.acquire(), semaphore.acquire(), semaphore.acquire(False))
+print(
+    "timer",
+    timer_fired.wait(10),
+    "semaphore",
+    semaphore.acquire(),
+    semaphore.acquire(),
+    semaphore.acquire(False),
+)
 many = [threading.Thread(target=timer_fired.wait) for _ in range(40)]
 for thread in many:
     thread.start()

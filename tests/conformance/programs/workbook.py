@@ -31,7 +31,7 @@ with tempfile.TemporaryDirectory() as folder:
     again = load_workbook(path)
     for name in again.sheetnames:
         print(name, [[cell.value for cell in row] for row in again[name].iter_rows()])
-    print("bold", again["Übersicht"]["A1"].font.b, "charts", len(again["Übersicht"]._charts))  # noqa: SLF001
+    print("bold", again["Übersicht"]["A1"].font.b, "charts", len(again["Übersicht"]._charts))
     print(pd.read_excel(path, sheet_name="frame").to_dict("records"))
     with zipfile.ZipFile(path) as parts:  # core.xml holds the time of day
         for part in sorted(set(parts.namelist()) - {"docProps/core.xml"}):

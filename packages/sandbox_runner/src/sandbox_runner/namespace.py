@@ -56,7 +56,12 @@ def bubblewrap_argv(program: str, jail: Jail, command: Sequence[str]) -> list[st
         argv += ["--symlink", target, path]
     for device in jail.devices:
         argv += ["--dev-bind", device, device]
-    for link, path in (("/proc/self/fd", "/dev/fd"), ("fd/0", "/dev/stdin"), ("fd/1", "/dev/stdout"), ("fd/2", "/dev/stderr")):
+    for link, path in (
+        ("/proc/self/fd", "/dev/fd"),
+        ("fd/0", "/dev/stdin"),
+        ("fd/1", "/dev/stdout"),
+        ("fd/2", "/dev/stderr"),
+    ):
         argv += ["--symlink", link, path]
     for source, target in jail.binds:
         argv += ["--ro-bind", source, target]

@@ -15,12 +15,14 @@ LOOKS = {"Adelie": ("#ff8c00", "o"), "Chinstrap": ("#a034f0", "^"), "Gentoo": ("
 
 
 def draw(birds: pd.DataFrame, to: Path) -> None:
-    figure, axes = plt.subplots(figsize=(8, 5), dpi=150, layout="constrained")
+    size = {"figsize": (8, 5), "dpi": 150}
+    figure, axes = plt.subplots(layout="constrained", **size)
     for species, group in birds.groupby("species"):
         colour, marker = LOOKS[species]
         x, y = group["flipper_length_mm"], group["body_mass_g"] / 1000
-        dots = {"marker": marker, "s": 38, "alpha": 0.75, "edgecolors": "white"}
-        axes.scatter(x, y, c=colour, label=f"{species} (n = {len(group)})", **dots)
+        dots = {"c": colour, "marker": marker, "s": 38, "alpha": 0.75}
+        dots |= {"edgecolors": "white", "linewidths": 0.6}
+        axes.scatter(x, y, label=f"{species} (n = {len(group)})", **dots)
         ends = np.array([x.min(), x.max()])
         line = np.polyval(np.polyfit(x, y, 1), ends)
         axes.plot(ends, line, color=colour, lw=2.2)
