@@ -54,9 +54,7 @@ def isorun(environment: dict[str, str], tmp_path: Path) -> Isorun:
 
 
 @pytest.fixture
-def started(
-    environment: dict[str, str], tmp_path: Path
-) -> Iterator[Callable[..., "subprocess.Popen[bytes]"]]:
+def started(environment: dict[str, str], tmp_path: Path) -> Iterator[Callable[..., "subprocess.Popen[bytes]"]]:
     """Start the command, and make sure that it is gone afterwards."""
     processes: list[subprocess.Popen[bytes]] = []
 
@@ -175,10 +173,7 @@ def test_what_cannot_be_set_up_exits_70(program, isorun: Isorun) -> None:
     """A run whose results cannot be handed over is our failure, and names where they are."""
     done = isorun("run", program("print(1)"), "--out", "/proc/nothing")
     assert done.returncode == 70
-    assert (
-        b"isorun: --out: [Errno 2] No such file or directory: '/proc/nothing'; the files are in"
-        in done.stderr
-    )
+    assert b"isorun: --out: [Errno 2] No such file or directory: '/proc/nothing'; the files are in" in done.stderr
 
 
 # ---- run: what goes in ---------------------------------------------------------------------------
@@ -258,9 +253,7 @@ def test_json_is_the_stored_result_and_nothing_else(program, isorun: Isorun) -> 
 
 def test_a_pipe_gets_the_bytes_as_they_are(program, isorun: Isorun) -> None:
     """stdout is the program's stdout, byte for byte; the verdict goes to stderr."""
-    text = (
-        "import sys; sys.stdout.buffer.write(b'\\x1b[31m\\xff\\x00\\r'); sys.stderr.buffer.write(b'\\xfe\\n')"
-    )
+    text = "import sys; sys.stdout.buffer.write(b'\\x1b[31m\\xff\\x00\\r'); sys.stderr.buffer.write(b'\\xfe\\n')"
     done = isorun("run", program(text))
     assert done.stdout == b"\x1b[31m\xff\x00\r"
     assert done.stderr.startswith(b"\xfe\nok ")
@@ -269,9 +262,7 @@ def test_a_pipe_gets_the_bytes_as_they_are(program, isorun: Isorun) -> None:
 def test_a_terminal_gets_no_control_characters(program, environment: dict[str, str]) -> None:
     """On a terminal a hostile program's escapes are text."""
     ours, theirs = pty.openpty()
-    path = program(
-        "import sys; sys.stdout.write('\\x1b]0;owned\\x07\\x9b31m\\r'); sys.stderr.write('\\x1bc')"
-    )
+    path = program("import sys; sys.stdout.write('\\x1b]0;owned\\x07\\x9b31m\\r'); sys.stderr.write('\\x1bc')")
     process = subprocess.Popen(
         [*COMMAND, "run", path],
         stdin=theirs,
@@ -412,9 +403,7 @@ def test_a_reader_that_goes_away_ends_the_run(program, started) -> None:
 
 
 @pytest.mark.parametrize("closed", ["<&-", ">&-", "2>&-", "<&- >&- 2>&-"])
-def test_a_closed_stream_is_no_place_for_something_else(
-    closed: str, program, isorun: Isorun, environment
-) -> None:
+def test_a_closed_stream_is_no_place_for_something_else(closed: str, program, isorun: Isorun, environment) -> None:
     """Without stdin, stdout or stderr the program still runs to its end, and its output goes nowhere else."""
     line = f'exec "$@" {closed}'
     command = ["sh", "-c", line, "sh", *COMMAND, "run", program("print('hi'); raise SystemExit(9)")]
@@ -425,9 +414,7 @@ def test_a_table_that_nobody_reads_is_no_error(environment: dict[str, str]) -> N
     """`isorun config show | head -1` says nothing about pipes."""
     out, into = os.pipe()
     os.close(out)
-    done = subprocess.run(
-        [*COMMAND, "config", "show", "--json"], stdout=into, stderr=subprocess.PIPE, env=environment
-    )
+    done = subprocess.run([*COMMAND, "config", "show", "--json"], stdout=into, stderr=subprocess.PIPE, env=environment)
     os.close(into)
     assert (done.returncode, done.stderr) == (1, b"")
 
@@ -479,12 +466,12 @@ def test_stored_runs_are_listed_shown_and_removed(program, isorun: Isorun, tmp_p
     exec_id = result["exec_id"]
     (row,) = json.loads(isorun("runs", "ls", "--json", **root).stdout)
     assert (row["exec_id"], row["status"], row["prog_name"]) == (exec_id, "ok", "program.py")
-    assert exec_id in isorun("runs", "ls", **root).stdout.decode()
+    table = isorun("runs", "ls", **root).stdout.decode().splitlines()
+    assert [line.split()[:2] for line in table if exec_id in line] == [[exec_id, "ok"]]
+    assert all(line == line.rstrip() for line in table)
     assert json.loads(isorun("runs", "show", exec_id, "--json", **root).stdout) == result
     assert isorun("runs", "show", exec_id, **root).stdout.decode().startswith(f"{exec_id} program.py\nok ")
-    assert isorun("runs", "logs", exec_id, **root).stdout.endswith(
-        b"START " + _started(result) + b" =====\nhi\n"
-    )
+    assert isorun("runs", "logs", exec_id, **root).stdout.endswith(b"START " + _started(result) + b" =====\nhi\n")
     assert b"[executor] UID=1001" in isorun("runs", "logs", exec_id, "--infra", **root).stdout
     logs = json.loads(isorun("runs", "logs", exec_id, "--json", **root).stdout)
     assert logs["user_log"].endswith("hi\n")
@@ -530,10 +517,7 @@ def test_cleanup_ends_the_runs_of_a_killed_host(program, isorun: Isorun, started
     process.kill()
     process.wait()
     (exec_id,) = json.loads(isorun("cleanup", "--json").stdout)["lost_runs"]
-    assert (
-        b"lost\n  host_lost: the host process died before the run ended\n"
-        in isorun("runs", "show", exec_id).stdout
-    )
+    assert b"lost\n  host_lost: the host process died before the run ended\n" in isorun("runs", "show", exec_id).stdout
 
 
 @pytest.mark.parametrize("words", [("--help",), ("run", "--help"), ("runs", "--help"), ("doctor", "--help")])

@@ -89,9 +89,7 @@ def outside(tmp_path_factory: pytest.TempPathFactory) -> Callable[[Path], Seen]:
 
 
 @pytest.fixture(scope="module", params=KINDS)
-def inside(
-    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator["isorun.SyncRuntime"]:
+def inside(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator["isorun.SyncRuntime"]:
     """A runtime of each kind; the one named after cgroups uses them only where the machine has one."""
     backend = NamespaceBackend(KINDS[request.param])
     root = tmp_path_factory.mktemp("root")
@@ -100,14 +98,26 @@ def inside(
 
 
 @pytest.mark.parametrize("program", PROGRAMS, ids=lambda path: path.stem)
-def test_same_inside_as_outside(
-    program: Path, inside: "isorun.SyncRuntime", outside: Callable[[Path], Seen]
-) -> None:
+def test_same_inside_as_outside(program: Path, inside: "isorun.SyncRuntime", outside: Callable[[Path], Seen]) -> None:
     """A program's output, exit code, error and files are the same inside as outside."""
     result = inside.execute(program.read_bytes(), turn_id="same", timeout_s=TIMEOUT_S)
     files = {artifact.path: artifact.sha256 for artifact in result.artifacts}
     seen = Seen(result.exit_code, result.stdout.splitlines(), last_line(result.stderr), files)
     assert seen == outside(program), result.stderr
+
+
+WHO = """
+import getpass, grp, pwd
+record = pwd.getpwuid(os.getuid())
+print(getpass.getuser(), record.pw_name, record.pw_dir, pwd.getpwnam(record.pw_name) == record)
+print(os.getuid(), os.getgid(), grp.getgrgid(os.getgid()).gr_name, len(pwd.getpwall()))
+"""
+
+
+def test_the_user_has_a_name(inside: "isorun.SyncRuntime") -> None:
+    """The program's user is found by name and by number, whoever runs isorun; nobody else is."""
+    result = inside.execute(WHO, timeout_s=10)
+    assert result.stdout == "isorun isorun /tmp True\n1001 1000 isorun 1\n", result.stderr
 
 
 MEMFD = "import os; m = os.memfd_create('m'); os.write(m, b'in memory'); print(os.pread(m, 9, 0))"

@@ -140,8 +140,7 @@ def test_missing_packages_are_named_with_the_remedy(monkeypatch) -> None:
     with pytest.raises(InvalidRequest) as caught:
         find_data()
     assert str(caught.value) == (
-        "the demo needs pandas, palmerpenguins: pip install 'isorun[science,demo]', "
-        "or `make demo` in a checkout"
+        "the demo needs pandas, palmerpenguins: pip install 'isorun[science,demo]', or `make demo` in a checkout"
     )
 
 

@@ -117,9 +117,7 @@ answer = [said(added), said(found), said(call("request_key", b"user", b"between"
 
 def test_keyrings_are_refused(sealed, without) -> None:
     """add_key, keyctl and request_key are refused; without the filter the kernel keeps a key for us."""
-    code = KEYS.replace(
-        "KEYRING", "-4"
-    )  # the user's keyring, shared by all processes of a uid in one namespace
+    code = KEYS.replace("KEYRING", "-4")  # the user's keyring, shared by all processes of a uid in one namespace
     assert inside(sealed, code) == ["EPERM"] * 4
     assert inside(without("seccomp"), KEYS.replace("KEYRING", "-2"))[:2] == ["ok", "ok"]
 

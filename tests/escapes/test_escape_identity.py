@@ -23,9 +23,7 @@ answer = [os.uname().nodename, socket.gethostname(), open("/etc/hostname").read(
     own = "answer = os.stat('/proc/self/ns/uts').st_ino"
     shared = without("uts", "hostname")
     assert inside(shared, own) == inside(shared, own)
-    other = sealed.start(
-        "import os, time; print(os.stat('/proc/self/ns/uts').st_ino, flush=True); time.sleep(60)"
-    )
+    other = sealed.start("import os, time; print(os.stat('/proc/self/ns/uts').st_ino, flush=True); time.sleep(60)")
     printed = next(event for event in other.events() if event.kind == "output").data["text"]
     assert inside(sealed, own) != int(printed)
     other.cancel()
@@ -71,17 +69,13 @@ answer = [[line[3], line[4], line[5].split(",")] for line in lines]
 
 def test_other_slots_have_no_path(sealed) -> None:
     """While another run stands, its files are under no path of this one."""
-    other = sealed.start(
-        "import time; open('mine-alone', 'w').write('x'); print('up', flush=True); time.sleep(60)"
-    )
+    other = sealed.start("import time; open('mine-alone', 'w').write('x'); print('up', flush=True); time.sleep(60)")
     next(event for event in other.events() if event.kind == "output")
     code = """
 answer = [os.path.join(at, name) for at, _, names in os.walk("/") for name in names if name == "mine-alone"]
 """
     assert inside(sealed, code) == []
-    assert inside(sealed, "open('mine-alone', 'w').close()" + code) == [
-        "/workspace/out/mine-alone"
-    ]  # the control
+    assert inside(sealed, "open('mine-alone', 'w').close()" + code) == ["/workspace/out/mine-alone"]  # the control
     result = other.cancel()
     assert [artifact.path for artifact in result.artifacts] == ["mine-alone"]
 
@@ -152,7 +146,5 @@ answer = [reading("/sys/fs/cgroup/cgroup.procs"), writing("/sys/fs/cgroup/memory
 """
     assert inside(sealed, code) == ["ENOENT", "ENOENT", "EPERM", "EPERM"]
     bare = without("seccomp", "landlock", "capabilities")
-    if (
-        "ok" in inside(bare, code)[2:]
-    ):  # whether a hierarchy may be mounted in a user namespace is the host's to say
+    if "ok" in inside(bare, code)[2:]:  # whether a hierarchy may be mounted in a user namespace is the host's to say
         assert inside(bare, code + "answer = writing('/tmp/cg/../../cgroup.procs')\n") == "ENOENT"

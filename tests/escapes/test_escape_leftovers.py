@@ -87,9 +87,7 @@ def test_the_next_runs_shell_cannot_be_replaced(without, off) -> None:
     runtime = without(*off)
     answers = inside(runtime, SHELL)
     # /usr itself is a mount of its own; /bin -> usr/bin is an entry of the jail's root.
-    assert set(answers) == {"EROFS"} or (answers[1] == "EBUSY" and set(answers) == {"EROFS", "EBUSY"}), (
-        answers
-    )
+    assert set(answers) == {"EROFS"} or (answers[1] == "EBUSY" and set(answers) == {"EROFS", "EBUSY"}), answers
     said = inside(runtime, "import subprocess\nanswer = subprocess.getoutput('echo a real shell')")
     assert said == "a real shell"
 

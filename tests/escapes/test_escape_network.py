@@ -174,9 +174,7 @@ answer = [done.returncode, done.stderr.splitlines()[-1]]
 
 def test_the_result_says_that_there_is_no_network(sealed) -> None:
     """The outcome of a program that tries: failed, with the errno's text and a hint that names the cause."""
-    result = sealed.execute(
-        "import urllib.request; urllib.request.urlopen('http://169.254.169.254/', timeout=5)"
-    )
+    result = sealed.execute("import urllib.request; urllib.request.urlopen('http://169.254.169.254/', timeout=5)")
     assert (result.status, result.error.code) == ("failed", "program_error")
     assert "no network" in result.error.hint.lower()
     assert result.isolation["walls"]["network"] == "none"

@@ -135,7 +135,7 @@ def test_no_process_is_read_or_traced(sealed, without) -> None:
 
 @pytest.mark.parametrize("off", [("seccomp",), ("seccomp", "landlock")])
 def test_init_cannot_be_read_even_without_the_filter(without, off) -> None:
-    """init is outside of the program's Landlock domain, and non-dumpable: each alone makes the kernel refuse."""
+    """init is outside of the program's Landlock domain and non-dumpable: either makes the kernel refuse."""
     assert inside(without(*off), READERS.replace("TARGET", "1")) == ["EPERM"] * 5
 
 

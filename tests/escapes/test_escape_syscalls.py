@@ -119,10 +119,7 @@ answer = [reading("/dev/tty"), attempt(lambda: os.openpty()), [os.isatty(n) for 
 def test_unknown_numbers_are_not_there(sealed) -> None:
     """A call that was added to the kernel after the table was written is ENOSYS. No control: the table is
     total."""
-    assert (
-        inside(sealed, "answer = [said(by_number(n)) for n in (463, 470, 500, 511, 600, 100000)]")
-        == ["ENOSYS"] * 6
-    )
+    assert inside(sealed, "answer = [said(by_number(n)) for n in (463, 470, 500, 511, 600, 100000)]") == ["ENOSYS"] * 6
 
 
 X86 = pytest.mark.skipif(platform.machine() != "x86_64", reason="x86_64 alone has these entries")

@@ -57,8 +57,7 @@ VIOLATIONS = {
         "program may not send Put when open",
     ),
     "the zygote's Exited": (
-        "message(t='Exited', slot=1, role='program', code=0, signal=None, user_s=0.0, system_s=0.0,"
-        " max_rss_bytes=0)",
+        "message(t='Exited', slot=1, role='program', code=0, signal=None, user_s=0.0, system_s=0.0, max_rss_bytes=0)",
         "program may not send Exited when open",
     ),
     "the slot's Ready": (
@@ -77,12 +76,8 @@ def test_a_breach_ends_the_run_and_says_which(sealed, name) -> None:
     """Bytes that are no legal message end the run at once: protocol_violation, with what was wrong in
     words."""
     sent, reason = VIOLATIONS[name]
-    result = sealed.execute(
-        STREAM + f"print('before', flush=True)\nstream.sendall({sent})" + _STAY, timeout_s=20
-    )
-    assert (result.status, result.error.code) == ("protocol_violation", "protocol_violation"), (
-        result.report_text
-    )
+    result = sealed.execute(STREAM + f"print('before', flush=True)\nstream.sendall({sent})" + _STAY, timeout_s=20)
+    assert (result.status, result.error.code) == ("protocol_violation", "protocol_violation"), result.report_text
     assert result.error.message.startswith("the program broke the tool protocol: ")
     if reason is not None:
         assert result.error.message == f"the program broke the tool protocol: {reason}"
@@ -106,9 +101,7 @@ def test_a_breach_in_the_last_bytes_counts(sealed) -> None:
 
 def test_a_frame_that_never_ends_holds_nobody_up(sealed) -> None:
     """Half a frame, then silence: the host keeps at most one frame, and the program's exit ends the run."""
-    result = sealed.execute(
-        STREAM + "stream.sendall(struct.pack('!II', 16 << 20, 10) + b'x' * 100000)\nprint('done')"
-    )
+    result = sealed.execute(STREAM + "stream.sendall(struct.pack('!II', 16 << 20, 10) + b'x' * 100000)\nprint('done')")
     assert (result.status, result.stdout) == ("ok", "done\n")
 
 
@@ -190,17 +183,12 @@ print("all sent", flush=True)
 def test_long_records_are_bounded(sealed) -> None:
     """Records as long as a frame are cut, and all together stay below 8 MiB: the host's disk is not the
     program's."""
-    code = (
-        STREAM
-        + "block = log('y' * (8 << 20))\nfor _ in range(6):\n    stream.sendall(block)\nprint('all sent')"
-    )
+    code = STREAM + "block = log('y' * (8 << 20))\nfor _ in range(6):\n    stream.sendall(block)\nprint('all sent')"
     result = sealed.execute(code, timeout_s=20)
     assert result.status == "ok"
-    assert (result.out_dir / "logs" / "infra.log").stat().st_size < 1 << 20
-    short = (
-        STREAM
-        + "block = log('y' * 8000)\nfor _ in range(2000):\n    stream.sendall(block)\nprint('all sent')"
-    )
+    data = (result.out_dir / "logs" / "infra.log").read_bytes()
+    assert (data.count(b" forged y"), len(data) < 1 << 20) == (6, True)
+    short = STREAM + "block = log('y' * 8000)\nfor _ in range(2000):\n    stream.sendall(block)\nprint('all sent')"
     result = sealed.execute(short, timeout_s=20)
     assert result.status == "ok"
     assert (result.out_dir / "logs" / "infra.log").stat().st_size < 8 << 20

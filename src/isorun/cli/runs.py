@@ -75,9 +75,7 @@ def logs(
 
     names = {"user_log": "logs/user.log", "infra_log": "logs/infra.log"}
     if json:
-        texts = {
-            key: (_stored(exec_id, name) or b"").decode("utf-8", "replace") for key, name in names.items()
-        }
+        texts = {key: (_stored(exec_id, name) or b"").decode("utf-8", "replace") for key, name in names.items()}
         print_json({"exec_id": exec_id, **texts})
         return 0
     data = _stored(exec_id, names["infra_log" if infra else "user_log"]) or b""
@@ -120,15 +118,11 @@ def _stored(exec_id: str, name: str) -> bytes | None:
     if not folder.is_dir() or folder.is_symlink():
         raise InvalidRequest(f"there is no run {exec_id} in {folder.parent}", code="no_such_run")
     try:
-        descriptor = os.open(
-            folder / "out" / name, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
-        )
+        descriptor = os.open(folder / "out" / name, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
     except FileNotFoundError:
         return None
     except OSError as error:
-        raise InvalidRequest(
-            f"{name} of run {exec_id} cannot be read: {error.strerror}", code="unreadable"
-        ) from None
+        raise InvalidRequest(f"{name} of run {exec_id} cannot be read: {error.strerror}", code="unreadable") from None
     with os.fdopen(descriptor, "rb") as file:
         if not stat.S_ISREG(os.fstat(descriptor).st_mode):
             raise InvalidRequest(f"{name} of run {exec_id} is not a file", code="unreadable")

@@ -45,9 +45,7 @@ def conduct(wanted: Wanted, early: Early | None) -> int:
 
 
 class _Session:
-    def __init__(
-        self, wanted: Wanted, settings: Settings, request: Mapping[str, Any], early: Early | None
-    ) -> None:
+    def __init__(self, wanted: Wanted, settings: Settings, request: Mapping[str, Any], early: Early | None) -> None:
         self._wanted, self._settings, self._request, self._early = wanted, settings, request, early
         self._spinner = Spinner()
         self._live: Live | None = None

@@ -1,5 +1,6 @@
 """Tables and JSON on stdout, for the commands that only tell something."""
 
+import io
 import json
 import sys
 from collections.abc import Iterable, Sequence
@@ -27,7 +28,15 @@ def print_table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
         table.add_column(column, overflow="fold")
     for row in rows:
         table.add_row(*(Text(printable(cell)) for cell in row))
-    Console(file=sys.stdout, width=None if sys.stdout.isatty() else _PIPE_WIDTH).print(table)
+    if sys.stdout.isatty():
+        Console(file=sys.stdout).print(table)
+        return
+    console = Console(file=io.StringIO(), width=_PIPE_WIDTH)
+    with console.capture() as captured:
+        console.print(table)
+    # Without the padding, which wraps in a pager and is noise in a diff.
+    sys.stdout.write("".join(f"{line.rstrip()}\n" for line in captured.get().splitlines()))
+    sys.stdout.flush()
 
 
 def say(text: str) -> None:

@@ -34,9 +34,7 @@ if __name__ == "__main__":
         print("files", sorted(os.listdir(os.path.dirname(path))))
         print("checked", connection.execute("PRAGMA integrity_check").fetchone())
         connection.execute("CREATE VIRTUAL TABLE text USING fts5(body)")
-        connection.executemany(
-            "INSERT INTO text VALUES (?)", [("the quick fox",), ("a slow fox",), ("snail",)]
-        )
+        connection.executemany("INSERT INTO text VALUES (?)", [("the quick fox",), ("a slow fox",), ("snail",)])
         print(
             "search",
             connection.execute("SELECT body FROM text WHERE text MATCH 'fox' ORDER BY rank").fetchall(),

@@ -44,9 +44,7 @@ shutil.move(work / "copied", out / "moved")
 shutil.move(out / "moved" / "sub", work / "back")
 shutil.copytree(out, work / "all of out", dirs_exist_ok=True)
 shutil.rmtree(work / "back")
-print(
-    "left in work", sorted(p.name for p in work.iterdir() if not p.name.startswith(".") and p.suffix != ".py")
-)
+print("left in work", sorted(p.name for p in work.iterdir() if not p.name.startswith(".") and p.suffix != ".py"))
 for path in sorted(out.rglob("*"), key=os.fsencode):
     info = path.lstat()
     print(path.relative_to(out), stat.filemode(info.st_mode), info.st_size if path.is_file() else "")

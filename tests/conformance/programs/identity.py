@@ -1,8 +1,6 @@
-"""Who and where the program is: user names, home, time zones, locale, environment."""
+"""Where the program is: home, host, time zones, locale, environment."""
 
 import datetime
-import getpass
-import grp
 import locale
 import os
 import platform
@@ -13,19 +11,8 @@ import time
 import zoneinfo
 from pathlib import Path
 
-record = pwd.getpwuid(os.getuid())
-print(
-    "user",
-    record.pw_name == getpass.getuser(),
-    record.pw_uid == os.getuid(),
-    pwd.getpwnam(record.pw_name) == record,
-)
-print("group", grp.getgrgid(os.getgid()).gr_gid == os.getgid(), len(pwd.getpwall()) > 0)
-print(
-    "home", Path.home().is_dir(), os.path.expanduser("~") == str(Path.home()), os.access(Path.home(), os.W_OK)
-)
+print("home", Path.home().is_dir(), os.path.expanduser("~") == str(Path.home()), os.access(Path.home(), os.W_OK))
 print("host", socket.gethostname() != "", platform.node() == socket.gethostname(), platform.system())
-print("login shell", Path(record.pw_shell).exists(), record.pw_dir != "")
 try:
     pwd.getpwnam("no-such-user")
 except KeyError as error:

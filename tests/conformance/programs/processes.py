@@ -64,6 +64,4 @@ print("fork", os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]))
 big = run([sys.executable, "-c", "print('x' * 3_000_000)"], capture_output=True).stdout
 print("big output", len(big))
 code = "import json, sys; print(json.dumps([sys.argv[1:], sys.stdin.read(), sys.flags.utf8_mode]))"
-print(
-    "python", run([sys.executable, "-c", code, "a", "ü"], input="in", capture_output=True, text=True).stdout
-)
+print("python", run([sys.executable, "-c", code, "a", "ü"], input="in", capture_output=True, text=True).stdout)

@@ -59,9 +59,7 @@ class Item:
 
 
 item = Item("Öl", tags=["a"])
-print(
-    dataclasses.replace(item, price=2), dataclasses.asdict(item), item < Item("ß"), Colour.RED | Colour.BLUE
-)
+print(dataclasses.replace(item, price=2), dataclasses.asdict(item), item < Item("ß"), Colour.RED | Colour.BLUE)
 print("pickle", pickle.loads(pickle.dumps([item, Colour.BLUE, {1, 2}])))
 print("json", json.dumps({"ü": [1, 2.5, None, True]}, ensure_ascii=False, indent=1, sort_keys=True))
 table = io.StringIO()
@@ -88,18 +86,12 @@ print(
     base64.b85encode(b"bytes"),
     struct.pack(">Id", 7, 0.5).hex(),
 )
-print(
-    "unicode", unicodedata.normalize("NFD", "é").encode(), unicodedata.name("€"), "ﬀ".casefold(), "İ".lower()
-)
-print(
-    "text", html.escape("<ü>"), urllib.parse.quote("a b/ü"), re.sub(r"(?<=\d)(?=(\d{3})+\b)", ",", "1234567")
-)
+print("unicode", unicodedata.normalize("NFD", "é").encode(), unicodedata.name("€"), "ﬀ".casefold(), "İ".lower())
+print("text", html.escape("<ü>"), urllib.parse.quote("a b/ü"), re.sub(r"(?<=\d)(?=(\d{3})+\b)", ",", "1234567"))
 print("diff", list(difflib.unified_diff(["a\n", "b\n"], ["a\n", "c\n"], lineterm="")))
 mail = EmailMessage()
 mail["Subject"] = "Grüße"
 mail.set_content("ü")
 print("mail", hashlib.sha256(mail.as_bytes()).hexdigest()[:16])
-print(
-    "primes", list(itertools.islice((n for n in itertools.count(2) if all(n % d for d in range(2, n))), 12))
-)
+print("primes", list(itertools.islice((n for n in itertools.count(2) if all(n % d for d in range(2, n))), 12)))
 print("big", len(str(3**5000)), sys.maxsize, sys.float_info.epsilon, hash(1.5), hash((1, 2)))

@@ -51,9 +51,7 @@ logging.config.dictConfig(
     {
         "version": 1,
         "formatters": {"plain": {"format": "%(levelname)s|%(name)s|%(funcName)s|%(message)s"}},
-        "handlers": {
-            "file": {"class": "logging.FileHandler", "filename": out / "app.log", "formatter": "plain"}
-        },
+        "handlers": {"file": {"class": "logging.FileHandler", "filename": out / "app.log", "formatter": "plain"}},
         "root": {"level": "DEBUG", "handlers": ["file"]},
     }
 )
