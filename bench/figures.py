@@ -61,7 +61,7 @@ async def runtime(preload: tuple[str, ...] = (), pool: int = POOL) -> AsyncItera
 
 async def filled(opened: isorun.Runtime, pool: int) -> None:
     """Return once *pool* slots wait."""
-    while opened.waiting_slots < pool:
+    while opened.waiting_slots < pool:  # noqa: ASYNC110 - as in `paced`
         await asyncio.sleep(0.005)
 
 
@@ -250,7 +250,5 @@ async def peer_figures(count: int, ours: Spread) -> list[Figure]:
         gate = f"ours ≥ {wanted:g}× faster" if wanted else ""
         ok = times >= wanted if wanted else None
         raw = {"ms": vars_of(spread), "times_ours": round(times, 2)}
-        found.append(
-            Figure(name=name, value=f"{shown(spread)} ({times:.1f}× ours)", gate=gate, ok=ok, raw=raw)
-        )
+        found.append(Figure(name=name, value=f"{shown(spread)} ({times:.1f}× ours)", gate=gate, ok=ok, raw=raw))
     return found

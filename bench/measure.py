@@ -34,16 +34,14 @@ async def paced(
     """*count* measurements, each begun when *ready* holds and the machine has had *pause_s* of rest."""
     found = []
     for _ in range(count):
-        while not ready():
+        while not ready():  # noqa: ASYNC110 - a pool has no event for being full, and needs none but here
             await asyncio.sleep(0.002)
         await asyncio.sleep(pause_s)
         found.append(await once())
     return found
 
 
-async def saturated(
-    once: Callable[[], Awaitable[float]], count: int, at_once: int
-) -> tuple[list[float], float]:
+async def saturated(once: Callable[[], Awaitable[float]], count: int, at_once: int) -> tuple[list[float], float]:
     """*count* measurements by *at_once* callers without a pause; also how many were done per second."""
     found: list[float] = []
 

@@ -39,7 +39,7 @@ def bubblewrap_argv(folder: str, code: str) -> list[str]:
     ]
     for name in ("bin", "lib", "lib64"):
         if Path(f"/{name}").is_symlink():
-            argv += ["--symlink", os.readlink(f"/{name}"), f"/{name}"]
+            argv += ["--symlink", str(Path(f"/{name}").readlink()), f"/{name}"]
     environment = describe()
     for path in (*_SYSTEM, *environment.binds):
         argv += ["--ro-bind", path, path]
@@ -56,9 +56,7 @@ async def bubblewrapped_python(code: str) -> float:
 def docker_is_there() -> bool:
     """Whether an engine answers and has an image with Python to measure."""
     docker = shutil.which("docker")
-    return (
-        docker is not None and os.system(f"{docker} image inspect py-code-exec:latest >/dev/null 2>&1") == 0
-    )
+    return docker is not None and os.system(f"{docker} image inspect py-code-exec:latest >/dev/null 2>&1") == 0
 
 
 async def docker_python(code: str) -> float:

@@ -48,9 +48,7 @@ def pytest_configure(config: pytest.Config) -> None:
     """A misspelt name would turn a failure back into a skip, so it stops the session."""
     unknown = required() - set(FACILITIES)
     if unknown:
-        raise pytest.UsageError(
-            f"ISORUN_REQUIRE names {', '.join(sorted(unknown))}; known are {', '.join(FACILITIES)}"
-        )
+        raise pytest.UsageError(f"ISORUN_REQUIRE names {', '.join(sorted(unknown))}; known are {', '.join(FACILITIES)}")
 
 
 def pytest_report_header(config: pytest.Config) -> str:

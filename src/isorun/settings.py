@@ -253,9 +253,7 @@ class Settings:
 
 
 _LIMITS = {f"max_{f.name}": f.name for f in fields(Limits)}
-_SUPERVISOR_ONLY = tuple(
-    f.name for f in fields(Settings) if f.name.startswith("aws_") or f.name == "no_proxy"
-)
+_SUPERVISOR_ONLY = tuple(f.name for f in fields(Settings) if f.name.startswith("aws_") or f.name == "no_proxy")
 
 
 def _rules() -> Iterator[tuple[str, _From]]:
@@ -348,9 +346,7 @@ def _unknown_names(sources: Mapping[str, Mapping[str, str]]) -> list[str]:
         for name in sorted(texts)
         if name.startswith("ISORUN_") and name not in known
     ]
-    return [
-        f"{name} ({source}) is not a setting; the nearest name is {_nearest(name)}" for name, source in slips
-    ]
+    return [f"{name} ({source}) is not a setting; the nearest name is {_nearest(name)}" for name, source in slips]
 
 
 def _nearest(slip: str) -> str:

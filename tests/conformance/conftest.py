@@ -86,9 +86,7 @@ def options_for(backend: Backend, root: Path, **options: object) -> dict[str, An
 
 
 @pytest.fixture(scope="session")
-def rt(
-    kind: str, new_backend: Callable[..., Backend], tmp_path_factory, require
-) -> Iterator[isorun.SyncRuntime]:
+def rt(kind: str, new_backend: Callable[..., Backend], tmp_path_factory, require) -> Iterator[isorun.SyncRuntime]:
     """One Runtime for all tests that need none of their own."""
     root = tmp_path_factory.mktemp("root")
     twin = isorun.SyncRuntime(**options_for(new_backend(), root, pool_size=1 if kind == "fake" else 2))

@@ -61,9 +61,7 @@ def test_a2_stdin_is_at_its_end(run) -> None:
 @pytest.mark.parametrize("given", ["two\nlines é\n", b"two\nlines \xc3\xa9\n"])
 def test_a2_stdin_as_given(run, given) -> None:
     """What the caller gives as stdin is read as lines, and leaves no file for the program to find."""
-    result = run(
-        "print(input(), sys.stdin.read().encode()); print(os.listdir(os.path.dirname(__file__)))", stdin=given
-    )
+    result = run("print(input(), sys.stdin.read().encode()); print(os.listdir(os.path.dirname(__file__)))", stdin=given)
     first, listing = result.stdout.splitlines()
     assert first == "two b'lines \\xc3\\xa9\\n'"
     assert ".isorun-stdin" not in listing

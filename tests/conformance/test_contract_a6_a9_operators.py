@@ -89,9 +89,7 @@ def test_a8_each_tool_call_has_its_line(run) -> None:
             except agent_io_tools.ToolError:
                 pass
     """)
-    lines = re.findall(
-        r"\[tool_call\] (\S+) (\S+) (\S+) (\d+(?:\.\d+)?)$", result.infra_log_tail, re.MULTILINE
-    )
+    lines = re.findall(r"\[tool_call\] (\S+) (\S+) (\S+) (\d+(?:\.\d+)?)$", result.infra_log_tail, re.MULTILINE)
     assert [line[:3] for line in lines] == [("a.b", "1", "ToolUnavailable"), ("c.d", "2", "ToolUnavailable")]
 
 

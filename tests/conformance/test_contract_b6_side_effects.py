@@ -89,9 +89,7 @@ def test_b6_a_program_cannot_pass_for_the_runtime(run, name) -> None:
 
 def test_b6_the_callers_own_folder_is_not_touched(run, before) -> None:
     """The given out/ is copied in; what the program does to it is done to the copy."""
-    run(
-        "Path('same.txt').write_text('!'); Path('gone.txt').unlink(); Path('new').write_text('n')", out=before
-    )
+    run("Path('same.txt').write_text('!'); Path('gone.txt').unlink(); Path('new').write_text('n')", out=before)
     assert (before / "same.txt").read_text() == "text of same.txt"
     assert sorted(path.name for path in before.iterdir()) == ["gone.txt", "same.txt", "sub"]
 

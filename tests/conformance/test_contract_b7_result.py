@@ -71,19 +71,14 @@ def test_b7_the_fields_are_those_of_the_design(run) -> None:
 def test_b7_isolation_is_said(run, kind) -> None:
     """The result says which walls stood, and that there were none where there were none."""
     isolation = run("pass").isolation
-    assert (isolation["level"], isolation["backend"]) == (
-        ("none", "fake") if kind == "fake" else ("full", "namespace")
-    )
-    assert isolation["limits"].startswith(
-        {"fake": "none", "namespace-cgroup": "cgroup-"}.get(kind, "rlimits+watcher")
-    )
+    assert (isolation["level"], isolation["backend"]) == (("none", "fake") if kind == "fake" else ("full", "namespace"))
+    assert isolation["limits"].startswith({"fake": "none", "namespace-cgroup": "cgroup-"}.get(kind, "rlimits+watcher"))
 
 
 def test_b7_report_text_order(run) -> None:
     """A run with every kind of trouble says them in the row's order."""
     contract = [
-        {"filename": f"turn_1/files/{name}", "description": "d"}
-        for name in ("fine.txt", "empty.txt", "none.txt")
+        {"filename": f"turn_1/files/{name}", "description": "d"} for name in ("fine.txt", "empty.txt", "none.txt")
     ]
     result = run(
         """

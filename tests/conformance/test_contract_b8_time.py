@@ -54,9 +54,7 @@ def test_b8_inputs_are_not_charged(own, tmp_path) -> None:
     """Copying what the caller gave comes before the program's first instruction."""
     (tmp_path / "big").write_bytes(bytes(60 << 20))
     with own() as rt:
-        result = rt.execute(
-            "print(os.path.getsize('../work/big'))", inputs=[tmp_path / "big"], timeout_s=0.05
-        )
+        result = rt.execute("print(os.path.getsize('../work/big'))", inputs=[tmp_path / "big"], timeout_s=0.05)
     assert (result.status, result.stdout) == ("ok", f"{60 << 20}\n")
 
 

@@ -130,9 +130,7 @@ def test_c1_the_user_logger_always_writes_to_the_log(own, mode) -> None:
 def test_c1_print_only_sends_logging_to_infra(own) -> None:
     """Other loggers go to infra.log; prints stay."""
     with own(settings=isorun.Settings(user_log_mode="print_only")) as rt:
-        result = rt.execute(
-            "print('printed'); logging.getLogger('lib').warning('noise'); logging.info('root noise')"
-        )
+        result = rt.execute("print('printed'); logging.getLogger('lib').warning('noise'); logging.info('root noise')")
     assert body(result) == "printed\n"
     lines = [line for line in result.infra_log_tail.splitlines() if "noise" in line]
     assert [re.sub(_UTC, "T", line) for line in lines] == [

@@ -74,9 +74,7 @@ def test_ids(seen) -> None:
     assert seen.status["Uid"].split() == [str(uid)] * 4
     assert seen.status["Gid"].split() == [str(gid)] * 4
     assert (seen.walls["uid"], seen.walls["gid"]) == (1001, 1000)
-    assert set(seen.status["Groups"].split()) <= {str(gid), "65534"} | {
-        str(group) for group in os.getgroups()
-    }
+    assert set(seen.status["Groups"].split()) <= {str(gid), "65534"} | {str(group) for group in os.getgroups()}
 
 
 @pytest.mark.parametrize("which", ["CapInh", "CapPrm", "CapEff", "CapBnd", "CapAmb"])
@@ -177,8 +175,7 @@ def test_mounts(seen) -> None:
 def test_rlimits(seen, rt) -> None:
     """The kernel's table for the process has the limits that `isolation` claims."""
     table = {
-        line[:26].strip(): line[26:].split()[:2]
-        for line in Path(f"/proc/{seen.pid}/limits").read_text().splitlines()
+        line[:26].strip(): line[26:].split()[:2] for line in Path(f"/proc/{seen.pid}/limits").read_text().splitlines()
     }
     claimed = seen.walls["rlimits"]
     for name, key in (
@@ -210,9 +207,7 @@ def test_ceilings(seen, rt, kind) -> None:
     assert files.get("memory.max", files.get("memory.limit_in_bytes")) == str(rt.limits.memory_bytes)
     assert rt.limits.processes <= int(files["pids.max"]) <= rt.limits.processes + 1
     quota, period = (
-        files["cpu.max"].split()
-        if "cpu.max" in files
-        else (files["cpu.cfs_quota_us"], files["cpu.cfs_period_us"])
+        files["cpu.max"].split() if "cpu.max" in files else (files["cpu.cfs_quota_us"], files["cpu.cfs_period_us"])
     )
     assert int(quota) / int(period) == rt.limits.cpus
 

@@ -19,9 +19,7 @@ ENDINGS = [
     pytest.param("import sys; sys.exit('no')", ("failed", "nonzero_exit", "exit code 1"), 1, id="exit-text"),
     pytest.param("import os; os._exit(9)", ("failed", "nonzero_exit", "exit code 9"), 9, id="_exit-9"),
     pytest.param("import os; os._exit(0)", ("ok", None, None), 0, id="_exit-0"),
-    pytest.param(
-        "raise KeyError('k')", ("failed", "program_error", "the program raised KeyError: 'k'"), 1, id="raise"
-    ),
+    pytest.param("raise KeyError('k')", ("failed", "program_error", "the program raised KeyError: 'k'"), 1, id="raise"),
     pytest.param("import os; os.kill(os.getpid(), 15)", by_signal(15, "SIGTERM"), -15, id="SIGTERM"),
     pytest.param("import os; os.kill(os.getpid(), 9)", by_signal(9, "SIGKILL"), -9, id="SIGKILL"),
     pytest.param("import os; os.kill(os.getpid(), 2)", by_signal(2, "SIGINT"), -2, id="SIGINT"),
@@ -77,10 +75,7 @@ def test_an_exception_of_ten_megabytes_is_cut_and_said(sealed) -> None:
     assert len(result.stderr) < 300_000
     assert (result.truncated, len(result.to_json()) < 1_000_000) == (True, True)
     # Control: a short one is whole.
-    assert (
-        sealed.execute("raise ValueError('x' * 10)").error.message
-        == "the program raised ValueError: " + "x" * 10
-    )
+    assert sealed.execute("raise ValueError('x' * 10)").error.message == "the program raised ValueError: " + "x" * 10
 
 
 def test_an_exception_that_lies_about_its_type_is_bounded(sealed) -> None:

@@ -82,9 +82,7 @@ print(number + 1)
 """
 
 
-@pytest.mark.parametrize(
-    ("place", "setting"), [("/dev/shm", "ISORUN_MAX_SHM_BYTES"), ("/tmp", "ISORUN_MAX_TMP_BYTES")]
-)
+@pytest.mark.parametrize(("place", "setting"), [("/dev/shm", "ISORUN_MAX_SHM_BYTES"), ("/tmp", "ISORUN_MAX_TMP_BYTES")])
 def test_memory_through_a_tmpfs_ends_at_its_size(sealed, without, place, setting) -> None:
     """/dev/shm and /tmp are memory, and as large as they are said to be; the one that is full is named."""
     result = attack(sealed, FILL.format(place=place, most=1000))
@@ -128,9 +126,7 @@ print(number + 1)
 
 def test_memory_through_memfd_is_held(sealed, without, ceilings) -> None:
     """Files in memory that no process maps: a cgroup counts them; where none is, none can be made."""
-    result = attack(
-        sealed, MEMFD.format(most=250 if ceilings == "no-cgroup" else 240) + TOUCHED.format(most=4096)
-    )
+    result = attack(sealed, MEMFD.format(most=250 if ceilings == "no-cgroup" else 240) + TOUCHED.format(most=4096))
     if ceilings == "cgroup":
         assert (ended(result), result.stdout) == (KILLED, "240\n")
     else:
@@ -263,9 +259,7 @@ def test_the_watcher_counts_what_was_swapped(tmp_path) -> None:
     """Without a cgroup, pages of a run that lie in the host's swap are part of its sum."""
     process = tmp_path / "7"
     (process / "task" / "7").mkdir(parents=True)
-    (process / "status").write_text(
-        "Name:\tx\nVmSwap:\t 5 kB\nRssAnon:\t 3 kB\nRssShmem:\t 1 kB\nThreads:\t1\n"
-    )
+    (process / "status").write_text("Name:\tx\nVmSwap:\t 5 kB\nRssAnon:\t 3 kB\nRssShmem:\t 1 kB\nThreads:\t1\n")
     (process / "smaps_rollup").write_text("x\nPss_Anon:\t 2 kB\nPss_Shmem:\t 1 kB\nSwapPss:\t 4 kB\n")
     assert watcher.sample([7], tmp_path).rss_bytes == 9 << 10
     assert watcher.sample([7], tmp_path, shared_once=True).rss_bytes == 7 << 10

@@ -43,9 +43,7 @@ def test_one_endless_line_is_cut_and_the_run_goes_on(sealed) -> None:
     assert sealed.execute("print('x' * 100_000)").stdout == "x" * 100_000 + "\n"
 
 
-@pytest.mark.parametrize(
-    "close", ["os.close(1)", "sys.stdout.close()", "os.dup2(os.open('/dev/null', 1), 1)"]
-)
+@pytest.mark.parametrize("close", ["os.close(1)", "sys.stdout.close()", "os.dup2(os.open('/dev/null', 1), 1)"])
 def test_stdout_closed_early_is_no_end(sealed, close) -> None:
     """The run goes on without it, and what was printed before is kept."""
     code = f"import os, sys\nprint('before', flush=True)\n{close}\nopen('after', 'w').write('ok')"
@@ -87,10 +85,7 @@ def test_a_flood_by_a_child_counts_like_the_programs_own(sealed) -> None:
     code = "import os\nif os.fork() == 0:\n    while True: os.write(1, b'x' * 65536)\nos.wait()"
     assert ended(attack(sealed, code, timeout_s=20)) == FLOOD
     # Control: a child that writes less is waited for.
-    assert (
-        sealed.execute("import os\nif os.fork() == 0:\n    os.write(1, b'x'); os._exit(0)\nos.wait()").stdout
-        == "x"
-    )
+    assert sealed.execute("import os\nif os.fork() == 0:\n    os.write(1, b'x'); os._exit(0)\nos.wait()").stdout == "x"
 
 
 def test_a_flood_of_log_records_is_bounded(sealed) -> None:

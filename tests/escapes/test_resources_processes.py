@@ -71,9 +71,7 @@ def test_a_thread_bomb_ends_at_the_process_limit(sealed, without) -> None:
 
 def test_a_fork_bomb_does_not_starve_a_neighbour(sealed) -> None:
     """While one run holds all processes that it may have, another forks its own full number."""
-    full = "import os, time\ntry:\n" + "".join(
-        f"    {line}\n" for line in FORKS.format(most=99).splitlines()[1:]
-    )
+    full = "import os, time\ntry:\n" + "".join(f"    {line}\n" for line in FORKS.format(most=99).splitlines()[1:])
     bomb = sealed.start(full + "except OSError:\n    print('full')\n    time.sleep(30)")
     assert [event.kind for _, event in zip(range(2), bomb.events(), strict=False)] == ["started", "output"]
     assert len(processes_inside()) == 33
@@ -156,9 +154,7 @@ def test_a_sleep_for_ever_ends_at_the_deadline(sealed) -> None:
 
 def test_a_stopped_program_ends_at_the_deadline(sealed) -> None:
     """A program that stops itself cannot take SIGTERM; after the grace it is killed all the same."""
-    result = attack(
-        sealed, "import os, signal\nos.kill(os.getpid(), signal.SIGSTOP)\nprint('woken')", timeout_s=0.5
-    )
+    result = attack(sealed, "import os, signal\nos.kill(os.getpid(), signal.SIGSTOP)\nprint('woken')", timeout_s=0.5)
     assert (ended(result), result.signal, result.stdout) == (timed_out(0.5), signal.SIGKILL, "")
     # Control: one that is continued goes on.
     code = (

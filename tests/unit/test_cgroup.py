@@ -48,9 +48,7 @@ class Tree:
             self.mountinfo,
             self_cgroup,
             configured=configured,
-            is_writable=lambda p: (
-                p.exists() and (self.all_writable or any(p.is_relative_to(w) for w in self.writable))
-            ),
+            is_writable=lambda p: p.exists() and (self.all_writable or any(p.is_relative_to(w) for w in self.writable)),
             read=Path.read_text,
             pid=PID,
         )
@@ -127,17 +125,14 @@ def test_v2_without_one_controller_names_that_one(tree: Tree) -> None:
     scope = user_scope(tree, procs=f"{PID}\n", controllers="memory pids\n")
     tree.writable = {scope}
     assert str(tree.find("0::/user.slice/run-1.scope\n")) == (
-        f"cpu: {scope} is not given this controller "
-        "(have the service above delegate it (Delegate=memory pids cpu))"
+        f"cpu: {scope} is not given this controller (have the service above delegate it (Delegate=memory pids cpu))"
     )
 
 
 def test_v2_configured_needs_the_common_ancestor(tree: Tree) -> None:
     """A writable parent is of no use while the kernel would refuse to move our processes there."""
     scope = user_scope(tree, procs=f"{PID}\n")
-    other = tree.group(
-        tree.top / "cg/isorun", cgroup_controllers=ALL, cgroup_subtree_control="memory pids cpu\n"
-    )
+    other = tree.group(tree.top / "cg/isorun", cgroup_controllers=ALL, cgroup_subtree_control="memory pids cpu\n")
     tree.writable = {other, scope}
     refusal = tree.find("0::/user.slice/run-1.scope\n", "isorun")
     assert isinstance(refusal, Refusal)
@@ -223,9 +218,7 @@ def test_nothing_at_all_is_refused_per_controller(tree: Tree) -> None:
     refusal = tree.find("")
     assert isinstance(refusal, Refusal)
     reason = "no control group hierarchy with it is mounted"
-    assert [(lk.controller, lk.reason) for lk in refusal.lacks] == [
-        (c, reason) for c in ("memory", "pids", "cpu")
-    ]
+    assert [(lk.controller, lk.reason) for lk in refusal.lacks] == [(c, reason) for c in ("memory", "pids", "cpu")]
 
 
 def test_nested_container_mounts_are_read_by_their_root_field(tree: Tree) -> None:
@@ -282,9 +275,7 @@ def test_settings_of_v2_hold_swap_and_kill_one_process_only() -> None:
     )
 
 
-@pytest.mark.parametrize(
-    ("memory_bytes", "processes", "cpus"), [(0, 1, 1.0), (1, 0, 1.0), (1, 1, 0.009), (-1, 1, 1.0)]
-)
+@pytest.mark.parametrize(("memory_bytes", "processes", "cpus"), [(0, 1, 1.0), (1, 0, 1.0), (1, 1, 0.009), (-1, 1, 1.0)])
 def test_settings_refuse_what_would_mean_unlimited(memory_bytes: int, processes: int, cpus: float) -> None:
     """Zero and negative ceilings, and quotas the kernel cannot hold, never reach a file."""
     with pytest.raises(ValueError, match="a group needs positive memory_bytes and processes and cpus of "):
@@ -589,9 +580,7 @@ def test_a_reused_pid_is_not_the_owner(parent: Parent) -> None:
 
 def test_v2_kill_and_remove_on_a_real_v2_tree(require: Require) -> None:
     """The v2 way to empty a group works on any v2 mount, with or without controllers."""
-    points = [
-        line.split()[1] for line in Path("/proc/mounts").read_text().splitlines() if " cgroup2 " in line
-    ]
+    points = [line.split()[1] for line in Path("/proc/mounts").read_text().splitlines() if " cgroup2 " in line]
     top = next((Path(p) for p in points if os.access(p, os.W_OK)), None)
     if top is None:
         require("cgroup", "no cgroup v2 mount is writable")

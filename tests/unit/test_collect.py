@@ -219,9 +219,7 @@ def test_exactly_as_many_entries_as_the_limit_are_taken(out: Path) -> None:
         (b"a\\nb\n", r"a\\nb\n", "the name holds a control character"),
     ],
 )
-def test_a_name_that_breaks_a_log_is_refused_and_shown_escaped(
-    out: Path, name: bytes, path: str, reason: str
-) -> None:
+def test_a_name_that_breaks_a_log_is_refused_and_shown_escaped(out: Path, name: bytes, path: str, reason: str) -> None:
     """Files and folders alike; a folder's refusal stands for what is in it."""
     os.mkdir(os.path.join(os.fsencode(out), name))
     os.close(os.open(os.path.join(os.fsencode(out), name, b"f"), os.O_CREAT | os.O_WRONLY))

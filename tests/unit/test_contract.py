@@ -108,8 +108,7 @@ OUTSIDE = "lies outside turn_1/files/, where a run's files belong"
 TWICE = "promises the same file as contract item 1"
 WORDS = "description must be a string that says what the file holds"
 KEYS = (
-    "columns, description, filename, filepath, json_schema, mime, "
-    "min_bytes, min_rows, must_contain, pages, visibility"
+    "columns, description, filename, filepath, json_schema, mime, min_bytes, min_rows, must_contain, pages, visibility"
 )
 
 
@@ -205,9 +204,7 @@ def test_b2_a_path_that_is_too_long_is_refused(name: str, longest: int, total: i
     """255 bytes per part and 1024 for the whole, counted where the file will lie."""
     error = refused([item(name)])
     assert error.code == "path_too_long"
-    assert str(error).endswith(
-        f"a part has {longest} bytes and the path {total}; the limits are 255 and 1024"
-    )
+    assert str(error).endswith(f"a part has {longest} bytes and the path {total}; the limits are 255 and 1024")
 
 
 @pytest.mark.parametrize("name", ["turn_1/files/" + "a" * 255, LONG_PATH + "x" * 6], ids=["part", "path"])
@@ -244,9 +241,7 @@ def test_b2_a_short_name_goes_under_the_turn_and_is_reported(name: str, path: st
         ("turn_3", ["a"], "turn_3"),
     ],
 )
-def test_b2_the_turn_comes_from_the_caller_or_the_items(
-    turn: str | None, names: list[str], folder: str
-) -> None:
+def test_b2_the_turn_comes_from_the_caller_or_the_items(turn: str | None, names: list[str], folder: str) -> None:
     """Without a turn id the turn that the items name is the run's; else it is made from the exec id."""
     contract = parse([item(name) for name in names], turn)
     assert contract.turn == folder
@@ -337,11 +332,7 @@ json_values = st.recursive(
 names = st.text(st.sampled_from("./aturn_1files\0\\\n\u202e\ud800é"), max_size=30)
 
 
-@given(
-    st.lists(
-        st.fixed_dictionaries({"filename": names | json_values, "description": st.just("d")}), max_size=4
-    )
-)
+@given(st.lists(st.fixed_dictionaries({"filename": names | json_values, "description": st.just("d")}), max_size=4))
 def test_b2_whatever_is_accepted_lies_beneath_its_turn(value: list[dict[str, Any]]) -> None:
     """Any name is refused as `InvalidRequest`, or becomes a clean path beneath turn_1/files/."""
     try:

@@ -130,9 +130,7 @@ def test_each_kind_is_built_once() -> None:
         ),
     ],
 )
-def test_without_libseccomp_it_refuses_and_says_what_to_install(
-    stub: str | None, message: str, tmp_path: Path
-) -> None:
+def test_without_libseccomp_it_refuses_and_says_what_to_install(stub: str | None, message: str, tmp_path: Path) -> None:
     """No library, no package, no policy for the machine: `Unavailable` with a remedy, nothing weaker."""
     if stub is not None:
         (tmp_path / "pyseccomp.py").write_text(stub)
@@ -144,9 +142,7 @@ def test_without_libseccomp_it_refuses_and_says_what_to_install(
         "try: build_filters(cgroup=True)\n"
         "except Unavailable as exc: print(exc)"
     )
-    done = subprocess.run(
-        [sys.executable, "-I", "-S", "-c", program], capture_output=True, text=True, check=True
-    )
+    done = subprocess.run([sys.executable, "-I", "-S", "-c", program], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == message
 
 

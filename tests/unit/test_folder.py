@@ -73,9 +73,7 @@ def test_a_log_line_cannot_be_forged(tmp_path: Path) -> None:
         folder.append_infra("runtime", "info", "next")
     first, second = folder.infra_log.read_text().splitlines()
     assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z INFO \[runtime\] next", second)
-    assert first.partition("Z ")[2] == (
-        r"WARNING [executor] a\n2026 INFO [runtime] b\x1b[2J\u2028\u202e\udc80 ü"
-    )
+    assert first.partition("Z ")[2] == (r"WARNING [executor] a\n2026 INFO [runtime] b\x1b[2J\u2028\u202e\udc80 ü")
 
 
 def test_a_result_is_whole_and_strict(tmp_path: Path) -> None:
@@ -248,9 +246,7 @@ def test_a_full_disk_names_the_folder_and_the_remedy(tmp_path: Path, require) ->
     """No space and a read-only disk are SetupFailed with a remedy; nothing half-made stays."""
     if os.geteuid() != 0:
         require("root", "a tmpfs is mounted in a namespace of the test's own")
-    done = subprocess.run(
-        ["unshare", "-m", sys.executable, "-c", FULL, str(tmp_path)], capture_output=True, text=True
-    )
+    done = subprocess.run(["unshare", "-m", sys.executable, "-c", FULL, str(tmp_path)], capture_output=True, text=True)
     run = f"workspace: {tmp_path}/codegen_run"
     assert done.stdout.splitlines() == [
         f"{run}-1: No space left on device; {REMEDY}",

@@ -13,9 +13,7 @@ from isorun.core.outcome import CODES_OF, Claim, Code, Exit, Status
 from isorun.runtime import hints
 from isorun.runtime.hints import hint_for, last_line, message_for, size_text
 
-NO_NETWORK = (
-    "the program has no network: use generic_tools.web_search and generic_tools.fetch_url_contents instead"
-)
+NO_NETWORK = "the program has no network: use generic_tools.web_search and generic_tools.fetch_url_contents instead"
 AWAIT = "the program has a top-level await, so a loop is running already: use `await main()`"
 TRACE = (
     "Stack (most recent call first):\n"
@@ -32,9 +30,7 @@ def _missing(name: str) -> str:
     )
 
 
-def _hint(
-    status=Status.FAILED, code=Code.PROGRAM_ERROR, claim=None, turn=None, trace=None, tail="", full=()
-) -> str:
+def _hint(status=Status.FAILED, code=Code.PROGRAM_ERROR, claim=None, turn=None, trace=None, tail="", full=()) -> str:
     return hint_for(status, code, claim, contract_turn=turn, last_trace=trace, stderr_tail=tail, full=full)
 
 
@@ -111,10 +107,7 @@ def test_a9_the_claim_is_asked_before_the_log() -> None:
 def test_a9_a_read_only_path_names_the_turns_folder_under_contract() -> None:
     """With a contract the place for its files is known."""
     claim = Claim(type="OSError", errno=errno.EROFS)
-    assert (
-        _hint(claim=claim, turn="turn_1")
-        == "that path is not writable: write to OUTPUT_DIR/turn_1/files or /tmp"
-    )
+    assert _hint(claim=claim, turn="turn_1") == "that path is not writable: write to OUTPUT_DIR/turn_1/files or /tmp"
 
 
 def test_a9_a_broken_contract_is_explained() -> None:
@@ -129,9 +122,7 @@ def test_a9_a_timeout_says_the_last_line() -> None:
     """Of the program, not of the library it was in; without a trace it says what helps."""
     timeout = (Status.TIMED_OUT, Code.TIMEOUT)
     assert _hint(*timeout, trace=TRACE) == "last line executed: 12"
-    without = (
-        "print progress to see how far it comes, or ask for a longer timeout_s (at most ISORUN_MAX_WALL_S)"
-    )
+    without = "print progress to see how far it comes, or ask for a longer timeout_s (at most ISORUN_MAX_WALL_S)"
     assert _hint(*timeout, trace=None) == without
     assert _hint(*timeout, trace="\x1b[2J line 12") == without
 
@@ -279,9 +270,7 @@ def test_a_size_is_shown_in_its_unit(size, text) -> None:
     assert size_text(size) == text
 
 
-@given(
-    st.sampled_from(list(Status)), st.none() | st.sampled_from(list(Code)), st.text(), st.text(), st.text()
-)
+@given(st.sampled_from(list(Status)), st.none() | st.sampled_from(list(Code)), st.text(), st.text(), st.text())
 def test_no_text_of_a_program_makes_a_hint_raise(status, code, kind, message, trace) -> None:
     """A hint is one line whatever the program claims, prints or writes."""
     claim = Claim(type=kind, message=message)

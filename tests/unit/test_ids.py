@@ -28,21 +28,15 @@ def test_new_ids_are_sortable_unique_and_fit_their_own_check() -> None:
 def test_ids_of_two_processes_started_together_differ() -> None:
     """The random part is not a state that two processes could share."""
     make = "from isorun.core.ids import new_exec_id; print(*[new_exec_id() for _ in range(200)])"
-    runs = [
-        subprocess.Popen([sys.executable, "-c", make], stdout=subprocess.PIPE, text=True) for _ in range(2)
-    ]
+    runs = [subprocess.Popen([sys.executable, "-c", make], stdout=subprocess.PIPE, text=True) for _ in range(2)]
     randoms = [exec_id[-12:] for run in runs for exec_id in run.communicate()[0].split()]
     assert len(set(randoms)) == 400
 
 
-@pytest.mark.parametrize(
-    "exec_id", ["", "A", "a/b", "..", "a_b", "-a", "a\n", "a" * 41, "é", None, 7], ids=repr
-)
+@pytest.mark.parametrize("exec_id", ["", "A", "a/b", "..", "a_b", "-a", "a\n", "a" * 41, "é", None, 7], ids=repr)
 def test_an_exec_id_that_could_not_name_a_folder_is_refused(exec_id: object) -> None:
     """Anything but 1 to 40 of [a-z0-9-] is refused with its own code."""
-    with pytest.raises(
-        InvalidRequest, match=r"^exec_id must be 1 to 40 characters of a-z, 0-9 and '-'"
-    ) as caught:
+    with pytest.raises(InvalidRequest, match=r"^exec_id must be 1 to 40 characters of a-z, 0-9 and '-'") as caught:
         check_exec_id(exec_id)
     assert caught.value.code == "invalid_exec_id"
 
@@ -112,9 +106,7 @@ def test_b1_a_printable_program_name_is_kept(name: str) -> None:
 )
 def test_b1_a_program_name_that_could_forge_a_log_line_is_refused(name: object) -> None:
     """More than 64 characters, a blank name and any unprintable character are refused."""
-    with pytest.raises(
-        InvalidRequest, match=r"^prog_name must be 1 to 64 printable characters, got "
-    ) as caught:
+    with pytest.raises(InvalidRequest, match=r"^prog_name must be 1 to 64 printable characters, got ") as caught:
         check_prog_name(name)
     assert caught.value.code == "invalid_prog_name"
 

@@ -47,9 +47,7 @@ def trees(tmp_path: Path) -> Trees:
 @pytest.fixture
 def restricted(abi: int, trees: Trees) -> Restricted:
     """Does its work in a child under the three trees' rules."""
-    return after(
-        lambda: landlock.restrict([*SYSTEM, str(trees.read)], [str(trees.write)], devices=["/dev/null"])
-    )
+    return after(lambda: landlock.restrict([*SYSTEM, str(trees.read)], [str(trees.write)], devices=["/dev/null"]))
 
 
 def read(path: Path | str) -> int:
@@ -164,9 +162,7 @@ def test_a_listed_device_is_read_and_written(abi: int, restricted: Restricted) -
 def test_a_single_file_can_be_listed(abi: int, trees: Trees) -> None:
     """A path may name a file: that file is granted and its neighbour is not."""
     (trees.read / "neighbour").write_text("")
-    only = after(
-        lambda: landlock.restrict([str(trees.read / "file")], [str(trees.write / "file")], devices=[])
-    )
+    only = after(lambda: landlock.restrict([str(trees.read / "file")], [str(trees.write / "file")], devices=[]))
 
     def work() -> list[int]:
         return [read(trees.read / "file"), write(trees.write / "file"), read(trees.read / "neighbour")]
@@ -207,9 +203,7 @@ def test_signals_stay_among_the_restricted(abi: int, restricted: Restricted, req
     assert free(work) == [0, 0, signal.SIGKILL]
 
 
-def test_abstract_sockets_stay_among_the_restricted(
-    abi: int, restricted: Restricted, require: Require
-) -> None:
+def test_abstract_sockets_stay_among_the_restricted(abi: int, restricted: Restricted, require: Require) -> None:
     """An abstract socket made outside is EPERM (ABI 6); one made inside can be reached."""
     if abi < 6:
         require("landlock", f"scopes came with ABI 6, this is {abi}")

@@ -82,9 +82,7 @@ def test_b9_no_claim_makes_a_failure_a_success(exit_: Exit, type_: str) -> None:
         (Stop.VIOLATION, Status.PROTOCOL_VIOLATION, Code.PROTOCOL_VIOLATION),
     ],
 )
-def test_b8_a_reason_of_ours_comes_before_the_exit(
-    stop: Stop, status: Status, code: Code, exit_: Exit
-) -> None:
+def test_b8_a_reason_of_ours_comes_before_the_exit(stop: Stop, status: Status, code: Code, exit_: Exit) -> None:
     """A program that exits 0 on our SIGTERM has still timed out, and our kill is not its OOM."""
     assert classify(exit_, stop, None) == (status, code)
 

@@ -87,9 +87,7 @@ def test_a_living_hosts_run_is_not_touched(tmp_path: Path) -> None:
     with host(tmp_path, "run-1"):
         assert recover(tmp_path) == []
         assert sweep(tmp_path, older_than_s=0, now=1e12) == []
-        with pytest.raises(
-            InvalidRequest, match=r"^run run-1 is running; cancel it first, or wait for its end$"
-        ):
+        with pytest.raises(InvalidRequest, match=r"^run run-1 is running; cancel it first, or wait for its end$"):
             remove(tmp_path, "run-1")
         assert statuses(tmp_path) == {"run-1": "running"}
         assert not (tmp_path / "codegen_run-1/out/result.json").exists()

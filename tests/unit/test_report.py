@@ -150,9 +150,7 @@ def test_tracebacks_are_bounded_and_printable() -> None:
     assert len(lines) == 200
     assert lines[98:102] == ["  frame 97", "  frame 98", "  … 9803 lines left out …", "  frame 9902"]
     assert lines[-1] == "E: end"
-    assert tracebacks("Traceback (most recent call last):\nE: \x1b]0;owned\x07")[0].endswith(
-        "E: \\x1b]0;owned\\x07"
-    )
+    assert tracebacks("Traceback (most recent call last):\nE: \x1b]0;owned\x07")[0].endswith("E: \\x1b]0;owned\\x07")
 
 
 @pytest.mark.parametrize(
@@ -328,10 +326,7 @@ def test_b7_a_broken_contract_is_not_called_a_runtime_failure() -> None:
         code=Code.MISSING_OUTPUT_FILES,
         message="gone",
     )
-    assert (
-        report_text(broken)
-        == "status: contract_failed\nrun: e (p)\ncontract failure: missing_output_files: gone\n"
-    )
+    assert report_text(broken) == "status: contract_failed\nrun: e (p)\ncontract failure: missing_output_files: gone\n"
 
 
 EVIL = "x\x1b[2J\rstatus: ok\nstatus: ok\n\x9b\u202e"
@@ -361,9 +356,7 @@ def test_a_program_can_neither_forge_a_heading_nor_reach_the_terminal() -> None:
 
 def test_a_report_is_bounded() -> None:
     """Lists are cut at 200 entries and say so; the log at its end."""
-    many = replace(
-        FACTS, succeeded=("f",) * 1000, file_errors=FACTS.file_errors * 1000, user_log_tail="y" * 10**6
-    )
+    many = replace(FACTS, succeeded=("f",) * 1000, file_errors=FACTS.file_errors * 1000, user_log_tail="y" * 10**6)
     text = report_text(many)
     assert text.count("  … 800 more\n") == 2
     assert text.count("y" * report.TAIL_CHARS) == 1

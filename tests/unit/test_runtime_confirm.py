@@ -54,9 +54,7 @@ def confirm(
     seen: dict[str, Any], cgroup: dict[str, Any] | None = None, without: frozenset[str] = frozenset()
 ) -> dict[str, Any]:
     held = "cgroup-v2" if cgroup else "rlimits+watcher"
-    return walls.confirm(
-        seen, limits=LIMITS, host_namespaces=HOST, held_by=held, cgroup_limits=cgroup, without=without
-    )
+    return walls.confirm(seen, limits=LIMITS, host_namespaces=HOST, held_by=held, cgroup_limits=cgroup, without=without)
 
 
 def status(field: str, value: str) -> tuple[str, str, str]:
@@ -67,10 +65,7 @@ TAMPERED = [
     (status("Uid", "0\t1001\t1001\t1001"), "uid"),
     (status("Uid", "1001\t1001\t0\t1001"), "uid"),
     (status("Gid", "0\t0\t0\t0"), "gid"),
-    *(
-        (status(name, "200000"), "capabilities")
-        for name in ("CapInh", "CapPrm", "CapEff", "CapBnd", "CapAmb")
-    ),
+    *((status(name, "200000"), "capabilities") for name in ("CapInh", "CapPrm", "CapEff", "CapBnd", "CapAmb")),
     (status("NoNewPrivs", "0"), "no_new_privs"),
     (status("Seccomp", "0"), "seccomp"),
     (status("Seccomp", "1"), "seccomp"),
@@ -104,9 +99,7 @@ TAMPERED = [
 def tampered(where: str, key: str | None, value: object) -> dict[str, Any]:
     seen = copy.deepcopy(GOOD)
     if where == "status":
-        lines = [
-            f"{key}:\t{value}" if line.startswith(f"{key}:") else line for line in seen["status"].splitlines()
-        ]
+        lines = [f"{key}:\t{value}" if line.startswith(f"{key}:") else line for line in seen["status"].splitlines()]
         seen["status"] = "\n".join(lines)
     elif where == "mountinfo":
         assert key in seen["mountinfo"]

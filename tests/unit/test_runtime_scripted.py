@@ -18,9 +18,7 @@ def runtime(root: Path, *scripts: Script, **options: object) -> isorun.Runtime:
     """A Runtime whose slots follow *scripts*, one after the other; no pool, so that the order is theirs."""
     limits = isorun.Limits(grace_s=0.05)
     given = {"limits": limits, "pool_size": 0, **options}
-    return isorun.Runtime(
-        backend=ScriptedBackend(*scripts), settings=isorun.Settings(), workspace_root=root, **given
-    )
+    return isorun.Runtime(backend=ScriptedBackend(*scripts), settings=isorun.Settings(), workspace_root=root, **given)
 
 
 async def outcome(root: Path, script: Script) -> isorun.RunResult:
@@ -129,12 +127,8 @@ async def test_log_records_go_to_infra_and_cannot_forge_a_line(tmp_path) -> None
 
 async def test_a_thousand_calls_are_kept_and_no_more(tmp_path) -> None:
     """The result's list of tool calls is bounded by the limit, whatever the program sends."""
-    calls = b"".join(
-        encode(Call(id=n, tool="t.t", params={}, reason="", timeout_s=None)) for n in range(1, 60)
-    )
-    async with runtime(
-        tmp_path, Script(stream=(calls,), exit=Exit(code=0)), limits=isorun.Limits(tool_calls=50)
-    ) as rt:
+    calls = b"".join(encode(Call(id=n, tool="t.t", params={}, reason="", timeout_s=None)) for n in range(1, 60))
+    async with runtime(tmp_path, Script(stream=(calls,), exit=Exit(code=0)), limits=isorun.Limits(tool_calls=50)) as rt:
         result = await rt.execute("pass", timeout_s=1)
     assert len(result.tool_calls) == 50
 

@@ -46,9 +46,9 @@ def test_a_loaded_filter_answers_and_children_inherit_it() -> None:
 def test_filters_stack() -> None:
     """A second filter is added to the first and does not replace it."""
     first = except_for(getcwd_number(), errno.EDOM)
-    assert after(lambda: seccomp.load(first), lambda: seccomp.load(ALLOW_ALL))(
-        lambda: errno_of(os.getcwd)
-    ) == (errno.EDOM)
+    assert after(lambda: seccomp.load(first), lambda: seccomp.load(ALLOW_ALL))(lambda: errno_of(os.getcwd)) == (
+        errno.EDOM
+    )
 
 
 def test_the_kernel_says_that_a_filter_is_loaded() -> None:

@@ -70,9 +70,7 @@ def test_a6_the_defaults_are_those_of_the_documents() -> None:
     assert settings == Settings()
     assert settings.limits() == Limits()
     values = {row.name: row.value for row in settings.rows() if row.value is not None}
-    limits = {
-        f"ISORUN_MAX_{name.upper()}": str(value) for name, value in dataclasses.asdict(Limits()).items()
-    }
+    limits = {f"ISORUN_MAX_{name.upper()}": str(value) for name, value in dataclasses.asdict(Limits()).items()}
     assert values == limits | {
         "ISORUN_BACKEND": "auto",
         "ISORUN_PRELOAD": "",
@@ -347,9 +345,7 @@ def test_a6_the_supervisor_gets_the_credentials_that_are_set_and_nothing_else() 
         "AWS_PROFILE", "AWS_EC2_METADATA_DISABLED", "AWS_SDK_LOAD_CONFIG", "NO_PROXY",
     ]  # fmt: skip
     env = {name: f"value of {name}" for name in names}
-    settings = Settings.load(
-        environ={**env, "POSTGRES_PASSWORD": "p", "ISORUN_POOL_SIZE": "2", "PATH": "/bin"}
-    )
+    settings = Settings.load(environ={**env, "POSTGRES_PASSWORD": "p", "ISORUN_POOL_SIZE": "2", "PATH": "/bin"})
     assert supervisor_environment(settings) == env
 
 
@@ -427,9 +423,7 @@ def test_design9_in_a_container_that_has_it_the_root_is_exec_workspace(tmp_path:
         ("etc/hostname", "", False),
     ],
 )
-def test_design9_a_container_is_known_by_its_marks(
-    mark: str, text: str, inside: bool, tmp_path: Path
-) -> None:
+def test_design9_a_container_is_known_by_its_marks(mark: str, text: str, inside: bool, tmp_path: Path) -> None:
     """Docker's and podman's files and the cgroup's name tell; nothing else does."""
     (tmp_path / mark).parent.mkdir(parents=True, exist_ok=True)
     (tmp_path / mark).write_text(text)
@@ -440,6 +434,4 @@ def test_importing_settings_loads_no_third_party_package() -> None:
     """The cold start pays for neither pydantic nor a dotenv reader (docs/decisions/0002)."""
     code = "import sys, isorun.settings; print(*{m.partition('.')[0] for m in sys.modules})"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert not {"pydantic", "pydantic_core", "pydantic_settings", "dotenv", "difflib"} & set(
-        done.stdout.split()
-    )
+    assert not {"pydantic", "pydantic_core", "pydantic_settings", "dotenv", "difflib"} & set(done.stdout.split())

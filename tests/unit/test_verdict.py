@@ -73,9 +73,7 @@ def test_a9_another_normal_form_of_the_name_is_found() -> None:
 
 def test_a9_a_file_that_is_itself_promised_is_no_find() -> None:
     """a/x.md in its place is not the b/x.md that is missing."""
-    kept, missing = judge(
-        contract("turn_1/files/a/x.md", "turn_1/files/b/x.md"), found("turn_1/files/a/x.md")
-    )
+    kept, missing = judge(contract("turn_1/files/a/x.md", "turn_1/files/b/x.md"), found("turn_1/files/a/x.md"))
     assert (kept.state, missing.state, missing.hints) == ("ok", "missing", ())
 
 

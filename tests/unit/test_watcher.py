@@ -92,9 +92,7 @@ def test_shared_pages_count_once_on_demand(proc: Proc) -> None:
     proc.process(10, 1, anon=100)
     proc.process(20, 10, anon=100)
     proc.child_of(10, 10, "20 ")
-    proc.write(
-        "10/smaps_rollup", "Rss: 900 kB\nPss: 70 kB\nPss_Anon: 50 kB\nPss_File: 9 kB\nPss_Shmem: 5 kB\n"
-    )
+    proc.write("10/smaps_rollup", "Rss: 900 kB\nPss: 70 kB\nPss_Anon: 50 kB\nPss_File: 9 kB\nPss_Shmem: 5 kB\n")
     assert sample([10], proc.path).rss_bytes == 200 * KIB
     assert sample([10], proc.path, shared_once=True).rss_bytes == 155 * KIB
 

@@ -37,12 +37,7 @@ calm = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
 TEXT = st.text(st.characters(exclude_categories=["Cs"]), max_size=8)
 KEYS = TEXT | st.sampled_from(["$blob", "$dict", "$", "$x"])
 VALUES = st.recursive(
-    st.none()
-    | st.booleans()
-    | st.integers()
-    | st.floats(allow_nan=False, allow_infinity=False)
-    | TEXT
-    | st.binary(),
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | TEXT | st.binary(),
     lambda inner: st.lists(inner, max_size=4) | st.dictionaries(KEYS, inner, max_size=3),
     max_leaves=12,
 )
@@ -116,9 +111,7 @@ def test_a_mutated_frame_raises_only_protocol_errors(message, data) -> None:
     frame = bytearray(encode(message))
     for _ in range(data.draw(st.integers(1, 4))):
         at = data.draw(st.integers(0, len(frame) - 1))
-        patch = data.draw(
-            st.binary(max_size=3) | st.sampled_from([b"$blob", b"\\ud800", b"NaN", b"[", b'{"', b"-1"])
-        )
+        patch = data.draw(st.binary(max_size=3) | st.sampled_from([b"$blob", b"\\ud800", b"NaN", b"[", b'{"', b"-1"]))
         frame[at : at + data.draw(st.integers(0, 3))] = patch
         frame = frame or bytearray(b"\0")
     with contextlib.suppress(ProtocolError):
@@ -128,8 +121,7 @@ def test_a_mutated_frame_raises_only_protocol_errors(message, data) -> None:
 JSONISH = st.recursive(
     st.none() | st.booleans() | st.integers(-3, 3) | st.floats() | st.text(max_size=3),
     lambda inner: (
-        st.lists(inner, max_size=3)
-        | st.dictionaries(st.sampled_from(["$blob", "$dict", "$", "a"]), inner, max_size=2)
+        st.lists(inner, max_size=3) | st.dictionaries(st.sampled_from(["$blob", "$dict", "$", "a"]), inner, max_size=2)
     ),
     max_leaves=8,
 )

@@ -27,9 +27,7 @@ def test_messages_and_fields_are_those_of_the_page() -> None:
     """Every message has one row, with its fields in order and their types."""
     for section, kinds in (("Control stream", CONTROL), ("Build stream", BUILD), ("Tool stream", TOOL)):
         page = {name: written for name, _, written, _ in rows("Messages", section)}
-        code = {
-            f"`{kind.__name__}`": ", ".join(f"`{f.name}: {f.type}`" for f in fields(kind)) for kind in kinds
-        }
+        code = {f"`{kind.__name__}`": ", ".join(f"`{f.name}: {f.type}`" for f in fields(kind)) for kind in kinds}
         assert page == code
 
 

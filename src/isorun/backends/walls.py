@@ -47,8 +47,9 @@ def confirm(
     """The `isolation` of a slot, each wall with what the kernel said; `SetupFailed` names a missing one.
 
     The walls named in *without* were left out on the caller's wish: they are not
-    demanded, and the level is then `weakened`. *held_by* is what holds memory, processes and CPU: `cgroup-v2`, `cgroup-v1` or
-    `rlimits+watcher`; *cgroup_limits* is what that cgroup says of itself.
+    demanded, and the level is then `weakened`. *held_by* is what holds memory,
+    processes and CPU: `cgroup-v2`, `cgroup-v1` or `rlimits+watcher`; *cgroup_limits*
+    is what that cgroup says of itself.
     """
 
     def demand(holds: bool, wall: str, said: object) -> None:
@@ -142,9 +143,7 @@ def _sizes(sizes: Mapping[str, list[int]], limits: Limits, demand: _Demand) -> N
     demand(0 < inodes <= limits.workspace_inodes + 3, "sizes", f"/workspace has {inodes}")
 
 
-def _rlimits(
-    seen: Mapping[str, list[int]], limits: Limits, cgroup: Mapping[str, Any] | None, demand: _Demand
-) -> None:
+def _rlimits(seen: Mapping[str, list[int]], limits: Limits, cgroup: Mapping[str, Any] | None, demand: _Demand) -> None:
     nproc = limits.processes * (1 if cgroup is None else 2) + 1  # the cgroup refuses first, and counts it
     wanted = {"RLIMIT_NPROC": nproc, "RLIMIT_FSIZE": limits.file_bytes, "RLIMIT_CORE": 0}
     wanted["RLIMIT_NOFILE"] = limits.open_files

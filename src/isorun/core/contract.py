@@ -98,12 +98,8 @@ def _items_of(value: object, max_items: int) -> list[dict[str, Any]]:
         try:
             value = json.loads(value)
         except (ValueError, RecursionError) as exc:  # deep nesting is a RecursionError, not a ValueError
-            reason = (
-                exc.msg if isinstance(exc, json.JSONDecodeError) else "nested too deep or a number too long"
-            )
-            raise InvalidRequest(
-                f"the contract is a string but not JSON: {reason}", code="invalid_json"
-            ) from None
+            reason = exc.msg if isinstance(exc, json.JSONDecodeError) else "nested too deep or a number too long"
+            raise InvalidRequest(f"the contract is a string but not JSON: {reason}", code="invalid_json") from None
     if not isinstance(value, (list, tuple)):
         raise InvalidRequest(
             f"the contract must be a list of objects, got a value of type {type(value).__name__}",
@@ -115,15 +111,11 @@ def _items_of(value: object, max_items: int) -> list[dict[str, Any]]:
             code="empty_contract",
         )
     if len(value) > max_items:
-        raise InvalidRequest(
-            f"the contract has {len(value)} items, the limit is {max_items}", code="too_many_items"
-        )
+        raise InvalidRequest(f"the contract has {len(value)} items, the limit is {max_items}", code="too_many_items")
     for number, raw in enumerate(value, 1):
         if not isinstance(raw, dict):
             kind = type(raw).__name__
-            _Where(number).refuse(
-                "item_not_an_object", f"must be an object with filename and description, got {kind}"
-            )
+            _Where(number).refuse("item_not_an_object", f"must be an object with filename and description, got {kind}")
     return list(value)
 
 
@@ -202,9 +194,7 @@ def _visibility(where: _Where, raw: dict[str, Any]) -> Visibility:
         case "internal":
             return "internal"
         case other:
-            where.refuse(
-                "invalid_visibility", f"visibility must be 'external' or 'internal', got {shown(other)}"
-            )
+            where.refuse("invalid_visibility", f"visibility must be 'external' or 'internal', got {shown(other)}")
 
 
 def _is_count(value: object) -> bool:
@@ -256,9 +246,7 @@ def _refuse_clashes(wheres: list[_Where], items: tuple[ContractItem, ...]) -> No
     for path, where in seen.items():
         for parent in accumulate(path.split("/")[:-1], lambda left, right: f"{left}/{right}"):
             if parent in seen:
-                seen[parent].refuse(
-                    "is_a_directory", f"contract item {where.number} promises a file below it"
-                )
+                seen[parent].refuse("is_a_directory", f"contract item {where.number} promises a file below it")
 
 
 def _case_notices(wheres: list[_Where], items: tuple[ContractItem, ...]) -> list[str]:

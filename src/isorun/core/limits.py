@@ -46,9 +46,7 @@ class Limits:
             if isinstance(value, bool) or not isinstance(value, (int, float)):
                 raise InvalidRequest(f"{f.name} must be a number, got {value!r}", code="invalid_limit")
             if not 0 < value < math.inf:
-                raise InvalidRequest(
-                    f"{f.name} must be positive and finite, got {value}", code="invalid_limit"
-                )
+                raise InvalidRequest(f"{f.name} must be positive and finite, got {value}", code="invalid_limit")
         tmpfs = self.workspace_bytes + self.tmp_bytes + self.shm_bytes
         if tmpfs > self.memory_bytes // 2:
             raise InvalidRequest(

@@ -127,14 +127,10 @@ class ToolStream:
             data = encode(Call(id=number, tool=tool, params=params, reason=reason, timeout_s=timeout_s))
             channel = self._socket
             if channel is None:
-                raise ToolUnavailable(
-                    "no tool stream: a child process has none, and a closed one stays closed"
-                )
+                raise ToolUnavailable("no tool stream: a child process has none, and a closed one stays closed")
             self._waiting[number] = future
             if self._reader is None:
-                self._reader = threading.Thread(
-                    target=self._read, args=(channel,), daemon=True, name="tool-answers"
-                )
+                self._reader = threading.Thread(target=self._read, args=(channel,), daemon=True, name="tool-answers")
                 self._reader.start()
             try:
                 channel.sendall(data)

@@ -2,9 +2,10 @@
 
 `work/main.py` is the text in `MAIN`; it calls `execute`, which compiles user_code.py,
 runs it as `__main__`, reports an uncaught exception and leaves as the interpreter
-would: threads joined, atexit run, files flushed, the exit code or the signal. The parts that do not depend on the program are
-done by `Loader()` when the slot is built. Only at the end does the process end, by `os._exit`: tearing down a preloaded
-interpreter would cost every run tens of milliseconds and free nothing.
+would: threads joined, atexit run, files flushed, the exit code or the signal. What
+does not depend on the program is done by `Loader()` when the slot is built. The
+process ends by `os._exit`: tearing down a preloaded interpreter would cost every
+run tens of milliseconds and free nothing.
 """
 
 import ast
@@ -176,9 +177,7 @@ def _report(program: Program, error: BaseException) -> None:
     try:
         sys.excepthook(type(error), error, error.__traceback__)
     except BaseException as failure:  # noqa: BLE001 - excepthook and __repr__ are the program's
-        os.write(
-            rules.STDERR, f"{type(error).__name__}, and {type(failure).__name__} while printing it\n".encode()
-        )
+        os.write(rules.STDERR, f"{type(error).__name__}, and {type(failure).__name__} while printing it\n".encode())
     program.tools.send(
         Ended(
             type=type(error).__name__[:200],

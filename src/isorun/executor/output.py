@@ -39,7 +39,7 @@ def _text(descriptor: int, name: str, errors: str) -> io.TextIOWrapper:
 class UtcFormatter(logging.Formatter):
     """`<UTC time> <LEVEL> <name> <text>`."""
 
-    converter = time.gmtime
+    converter = staticmethod(time.gmtime)
     default_time_format = "%Y-%m-%dT%H:%M:%S"
     default_msec_format = "%s.%03dZ"
 

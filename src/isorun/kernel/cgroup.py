@@ -315,9 +315,7 @@ def _all_lack(reason: str, remedy: str) -> Refusal:
     return Refusal(tuple(Lack(c, reason, remedy) for c in NEEDED))
 
 
-def settings(
-    version: str, *, memory_bytes: int, processes: int, cpus: float
-) -> tuple[tuple[str, str, str, bool], ...]:
+def settings(version: str, *, memory_bytes: int, processes: int, cpus: float) -> tuple[tuple[str, str, str, bool], ...]:
     """The files of one group in the order they are written: (controller, file, text, must exist)."""
     quota = int(cpus * _PERIOD_US)
     if memory_bytes <= 0 or processes <= 0 or quota < _MIN_QUOTA_US:

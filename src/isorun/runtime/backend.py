@@ -14,9 +14,7 @@ async def choose_backend(wanted: str | Backend, settings: Settings, stack: Async
     if not isinstance(wanted, str):
         return await stack.enter_async_context(wanted)
     if wanted not in NAMES:
-        raise InvalidRequest(
-            f"there is no backend {wanted!r}; use one of {', '.join(NAMES)}", code="unknown_backend"
-        )
+        raise InvalidRequest(f"there is no backend {wanted!r}; use one of {', '.join(NAMES)}", code="unknown_backend")
     if wanted == "docker":
         raise Unavailable(_NO_DOCKER)
     settings.check_embedded()

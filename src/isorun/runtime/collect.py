@@ -132,15 +132,11 @@ def fingerprints(folder: Path) -> dict[str, str]:
                     else:
                         found[text] = _fingerprint(name, source.fd)
             except PermissionError as exc:
-                raise InvalidRequest(
-                    f"out/{printable(here)}: {exc.strerror}", code="unreadable_input"
-                ) from None
+                raise InvalidRequest(f"out/{printable(here)}: {exc.strerror}", code="unreadable_input") from None
     return found
 
 
-def diff(
-    before: Mapping[str, str], after: Mapping[str, FileRecord], refused: Iterable[Refusal] = ()
-) -> WorkspaceDiff:
+def diff(before: Mapping[str, str], after: Mapping[str, FileRecord], refused: Iterable[Refusal] = ()) -> WorkspaceDiff:
     """What a run did to out/, by content alone: times and sizes decide nothing.
 
     A path that was refused, or lies beneath one, is not deleted: it was only not looked at.

@@ -204,9 +204,7 @@ def _entries(changed: WorkspaceDiff, collected: Collected) -> tuple[Item, ...]:
     for state in ("created", "modified"):
         for path in getattr(changed, state):
             record = collected.files[path]
-            items.append(
-                Item(path=path, state=state, sha256=record.sha256, bytes=record.bytes, mime=record.mime)
-            )
+            items.append(Item(path=path, state=state, sha256=record.sha256, bytes=record.bytes, mime=record.mime))
     return (*items, *(Item(path=path, state="deleted") for path in changed.deleted))
 
 

@@ -39,9 +39,7 @@ NEW_RESULT = "result.json.new"
 INFRA_LOG = "infra.log"
 EXECUTED = "executed_programs"
 
-_RESERVED = frozenset(
-    (RESULT_JSON, "tool_calls_index.json", "runtime.out.log", "runtime.err.log", "logs", EXECUTED)
-)
+_RESERVED = frozenset((RESULT_JSON, "tool_calls_index.json", "runtime.out.log", "runtime.err.log", "logs", EXECUTED))
 
 
 def state_name() -> str:
@@ -62,8 +60,7 @@ def failed(path: str, exc: OSError) -> SetupFailed:
     """The failure of a file operation at *path*, with its remedy."""
     return SetupFailed(
         "workspace",
-        f"{path}: {exc.strerror or exc}; free space there, "
-        "or set ISORUN_WORKSPACE_ROOT to a writable folder with room",
+        f"{path}: {exc.strerror or exc}; free space there, or set ISORUN_WORKSPACE_ROOT to a writable folder with room",
     )
 
 
@@ -142,9 +139,7 @@ def open_state(root: str) -> str:
         found = os.lstat(path)
     if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.geteuid():
         # In a shared temporary folder anyone may have made it first.
-        raise SetupFailed(
-            "workspace", f"{path} is not a folder of this user; remove it, or set ISORUN_WORKSPACE_ROOT"
-        )
+        raise SetupFailed("workspace", f"{path} is not a folder of this user; remove it, or set ISORUN_WORKSPACE_ROOT")
     return path
 
 

@@ -19,9 +19,7 @@ MAX_TRACE = 128 * KIB  # characters; faulthandler writes 100 frames of at most 1
 MAX_TAIL = 16 * KIB
 MAX_MESSAGE = 300  # characters of an exception's text
 
-NO_NETWORK = (
-    "the program has no network: use generic_tools.web_search and generic_tools.fetch_url_contents instead"
-)
+NO_NETWORK = "the program has no network: use generic_tools.web_search and generic_tools.fetch_url_contents instead"
 AWAIT_MAIN = "the program has a top-level await, so a loop is running already: use `await main()`"
 NO_TRACE = "print progress to see how far it comes, or ask for a longer timeout_s (at most ISORUN_MAX_WALL_S)"
 
@@ -156,9 +154,7 @@ def _contract_hint(code: Code | None, turn: str | None) -> str:
     return ""
 
 
-def message_for(
-    status: Status, code: Code | None, exit_: Exit | None, claim: Claim | None, limits: Limits
-) -> str:
+def message_for(status: Status, code: Code | None, exit_: Exit | None, claim: Claim | None, limits: Limits) -> str:
     """What happened, in one sentence; "" for a run that is ok. *limits* are those of this very run."""
     if code is None:
         return "" if status is Status.OK else f"the run ended as {status}"
@@ -170,11 +166,7 @@ def _raised(claim: Claim | None) -> str:
         return "the program raised an exception"
     words = " ".join(claim.message[: 4 * MAX_MESSAGE].split())
     name = one_line(claim.type, 100)
-    return (
-        f"the program raised {name}: {one_line(words, MAX_MESSAGE)}"
-        if words
-        else f"the program raised {name}"
-    )
+    return f"the program raised {name}: {one_line(words, MAX_MESSAGE)}" if words else f"the program raised {name}"
 
 
 def _signal(exit_: Exit | None) -> str:
@@ -219,16 +211,10 @@ _MESSAGES: dict[Code, Callable[[Exit | None, Claim | None, Limits], str]] = {
     Code.SIGNAL: lambda exit_, _, __: _signal(exit_),
     Code.TIMEOUT: lambda _, __, limits: f"exceeded its timeout of {limits.wall_s:g} s",
     Code.OUT_OF_MEMORY: _memory,
-    Code.FILE_SIZE_LIMIT: lambda _, __, limits: (
-        f"a file exceeded the limit of {size_text(limits.file_bytes)}"
-    ),
+    Code.FILE_SIZE_LIMIT: lambda _, __, limits: f"a file exceeded the limit of {size_text(limits.file_bytes)}",
     Code.WORKSPACE_LIMIT: lambda exit_, _, limits: _full(exit_, limits),
-    Code.INODE_LIMIT: lambda _, __, limits: (
-        f"exceeded its limit of {limits.workspace_inodes} files and folders"
-    ),
-    Code.PROCESS_LIMIT: lambda _, __, limits: (
-        f"exceeded its limit of {limits.processes} processes and threads"
-    ),
+    Code.INODE_LIMIT: lambda _, __, limits: f"exceeded its limit of {limits.workspace_inodes} files and folders",
+    Code.PROCESS_LIMIT: lambda _, __, limits: f"exceeded its limit of {limits.processes} processes and threads",
     Code.OUTPUT_LIMIT: lambda _, __, limits: f"wrote more than {size_text(limits.output_bytes)} of output",
     Code.MISSING_OUTPUT_FILES: lambda *_: "the program ended well, but promised files are missing",
     Code.ARTIFACT_VALIDATION_FAILED: lambda *_: "the program ended well, but promised files are not valid",

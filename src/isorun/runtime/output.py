@@ -66,9 +66,7 @@ class OutputLog:
         publish: Callable[[str, str], None],
         on_flood: Callable[[], None],
     ) -> None:
-        self._file = os.open(
-            path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600
-        )
+        self._file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
         self._streams = {name: Kept(limits.result_bytes) for name in ("stdout", "stderr")}
         self._partial = {name: bytearray() for name in self._streams}
         self._log = Kept(limits.log_bytes)

@@ -40,14 +40,10 @@ _CHAINS = (
     "During handling of the above exception, another exception occurred:",
     "The above exception was the direct cause of the following exception:",
 )
-_SYNTAX = re.compile(
-    r'  File "[^"]{1,4096}", line [0-9]{1,9}$'
-)  # the program's own: no frame is left to show
+_SYNTAX = re.compile(r'  File "[^"]{1,4096}", line [0-9]{1,9}$')  # the program's own: no frame is left to show
 _SYNTAX_END = re.compile(r"(?:SyntaxError|IndentationError|TabError): ")
 _GROUP_LINE = re.compile(r"\s+[|+]")
-_FATAL_LINE = re.compile(
-    r"\s|$|Current thread|Thread 0x|Stack \(most|Python runtime state|Extension modules|<"
-)
+_FATAL_LINE = re.compile(r"\s|$|Current thread|Thread 0x|Stack \(most|Python runtime state|Extension modules|<")
 
 
 def printable(text: str) -> str:

@@ -71,9 +71,7 @@ def check_code(code: object, limits: Limits) -> bytes:
         try:
             code = code.encode()
         except UnicodeEncodeError as error:
-            raise InvalidRequest(
-                f"the code is not valid text: {error.reason}", code="invalid_code"
-            ) from error
+            raise InvalidRequest(f"the code is not valid text: {error.reason}", code="invalid_code") from error
     if not isinstance(code, bytes):
         raise InvalidRequest(f"code must be text or bytes, not {type(code).__name__}", code="invalid_code")
     if not code.strip():
@@ -91,13 +89,9 @@ def check_timeout(timeout_s: object, limits: Limits) -> float:
     if timeout_s is None:
         return limits.wall_s
     if isinstance(timeout_s, bool) or not isinstance(timeout_s, int | float):
-        raise InvalidRequest(
-            f"timeout_s must be a number of seconds, got {timeout_s!r}", code="invalid_timeout"
-        )
+        raise InvalidRequest(f"timeout_s must be a number of seconds, got {timeout_s!r}", code="invalid_timeout")
     if not 0 < timeout_s < math.inf:
-        raise InvalidRequest(
-            f"timeout_s must be positive and finite, got {timeout_s}", code="invalid_timeout"
-        )
+        raise InvalidRequest(f"timeout_s must be positive and finite, got {timeout_s}", code="invalid_timeout")
     if timeout_s > limits.wall_s:
         raise InvalidRequest(
             f"timeout_s is {timeout_s}, more than PY_CODE_EXEC_TIMEOUT allows ({limits.wall_s:g})",

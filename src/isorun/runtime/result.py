@@ -138,4 +138,5 @@ class RunResult:
         hint = f"<p><i>{html.escape(self.error.hint)}</i></p>" if self.error and self.error.hint else ""
         files = f"<table><tr><th>file</th><th>bytes</th><th>sha256</th></tr>{rows}</table>" if rows else ""
         output = html.escape(self.stdout[-4000:] or self.user_log_tail)
-        return f'<b style="color:{colour}">{self.status}</b> {html.escape(self.exec_id)}{error}{hint}<pre>{output}</pre>{files}'
+        verdict = f'<b style="color:{colour}">{self.status}</b> {html.escape(self.exec_id)}'
+        return f"{verdict}{error}{hint}<pre>{output}</pre>{files}"

@@ -15,6 +15,7 @@ import time
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
+from typing import Any
 
 from isorun.backends.base import File, Program, Slot, Usage
 from isorun.backends.environment import Environment
@@ -81,7 +82,7 @@ def program_for(request: RunRequest, environment: Environment, options: Options)
         "exec_id": request.exec_id,
         "turn": request.turn,
         "contract": [{"filename": i.path, "description": i.description} for i in items] if items else None,
-        "directories": sorted({os.path.dirname(item.path) for item in items}),
+        "directories": sorted({item.path.rpartition("/")[0] for item in items}),
         "log_mode": options.log_mode,
         "traceback_remap": options.traceback_remap,
         "stdin": request.stdin is not None,
@@ -141,9 +142,7 @@ class Conduct:
             PipeReader(self._slot.stdout, lambda data: self._printed(output, "stdout", data)),
             PipeReader(self._slot.stderr, lambda data: self._printed(output, "stderr", data)),
         ]
-        tools = ToolStream(
-            self._slot.tools, self._limits.frame_bytes, self._logged, self._called, self._violated
-        )
+        tools = ToolStream(self._slot.tools, self._limits.frame_bytes, self._logged, self._called, self._violated)
         try:
             self._folder.write_program(MAIN, self._request.code)  # while the program runs, not before
             stop = await self._until_end()
@@ -177,9 +176,8 @@ class Conduct:
         """Wait for whatever ends the run first; None if it was the program itself."""
         ended = asyncio.ensure_future(self._slot.wait())
         try:
-            await asyncio.wait(
-                {ended, self._stopped}, timeout=self._request.timeout_s, return_when=asyncio.FIRST_COMPLETED
-            )
+            waited: set[asyncio.Future[Any]] = {ended, self._stopped}
+            await asyncio.wait(waited, timeout=self._request.timeout_s, return_when=asyncio.FIRST_COMPLETED)
             if ended.done():
                 await ended
                 return None
@@ -211,9 +209,7 @@ class Conduct:
             return  # answered, and no longer recorded: a program could fill infra.log with them
         record: dict[str, object] = {"tool_id": call.tool[:200], "id": call.id, "error": answer.error}
         self._calls.append(record)
-        self._folder.append_infra(
-            "supervisor", "INFO", f"[tool_call] {call.tool[:200]} {call.id} {answer.error} 0.0"
-        )
+        self._folder.append_infra("supervisor", "INFO", f"[tool_call] {call.tool[:200]} {call.id} {answer.error} 0.0")
         self._feed.publish(Event(kind="tool_call", at_s=self._at(), data=record))
 
     def _violated(self, reason: str) -> None:
@@ -232,9 +228,7 @@ async def _drain(readers: list[PipeReader]) -> None:
 def _read_trace(work: int) -> str:
     """What faulthandler wrote at SIGTERM; the program could have put anything in its place."""
     try:
-        descriptor = os.open(
-            rules.LAST_TRACE, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, dir_fd=work
-        )
+        descriptor = os.open(rules.LAST_TRACE, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, dir_fd=work)
     except OSError:
         return ""
     try:

@@ -112,9 +112,7 @@ class Runtime:
             self._host = stack.enter_context(HostLease.take(self.root))
             await asyncio.to_thread(self._tidy)
             self.backend: Backend = await choose_backend(self._wanted, self.settings, stack)
-            self._pool = await stack.enter_async_context(
-                Pool(self.backend, self.limits, self.settings.pool_size)
-            )
+            self._pool = await stack.enter_async_context(Pool(self.backend, self.limits, self.settings.pool_size))
             stack.push_async_callback(self._end_runs)
             self._stack = stack.pop_all()
         return self
@@ -261,7 +259,5 @@ class Runtime:
         for artifact in result.artifacts:
             data = {"path": artifact.path, "bytes": artifact.bytes, "sha256": artifact.sha256}
             feed.publish(Event(kind="artifact", at_s=ending.run_s, data=data))
-        feed.publish(
-            Event(kind="outcome", at_s=ending.run_s, data={"status": result.status, "ok": result.ok})
-        )
+        feed.publish(Event(kind="outcome", at_s=ending.run_s, data={"status": result.status, "ok": result.ok}))
         return result

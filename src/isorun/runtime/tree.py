@@ -102,9 +102,7 @@ def _escape(match: re.Match[str]) -> str:
 
 def name_fault(path: bytes, name: bytes) -> str | None:
     if len(name) > MAX_PART_BYTES or len(path) > MAX_PATH_BYTES:
-        return (
-            f"is {len(path)} bytes long; the limits are {MAX_PART_BYTES} a part and {MAX_PATH_BYTES} in all"
-        )
+        return f"is {len(path)} bytes long; the limits are {MAX_PART_BYTES} a part and {MAX_PATH_BYTES} in all"
     if not _is_utf8(name):
         return "the name is not UTF-8"
     if _CONTROL.search(name.decode()):

@@ -122,8 +122,6 @@ def _folded(text: str) -> str:
 def _distance(found: str, promised: str) -> tuple[bool, int, str]:
     """Sorts what was found: the exact name first, then the folder with most in common, then by path."""
     theirs, ours = found.split("/")[:-1], promised.split("/")[:-1]
-    shared = next(
-        (n for n, (a, b) in enumerate(zip(theirs, ours, strict=False)) if _folded(a) != _folded(b)), None
-    )
+    shared = next((n for n, (a, b) in enumerate(zip(theirs, ours, strict=False)) if _folded(a) != _folded(b)), None)
     common = min(len(theirs), len(ours)) if shared is None else shared
     return _name(found) != _name(promised), len(theirs) + len(ours) - 2 * common, found

@@ -3,8 +3,9 @@
 
 import socket
 import urllib.request
+from collections.abc import Callable
 
-ATTEMPTS = {
+ATTEMPTS: dict[str, Callable[[], object]] = {
     "a name": lambda: socket.getaddrinfo("example.org", 443),
     "an address": lambda: socket.create_connection(("1.1.1.1", 53), timeout=3),
     "a packet": lambda: socket.socket(socket.AF_INET, socket.SOCK_DGRAM).sendto(b"secret", ("1.1.1.1", 53)),
