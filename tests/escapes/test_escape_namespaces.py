@@ -51,12 +51,13 @@ def cloned3(flags):
 
 
 def test_unshare_makes_no_namespace(sealed, without) -> None:
-    """unshare is refused for every kind; without the filter a user namespace is to be had, and with it all
-    others."""
+    """unshare is refused for every kind; without the filter the slot's ceiling of no user namespace still
+    holds, and without both a user namespace is to be had, and with it all others."""
     code = MAKE + "answer = {kind: in_child(lambda: call('unshare', flag)) for kind, flag in KINDS.items()}"
     assert inside(sealed, code) == dict.fromkeys(KINDS, "EPERM")
-    assert inside(without("seccomp"), code) == {**dict.fromkeys(KINDS, "EPERM"), "user": "ok"}
-    assert inside(without("seccomp", "capabilities"), code) == dict.fromkeys(KINDS, "ok")
+    assert inside(without("seccomp"), code) == {**dict.fromkeys(KINDS, "EPERM"), "user": "ENOSPC"}
+    assert inside(without("seccomp", "rlimits"), code) == {**dict.fromkeys(KINDS, "EPERM"), "user": "ok"}
+    assert inside(without("seccomp", "rlimits", "capabilities"), code) == dict.fromkeys(KINDS, "ok")
 
 
 def test_clone_makes_no_namespace(sealed, without) -> None:
@@ -67,7 +68,9 @@ def test_clone_makes_no_namespace(sealed, without) -> None:
     code += "answer['none'] = said(cloned(0))"
     wanted = dict.fromkeys([*kinds, "all"], "EPERM")
     assert inside(sealed, code) == {**wanted, "none": "ok"}
-    bare = inside(without("seccomp"), code)
+    held = inside(without("seccomp"), code)
+    assert (held["user"], held["all"], held["none"]) == ("ENOSPC", "ENOSPC", "ok")
+    bare = inside(without("seccomp", "rlimits"), code)
     assert (bare["user"], bare["all"], bare["none"]) == ("ok", "ok", "ok")
 
 
@@ -76,7 +79,8 @@ def test_clone3_is_not_there(sealed, without) -> None:
     clone."""
     code = MAKE + "answer = [said(cloned3(0)), said(cloned3(0x1000_0000)), said(cloned3(0x7E02_0000))]"
     assert inside(sealed, code) == ["ENOSYS"] * 3
-    assert inside(without("seccomp"), code) == ["ok"] * 3
+    assert inside(without("seccomp"), code) == ["ok", "ENOSPC", "ENOSPC"]
+    assert inside(without("seccomp", "rlimits"), code) == ["ok"] * 3
 
 
 SETNS = """

@@ -114,7 +114,7 @@ class RunningJail:
         try:
             await send_packet(channel, message, descriptors)
         except OSError as error:
-            raise SetupFailed("zygote", f"it is gone: {error.strerror}") from error
+            raise SetupFailed("zygote", f"it cannot be asked: {error.strerror}") from error
 
     async def listen(self) -> None:
         """Hand out what the zygote says, until it is gone."""

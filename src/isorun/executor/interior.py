@@ -21,7 +21,7 @@ def steps(limits: dict[str, Any], kept: list[str]) -> tuple[Step, ...]:
         ("user namespace", lambda: namespaces.map_identity(rules.UID, rules.GID)),
         ("hostname", lambda: _hostname(limits)),
         ("private mounts", mounts.make_private),
-        ("inotify", lambda: _inotify(limits)),  # before /proc: ours does not show /proc/sys
+        ("per-user ceilings", lambda: _per_user(limits)),  # before /proc: ours does not show /proc/sys
         ("/proc", lambda: _proc(limits)),
         ("/workspace", lambda: _workspace(limits)),
         ("/tmp", lambda: _tmp(limits, kept)),
@@ -40,20 +40,25 @@ def open_for_host() -> list[int]:
     return [*opened, os.open("/proc/self/ns/mnt", os.O_RDONLY | os.O_CLOEXEC)]
 
 
-#: Of 128 instances and some ten thousand watches that all processes of one real uid share: every
-#: slot's, and for an ordinary user those of the whole session.
-_INOTIFY = {"instances": 16, "watches": 4096}
+#: What this slot's user namespace may have of things that the kernel counts per user.
+_PER_USER = {
+    # Of 128 instances and some ten thousand watches that all processes of one real uid share: every
+    # slot's, and for an ordinary user those of the whole session.
+    "max_inotify_instances": 16,
+    "max_inotify_watches": 4096,
+    # seccomp refuses it as well: a new user namespace is full of capabilities.
+    "max_user_namespaces": 0,
+}
 
 
-def _inotify(limits: dict[str, Any]) -> None:
-    """Bound what this slot's user namespace may take of the kernel's per-user inotify pools."""
+def _per_user(limits: dict[str, Any]) -> None:
     if "rlimits" in limits["without"]:
         return
-    for what, most in _INOTIFY.items():
+    for name, most in _PER_USER.items():
         try:
-            descriptor = os.open(f"/proc/sys/user/max_inotify_{what}", os.O_WRONLY | os.O_CLOEXEC)
+            descriptor = os.open(f"/proc/sys/user/{name}", os.O_WRONLY | os.O_CLOEXEC)
         except FileNotFoundError:
-            return  # a kernel without inotify
+            continue  # a kernel without it
         try:
             os.write(descriptor, b"%d" % most)
         finally:

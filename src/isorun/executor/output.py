@@ -31,7 +31,7 @@ def open_streams() -> None:
 def _text(descriptor: int, name: str, errors: str) -> io.TextIOWrapper:
     raw = io.FileIO(descriptor, "w", closefd=False)
     raw.name = name
-    stream = io.TextIOWrapper(raw, "utf-8", errors, write_through=True)  # type: ignore[arg-type]
+    stream = io.TextIOWrapper(raw, "utf-8", errors, write_through=True)
     stream.mode = "w"  # type: ignore[misc]
     return stream
 
