@@ -24,6 +24,7 @@ from isorun.backends.base import Program, Slot, Usage
 from isorun.backends.ceilings import Ceilings, Group, choose_ceilings
 from isorun.backends.environment import Environment, describe
 from isorun.backends.filters import Filters, build_filters
+from isorun.backends.looking import look
 from isorun.backends.readiness import Channel, is_readable, wait_readable
 from isorun.backends.sending import send_program
 from isorun.core.errors import InvalidRequest, SetupFailed
@@ -179,8 +180,10 @@ class NamespaceBackend:
         stack.callback(os.close, program_pidfd)
         await control.send(Attached())
         ready = await _said(control, exited, Ready)
+        work, _, tmp, shm, _ = control.descriptors
+        init_pid = pid_of(init_pidfd)
         isolation = walls.confirm(
-            ready.isolation,
+            look(control.pid, init_pid, ready.isolation, work, tmp, shm),
             limits=limits,
             host_namespaces=self._host_namespaces,
             held_by=self._ceilings.name,
@@ -193,7 +196,7 @@ class NamespaceBackend:
             directories=control.descriptors[: len(_MOUNTS)],
             control=control,
             exited=exited,
-            pids=(pid_of(init_pidfd), control.pid),
+            pids=(init_pid, control.pid),
             pidfds=(init_pidfd, program_pidfd),
             group=group,
         )
@@ -260,7 +263,7 @@ async def _make_init(stack: AsyncExitStack, jail: jails.RunningJail, number: int
     with ours:
         with theirs:
             ours.setblocking(False)
-            await jail.ask_template(BuildInit(slot=number, limits=sealing), [theirs.fileno()])
+            await jail.ask_template(BuildInit(slot=number, limits={"without": sealing["without"]}), [theirs.fileno()])
         channel = Channel(ours)
         message = await channel.receive()
         for descriptor in channel.descriptors:

@@ -65,6 +65,9 @@ def confirm(
         demand(int(status[name], 16) == 0, "capabilities", f"{name} is {status[name]}")
     demand(status["NoNewPrivs"] == "1", "no_new_privs", status["NoNewPrivs"])
     demand(status["Seccomp"] == "2", "seccomp", status["Seccomp"])
+    init = status_fields(seen["init"])
+    demand(int(init["CapEff"], 16) == 0, "init", f"CapEff is {init['CapEff']}")
+    demand(init["NoNewPrivs"] == "1", "init", f"NoNewPrivs is {init['NoNewPrivs']}")
     filters = status.get("Seccomp_filters", "2")  # the line exists from Linux 5.9 on
     demand(int(filters) >= 2, "seccomp", f"{filters} filters, wanted 2")
     own = sorted(kind for kind, inode in seen["namespaces"].items() if host_namespaces.get(kind) != inode)
@@ -77,6 +80,8 @@ def confirm(
     demand(seen["hostname"] == rules.HOSTNAME, "hostname", seen["hostname"])
     _sizes(seen["sizes"], limits, demand)
     _rlimits(seen["rlimits"], limits, cgroup_limits, demand)
+    if cgroup_limits is None:
+        demand(len(seen["cpus"]) == 1, "cpu", f"may run on {seen['cpus']}")
     return {
         "level": "weakened" if without else "full",
         "without": sorted(without),
@@ -147,6 +152,7 @@ def _rlimits(seen: Mapping[str, list[int]], limits: Limits, cgroup: Mapping[str,
     nproc = limits.processes * (1 if cgroup is None else 2) + 1  # the cgroup refuses first, and counts it
     wanted = {"RLIMIT_NPROC": nproc, "RLIMIT_FSIZE": limits.file_bytes, "RLIMIT_CORE": 0}
     wanted["RLIMIT_NOFILE"] = limits.open_files
+    wanted["RLIMIT_MEMLOCK"] = 65536
     if cgroup is None:
         wanted["RLIMIT_DATA"] = limits.memory_bytes
     for name, most in wanted.items():
@@ -157,3 +163,5 @@ def _rlimits(seen: Mapping[str, list[int]], limits: Limits, cgroup: Mapping[str,
         demand(memory is not None and memory <= limits.memory_bytes, "cgroup memory", f"{memory}")
         processes = cgroup["processes"]
         demand(processes is not None and processes <= limits.processes, "cgroup processes", f"{processes}")
+        cpus = cgroup["cpus"]  # None: a group above holds less
+        demand(cpus is None or cpus <= limits.cpus, "cgroup cpus", f"{cpus}")

@@ -2,23 +2,18 @@
 
 It is ours, in a place that is not: non-dumpable, so that the program can neither
 trace nor read it; without handlers, so that no signal from inside its pid
-namespace reaches it; without descriptors and without any right. Orphans are reaped
-by the kernel, because it ignores SIGCHLD. When the host kills it, the kernel kills
-every process of the slot with it.
-
-It is forked from a Python process, and every page it touches is copied: it does as
-little as it can, and sleeps.
+namespace reaches it; without descriptors and without any right (the host reads that
+from /proc before it hands the slot out). The kernel reaps orphans in its place,
+because it ignores SIGCHLD. When the host kills it, the kernel kills every process
+of the slot with it. It runs no Python: see `kernel.idle`.
 """
 
-import os
 import signal
 from typing import Any
 
-from isorun.executor.steps import StepFailed, enter
-from isorun.kernel import caps, fds, namespaces
+from isorun.kernel import caps, namespaces
+from isorun.kernel.idle import IdleProcess
 
-READY = b"ready"
-_TOLD = 3  # where init finds the pipe that it reports on
 _ALWAYS = namespaces.NEWUSER | namespaces.NEWPID | namespaces.NEWNS | namespaces.NEWCGROUP
 _OPTIONAL = {"network": namespaces.NEWNET, "ipc": namespaces.NEWIPC, "uts": namespaces.NEWUTS}
 
@@ -32,23 +27,11 @@ def flags(limits: dict[str, Any]) -> int:
     return chosen
 
 
-def run(told: int) -> None:
-    """Be init. Never returns. *told* gets `READY`, or the step that failed and why, and is closed."""
-    try:
-        enter(
-            (
-                ("init's descriptors", lambda: fds.keep_only({_TOLD: told})),
-                ("init's session", os.setsid),
-                ("init's signals", lambda: signal.signal(signal.SIGCHLD, signal.SIG_IGN)),
-                ("init's capabilities", caps.drop_held),
-                ("init's no_new_privs", caps.no_new_privileges),
-                ("init's dumpable", lambda: caps.set_dumpable(False)),
-            )
-        )
-    except StepFailed as failure:
-        os.write(_TOLD, f"{failure.step}\0{failure.reason}".encode())
-        os._exit(1)
-    os.write(_TOLD, READY)
-    os.close(_TOLD)
-    while True:
-        signal.pause()
+def prepare() -> IdleProcess:
+    """Make this process one whose idle children are inits."""
+    # Only handlers reach pid 1 of a pid namespace; Python's own for SIGINT would be one.
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+    signal.signal(signal.SIGCHLD, signal.SIG_IGN)
+    caps.no_new_privileges()
+    caps.set_dumpable(False)
+    return IdleProcess()

@@ -50,17 +50,25 @@ _current: list[Program] = []  # set once, before main.py runs
 
 
 class Loader:
-    """Everything about a program that can be done before it is known. Made once, used once."""
+    """Everything about a program that can be done before it is known.
+
+    Made once, by the zygote; each slot has a copy, calls `enter` when it stands, and `run` once.
+    """
 
     def __init__(self, work: str, out: str) -> None:
         self._work, self._out = work, out
         output.open_streams()
-        self._tools = agent_io_tools.connect(rules.TOOLS)
         output.log_user_to_stderr()
-        _trace_on_sigterm(os.path.join(work, rules.LAST_TRACE))
         self._names = names.base(out)
         self._main = os.path.join(work, rules.LOADER)
         self._main_code = compile(MAIN, self._main, "exec")
+
+    def enter(self) -> None:
+        """What needs the slot's own descriptors and files."""
+        self._tools = agent_io_tools.connect(rules.TOOLS)
+        _trace_on_sigterm(os.path.join(self._work, rules.LAST_TRACE))
+        with open(self._main, "wb", buffering=0) as file:
+            file.write(MAIN)
 
     def run(self, go: Go) -> int:
         """Run the program of *go* and return its exit code (a death by signal does not return)."""

@@ -14,7 +14,6 @@ import sys
 from typing import Any
 
 from isorun.executor import init, interior, loader, rules
-from isorun.executor.isolation import read_back
 from isorun.executor.packets import Stream
 from isorun.executor.steps import StepFailed, enter
 from isorun.kernel import caps, fds, landlock, namespaces, rlimits, seccomp
@@ -33,10 +32,11 @@ from isorun.wire.messages import (
 )
 
 
-def run(message: ForkProgram, descriptors: list[int], kept: list[str]) -> int:
+def run(message: ForkProgram, descriptors: list[int], kept: list[str], program: loader.Loader) -> int:
     """Become the slot of *message*, wait for the program and run it. Returns its exit code.
 
     *descriptors*: init's pidfd, control, stdout, stderr, tool stream. *kept*: see `interior.steps`.
+    *program* was made by the zygote.
     """
     pidfd, control_fd, stdout, stderr, tools = descriptors
     # The pid namespace was entered by the fork itself.
@@ -64,8 +64,9 @@ def run(message: ForkProgram, descriptors: list[int], kept: list[str]) -> int:
     except StepFailed as failure:
         control.send(SetupError(step=failure.step, reason=failure.reason))
         return 70
-    program = loader.Loader(rules.WORK, rules.OUT)
-    control.send(Ready(isolation=read_back(abi)))
+    program.enter()
+    # Everything else is read by the host, from outside.
+    control.send(Ready(isolation={"landlock_abi": abi, "hostname": os.uname().nodename}))
     go = store_until_go(control, rules.WORKSPACE)
     if go is None:
         return 70

@@ -34,6 +34,7 @@ def main() -> None:
     )
     control = Stream(socket.socket(fileno=rules.CONTROL))
     program = loader.Loader(f"{root}/work", f"{root}/out")
+    program.enter()
     control.send(Ready(isolation={}))
     go = store_until_go(control, root)
     if go is None:

@@ -14,11 +14,11 @@ import sys
 import time
 from dataclasses import dataclass
 
-from isorun.executor import slot
+from isorun.executor import loader, rules, slot
 from isorun.executor.packets import receive_packet, send_packet
 from isorun.executor.rules import STDERR
 from isorun.kernel import mounts, namespaces
-from isorun.wire.messages import BuildFailed, Exited, ForkProgram, Warmed
+from isorun.wire.messages import BuildFailed, Exited, ForkProgram, Message, Warmed
 
 _PRIVATE_BYTES = 64 << 20  # matplotlib and others want a cache directory while they are imported
 
@@ -31,8 +31,11 @@ def main(channel: socket.socket, preloads: list[str], kept: list[str]) -> None:
     mounts.tmpfs("/tmp", size=_PRIVATE_BYTES, inodes=4096, mode=0o700)
     loaded, failed = _preload(preloads)
     _warm()
+    program = loader.Loader(rules.WORK, rules.OUT)
+    gc.collect()
+    gc.freeze()  # the collector would write to, and so copy, every page the slots share
     send_packet(channel, Warmed(python=sys.version.split()[0], preloads=loaded, failed=failed))
-    _serve(channel, kept)
+    _Zygote(channel, kept, program).serve()
     os._exit(0)
 
 
@@ -56,8 +59,7 @@ def _warm() -> None:
     importlib.import_module("logging")
     importlib.import_module("faulthandler")
     importlib.import_module("traceback")
-    gc.collect()
-    gc.freeze()  # the collector would write to, and so copy, every page the slots share
+    importlib.import_module("fcntl")
 
 
 def _warm_pandas() -> None:
@@ -88,58 +90,61 @@ class _Child:
     pid: int
 
 
-def _serve(channel: socket.socket, kept: list[str]) -> None:
-    own_pid_namespace = os.open("/proc/self/ns/pid", os.O_RDONLY | os.O_CLOEXEC)
-    children: dict[int, _Child] = {}  # by pidfd
-    poll = select.poll()
-    poll.register(channel, select.POLLIN)
-    while True:
-        for descriptor, _ in poll.poll():
-            if descriptor == channel.fileno():
-                received = receive_packet(channel)
+class _Zygote:
+    """Answers the host on *channel*; every program process has a copy of *program*."""
+
+    def __init__(self, channel: socket.socket, kept: list[str], program: loader.Loader) -> None:
+        self._channel = channel
+        self._kept = kept
+        self._program = program
+        self._own_pid_namespace = os.open("/proc/self/ns/pid", os.O_RDONLY | os.O_CLOEXEC)
+        self._children: dict[int, _Child] = {}  # by pidfd
+
+    def serve(self) -> None:
+        """Fork when asked, and tell how each child ended, until the host is gone."""
+        poll = select.poll()
+        poll.register(self._channel, select.POLLIN)
+        while True:
+            for descriptor, _ in poll.poll():
+                if descriptor != self._channel.fileno():
+                    poll.unregister(descriptor)
+                    os.close(descriptor)
+                    send_packet(self._channel, _reap(self._children.pop(descriptor)))
+                    continue
+                received = receive_packet(self._channel)
                 if received is None:
                     return
-                child = _fork(channel, received, own_pid_namespace, kept)
+                child = self._fork(*received)
                 if child is not None:
                     pidfd = os.pidfd_open(child.pid)
-                    children[pidfd] = child
+                    self._children[pidfd] = child
                     poll.register(pidfd, select.POLLIN)
-            else:
-                poll.unregister(descriptor)
+
+    def _fork(self, message: Message, descriptors: list[int]) -> _Child | None:
+        if not isinstance(message, ForkProgram) or len(descriptors) != 5:
+            raise SystemExit("the fork stream carries ForkProgram and five descriptors")
+        try:
+            namespaces.join(descriptors[0], namespaces.NEWPID)
+            pid = os.fork()
+            if pid == 0:
+                self._become_slot(message, descriptors)
+            namespaces.join(self._own_pid_namespace, namespaces.NEWPID)
+        except OSError as error:
+            failed = BuildFailed(slot=message.slot, step="program process", reason=str(error))
+            send_packet(self._channel, failed)
+            return None
+        finally:
+            for descriptor in descriptors:
                 os.close(descriptor)
-                send_packet(channel, _reap(children.pop(descriptor)))
+        return _Child(message.slot, pid)
 
-
-def _fork(
-    channel: socket.socket, received: tuple[object, list[int]], own_pid_namespace: int, kept: list[str]
-) -> _Child | None:
-    message, descriptors = received
-    if not isinstance(message, ForkProgram) or len(descriptors) != 5:
-        raise SystemExit("the fork stream carries ForkProgram and five descriptors")
-    try:
-        namespaces.join(descriptors[0], namespaces.NEWPID)
-        pid = os.fork()
-        if pid == 0:
-            _become_slot(message, descriptors, kept)
-        namespaces.join(own_pid_namespace, namespaces.NEWPID)
-    except OSError as error:
-        failed = BuildFailed(slot=message.slot, step="program process", reason=str(error))
-        send_packet(channel, failed)
-        return None
-    finally:
-        for descriptor in descriptors:
-            os.close(descriptor)
-    return _Child(message.slot, pid)
-
-
-def _become_slot(message: ForkProgram, descriptors: list[int], kept: list[str]) -> None:
-    try:
-        code = slot.run(message, descriptors, kept)
-        os._exit(code)
-    except BaseException as error:  # noqa: BLE001 - a forked child must never return into its parent's loop
-        os.write(STDERR, f"slot {message.slot}: {error!r}\n".encode())
-    finally:
-        os._exit(70)
+    def _become_slot(self, message: ForkProgram, descriptors: list[int]) -> None:
+        try:
+            os._exit(slot.run(message, descriptors, self._kept, self._program))
+        except BaseException as error:  # noqa: BLE001 - a forked child must never return into its parent's loop
+            os.write(STDERR, f"slot {message.slot}: {error!r}\n".encode())
+        finally:
+            os._exit(70)
 
 
 def _reap(child: _Child) -> Exited:

@@ -1,9 +1,6 @@
 """Making and joining namespaces. Which ones, and in what order, is the caller's business."""
 
-import ctypes
 import os
-import platform
-import signal
 import socket
 
 from isorun.kernel.libc import check, libc
@@ -18,29 +15,6 @@ NEWNET = 0x40000000
 
 #: The names under /proc/<pid>/ns of the namespaces that a slot has for itself.
 KINDS = ("user", "pid", "mnt", "net", "ipc", "uts", "cgroup")
-
-_SYS_CLONE = {"x86_64": 56, "aarch64": 220}
-
-
-def clone(flags: int) -> int:
-    """Fork into new namespaces: 0 in the child, the child's pid in the parent.
-
-    One clone(2) costs half of fork, unshare and fork again. Only for a process
-    with a single thread. The interpreter's own fork hooks are run, as `os.fork`
-    would; `threading`'s and `random`'s with them.
-    """
-    python = ctypes.PyDLL(None, use_errno=True)  # keeps the GIL across the call
-    number = _SYS_CLONE[platform.machine()]
-    python.PyOS_BeforeFork()
-    pid = int(python.syscall(number, ctypes.c_ulong(flags | signal.SIGCHLD), 0, 0, 0, 0))
-    if pid == 0:
-        python.PyOS_AfterFork_Child()
-        return 0
-    number = ctypes.get_errno()
-    python.PyOS_AfterFork_Parent()
-    if pid < 0:
-        raise OSError(number, f"clone({flags:#x}): {os.strerror(number)}")
-    return pid
 
 
 def unshare(flags: int) -> None:

@@ -64,10 +64,7 @@ class Ending:
 
 def program_for(request: RunRequest, environment: Environment, options: Options) -> Program:
     """What the slot is told to run."""
-    files = [
-        File(path=f"work/{rules.LOADER}", data=MAIN),
-        File(path=f"work/{rules.PROGRAM}", data=request.code),
-    ]
+    files = [File(path=f"work/{rules.PROGRAM}", data=request.code)]  # the loader brings main.py
     if request.stdin is not None:
         files.append(File(path=f"work/{rules.STDIN_FILE}", data=request.stdin))
     files.extend(request.inputs)
