@@ -69,6 +69,9 @@ class Ceilings(Protocol):
     def group(self, limits: Limits) -> Group:
         """The ceilings of one slot; the caller stops and removes them."""
 
+    def close(self) -> None:
+        """Remove what was kept; no slot is left. Blocks: for a thread."""
+
 
 def choose_ceilings(parent: str | bool | None) -> Ceilings:
     """A cgroup below *parent* (None: below our own) where one can be written, else rlimits and a watcher.
@@ -90,7 +93,12 @@ def choose_ceilings(parent: str | bool | None) -> Ceilings:
 
 
 class HeldByCgroup:
-    """Every slot has a cgroup of its own; the kernel holds and counts."""
+    """Every slot has a cgroup of its own; the kernel holds and counts.
+
+    On v1 an emptied group is kept for a later slot with the same limits: making and
+    removing one in four hierarchies costs a run more than its program does. Counters
+    are taken as differences, and a group that still holds memory is not kept.
+    """
 
     is_cgroup = True
     _numbers = itertools.count(1)
@@ -98,6 +106,7 @@ class HeldByCgroup:
     def __init__(self, parent: cgroup.Parent) -> None:
         self.name = parent.version
         self._parent = parent
+        self._free: list[_CgroupOfSlot] = []
 
     def data_bytes(self, limits: Limits) -> int | None:
         """The cgroup holds memory."""
@@ -109,22 +118,35 @@ class HeldByCgroup:
 
     def group(self, limits: Limits) -> Group:
         """See `Ceilings.group`."""
-        return _CgroupOfSlot(
-            cgroup.make(
-                self._parent,
-                cgroup.group_name(next(self._numbers)),
-                memory_bytes=limits.memory_bytes,
-                processes=limits.processes,  # init forks nothing and stays outside
-                cpus=limits.cpus,
-            )
+        for number, kept in enumerate(self._free):
+            if kept.wanted == limits:
+                return self._free.pop(number)
+        made = cgroup.make(
+            self._parent,
+            cgroup.group_name(next(self._numbers)),
+            memory_bytes=limits.memory_bytes,
+            processes=limits.processes,  # init forks nothing and stays outside
+            cpus=limits.cpus,
         )
+        return _CgroupOfSlot(made, limits, self._free)
+
+    def close(self) -> None:
+        """Remove the kept groups."""
+        while self._free:
+            self._free.pop().discard()
+
+
+_LEFT_BYTES = 1 << 20  # what an emptied group may still hold, mostly the kernel's own, and be used again
 
 
 class _CgroupOfSlot:
     watcher_kills = 0
 
-    def __init__(self, made: cgroup.Cgroup) -> None:
+    def __init__(self, made: cgroup.Cgroup, wanted: Limits, free: "list[_CgroupOfSlot]") -> None:
+        self.wanted = wanted
         self._made = made
+        self._free = free
+        self._before = made.usage()
 
     async def attach(self, pid: int) -> None:
         # In a thread: a memory attach can take 14 ms, and other runs must not wait for it.
@@ -137,18 +159,31 @@ class _CgroupOfSlot:
         """The kernel watches."""
 
     async def final(self) -> Final:
-        usage = self._made.usage()
+        usage, before = self._made.usage(), self._before
         return Final(
-            oom_kills=usage.oom_kills,
-            process_limit_hits=usage.pids_max_hits,
+            oom_kills=usage.oom_kills - before.oom_kills,
+            process_limit_hits=usage.pids_max_hits - before.pids_max_hits,
             peak_memory_bytes=usage.peak_memory_bytes,
-            cpu_s=usage.cpu_s,
+            cpu_s=None if usage.cpu_s is None or before.cpu_s is None else usage.cpu_s - before.cpu_s,
         )
 
     async def stop(self) -> None:
         """The kernel watches."""
 
     def remove(self) -> None:
+        """Keep the group for another slot if nothing of this one is left in it; else remove it."""
+        try:
+            self._made.kill()
+            if self._made.held_bytes() <= _LEFT_BYTES and self._made.reset_peak():
+                self._before = self._made.usage()
+                self._free.append(self)
+                return
+        except OSError as error:
+            raise CleanupFailed(f"a cgroup cannot be emptied: {error}") from error
+        self.discard()
+
+    def discard(self) -> None:
+        """Remove the group."""
         try:
             self._made.kill()
             self._made.remove()
@@ -176,6 +211,9 @@ class HeldByWatcher:
     def group(self, limits: Limits) -> Group:
         """See `Ceilings.group`."""
         return _Watched(limits)
+
+    def close(self) -> None:
+        """Nothing is kept."""
 
 
 class _Watched:

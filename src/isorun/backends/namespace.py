@@ -103,6 +103,7 @@ class NamespaceBackend:
         if self._jail is not None:
             await self._jail.release()
             self._jail = None
+            await asyncio.to_thread(self._ceilings.close)
         await self._stack.aclose()
 
     def infra_log(self) -> bytes:

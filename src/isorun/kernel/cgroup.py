@@ -403,6 +403,18 @@ class Cgroup:
             return _keyed(_read(f"{self._dir['cpu']}/cpu.stat"), "usage_usec") / 1e6
         return int(_read(f"{self._cpuacct}/cpuacct.usage")) / 1e9 if self._cpuacct else None
 
+    def held_bytes(self) -> int:
+        """What is charged to the group now; after its last process, what the kernel has not yet given back."""
+        name = "memory.current" if self.version == V2 else "memory.usage_in_bytes"
+        return int(_read(f"{self._dir['memory']}/{name}"))
+
+    def reset_peak(self) -> bool:
+        """Start the peak anew; False where the kernel cannot (v2 resets it for one open file only)."""
+        if self.version == V2:
+            return False
+        _write(f"{self._dir['memory']}/memory.max_usage_in_bytes", "0")
+        return True
+
     def limits(self) -> dict[str, int | float | None]:
         """The ceilings as the kernel holds them; None: not held here (by a group above, or by none)."""
         memory, v2 = self._dir["memory"], self.version == V2
