@@ -17,6 +17,7 @@ from isorun.core.limits import Limits
 
 _log = logging.getLogger("isorun.pool")
 _RETRY_S = 0.5
+_BUILDERS = 3  # at once: most of a build is waiting, for the kernel and for two processes in turn
 
 
 class Lease:
@@ -49,18 +50,19 @@ class Pool:
         self._wanted = asyncio.Event()
         self._running = 0
         self._closing: set[asyncio.Task[None]] = set()
-        self._refill: asyncio.Task[None] | None = None
+        self._building = 0
+        self._builders: list[asyncio.Task[None]] = []
         self.failures: list[BaseException] = []
 
     async def __aenter__(self) -> "Pool":
-        if self._size:
-            self._refill = asyncio.create_task(self._keep_full(), name="isorun-pool")
+        for _ in range(min(self._size, _BUILDERS)):
+            self._builders.append(asyncio.create_task(self._keep_full(), name="isorun-pool"))
         return self
 
     async def __aexit__(self, *exc: object) -> None:
-        if self._refill is not None:
-            self._refill.cancel()
-            await asyncio.gather(self._refill, return_exceptions=True)
+        for builder in self._builders:
+            builder.cancel()
+        await asyncio.gather(*self._builders, return_exceptions=True)
         while self._waiting:
             self._discard(self._waiting.popleft())
         while self._closing:
@@ -106,17 +108,23 @@ class Pool:
 
     def _may_build(self) -> bool:
         """Whether to build now: while the pool is half full, runs have the processor first."""
-        missing = self._size - len(self._waiting)
+        missing = self._size - len(self._waiting) - self._building
         return missing > 0 and (self._running == 0 or 2 * missing > self._size)
 
     async def _keep_full(self) -> None:
         while True:
             while self._may_build():
-                try:
-                    self._waiting.append(await Lease.take(self._backend, self._limits))
-                except IsorunError as error:
-                    # The next run that finds the pool empty gets this error itself.
-                    _log.warning("a slot could not be built ahead: %s", error)
-                    await asyncio.sleep(_RETRY_S)
+                await self._build_one()
             self._wanted.clear()
             await self._wanted.wait()
+
+    async def _build_one(self) -> None:
+        self._building += 1
+        try:
+            self._waiting.append(await Lease.take(self._backend, self._limits))
+        except IsorunError as error:
+            # The next run that finds the pool empty gets this error itself.
+            _log.warning("a slot could not be built ahead: %s", error)
+            await asyncio.sleep(_RETRY_S)
+        finally:
+            self._building -= 1
