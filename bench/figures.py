@@ -84,7 +84,7 @@ async def first_bytecode(count: int) -> Figure:
         for _ in range(count):
             async with backend.launch(limits) as slot:
                 complete(dict(slot.isolation))
-                program = program_for(build_request(FIRST, limits=limits), backend.environment, RunOptions())
+                program = program_for(build_request(FIRST, limits=limits), RunOptions())
                 await asyncio.sleep(0.02)
                 began = time.monotonic()
                 await slot.start(program)

@@ -33,7 +33,7 @@ class File:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Program:
-    """What a slot is told to run: files, arguments, the whole environment, and the loader's context."""
+    """What a slot is told to run: files, arguments, additions to its environment, and the loader's context."""
 
     files: Sequence[File]
     argv: Sequence[str] = ()

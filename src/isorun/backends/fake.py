@@ -76,9 +76,10 @@ class FakeBackend:
 
     def _spawn(self, root: str, ends: "_Ends") -> subprocess.Popen[bytes]:
         python = self._environment.python
+        config = {"root": root, "fds": ends.theirs(), "sys_path": list(self._environment.sys_path)}
         boot = _BOOT.format(path=str(own_package()))
         return subprocess.Popen(
-            [python, "-I", "-B", "-X", "utf8", "-c", boot, json.dumps({"root": root, "fds": ends.theirs()})],
+            [python, "-I", "-B", "-X", "utf8", "-c", boot, json.dumps(config)],
             env=environment_for(python),
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,

@@ -181,6 +181,7 @@ async def _spawn(
             "template": theirs[0].fileno(),
             "zygote": theirs[1].fileno(),
             "preloads": list(preloads),
+            "sys_path": list(environment.sys_path),
             "kept": [path for path in _shown(environment) if beneath(path, "/tmp")],
         }
         plan = _Plan(environment, identity, [(f.fileno(), path) for f, path in files], bubblewrap, stage, without)

@@ -55,8 +55,11 @@ class Loader:
     Made once, by the zygote; each slot has a copy, calls `enter` when it stands, and `run` once.
     """
 
-    def __init__(self, work: str, out: str) -> None:
+    def __init__(self, work: str, out: str, sys_path: list[str], environ: Mapping[str, str]) -> None:
         self._work, self._out = work, out
+        os.environ.clear()  # a preload may have added to it
+        os.environ.update(environ, OUTPUT_DIR=out)
+        sys.path[:] = [work, *sys_path]
         output.open_streams()
         output.log_user_to_stderr()
         self._names = names.base(out)
@@ -84,17 +87,11 @@ class Loader:
         program.namespace = module.__dict__
         sys.modules["__main__"] = module
         sys.argv = [program.path, *go.argv]
-        sys.path[:] = [self._work, *context["sys_path"]]
         exec(self._main_code, {"__name__": "isorun_main", "__file__": self._main})  # noqa: S102
         return _leave(program)
 
     def _enter_environment(self, env: Mapping[str, str], context: Mapping[str, Any]) -> None:
-        for name in os.environ.keys() - env.keys():
-            del os.environ[name]
-        for name, value in env.items():
-            if os.environ.get(name) != value:
-                os.environ[name] = value
-        os.environ["OUTPUT_DIR"] = self._out
+        os.environ.update(env)
         if context["stdin"]:
             _open_stdin(os.path.join(self._work, rules.STDIN_FILE))
         for directory in (f"{context['turn']}/files", *context["directories"]):

@@ -24,7 +24,7 @@ from isorun.wire.messages import BuildFailed, BuildInit, InitReady
 
 
 def main() -> None:
-    """argv[1] is JSON: {"template": fd, "zygote": fd, "preloads": [...], "kept": [...]}."""
+    """argv[1] is JSON: {"template": fd, "zygote": fd, "preloads": [...], "kept": [...], "sys_path": [...]}."""
     config = json.loads(sys.argv[1])
     sys.argv = [""]
     rlimits.use_all_open_files()
@@ -37,11 +37,12 @@ def main() -> None:
         # Imported on this side of the fork: the template stays small.
         from isorun.executor import zygote
 
-        zygote.main(forks, config["preloads"], config["kept"])
+        zygote.main(forks, config["preloads"], config["kept"], config["sys_path"])
     forks.close()
     inits = init.prepare()
     gc.collect()
     gc.freeze()
+    inits.keep_memory_to_ourselves()
     _serve(builds, os.pidfd_open(zygote_pid), inits)
     os.kill(zygote_pid, signal.SIGKILL)
     os._exit(0)

@@ -18,7 +18,7 @@ from isorun.wire.messages import Ready, Started
 
 
 def main() -> None:
-    """argv[1] is JSON: {"root": folder, "fds": [control, stdout, stderr, tools]}. Never returns."""
+    """argv[1] is JSON: {"root": folder, "fds": [control, stdout, stderr, tools], "sys_path": [...]}. Never returns."""
     config = json.loads(sys.argv[1])
     root: str = config["root"]
     control_fd, stdout, stderr, tools = config["fds"]
@@ -33,7 +33,7 @@ def main() -> None:
         }
     )
     control = Stream(socket.socket(fileno=rules.CONTROL))
-    program = loader.Loader(f"{root}/work", f"{root}/out")
+    program = loader.Loader(f"{root}/work", f"{root}/out", config["sys_path"], dict(os.environ))
     program.enter()
     control.send(Ready(isolation={}))
     go = store_until_go(control, root)

@@ -23,15 +23,16 @@ from isorun.wire.messages import BuildFailed, Exited, ForkProgram, Message, Warm
 _PRIVATE_BYTES = 64 << 20  # matplotlib and others want a cache directory while they are imported
 
 
-def main(channel: socket.socket, preloads: list[str], kept: list[str]) -> None:
+def main(channel: socket.socket, preloads: list[str], kept: list[str], sys_path: list[str]) -> None:
     """Be the zygote. Never returns."""
+    environ = dict(os.environ)
     os.setsid()
     namespaces.unshare(namespaces.NEWNS)  # the writable /tmp below is ours alone: no init is forked from here
     mounts.make_private()
     mounts.tmpfs("/tmp", size=_PRIVATE_BYTES, inodes=4096, mode=0o700)
     loaded, failed = _preload(preloads)
     _warm()
-    program = loader.Loader(rules.WORK, rules.OUT)
+    program = loader.Loader(rules.WORK, rules.OUT, sys_path, environ)
     gc.collect()
     gc.freeze()  # the collector would write to, and so copy, every page the slots share
     send_packet(channel, Warmed(python=sys.version.split()[0], preloads=loaded, failed=failed))

@@ -18,8 +18,9 @@ def keep_only(wanted: dict[int, int]) -> None:
 
     Sources are first moved out of the way, so that no target overwrites one that is still needed.
     """
-    above = max(wanted, default=0) + 64
-    moved = {target: _duplicate_above(source, above) for target, source in wanted.items()}
+    highest = max(wanted, default=0)
+    in_the_way = any(source <= highest for source in wanted.values())
+    moved = {t: _duplicate_above(s, highest + 64) for t, s in wanted.items()} if in_the_way else wanted
     for target, source in moved.items():
         os.dup2(source, target, inheritable=target <= 2)
     previous = -1

@@ -18,8 +18,6 @@ from dataclasses import dataclass
 from typing import Any
 
 from isorun.backends.base import File, Program, Slot, Usage
-from isorun.backends.environment import Environment
-from isorun.backends.jail import environment_for
 from isorun.backends.walls import executor_line
 from isorun.core.limits import Limits
 from isorun.core.outcome import Claim, Code, Exit, Status, Stop, classify
@@ -62,7 +60,7 @@ class Ending:
     tool_calls: tuple[dict[str, object], ...]
 
 
-def program_for(request: RunRequest, environment: Environment, options: Options) -> Program:
+def program_for(request: RunRequest, options: Options) -> Program:
     """What the slot is told to run."""
     files = [File(path=f"work/{rules.PROGRAM}", data=request.code)]  # the loader brings main.py
     if request.stdin is not None:
@@ -83,10 +81,9 @@ def program_for(request: RunRequest, environment: Environment, options: Options)
         "log_mode": options.log_mode,
         "traceback_remap": options.traceback_remap,
         "stdin": request.stdin is not None,
-        "sys_path": list(environment.sys_path),
         "tools": {"exec_tools": list(_EXEC_TOOLS)},
     }
-    return Program(files=files, argv=request.argv, env=environment_for(environment.python), context=context)
+    return Program(files=files, argv=request.argv, context=context)
 
 
 class Conduct:

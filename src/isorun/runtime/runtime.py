@@ -229,7 +229,7 @@ class Runtime:
             try:
                 conduct = Conduct(request, lease.slot, folder, self.limits, feed, on_output)
                 run.conducted_by(conduct)
-                program = program_for(request, self.backend.environment, self._options)
+                program = program_for(request, self._options)
                 setup_s = time.monotonic() - began
                 ending = await conduct.run(program)
                 timings = {
