@@ -27,6 +27,7 @@ GOOD: dict[str, Any] = {
     "status": "Uid:\t1001\t1001\t1001\t1001\nGid:\t1000\t1000\t1000\t1000\n"
     "CapInh:\t0\nCapPrm:\t0\nCapEff:\t0\n"
     "CapBnd:\t0\nCapAmb:\t0\nNoNewPrivs:\t1\nSeccomp:\t2\nSeccomp_filters:\t2\n",
+    "init": "Name:\tpython3\nCapEff:\t0\nNoNewPrivs:\t1\n",
     "mountinfo": MOUNTINFO,
     "namespaces": {kind: 100 + number for kind, number in HOST.items()},
     "sizes": {
@@ -66,6 +67,9 @@ TAMPERED = [
     (status("Uid", "1001\t1001\t0\t1001"), "uid"),
     (status("Gid", "0\t0\t0\t0"), "gid"),
     *((status(name, "200000"), "capabilities") for name in ("CapInh", "CapPrm", "CapEff", "CapBnd", "CapAmb")),
+    (("init", "CapEff:\t0", "CapEff:\t200000"), "init"),
+    (("init", "NoNewPrivs:\t1", "NoNewPrivs:\t0"), "init"),
+    (("cpus", None, [0, 1]), "cpu"),
     (status("NoNewPrivs", "0"), "no_new_privs"),
     (status("Seccomp", "0"), "seccomp"),
     (status("Seccomp", "1"), "seccomp"),
@@ -93,6 +97,7 @@ TAMPERED = [
     (("rlimits", "RLIMIT_NOFILE", [1, LIMITS.open_files + 1]), "rlimits"),
     (("rlimits", "RLIMIT_CORE", [0, 1]), "rlimits"),
     (("rlimits", "RLIMIT_DATA", [1, -1]), "rlimits"),
+    (("rlimits", "RLIMIT_MEMLOCK", [1, 65537]), "rlimits"),
 ]
 
 
@@ -101,9 +106,9 @@ def tampered(where: str, key: str | None, value: object) -> dict[str, Any]:
     if where == "status":
         lines = [f"{key}:\t{value}" if line.startswith(f"{key}:") else line for line in seen["status"].splitlines()]
         seen["status"] = "\n".join(lines)
-    elif where == "mountinfo":
-        assert key in seen["mountinfo"]
-        seen["mountinfo"] = seen["mountinfo"].replace(key, value)
+    elif where in ("mountinfo", "init"):
+        assert key in seen[where]
+        seen[where] = seen[where].replace(key, value)
     elif key is None:
         seen[where] = value
     elif value is None:

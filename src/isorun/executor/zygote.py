@@ -25,7 +25,7 @@ _PRIVATE_BYTES = 64 << 20  # matplotlib and others want a cache directory while 
 
 def main(channel: socket.socket, preloads: list[str], kept: list[str], sys_path: list[str]) -> None:
     """Be the zygote. Never returns."""
-    environ = dict(os.environ)
+    environ = {name: value for name, value in os.environ.items() if name != "PWD"}  # bubblewrap sets it
     os.setsid()
     namespaces.unshare(namespaces.NEWNS)  # the writable /tmp below is ours alone: no init is forked from here
     mounts.make_private()
