@@ -154,3 +154,26 @@ def test_inputs_that_do_not_fit_are_refused(own, tmp_path) -> None:
         rt.execute("pass", inputs=[tmp_path / "big"])
     assert caught.value.code == "inputs_too_large"
     assert list((tmp_path / "root").glob("codegen_*")) == []
+
+
+def test_b6_a_refused_file_is_not_deleted(run, before) -> None:
+    """What the program put a link in the place of is refused; to call it deleted would be a second verdict."""
+    result = run("Path('gone.txt').unlink(); Path('gone.txt').symlink_to('same.txt')", out=before)
+    assert dict(result.workspace_diff) == {"created": (), "modified": (), "deleted": ()}
+    assert result.notices == ("gone.txt: artifact_symlink_blocked: is a symbolic link",)
+
+
+def test_b6_the_out_of_an_earlier_run_can_be_given(run) -> None:
+    """What the host wrote into it is neither sent into the next run nor missed after it."""
+    first = run("Path('kept.txt').write_text('x')")
+    second = run("print([path.name for path in Path().rglob('*') if path.is_file()])", out=first.out_dir)
+    assert (second.ok, second.stdout) == (True, "['kept.txt']\n")
+    assert dict(second.workspace_diff) == {"created": (), "modified": (), "deleted": ()}
+    assert second.notices == ()
+
+
+def test_b6_notices_of_refusals_are_capped(run) -> None:
+    """A thousand links fill neither the notices nor infra.log; how many more there were is said."""
+    result = run("for n in range(1000): Path(f'link{n:04}').symlink_to('/etc/passwd')")
+    shown = [f"link{n:04}: artifact_symlink_blocked: is a symbolic link" for n in range(20)]
+    assert result.notices == (*shown, "and 980 more")

@@ -3,9 +3,10 @@
 Clauses. C4: the program's own lines with source text · the loader's frames are hidden ·
 line numbers are the program's · EXEC_TRACEBACK_REMAP=0 shows the raw traceback. C5: tails
 of both logs · extracted ERROR lines, by level or line start and not by substring ·
-tracebacks. (The tree of the sandbox is a page of the CLI's.)
+tracebacks · the tree of the sandbox, without logs/.
 """
 
+import json
 import re
 
 import pytest
@@ -140,3 +141,45 @@ def test_c5_control_characters_do_not_reach_a_terminal(run) -> None:
     for text in (result.report_text, result.error.message, *result.user_tracebacks, *result.user_error_lines):
         assert "\x1b" not in text
         assert "\x07" not in text
+
+
+def test_c5_the_tree_of_the_sandbox(run, tmp_path) -> None:
+    """Program, inputs and what was collected, as a tree; logs/ is not in it, and result.json has it too."""
+    (tmp_path / "data.csv").write_text("1,2")
+    (tmp_path / "folder/deep").mkdir(parents=True)
+    (tmp_path / "folder/deep/x.bin").write_bytes(b"x")
+    result = run(
+        "Path('a/b').mkdir(parents=True); Path('a/b/c.txt').write_text('c'); Path('top.txt').write_text('t')",
+        inputs=[tmp_path / "data.csv", tmp_path / "folder"],
+    )
+    assert result.workspace_tree.splitlines() == [
+        "out/",
+        "  a/",
+        "    b/",
+        "      c.txt",
+        "  top.txt",
+        "work/",
+        "  data.csv",
+        "  folder/",
+        "    deep/",
+        "      x.bin",
+        "  main.py",
+        "  user_code.py",
+    ]
+    assert json.loads((result.out_dir / "result.json").read_bytes())["workspace_tree"] == result.workspace_tree
+
+
+def test_c5_the_tails_are_printable(run) -> None:
+    """The result's tails can be written to a terminal as they are; the log files keep every byte."""
+    result = run(r"print('\x1b[2Jcleared\x07')")
+    assert result.user_log_tail.splitlines()[-1] == r"\x1b[2Jcleared\x07"
+    assert b"\x1b[2Jcleared\x07" in (result.out_dir / "logs/user.log").read_bytes()
+    assert "\x1b" not in result.infra_log_tail
+
+
+def test_c5_a_broken_contract_without_a_better_hint_says_where_to_write(run) -> None:
+    """A promised file of which there is no trace: the hint names the folder; a trace of it is the better hint."""
+    promised = [{"filename": "turn_1/files/a.txt", "description": "d"}]
+    assert run("pass", contract=promised).error.hint == "write each promised file beneath OUTPUT_DIR/turn_1/files"
+    near = run("Path('a.txt').write_text('x')", contract=promised)
+    assert near.error.hint == "found out/a.txt, promised turn_1/files/a.txt"

@@ -3,7 +3,7 @@
 import os
 from pathlib import Path
 
-from isorun.cli.tidy import STAGE, remove_stages
+from isorun.cli.tidy import STAGE, remove_all_stages, remove_stages
 
 NOW = 2_000_000_000.0
 
@@ -45,3 +45,12 @@ def test_what_is_not_an_empty_folder_stays(tmp_path: Path) -> None:
     (tmp_path / "other").mkdir()
     assert remove_stages(tmp_path, [], NOW) == []
     assert sorted(path.name for path in tmp_path.iterdir()) == [f"{STAGE}full", f"{STAGE}link", "other"]
+
+
+def test_stages_are_looked_for_in_every_place(tmp_path: Path) -> None:
+    """The host that died may have had another TMPDIR than we have."""
+    places = [tmp_path / "one", tmp_path / "two"]
+    for place in places:
+        place.mkdir()
+    dead = [_stage(place, "dead", 3600) for place in places]
+    assert remove_all_stages([*places, tmp_path / "none"], [], NOW) == [str(path) for path in dead]

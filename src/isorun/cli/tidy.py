@@ -1,19 +1,18 @@
 """What `isorun cleanup` does: each kind of leftover, and the proof that nobody owns it any more."""
 
 import os
-import tempfile
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from pathlib import Path
 
+from isorun.backends.jail import STAGE, staging_places
 from isorun.core.errors import CleanupFailed
 from isorun.kernel import cgroup
 from isorun.runtime.folder import open_root
 from isorun.runtime.recovery import recover, sweep
 from isorun.settings import Settings, get_exec_workspace_root
 
-STAGE = "isorun-stage-"
 _STARTING_S = 60.0  # between the making of a staging folder and the process that names it
 
 
@@ -25,7 +24,7 @@ def tidy(settings: Settings, *, hours: float) -> dict[str, list[str]]:
         "lost_runs": lost,
         "removed_runs": sweep(root, older_than_s=hours * 3600, now=time.time()),
         "removed_cgroups": _stale_cgroups(settings),
-        "removed_staging_folders": remove_stages(Path(tempfile.gettempdir()), _command_lines(), time.time()),
+        "removed_staging_folders": remove_all_stages(staging_places(), list(_command_lines()), time.time()),
     }
 
 
@@ -37,6 +36,11 @@ def _stale_cgroups(settings: Settings) -> list[str]:
         return [str(path) for path in cgroup.remove_stale(parent)]
     except OSError as error:
         raise CleanupFailed(f"a cgroup stays behind: {error}") from error
+
+
+def remove_all_stages(folders: Iterable[Path], command_lines: Sequence[bytes], now: float) -> list[str]:
+    """As `remove_stages`, in each of *folders*: the place depends on what root's TMPDIR was."""
+    return [path for folder in folders for path in remove_stages(folder, command_lines, now)]
 
 
 def remove_stages(folder: Path, command_lines: Iterable[bytes], now: float) -> list[str]:

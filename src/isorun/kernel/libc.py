@@ -6,6 +6,11 @@ import os
 libc = ctypes.CDLL(None, use_errno=True)
 
 
+def has_contexts(library: object = libc) -> bool:
+    """Whether the C library can prepare a context to run: glibc can, musl has no makecontext."""
+    return hasattr(library, "makecontext")
+
+
 def check(result: int, call: str) -> int:
     """Return *result*, or raise `OSError` naming *call* if it is -1."""
     if result == -1:

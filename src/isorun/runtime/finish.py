@@ -8,17 +8,18 @@ from typing import Any
 from isorun.backends.base import Slot
 from isorun.core.limits import Limits
 from isorun.core.outcome import Code, Status
-from isorun.runtime.collect import Collected, WorkspaceDiff, collect, diff, fingerprints
+from isorun.runtime.collect import Collected, WorkspaceDiff, collect, diff
 from isorun.runtime.folder import RunFolder
 from isorun.runtime.hints import hint_for, message_for
-from isorun.runtime.report import ReportFacts, error_lines, printable, report_text, tail, tracebacks
-from isorun.runtime.request import RunRequest
+from isorun.runtime.report import ReportFacts, error_lines, printable, report_text, tail, tracebacks, tree
+from isorun.runtime.request import CODE_NAME, MAIN_NAME, RunRequest
 from isorun.runtime.result import Artifact, Item, RunError, RunResult
 from isorun.runtime.run import Ending
 from isorun.runtime.verdict import ItemVerdict, judge, precedence
 
 _TAIL_LINES = 60
 _TAIL_CHARS = 8000
+_REFUSALS_SHOWN = 20  # a program can leave a link behind for every inode it has
 _ENDING_CHARS = 1 << 20  # of user.log that is searched for errors and tracebacks
 
 
@@ -33,7 +34,6 @@ def finish(
     began: float,
 ) -> RunResult:
     """Collect, judge, write and return. Called after the slot is dead; *began* is monotonic."""
-    before = fingerprints(request.before) if request.before else {}
     collected = collect(
         slot.out,
         folder.out,
@@ -43,7 +43,7 @@ def finish(
     )
     verdicts = judge(request.contract, collected) if request.contract else ()
     status, code = _judged(ending, verdicts)
-    changed = diff(before, collected.files) if request.contract is None else None
+    changed = diff(request.sent, collected.files, collected.refused) if request.contract is None else None
     items = tuple(map(_item, verdicts)) if changed is None else _entries(changed, collected)
     handed_out = [item for item in items if item.state in ("ok", "created", "modified")]
     log = ending.output.log_text()[-_ENDING_CHARS:]
@@ -55,7 +55,7 @@ def finish(
     folder.write_launcher(b"", launcher)
     missing = tuple(verdict.path for verdict in verdicts if verdict.state == "missing")
     succeeded = tuple(verdict.path for verdict in verdicts if verdict.state == "ok")
-    user_tail = tail(log, _TAIL_LINES, _TAIL_CHARS)
+    user_tail = printable(tail(log, _TAIL_LINES, _TAIL_CHARS))
     differences = {k: tuple(v) for k, v in asdict(changed).items()} if changed is not None else None
     facts = ReportFacts(
         exec_id=request.exec_id,
@@ -93,7 +93,8 @@ def finish(
         tool_calls=ending.tool_calls,
         report_text=report_text(facts),
         user_log_tail=user_tail,
-        infra_log_tail=tail(folder.infra_text(), _TAIL_LINES, _TAIL_CHARS),
+        infra_log_tail=printable(tail(folder.infra_text(), _TAIL_LINES, _TAIL_CHARS)),
+        workspace_tree=_tree(request, collected),
         user_error_lines=error_lines(log),
         user_tracebacks=tracebacks(log),
         out_dir=folder.out,
@@ -133,16 +134,8 @@ def _error(
         bad = [verdict for verdict in verdicts if verdict.state != "ok"]
         said = "; ".join(f"{verdict.path}: {', '.join(verdict.codes)}" for verdict in bad)
         hints = " ".join(hint for verdict in bad for hint in verdict.hints)
-        return RunError(code=code, message=f"the contract was not kept: {said}", hint=hints)
-    hint = hint_for(
-        status,
-        code,
-        ending.claim,
-        contract_turn=request.turn if request.contract else None,
-        last_trace=ending.last_trace or None,
-        stderr_tail=ending.output.text("stderr")[-4000:],
-        full=(*ending.exit.full_bytes, *ending.exit.full_inodes),
-    )
+        hint = hints or printable(_hint(request, ending, status, code))
+        return RunError(code=code, message=f"the contract was not kept: {said}", hint=hint)
     if code is Code.PROTOCOL_VIOLATION:
         message = f"the program broke the tool protocol: {ending.violation}"
     elif code is Code.TIMEOUT:
@@ -155,7 +148,19 @@ def _error(
         message=printable(message),
         where=f"user_code.py:{line}" if line else None,
         details={"exception": ending.claim.type} if ending.claim else {},
-        hint=printable(hint),
+        hint=printable(_hint(request, ending, status, code)),
+    )
+
+
+def _hint(request: RunRequest, ending: Ending, status: Status, code: Code) -> str:
+    return hint_for(
+        status,
+        code,
+        ending.claim,
+        contract_turn=request.turn if request.contract else None,
+        last_trace=ending.last_trace or None,
+        stderr_tail=ending.output.text("stderr")[-4000:],
+        full=(*ending.exit.full_bytes, *ending.exit.full_inodes),
     )
 
 
@@ -171,7 +176,10 @@ def _notices(
         found.append(f"{ending.exit.oom_kills} process(es) of the run were killed for memory")
     if ending.exit.process_limit_hits and code_is_not_process_limit(ending):
         found.append(f"{ending.exit.process_limit_hits} fork(s) or thread(s) were refused: process limit")
-    found += [f"{refusal.path}: {refusal.code}: {refusal.reason}" for refusal in collected.refused]
+    refused = collected.refused
+    found += [f"{refusal.path}: {refusal.code}: {refusal.reason}" for refusal in refused[:_REFUSALS_SHOWN]]
+    if len(refused) > _REFUSALS_SHOWN:
+        found.append(f"and {len(refused) - _REFUSALS_SHOWN} more")
     found += [f"deleted: {path}" for path in (changed.deleted if changed else ())]
     if ending.output.truncated:
         found.append(f"output was cut: {ending.output.total} bytes were printed")
@@ -183,6 +191,12 @@ def _notices(
 def code_is_not_process_limit(ending: Ending) -> bool:
     """Whether refused forks are news: the error itself does not say so."""
     return ending.code is not Code.PROCESS_LIMIT
+
+
+def _tree(request: RunRequest, collected: Collected) -> str:
+    """The sandbox as the run left it: what it was given in work/, and what was collected of out/."""
+    given = (f"work/{MAIN_NAME}", f"work/{CODE_NAME}", *(file.path for file in request.inputs))
+    return tree((*given, *(f"out/{path}" for path in collected.files)))
 
 
 def _item(verdict: ItemVerdict) -> Item:

@@ -2,8 +2,8 @@
 
 import math
 import stat
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from isorun.backends.base import File
@@ -11,6 +11,8 @@ from isorun.core.contract import Contract, parse_contract
 from isorun.core.errors import InvalidRequest
 from isorun.core.ids import check_prog_name, new_exec_id, turn_folder
 from isorun.core.limits import Limits
+from isorun.runtime.collect import fingerprints
+from isorun.runtime.folder import RunFolder
 
 MAIN_NAME = "main.py"
 CODE_NAME = "user_code.py"
@@ -30,6 +32,7 @@ class RunRequest:
     argv: tuple[str, ...] = ()
     inputs: tuple[File, ...] = ()
     before: Path | None = None  # an out/ of the caller's that the program starts with
+    sent: Mapping[str, str] = field(default_factory=dict)  # sha256 of each file of it that is sent
     stdin: bytes | None = None
 
 
@@ -147,3 +150,18 @@ def _check_before(out: str | Path | None) -> Path | None:
     if not Path(out).is_dir():
         raise InvalidRequest(f"there is no folder {out} to start from", code="missing_input")
     return Path(out)
+
+
+def fingerprint_before(folder: Path) -> dict[str, str]:
+    """The sha256 of each file of *folder* that out/ starts with, by POSIX path; reads every one of them.
+
+    A name that the host writes itself is left out: *folder* may be the out/ of an earlier run.
+    Raises `InvalidRequest` for what cannot be sent.
+    """
+    try:
+        found = fingerprints(folder)
+    except OSError as error:
+        raise InvalidRequest(
+            f"the folder {folder} cannot be read: {error.strerror}", code="unreadable_input"
+        ) from error
+    return {path: digest for path, digest in found.items() if not RunFolder.reserved(path)}

@@ -94,6 +94,7 @@ class RunResult:
     report_text: str
     user_log_tail: str
     infra_log_tail: str
+    workspace_tree: str  # work/ and out/ of the sandbox, indented; without logs/
     user_error_lines: tuple[str, ...]
     user_tracebacks: tuple[str, ...]
     out_dir: Path

@@ -68,9 +68,8 @@ def program_for(request: RunRequest, options: Options) -> Program:
     files.extend(request.inputs)
     if request.before is not None:
         files.extend(
-            File(path=f"out/{path.relative_to(request.before).as_posix()}", source=path)
-            for path in sorted(request.before.rglob("*"))
-            if path.is_file()
+            File(path=f"out/{path}", source=request.before / path, sha256=digest)
+            for path, digest in request.sent.items()
         )
     items = request.contract.items if request.contract else ()
     context = {

@@ -25,7 +25,7 @@ from isorun.runtime.folder import Lease as HostLease
 from isorun.runtime.folder import RunFolder, open_root
 from isorun.runtime.pool import Pool
 from isorun.runtime.recovery import recover, sweep
-from isorun.runtime.request import RunRequest, build_request
+from isorun.runtime.request import RunRequest, build_request, fingerprint_before
 from isorun.runtime.result import RunResult
 from isorun.runtime.run import Conduct, Options, program_for, utc_now
 from isorun.settings import Settings, get_exec_workspace_root
@@ -204,6 +204,8 @@ class Runtime:
             out=out,
             stdin=stdin,
         )
+        if request.before is not None:
+            request = replace(request, sent=await asyncio.to_thread(fingerprint_before, request.before))
         feed = Feed()
         run = Run(request, feed)
         task = asyncio.create_task(self._run(request, run, feed, on_output), name=f"run-{request.exec_id}")
