@@ -117,7 +117,7 @@ class Backend(Protocol):
         """A slot that is ready for its program.
 
         When the block is left, by return, error or cancellation, nothing of the slot
-        exists: no process, mount, cgroup or file. Raises `Unavailable` if it cannot
+        exists: no process, mount or file, and no cgroup but an empty one kept for a later slot. Raises `Unavailable` if it cannot
         enforce all of *limits*, and `SetupFailed`, naming the step, if building failed.
         """
 
