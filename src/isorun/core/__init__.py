@@ -1,1 +1,1 @@
-"""Pure values and decisions. Standard library only; touches no kernel, file or clock."""
+"""Pure values and decisions. Standard library only; touches no kernel and no file."""
