@@ -81,10 +81,28 @@ def test_b9_a_claim_cannot_make_a_success(run) -> None:
     """What the loader's side says of an exception names the reason of a failure and no more."""
     result = run("""
         from isorun.executor import loader
-        loader._current[0].tools.send(loader.Ended(type="MemoryError", message="", errno=None, line=1))
+        claim = loader.Ended(type="MemoryError", message="", errno=None, line=1, source="")
+        loader._current[0].tools.send(claim)
         sys.exit(0)
     """)
     assert (result.status, result.error) == ("ok", None)
+
+
+@pytest.mark.parametrize(
+    ("code", "source"),
+    [
+        ("def fail():\n    raise ValueError('no')  # why\nfail()", "raise ValueError('no')  # why"),
+        ("import json\njson.loads('[')", 'raise JSONDecodeError("Expecting value", s, err.value) from None'),
+        ("x = 1 / 0" + " " * 9 + "#" * 300, ("x = 1 / 0" + " " * 9 + "#" * 300)[:200]),
+        ("x = = 1", ""),
+        ("exec('1 / 0')", ""),
+        ("import linecache\nlinecache.getline = None\n1 / 0", ""),
+        ("import linecache\nlinecache.getline = lambda *_: '\\x1b[2J\\ud800'\n1 / 0", "\\x1b[2J?"),
+    ],
+)
+def test_b9_the_line_that_raised_is_told(run, code, source) -> None:
+    """The innermost line, whosever it is, without its indentation; "" where there is none or the program hid it."""
+    assert run(code).error.details["source"] == source
 
 
 def test_b9_non_daemon_threads_are_waited_for_and_daemon_threads_are_not(run) -> None:

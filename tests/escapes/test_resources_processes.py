@@ -264,12 +264,11 @@ for pid in set(range(2, 70_000)) - {os.getpid()}:
     # Control: that of pid 1 above, where the program's own child died.
 
 
-def test_a_refused_read_is_not_a_fork_bomb(sealed, ceilings, request) -> None:
+def test_a_refused_read_is_not_a_fork_bomb(sealed) -> None:
     """EAGAIN of anything else than a fork is not called a process limit."""
-    if ceilings == "no-cgroup":
-        reason = "without a cgroup nothing counts refused forks, so the program's word is taken for it"
-        request.applymarker(pytest.mark.xfail(reason=reason, strict=True))
     code = "import os\nreader, _ = os.pipe()\nos.set_blocking(reader, False)\nos.read(reader, 1)"
     message = "the program raised BlockingIOError: [Errno 11] Resource temporarily unavailable"
-    assert ended(attack(sealed, code)) == ("failed", "program_error", message)
+    result = attack(sealed, code)
+    assert ended(result) == ("failed", "program_error", message)
+    assert result.error.details == {"exception": "BlockingIOError", "source": "os.read(reader, 1)"}
     # Control: the fork bomb above, which is called one.

@@ -11,8 +11,8 @@ RAISED = Claim(type="ValueError", message="no", line=3)
 OOM = Claim(type="MemoryError")
 
 
-def _full(number: int) -> Claim:
-    return Claim(type="OSError", errno=number)
+def _full(number: int, source: str = "") -> Claim:
+    return Claim(type="OSError", errno=number, source=source)
 
 
 @pytest.mark.parametrize(
@@ -41,7 +41,25 @@ def _full(number: int) -> Claim:
             Code.INODE_LIMIT,
         ),
         (Exit(code=1, process_limit_hits=2), _full(errno.EAGAIN), Status.LIMIT_EXCEEDED, Code.PROCESS_LIMIT),
-        (Exit(code=1), _full(errno.EAGAIN), Status.LIMIT_EXCEEDED, Code.PROCESS_LIMIT),
+        (Exit(code=1), _full(errno.EAGAIN, "child = os.fork()"), Status.LIMIT_EXCEEDED, Code.PROCESS_LIMIT),
+        (Exit(code=1), _full(errno.EAGAIN, "self.pid = _fork_exec("), Status.LIMIT_EXCEEDED, Code.PROCESS_LIMIT),
+        (Exit(code=1), _full(errno.EAGAIN, "os.posix_spawn(p, [], {})"), Status.LIMIT_EXCEEDED, Code.PROCESS_LIMIT),
+        (Exit(code=1), _full(errno.EAGAIN, "os.read(reader, 1)"), Status.FAILED, Code.PROGRAM_ERROR),
+        (Exit(code=1), _full(errno.EAGAIN), Status.FAILED, Code.PROGRAM_ERROR),
+        (Exit(code=1), _full(errno.EACCES, "os.fork()"), Status.FAILED, Code.PROGRAM_ERROR),
+        (
+            Exit(code=1),
+            Claim(type="RuntimeError", message="can't start new thread"),
+            Status.LIMIT_EXCEEDED,
+            Code.PROCESS_LIMIT,
+        ),
+        (
+            Exit(code=1, process_limit_hits=0),
+            Claim(type="RuntimeError", message="can't start new thread"),
+            Status.FAILED,
+            Code.PROGRAM_ERROR,
+        ),
+        (Exit(code=1, process_limit_hits=0), _full(errno.EAGAIN, "os.fork()"), Status.FAILED, Code.PROGRAM_ERROR),
         (
             Exit(code=1, process_limit_hits=1),
             Claim(type="RuntimeError", message="can't start new thread"),
@@ -58,7 +76,7 @@ def test_b9_each_ending_of_a_program_has_its_word(
     assert classify(exit_, None, claim) == (status, code)
 
 
-@pytest.mark.parametrize("claim", [None, RAISED, OOM, _full(errno.ENOSPC)])
+@pytest.mark.parametrize("claim", [None, RAISED, OOM, _full(errno.ENOSPC), _full(errno.EAGAIN, "os.fork()")])
 def test_b9_exit_zero_is_success_whatever_else_happened(claim: Claim | None) -> None:
     """A child's OOM, a full disk and a hostile claim do not turn exit 0 into a failure."""
     coped = Exit(code=0, oom_kills=3, full_bytes=("/tmp",), process_limit_hits=9)

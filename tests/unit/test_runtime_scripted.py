@@ -59,17 +59,17 @@ ENDINGS = {
     ),
     "half a frame": (Script(stream=(_CALL[:-3],), exit=Exit(code=0)), "ok", None),
     "a claim and exit 1": (
-        Script(stream=(Ended(type="ValueError", message="m", errno=None, line=3),), exit=Exit(code=1)),
+        Script(stream=(Ended(type="ValueError", message="m", errno=None, line=3, source=""),), exit=Exit(code=1)),
         "failed",
         "program_error",
     ),
     "a claim and exit 0": (
-        Script(stream=(Ended(type="MemoryError", message="", errno=None, line=None),), exit=Exit(code=0)),
+        Script(stream=(Ended(type="MemoryError", message="", errno=None, line=None, source=""),), exit=Exit(code=0)),
         "ok",
         None,
     ),
     "a claim of memory and exit 1": (
-        Script(stream=(Ended(type="MemoryError", message="", errno=None, line=None),), exit=Exit(code=1)),
+        Script(stream=(Ended(type="MemoryError", message="", errno=None, line=None, source=""),), exit=Exit(code=1)),
         "out_of_memory",
         "out_of_memory",
     ),

@@ -56,7 +56,9 @@ def test_the_whole_tree_is_summed(proc: Proc) -> None:
     proc.process(40, 1, anon=5000)
     proc.child_of(10, 10, "20 ")
     proc.child_of(20, 22, "30 ")  # forked by a thread
-    assert sample([10], proc.path) == Sample(rss_bytes=1111 * KIB, processes=5, pids=(10, 20, 30))
+    seen = sample([10], proc.path)
+    assert seen == Sample(rss_bytes=1111 * KIB, processes=5, pids=(10, 20, 30))
+    assert seen.bytes_of == {10: KIB, 20: 110 * KIB, 30: 1000 * KIB}
 
 
 def test_a_process_reached_twice_counts_once(proc: Proc) -> None:

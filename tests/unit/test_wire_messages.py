@@ -336,7 +336,7 @@ def test_the_limits_themselves_pass() -> None:
 def test_messages_cannot_be_changed() -> None:
     """A message that was checked stays as it was checked."""
     with pytest.raises(FrozenInstanceError):
-        Ended(type="E", message="", errno=None, line=1).line = 2  # type: ignore[misc]
+        Ended(type="E", message="", errno=None, line=1, source="").line = 2  # type: ignore[misc]
 
 
 def test_a_whole_stream_of_messages_is_read_back() -> None:

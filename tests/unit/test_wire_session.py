@@ -38,7 +38,7 @@ ONE: dict[type[Message], Message] = {
     Started: Started(),
     Call: Call(id=1, tool="t", params={}, reason="", timeout_s=None),
     Log: Log(level="INFO", name="n", text="x"),
-    Ended: Ended(type="E", message="", errno=None, line=None),
+    Ended: Ended(type="E", message="", errno=None, line=None, source=""),
     Reply: Reply(id=1, value=None),
     Refused: Refused(id=1, error="ToolFailed", text=""),
 }

@@ -13,11 +13,14 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, Protocol
 
+from isorun.backends.readiness import wait_readable
 from isorun.core.errors import CleanupFailed, Unavailable
 from isorun.core.limits import Limits
 from isorun.kernel import cgroup, watcher
 
 _WATCH_S = 0.02
+_DEATH_S = 0.05  # to give back what a killed process holds; the next look does not wait longer for it
+_TRIES = 3  # confirmed looks in a row that kill one process; at the next one all are killed
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -41,8 +44,8 @@ class Group(Protocol):
     def limits(self) -> Mapping[str, Any] | None:
         """What the cgroup says of itself; None where there is none."""
 
-    def watch(self, pids: tuple[int, int], init: int) -> None:
-        """The program of the processes *pids* starts now; *init* is the pidfd to kill them all."""
+    def watch(self, pids: tuple[int, int], init: int, program: int) -> None:
+        """The program starts now. *pids* are those of init and of the program; then a pidfd of each."""
 
     async def final(self) -> Final:
         """The counts, after the last process is dead."""
@@ -155,7 +158,7 @@ class _CgroupOfSlot:
     def limits(self) -> Mapping[str, Any] | None:
         return self._made.limits()
 
-    def watch(self, pids: tuple[int, int], init: int) -> None:
+    def watch(self, pids: tuple[int, int], init: int, program: int) -> None:
         """The kernel watches."""
 
     async def final(self) -> Final:
@@ -217,12 +220,18 @@ class HeldByWatcher:
 
 
 class _Watched:
-    """Samples the slot's processes every 20 ms and ends them all when the sum is over the ceiling."""
+    """Samples the slot's processes every 20 ms and kills the largest when the sum is over the ceiling.
+
+    A child that takes too much dies alone, as under a cgroup. All die where that cannot help, or does
+    not soon: many that grow together, or memory that belongs to no process, as that of sockets.
+    """
 
     def __init__(self, limits: Limits) -> None:
-        self._limits = limits
+        self._most = limits.memory_bytes
         self._task: asyncio.Task[None] | None = None
-        self._peak = 0
+        self._pidfds: list[int] = []
+        self._peak = self._breaches = self._last_victim = 0
+        self._ended = False
         self.watcher_kills = 0
 
     async def attach(self, pid: int) -> None:
@@ -231,28 +240,55 @@ class _Watched:
     def limits(self) -> Mapping[str, Any] | None:
         return None
 
-    def watch(self, pids: tuple[int, int], init: int) -> None:
-        self._task = asyncio.ensure_future(self._watch(pids, init))
+    def watch(self, pids: tuple[int, int], init: int, program: int) -> None:
+        # Copies: the slot closes its own before it stops us, and their numbers may then be another's.
+        self._pidfds += os.dup(init), os.dup(program)
+        self._task = asyncio.ensure_future(self._watch(pids))
 
-    async def _watch(self, pids: tuple[int, int], init: int) -> None:
-        while True:
+    async def _watch(self, pids: tuple[int, int]) -> None:
+        while not self._ended:
             started = time.monotonic()
-            sample = watcher.sample(pids)
-            sockets = watcher.socket_bytes(pids[0])
-            self._peak = max(self._peak, sample.rss_bytes)
-            if sample.rss_bytes + sockets > self._limits.memory_bytes and self._confirmed(pids, sockets):
-                self.watcher_kills += 1
-                with suppress(ProcessLookupError):
-                    signal.pidfd_send_signal(init, signal.SIGKILL)
-                return
+            dying = self._look(pids)
             # A slot with very many processes must not eat a core of the host by being watched.
-            await asyncio.sleep(max(_WATCH_S, 4 * (time.monotonic() - started)))
+            pause = max(_WATCH_S, 4 * (time.monotonic() - started))
+            if dying is not None:
+                try:
+                    with suppress(TimeoutError):
+                        async with asyncio.timeout(_DEATH_S):
+                            await wait_readable(dying)
+                finally:
+                    os.close(dying)
+                pause = _WATCH_S  # the others may be growing; this is at most `_TRIES` times in a row
+            await asyncio.sleep(pause)
 
-    def _confirmed(self, pids: tuple[int, int], sockets: int) -> bool:
+    def _look(self, pids: tuple[int, int]) -> int | None:
+        """Sample, and kill if it must be; the pidfd of the process that was to die, for the caller to close."""
+        init, program = self._pidfds
+        sample = watcher.sample(pids)
+        sockets = watcher.socket_bytes(pids[0])
+        self._peak = max(self._peak, sample.rss_bytes)
+        if sample.rss_bytes + sockets <= self._most:
+            self._breaches = 0
+            return None
+        pid = max(sample.pids, key=lambda pid: (pid != pids[0], sample.bytes_of[pid], pid != pids[1]), default=pids[0])
+        victim = _open(pid, {pids[0]: init, pids[1]: program})
         # The cheap sum counts a page once for each process that maps it; this one counts it once.
         exact = watcher.sample(pids, shared_once=True)
-        most = max(self._limits.memory_bytes - sockets, 0)
-        return watcher.over(exact, memory_bytes=most, processes=1 << 30) == "memory"
+        if exact.rss_bytes + sockets <= self._most:
+            self._breaches = 0
+            if victim is not None:
+                os.close(victim)
+            return None
+        self._breaches += 1
+        # Far above: too fast to be held one by one. Within: the rest is in sockets, and nothing tells whose.
+        if self._breaches > _TRIES or not self._most < exact.rss_bytes <= 1.5 * self._most:
+            self._ended = True
+            self.watcher_kills += _kill(init)
+        # Opened, then still listed: the pid was not another process's when it was opened.
+        elif victim is not None and pid in exact.bytes_of and _kill(victim):
+            self.watcher_kills += pid != self._last_victim  # one that is slow to die is one
+            self._last_victim = pid
+        return victim
 
     async def stop(self) -> None:
         if self._task is not None:
@@ -260,6 +296,8 @@ class _Watched:
             with suppress(asyncio.CancelledError):
                 await self._task
             self._task = None
+        while self._pidfds:
+            os.close(self._pidfds.pop())
 
     def remove(self) -> None:
         """Nothing was made."""
@@ -269,3 +307,21 @@ class _Watched:
         return Final(
             oom_kills=self.watcher_kills, process_limit_hits=None, peak_memory_bytes=self._peak or None, cpu_s=None
         )
+
+
+def _open(pid: int, known: Mapping[int, int]) -> int | None:
+    """A pidfd of our own for *pid*; None if it is gone."""
+    if pid in known:
+        return os.dup(known[pid])
+    try:
+        return os.pidfd_open(pid)
+    except OSError:
+        return None
+
+
+def _kill(pidfd: int) -> bool:
+    # Whatever is in the way, the sum stays above the ceiling, and then init is killed.
+    with suppress(OSError):
+        signal.pidfd_send_signal(pidfd, signal.SIGKILL)
+        return True
+    return False

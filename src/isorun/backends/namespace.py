@@ -370,7 +370,7 @@ class NamespaceSlot:
     async def start(self, program: Program) -> None:
         """See `Slot.start`."""
         await send_program(self._control, program)
-        self._group.watch(self._pids, self._init)
+        self._group.watch(self._pids, self._init, self._program)
 
     async def wait(self) -> None:
         """See `Slot.wait`."""

@@ -106,6 +106,7 @@ class Claim:
     message: str = ""
     errno: int | None = None
     line: int | None = None
+    source: str = ""  # the line of code that raised
 
 
 def classify(exit_: Exit, stop: Stop | None, claim: Claim | None) -> tuple[Status, Code | None]:
@@ -156,12 +157,18 @@ def _limit_behind(exit_: Exit, claim: Claim) -> Code | None:
         return Code.INODE_LIMIT
     if claim.errno == errno.ENOSPC:
         return Code.WORKSPACE_LIMIT
-    refused = claim.errno == errno.EAGAIN or (
-        claim.type == "RuntimeError" and claim.message.startswith("can't start new thread")
-    )
-    if refused and exit_.process_limit_hits != 0:
-        return Code.PROCESS_LIMIT
-    return None
+    return Code.PROCESS_LIMIT if _was_refused_a_process(exit_, claim) else None
+
+
+def _was_refused_a_process(exit_: Exit, claim: Claim) -> bool:
+    hits = exit_.process_limit_hits
+    if claim.type == "RuntimeError" and claim.message.startswith("can't start new thread"):
+        return hits != 0
+    if claim.errno != errno.EAGAIN:
+        return False
+    # Any non-blocking read fails with EAGAIN too. Where nothing counts refused forks, the line that
+    # raised tells: os.fork, _fork_exec of subprocess, popen_fork of multiprocessing, os.posix_spawn.
+    return ("fork" in claim.source or "posix_spawn" in claim.source) if hits is None else hits > 0
 
 
 def cli_exit_code(status: Status, exit_: Exit | None) -> int:

@@ -14,6 +14,7 @@ import atexit
 import faulthandler
 import gc
 import io
+import linecache
 import os
 import signal
 import sys
@@ -33,6 +34,7 @@ from isorun.executor.loader import execute
 execute()
 '''
 _EXCERPT = 4096  # characters of an exception's text that the host is told; stderr has all of it
+_SOURCE = 200  # characters of the line that raised: enough to see what was called
 
 
 class Program:
@@ -189,6 +191,7 @@ def _report(program: Program, error: BaseException) -> None:
             message=_text(error),
             errno=_errno(error),
             line=line,
+            source=_source(traceback),
         )
     )
 
@@ -198,6 +201,20 @@ def _text(error: BaseException) -> str:
         return str(error)[:_EXCERPT].encode("utf-8", "replace").decode()
     except BaseException as failure:  # noqa: BLE001 - __str__ is the program's and may do anything
         return f"<{type(failure).__name__} in __str__>"
+
+
+def _source(traceback: types.TracebackType | None) -> str:
+    """The line of code that raised, without its indentation; "" if it cannot be read or is ours."""
+    if traceback is None:
+        return ""
+    while traceback.tb_next is not None:
+        traceback = traceback.tb_next
+    try:
+        name = traceback.tb_frame.f_code.co_filename
+        line = "" if name == __file__ else linecache.getline(name, traceback.tb_lineno)
+        return line.strip()[:_SOURCE].encode("utf-8", "replace").decode()
+    except BaseException:  # noqa: BLE001 - linecache is the program's to change
+        return ""
 
 
 def _errno(error: BaseException) -> int | None:

@@ -11,8 +11,8 @@ Must not: kill, wait, keep state between samples, or believe that a process is s
 """
 
 import functools
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 
 _PROC = Path("/proc")
@@ -23,11 +23,13 @@ class Sample:
     """What the processes of one run held, at slightly different instants.
 
     `processes` counts threads, as the kernel's own limits do, and zombies, which hold a pid.
+    `bytes_of` has the part of each pid in `rss_bytes`.
     """
 
     rss_bytes: int
     processes: int
     pids: tuple[int, ...]
+    bytes_of: Mapping[int, int] = field(default_factory=dict, compare=False)
 
 
 def sample(roots: Iterable[int], proc: Path = _PROC, *, shared_once: bool = False) -> Sample:
@@ -39,8 +41,8 @@ def sample(roots: Iterable[int], proc: Path = _PROC, *, shared_once: bool = Fals
     """
     root = str(proc)
     children = None if has_children_files(proc) else _children_by_scan(root)
-    todo, seen = list(roots), set[int]()
-    rss = processes = 0
+    todo, seen = list(roots), dict[int, int]()
+    processes = 0
     while todo:
         pid = todo.pop()
         if pid in seen:
@@ -51,11 +53,10 @@ def sample(roots: Iterable[int], proc: Path = _PROC, *, shared_once: bool = Fals
         if held is None:
             todo += below
             continue
-        seen.add(pid)
-        rss += held[0]
+        seen[pid] = held[0]
         processes += held[1]
         todo += below
-    return Sample(rss_bytes=rss, processes=processes, pids=tuple(sorted(seen)))
+    return Sample(rss_bytes=sum(seen.values()), processes=processes, pids=tuple(sorted(seen)), bytes_of=seen)
 
 
 def over(sample: Sample, *, memory_bytes: int, processes: int) -> str | None:

@@ -7,7 +7,7 @@ from typing import Any
 
 from isorun.backends.base import Slot
 from isorun.core.limits import Limits
-from isorun.core.outcome import Code, Status
+from isorun.core.outcome import Claim, Code, Status
 from isorun.runtime.collect import Collected, WorkspaceDiff, collect, diff
 from isorun.runtime.folder import RunFolder
 from isorun.runtime.hints import hint_for, message_for
@@ -147,9 +147,13 @@ def _error(
         code=code,
         message=printable(message),
         where=f"user_code.py:{line}" if line else None,
-        details={"exception": ending.claim.type} if ending.claim else {},
+        details=_details(ending.claim) if ending.claim else {},
         hint=printable(_hint(request, ending, status, code)),
     )
+
+
+def _details(claim: Claim) -> dict[str, Any]:
+    return {"exception": claim.type, "source": printable(claim.source)}
 
 
 def _hint(request: RunRequest, ending: Ending, status: Status, code: Code) -> str:

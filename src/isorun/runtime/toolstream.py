@@ -76,6 +76,7 @@ class ToolStream:
                     message=message.message[:4096],
                     errno=message.errno,
                     line=message.line,
+                    source=message.source[:200],
                 )
             case Log():
                 self._log(message)

@@ -196,12 +196,16 @@ class Log(Message):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Ended(Message):
-    """What the loader says of an uncaught exception. A program can forge it: it decides nothing."""
+    """What the loader says of an uncaught exception. A program can forge it: it decides nothing.
+
+    `line` is the program's own; `source` is the text of the line that raised, whosever it is.
+    """
 
     type: str
     message: str
     errno: int | None
     line: int | None
+    source: str
 
 
 # Tool stream, supervisor to program
