@@ -113,12 +113,17 @@ class Backend(Protocol):
     def environment(self) -> Environment:
         """The Python and packages that programs see; known once the backend is entered."""
 
+    @property
+    def notices(self) -> tuple[str, ...]:
+        """What every run should tell its caller about this backend, such as a preload that failed."""
+
     def launch(self, limits: Limits) -> AbstractAsyncContextManager[Slot]:
         """A slot that is ready for its program.
 
         When the block is left, by return, error or cancellation, nothing of the slot
-        exists: no process, mount or file, and no cgroup but an empty one kept for a later slot. Raises `Unavailable` if it cannot
-        enforce all of *limits*, and `SetupFailed`, naming the step, if building failed.
+        exists: no process, mount or file, and no cgroup but an empty one kept for a later
+        slot. Raises `Unavailable` if it cannot enforce all of *limits*, and `SetupFailed`,
+        naming the step, if building failed.
         """
 
     def infra_log(self) -> bytes:

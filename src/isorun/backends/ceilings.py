@@ -134,9 +134,15 @@ class HeldByCgroup:
         return _CgroupOfSlot(made, limits, self._free)
 
     def close(self) -> None:
-        """Remove the kept groups."""
+        """Remove the kept groups; the first that stays is raised after the others are gone."""
+        failed: CleanupFailed | None = None
         while self._free:
-            self._free.pop().discard()
+            try:
+                self._free.pop().discard()
+            except CleanupFailed as error:
+                failed = failed or error
+        if failed is not None:
+            raise failed
 
 
 _LEFT_BYTES = 1 << 20  # what an emptied group may still hold, mostly the kernel's own, and be used again
@@ -213,6 +219,11 @@ class HeldByWatcher:
 
     def group(self, limits: Limits) -> Group:
         """See `Ceilings.group`."""
+        if limits.cpus < 1:
+            raise Unavailable(
+                f"cpus is {limits.cpus:g}: without a cgroup a run is held to one whole CPU, not to less; "
+                "set ISORUN_CGROUP_PARENT to a delegated cgroup"
+            )
         return _Watched(limits)
 
     def close(self) -> None:
@@ -246,6 +257,13 @@ class _Watched:
         self._task = asyncio.ensure_future(self._watch(pids))
 
     async def _watch(self, pids: tuple[int, int]) -> None:
+        try:
+            await self._watch_until_end(pids)
+        except Exception:
+            _kill(self._pidfds[0])  # a run that nobody watches has no ceiling
+            raise
+
+    async def _watch_until_end(self, pids: tuple[int, int]) -> None:
         while not self._ended:
             started = time.monotonic()
             dying = self._look(pids)

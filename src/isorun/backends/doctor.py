@@ -4,10 +4,13 @@ Each probe looks and says; none changes anything or raises for what it finds mis
 That the walls really stand is told by a run alone: `walls_of` reads its isolation.
 """
 
+import grp
 import platform
+import pwd
 import shutil
 import subprocess
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -149,9 +152,26 @@ def check_ceilings(configured: str | None) -> Check:
 
 
 def check_identity(identity: Identity) -> Check:
-    """The real ids behind the executor."""
+    """The real ids behind the executor; chosen ones should be nobody's, or that account may signal programs."""
     whose = "chosen, since this process is root" if identity.root else "those of this process"
-    return Check("ids of the executor", True, f"uid {identity.uid}, gid {identity.gid} on the host ({whose})")
+    owners = _accounts(identity.uid, identity.gid) if identity.root else ()
+    warning = (
+        f" (belongs to the account {' and the group '.join(owners)}, which may signal programs; "
+        "set ISORUN_EXECUTOR_UID and ISORUN_EXECUTOR_GID to unused ids)"
+        if owners
+        else ""
+    )
+    return Check("ids of the executor", True, f"uid {identity.uid}, gid {identity.gid} on the host ({whose}){warning}")
+
+
+def _accounts(uid: int, gid: int) -> tuple[str, ...]:
+    """The names that the host has for these ids, each once."""
+    names = []
+    with suppress(KeyError):
+        names.append(pwd.getpwuid(uid).pw_name)
+    with suppress(KeyError):
+        names.append(grp.getgrgid(gid).gr_name)
+    return tuple(dict.fromkeys(names))
 
 
 def check_space(root: Path, limits: Limits) -> Check:

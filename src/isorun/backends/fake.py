@@ -54,6 +54,11 @@ class FakeBackend:
         """The Python and packages that run this process."""
         return self._environment
 
+    @property
+    def notices(self) -> tuple[str, ...]:
+        """None."""
+        return ()
+
     def infra_log(self) -> bytes:
         """There is no launcher that could print."""
         return b""

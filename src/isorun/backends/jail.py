@@ -10,6 +10,7 @@ this jail again.
 import asyncio
 import itertools
 import json
+import logging
 import os
 import signal
 import socket
@@ -42,6 +43,7 @@ _SYNTHETIC = {
 #: How the folder is called in which root shows the jail what only root may read.
 STAGE = "isorun-stage-"
 _OUTPUT_KEPT = 1 << 20
+_log = logging.getLogger("isorun")
 _WARM_S = 120.0
 _END_S = 5.0
 #: The program's environment starts from this one, so that what preloads cached about it stays true.
@@ -95,6 +97,12 @@ class RunningJail:
         self.launched = 0
         self.numbers = itertools.count(1)
         self._expected: dict[int, asyncio.Future[Message]] = {}
+
+    @property
+    def notices(self) -> tuple[str, ...]:
+        """The preloads that failed, and why, on one line each."""
+        failed = self.warmed.failed if self.warmed else {}
+        return tuple(f"preload {name} failed: {' '.join(reason.split())}" for name, reason in failed.items())
 
     def expect(self, slot: int) -> "asyncio.Future[Message]":
         """What the zygote will say of *slot*: `Exited` or `BuildFailed`."""
@@ -230,6 +238,8 @@ async def _warm(jail: RunningJail, output: "OutputTail") -> None:
         text = output.read().decode(errors="replace").strip()
         raise Unavailable(f"the outer jail did not start: {text or 'no reason given'}{_remedy(text)}")
     jail.warmed = message
+    for notice in jail.notices:
+        _log.warning("%s", notice)
 
 
 def _remedy(text: str) -> str:

@@ -31,6 +31,7 @@ from isorun.core.errors import InvalidRequest, SetupFailed
 from isorun.core.limits import Limits
 from isorun.core.outcome import Exit
 from isorun.kernel import namespaces, rlimits
+from isorun.wire.frames import ProtocolError
 from isorun.wire.messages import (
     Attached,
     BuildFailed,
@@ -92,6 +93,7 @@ class NamespaceBackend:
         self._environment: Environment = describe(options.python)
         self._identity = jails.Identity.of_this_process(options.executor_uid, options.executor_gid)
         self._ceilings: Ceilings = choose_ceilings(options.cgroup_parent if options.use_cgroup else False)
+        self._stack.push_async_callback(asyncio.to_thread, self._ceilings.close)
         self._filters: Filters = build_filters(cgroup=self._ceilings.is_cgroup)
         self._host_namespaces = namespaces.identifiers()
         if not self._identity.root:
@@ -103,12 +105,16 @@ class NamespaceBackend:
         if self._jail is not None:
             await self._jail.release()
             self._jail = None
-            await asyncio.to_thread(self._ceilings.close)
         await self._stack.aclose()
 
     def infra_log(self) -> bytes:
         """What bubblewrap, the template and the zygote printed."""
         return self._output.read()
+
+    @property
+    def notices(self) -> tuple[str, ...]:
+        """The preloads that the current jail could not import, and why."""
+        return self._jail.jail.notices if self._jail else ()
 
     @property
     def environment(self) -> Environment:
@@ -148,8 +154,8 @@ class NamespaceBackend:
                 if not deadline.expired():
                     raise
                 raise SetupFailed("slot", f"not built after {_BUILD_S:.0f} s") from error
-            except OSError as error:
-                raise SetupFailed("slot", f"{error.strerror or error}") from error
+            except (OSError, ProtocolError) as error:
+                raise SetupFailed("slot", str(error)) from error
             yield slot
 
     async def _built(self, stack: AsyncExitStack, jail: jails.RunningJail, limits: Limits) -> "NamespaceSlot":
@@ -176,9 +182,9 @@ class NamespaceBackend:
         await _said(control, exited, Joined)
         if control.pid is None or len(control.descriptors) != len(_MOUNTS) + 1:
             raise SetupFailed("credentials", "the kernel did not say who joined, or not all directories came along")
-        await group.attach(control.pid)
         program_pidfd = os.pidfd_open(control.pid)
         stack.callback(os.close, program_pidfd)
+        await group.attach(control.pid)
         await control.send(Attached())
         ready = await _said(control, exited, Ready)
         work, _, tmp, shm, _ = control.descriptors

@@ -66,9 +66,10 @@ def confirm(
     demand(status["NoNewPrivs"] == "1", "no_new_privs", status["NoNewPrivs"])
     demand(status["Seccomp"] == "2", "seccomp", status["Seccomp"])
     init = status_fields(seen["init"])
-    demand(int(init["CapEff"], 16) == 0, "init", f"CapEff is {init['CapEff']}")
+    for name in ("CapInh", "CapPrm", "CapEff", "CapAmb"):
+        demand(int(init[name], 16) == 0, "init", f"{name} is {init[name]}")
     demand(init["NoNewPrivs"] == "1", "init", f"NoNewPrivs is {init['NoNewPrivs']}")
-    filters = status.get("Seccomp_filters", "2")  # the line exists from Linux 5.9 on
+    filters = status.get("Seccomp_filters", "0")  # the line exists from Linux 5.9 on, as does close_range
     demand(int(filters) >= 2, "seccomp", f"{filters} filters, wanted 2")
     own = sorted(kind for kind, inode in seen["namespaces"].items() if host_namespaces.get(kind) != inode)
     for kind in host_namespaces:  # of the host's, so that one the slot did not report is missed too

@@ -152,14 +152,20 @@ class ToolStream:
             while (frame := frames.next()) is not None:
                 self._answer(decode(*frame))
         for number in list(self._waiting):
-            self._waiting.pop(number).set_exception(ToolUnavailable("the supervisor is gone"))
+            future = self._waiting.pop(number)
+            if future.set_running_or_notify_cancel():
+                future.set_exception(ToolUnavailable("the supervisor is gone"))
 
     def _answer(self, message: Message) -> None:
         match message:
             case Reply(id=number, value=value):
-                self._waiting.pop(number).set_result(value)
+                future = self._waiting.pop(number)
+                if future.set_running_or_notify_cancel():  # else the caller has given up, and the answer with it
+                    future.set_result(value)
             case Refused(id=number, error=error, text=text):
-                self._waiting.pop(number).set_exception(_ERRORS[error](text))
+                future = self._waiting.pop(number)
+                if future.set_running_or_notify_cancel():
+                    future.set_exception(_ERRORS[error](text))
             case _:
                 raise RuntimeError(f"the supervisor sent a {type(message).__name__}")
 

@@ -46,6 +46,7 @@ class Program:
         self.remap = True
         self.namespace = base
         self.code = 0
+        self.claim: Ended | None = None  # of the exception that ended it; said last, since nothing may follow it
 
 
 _current: list[Program] = []  # set once, before main.py runs
@@ -176,7 +177,7 @@ def _print(value: object) -> None:
 
 
 def _report(program: Program, error: BaseException) -> None:
-    """Print the traceback without our frames, and tell the host what it was."""
+    """Print the traceback without our frames, and keep what the host will be told of the first one."""
     traceback = error.__traceback__
     line = _last_line(traceback, program.path)
     if program.remap:
@@ -185,14 +186,12 @@ def _report(program: Program, error: BaseException) -> None:
         sys.excepthook(type(error), error, error.__traceback__)
     except BaseException as failure:  # noqa: BLE001 - excepthook and __repr__ are the program's
         os.write(rules.STDERR, f"{type(error).__name__}, and {type(failure).__name__} while printing it\n".encode())
-    program.tools.send(
-        Ended(
-            type=type(error).__name__[:200],
-            message=_text(error),
-            errno=_errno(error),
-            line=line,
-            source=_source(traceback),
-        )
+    program.claim = program.claim or Ended(
+        type=type(error).__name__[:200],
+        message=_text(error),
+        errno=_errno(error),
+        line=line,
+        source=_source(traceback),
     )
 
 
@@ -250,6 +249,8 @@ def _leave(program: Program) -> int:
         except BaseException as error:  # noqa: BLE001 - atexit functions are the program's
             _report(program, error)
     code = program.code
+    if code and program.claim is not None:
+        program.tools.send(program.claim)  # after threads and atexit functions, which may still call tools
     program.namespace.clear()  # closes, and so flushes, the files its globals held
     gc.collect()
     for thing in gc.get_objects():

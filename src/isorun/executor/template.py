@@ -15,6 +15,7 @@ import select
 import signal
 import socket
 import sys
+from contextlib import suppress
 
 from isorun.executor import init
 from isorun.executor.packets import receive_packet, send_packet
@@ -71,8 +72,13 @@ def _build(received: tuple[object, list[int]], inits: IdleProcess) -> None:
         try:
             pidfd = os.pidfd_open(inits.clone(init.flags(message.limits)))
         except OSError as error:
-            reason = error.strerror or str(error)
-            send_packet(channel, BuildFailed(slot=message.slot, step="namespaces", reason=reason))
+            failed = BuildFailed(slot=message.slot, step="namespaces", reason=error.strerror or str(error))
+            with suppress(OSError):  # nobody waits for this slot any more
+                send_packet(channel, failed)
             return
-        send_packet(channel, InitReady(slot=message.slot), (pidfd,))
-        os.close(pidfd)
+        try:
+            send_packet(channel, InitReady(slot=message.slot), (pidfd,))
+        except OSError:
+            signal.pidfd_send_signal(pidfd, signal.SIGKILL)  # nobody waits: the other slots must not suffer for it
+        finally:
+            os.close(pidfd)

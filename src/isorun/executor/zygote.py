@@ -49,7 +49,8 @@ def _preload(names: list[str]) -> tuple[dict[str, float], dict[str, str]]:
             _WARMERS.get(name, lambda: None)()
         except Exception as error:  # noqa: BLE001 - a preload is only a convenience: the program will see the error itself
             failed[name] = f"{type(error).__name__}: {error}"[:500]
-        loaded[name] = time.monotonic() - started
+        else:
+            loaded[name] = time.monotonic() - started
     return loaded, failed
 
 

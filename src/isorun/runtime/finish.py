@@ -15,7 +15,7 @@ from isorun.runtime.report import ReportFacts, error_lines, printable, report_te
 from isorun.runtime.request import CODE_NAME, MAIN_NAME, RunRequest
 from isorun.runtime.result import Artifact, Item, RunError, RunResult
 from isorun.runtime.run import Ending
-from isorun.runtime.verdict import ItemVerdict, judge, precedence
+from isorun.runtime.verdict import CHECKS, ItemVerdict, judge, precedence
 
 _TAIL_LINES = 60
 _TAIL_CHARS = 8000
@@ -32,8 +32,12 @@ def finish(
     timings: Mapping[str, Any],
     launcher: bytes,
     began: float,
+    noticed: tuple[str, ...] = (),
 ) -> RunResult:
-    """Collect, judge, write and return. Called after the slot is dead; *began* is monotonic."""
+    """Collect, judge, write and return. Called after the slot is dead; *began* is monotonic.
+
+    *noticed* is what the backend tells of itself (`Backend.notices`).
+    """
     collected = collect(
         slot.out,
         folder.out,
@@ -41,14 +45,14 @@ def finish(
         max_bytes=limits.workspace_bytes,
         max_entries=limits.workspace_inodes,
     )
-    verdicts = judge(request.contract, collected) if request.contract else ()
+    verdicts = judge(request.contract, collected, tuple(CHECKS.values())) if request.contract else ()
     status, code = _judged(ending, verdicts)
     changed = diff(request.sent, collected.files, collected.refused) if request.contract is None else None
     items = tuple(map(_item, verdicts)) if changed is None else _entries(changed, collected)
     handed_out = [item for item in items if item.state in ("ok", "created", "modified")]
     log = ending.output.log_text()[-_ENDING_CHARS:]
     error = _error(request, ending, status, code, verdicts, limits)
-    notices = _notices(request, ending, collected, changed, status)
+    notices = (*map(printable, noticed), *_notices(request, ending, collected, changed, status))
     for notice in notices:
         folder.append_infra("runtime", "NOTICE", notice)
     folder.append_infra("runtime", "INFO", f"ended: {status} after {ending.run_s:.3f} s")
@@ -165,6 +169,7 @@ def _hint(request: RunRequest, ending: Ending, status: Status, code: Code) -> st
         last_trace=ending.last_trace or None,
         stderr_tail=ending.output.text("stderr")[-4000:],
         full=(*ending.exit.full_bytes, *ending.exit.full_inodes),
+        given=(MAIN_NAME, CODE_NAME, *(file.path.removeprefix("work/") for file in request.inputs)),
     )
 
 

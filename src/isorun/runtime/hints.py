@@ -6,9 +6,11 @@ below. A hint never changes a status.
 """
 
 import errno
+import posixpath
 import re
 import signal
-from collections.abc import Callable
+from collections.abc import Callable, Collection
+from dataclasses import dataclass
 
 from isorun.core.limits import GIB, KIB, MIB, Limits
 from isorun.core.outcome import Claim, Code, Exit, Status
@@ -19,7 +21,9 @@ MAX_TRACE = 128 * KIB  # characters; faulthandler writes 100 frames of at most 1
 MAX_TAIL = 16 * KIB
 MAX_MESSAGE = 300  # characters of an exception's text
 
-NO_NETWORK = "the program has no network: use generic_tools.web_search and generic_tools.fetch_url_contents instead"
+WORK, OUT = "/workspace/work", "/workspace/out"  # out is the program's working directory
+NO_NETWORK = "the program has no network: give it what it needs with --input (inputs=)"
+NETWORK_TOOLS = ("generic_tools.web_search", "generic_tools.fetch_url_contents")
 AWAIT_MAIN = "the program has a top-level await, so a loop is running already: use `await main()`"
 NO_TRACE = "print progress to see how far it comes, or ask for a longer timeout_s (at most ISORUN_MAX_WALL_S)"
 
@@ -33,6 +37,8 @@ _NETWORK = re.compile(
 _MODULE = re.compile(r"(?:No module named|Missing optional dependency) '([\w.]{1,100})'")
 _MODULE_LINE = re.compile(rf"^(?:ModuleNotFoundError|ImportError): {_MODULE.pattern}", re.MULTILINE)
 _READ_ONLY = re.compile(r"\[Errno (?:30|13)\]|Read-only file system")
+_NO_FILE = re.compile(r"\[Errno 2\] No such file or directory: '([^'\n]{1,1000})'")
+_NO_FILE_LINE = re.compile(rf"^FileNotFoundError: {_NO_FILE.pattern}", re.MULTILINE)
 _IN_LOOP = (
     "asyncio.run() cannot be called from a running event loop",
     "This event loop is already running",
@@ -54,6 +60,15 @@ _SIZES = {
 }
 
 
+@dataclass(frozen=True, slots=True)
+class _Known:
+    """What the host knows of the run, whatever the program says."""
+
+    turn: str | None
+    given: Collection[str]
+    tools: Collection[str]
+
+
 def hint_for(
     status: Status,
     code: Code | None,
@@ -63,12 +78,16 @@ def hint_for(
     last_trace: str | None,
     stderr_tail: str,
     full: tuple[str, ...] = (),
+    given: Collection[str] = (),
+    tools: Collection[str] = (),
 ) -> str:
     """What the author of the program, or the operator, can do; "" if nothing is known.
 
     *contract_turn* is the folder `turn_<id>` of a run with a contract, *last_trace*
-    what faulthandler wrote at SIGTERM, *full* the mount points without a free block.
+    what faulthandler wrote at SIGTERM, *full* the mount points without a free block,
+    *given* the files in work/, *tools* the names of the tools that the program could call.
     """
+    known = _Known(contract_turn, given, tools)
     match status:
         case Status.TIMED_OUT:
             line = last_line(last_trace or "")
@@ -76,9 +95,9 @@ def hint_for(
         case Status.OUT_OF_MEMORY | Status.LIMIT_EXCEEDED:
             return _limit_hint(code, full)
         case Status.FAILED:
-            return _claim_hint(claim, contract_turn) or _tail_hint(stderr_tail, contract_turn)
+            return _claim_hint(claim, known) or _tail_hint(stderr_tail, known)
         case Status.CONTRACT_FAILED:
-            return _tail_hint(stderr_tail, contract_turn) or _contract_hint(code, contract_turn)
+            return _tail_hint(stderr_tail, known) or _contract_hint(code, contract_turn)
         case _:
             return ""
 
@@ -102,7 +121,7 @@ def _limit_hint(code: Code | None, full: tuple[str, ...]) -> str:
     return f"use less, or raise {name}" if name else ""
 
 
-def _claim_hint(claim: Claim | None, turn: str | None) -> str:
+def _claim_hint(claim: Claim | None, known: _Known) -> str:
     if claim is None:
         return ""
     text = claim.message[:MAX_TAIL]
@@ -111,26 +130,48 @@ def _claim_hint(claim: Claim | None, turn: str | None) -> str:
     if claim.type in ("ModuleNotFoundError", "ImportError") and (module := _MODULE.match(text)):
         return _missing_module(module[1])
     if claim.type == "gaierror" or claim.errno in _NETWORK_ERRNOS or _NETWORK.search(text):
-        return NO_NETWORK
+        return _no_network(known.tools)
+    if claim.type == "FileNotFoundError" and (file := _NO_FILE.match(text)):
+        return _given_elsewhere(file[1], known.given)
     if claim.errno in (errno.EROFS, errno.EACCES):
-        return _read_only(turn)
+        return _read_only(known.turn)
     if claim.errno == errno.EMFILE:
         return "close what is no longer used, or raise ISORUN_MAX_OPEN_FILES"
     return ""
 
 
-def _tail_hint(stderr_tail: str, turn: str | None) -> str:
+def _tail_hint(stderr_tail: str, known: _Known) -> str:
     """For a program that caught the error and went on, or left it to a child."""
     text = stderr_tail[-MAX_TAIL:]
     if _NETWORK.search(text):
-        return NO_NETWORK
+        return _no_network(known.tools)
+    if (file := _NO_FILE_LINE.search(text)) and (hint := _given_elsewhere(file[1], known.given)):
+        return hint
     if module := _MODULE_LINE.search(text):
         return _missing_module(module[1])
     if any(f"RuntimeError: {loop}" in text for loop in _IN_LOOP):
         return AWAIT_MAIN
     if _READ_ONLY.search(text):
-        return _read_only(turn)
+        return _read_only(known.turn)
     return ""
+
+
+def _no_network(tools: Collection[str]) -> str:
+    offered = [name for name in NETWORK_TOOLS if name in tools]
+    return f"the program has no network: use {' and '.join(offered)} instead" if offered else NO_NETWORK
+
+
+def _given_elsewhere(missing: str, given: Collection[str]) -> str:
+    """For a file that is in work/ and was looked for elsewhere; only a name of ours is shown."""
+    path = posixpath.normpath(missing).removeprefix(f"{OUT}/")
+    found = path if path in given else next((name for name in given if _last(name) == _last(path)), None)
+    if found is None or path == f"{WORK}/{found}":
+        return ""
+    return f"{one_line(found)} is at {WORK}/{one_line(found)}; the working directory is {OUT}"
+
+
+def _last(path: str) -> str:
+    return posixpath.basename(path)
 
 
 def _missing_module(name: str) -> str:

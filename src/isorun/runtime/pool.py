@@ -126,5 +126,8 @@ class Pool:
             # The next run that finds the pool empty gets this error itself.
             _log.warning("a slot could not be built ahead: %s", error)
             await asyncio.sleep(_RETRY_S)
+        except Exception:  # noqa: BLE001 - our own bug must not silently end the refilling
+            _log.exception("a slot could not be built ahead")
+            await asyncio.sleep(_RETRY_S)
         finally:
             self._building -= 1

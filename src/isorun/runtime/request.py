@@ -13,6 +13,7 @@ from isorun.core.ids import check_prog_name, new_exec_id, turn_folder
 from isorun.core.limits import Limits
 from isorun.runtime.collect import fingerprints
 from isorun.runtime.folder import RunFolder
+from isorun.runtime.verdict import CHECKS
 
 MAIN_NAME = "main.py"
 CODE_NAME = "user_code.py"
@@ -54,6 +55,7 @@ def build_request(
     parsed = None
     if contract is not None:
         parsed = parse_contract(contract, turn=turn_id, exec_id=exec_id, max_items=limits.contract_items)
+        _refuse_unmade_checks(parsed)
     return RunRequest(
         exec_id=exec_id,
         turn=parsed.turn if parsed else turn_folder(turn_id, (), exec_id),
@@ -64,8 +66,20 @@ def build_request(
         argv=_check_argv(argv),
         inputs=check_inputs(inputs, limits),
         before=_check_before(out),
-        stdin=stdin.encode() if isinstance(stdin, str) else stdin,
+        stdin=_check_stdin(stdin),
     )
+
+
+def _refuse_unmade_checks(contract: Contract) -> None:
+    # A promise that nobody checks would be called kept.
+    for number, item in enumerate(contract.items, start=1):
+        unmade = sorted(item.checks.keys() - CHECKS.keys())
+        if unmade:
+            raise InvalidRequest(
+                f"contract item {number} ({item.path!r}): this version does not make the checks {', '.join(unmade)}; "
+                f"it makes {', '.join(CHECKS)}",
+                code="unsupported_check",
+            )
 
 
 def check_code(code: object, limits: Limits) -> bytes:
@@ -97,15 +111,31 @@ def check_timeout(timeout_s: object, limits: Limits) -> float:
         raise InvalidRequest(f"timeout_s must be positive and finite, got {timeout_s}", code="invalid_timeout")
     if timeout_s > limits.wall_s:
         raise InvalidRequest(
-            f"timeout_s is {timeout_s}, more than PY_CODE_EXEC_TIMEOUT allows ({limits.wall_s:g})",
+            f"timeout_s is {timeout_s:g}, more than ISORUN_MAX_WALL_S (PY_CODE_EXEC_TIMEOUT) allows: {limits.wall_s:g}",
             code="timeout_too_large",
         )
     return float(timeout_s)
 
 
+def _is_utf8(text: str) -> bool:
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def _check_stdin(stdin: str | bytes | None) -> bytes | None:
+    if isinstance(stdin, str):
+        if not _is_utf8(stdin):
+            raise InvalidRequest("stdin is not valid text; give bytes", code="invalid_stdin")
+        return stdin.encode()
+    return stdin
+
+
 def _check_argv(argv: Sequence[str]) -> tuple[str, ...]:
     for argument in argv:
-        if not isinstance(argument, str) or "\0" in argument:
+        if not isinstance(argument, str) or "\0" in argument or not _is_utf8(argument):
             raise InvalidRequest(f"an argument is not text: {argument!r}", code="invalid_argument")
     return tuple(argv)
 
@@ -115,6 +145,8 @@ def check_inputs(inputs: Sequence[str | Path], limits: Limits) -> tuple[File, ..
     found: dict[str, File] = {}
     for given in map(Path, inputs):
         for path, source in _files_of(given):
+            if not _is_utf8(path):
+                raise InvalidRequest(f"the name of an input is not text: {path!r}", code="invalid_input")
             if path in _OURS or path in found:
                 raise InvalidRequest(f"two inputs would be work/{path}: {source}", code="duplicate_input")
             found[path] = File(path=f"work/{path}", source=source)
@@ -132,13 +164,14 @@ def _files_of(given: Path) -> list[tuple[str, Path]]:
     top = given.resolve()
     if not top.exists():
         raise InvalidRequest(f"there is no input {given}", code="missing_input")
+    name = given.name if given.name not in ("", "..") else top.name  # `.` and `..` have a name of their own
     if top.is_file():
-        return [(given.name, top)]
+        return [(name, top)]
     files = []
     for path in sorted(top.rglob("*")):
         kind = path.lstat().st_mode
         if stat.S_ISREG(kind):
-            files.append((f"{given.name}/{path.relative_to(top).as_posix()}", path))
+            files.append((f"{name}/{path.relative_to(top).as_posix()}", path))
         elif not stat.S_ISDIR(kind):
             raise InvalidRequest(f"input {path} is not a regular file", code="invalid_input")
     return files

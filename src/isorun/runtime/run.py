@@ -113,6 +113,11 @@ class Conduct:
         if not self._stopped.done():
             self._stopped.set_result(reason)
 
+    @property
+    def program_started(self) -> bool:
+        """Whether the program's first instruction was reached."""
+        return self._started > 0
+
     async def run(self, program: Program) -> Ending:
         """Run *program* to its end. A misbehaving program is an `Ending`; only the sandbox raises."""
         output = OutputLog(

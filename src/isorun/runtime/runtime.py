@@ -60,6 +60,11 @@ class Run:
             self._conduct.stop(Stop.CANCELLED)
         return await self.result()
 
+    @property
+    def program_started(self) -> bool:
+        """Whether the program's first instruction was reached."""
+        return self._conduct is not None and self._conduct.program_started
+
     def started(self, task: "asyncio.Task[RunResult]") -> None:
         """*task* produces the result."""
         self._task = task
@@ -251,11 +256,17 @@ class Runtime:
                     timings,
                     self.backend.infra_log(),
                     began,
+                    self.backend.notices,
                 )
             finally:
                 self._pool.give_back(lease)
-        except BaseException:
-            folder.discard()  # nothing was started, or the sandbox failed: the caller has the error
+        except BaseException as error:
+            if run.program_started:
+                # What it printed is all there is to see of it; the run is listed as lost once this host has gone.
+                with suppress(IsorunError):
+                    folder.append_infra("runtime", "ERROR", f"the sandbox failed: {error!r}")
+            else:
+                folder.discard()
             feed.publish(Event(kind="outcome", at_s=0.0, data={"status": "error"}))
             raise
         for artifact in result.artifacts:

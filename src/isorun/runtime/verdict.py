@@ -32,6 +32,18 @@ class Finding:
 Check = Callable[[ContractItem, FileRecord], Sequence[Finding]]
 
 
+def _min_bytes(item: ContractItem, file: FileRecord) -> Sequence[Finding]:
+    least = item.checks.get("min_bytes", 0)
+    if file.bytes >= least:
+        return ()
+    hint = f"{item.path} has {file.bytes} bytes, promised at least {least}"
+    return (Finding(code="artifact_invalid", hint=hint),)
+
+
+#: The checks of content that this version makes, by the key of a contract item; others are refused beforehand.
+CHECKS: dict[str, Check] = {"min_bytes": _min_bytes}
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ItemVerdict:
     """What became of one promise. The last three are None if there is no file."""

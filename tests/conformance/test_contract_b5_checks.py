@@ -1,0 +1,61 @@
+"""B4, B5 as far as this version makes checks; and what may follow an exception on the tool stream."""
+
+import asyncio
+
+import pytest
+
+import isorun
+from isorun.backends.namespace import NamespaceBackend, Options
+from isorun.core.errors import Unavailable
+
+
+def test_b4_min_bytes_is_checked(run) -> None:
+    """A file that is shorter than promised is invalid, with a hint that says by how much."""
+    item = {"filename": "turn_1/files/a.txt", "description": "d", "min_bytes": 10}
+    result = run("(OUT / 'turn_1/files/a.txt').write_text('short')", contract=[item])
+    assert (result.status, result.error.code) == ("contract_failed", "artifact_validation_failed")
+    assert result.items[0].hints == ("turn_1/files/a.txt has 5 bytes, promised at least 10",)
+    assert run("(OUT / 'turn_1/files/a.txt').write_text('long enough')", contract=[item]).ok
+
+
+def test_b9_a_tool_call_after_the_exception_does_not_hide_it(run) -> None:
+    """Threads and atexit functions may still call tools when the program has raised; its error stays the error."""
+    result = run(
+        "import atexit, threading\n"
+        "def late():\n"
+        "    try: agent_io_tools.tool_call_sync(tool_id='a.b')\n"
+        "    except agent_io_tools.ToolUnavailable: print('late', flush=True)\n"
+        "atexit.register(late)\n"
+        "threading.Timer(0.05, late).start()\n"
+        "raise ValueError('mine')\n"
+    )
+    assert (result.status, result.error.code, result.stdout) == ("failed", "program_error", "late\nlate\n")
+    assert "ValueError: mine" in result.error.message
+
+
+def test_a_cancelled_tool_call_does_not_stop_the_next_one(run) -> None:
+    """An answer that nobody waits for any more is dropped, and the stream goes on."""
+    result = run(
+        "call = asyncio.ensure_future(agent_io_tools.tool_call(tool_id='a.b'))\n"
+        "await asyncio.sleep(0)\n"
+        "call.cancel()\n"
+        "await asyncio.sleep(0.05)\n"
+        "try:\n"
+        "    await asyncio.wait_for(agent_io_tools.tool_call(tool_id='a.b'), 5)\n"
+        "except agent_io_tools.ToolUnavailable:\n"
+        "    print('answered')\n"
+    )
+    assert result.stdout == "answered\n", result.report_text
+
+
+def test_half_a_cpu_needs_a_cgroup(tmp_path) -> None:
+    """Without a cgroup a run is held to one whole CPU; less is refused, never promised."""
+
+    async def opened() -> None:
+        backend = NamespaceBackend(Options(use_cgroup=False))
+        limits = isorun.Limits(cpus=0.5)
+        async with isorun.Runtime(backend=backend, limits=limits, pool_size=0, workspace_root=tmp_path) as rt:
+            await rt.execute("print(1)")
+
+    with pytest.raises(Unavailable, match=r"cpus is 0\.5: without a cgroup a run is held to one whole CPU"):
+        asyncio.run(opened())

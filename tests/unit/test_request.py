@@ -1,0 +1,71 @@
+"""What a caller may ask: each refusal has its own code, and nothing was started."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from isorun.core.errors import InvalidRequest
+from isorun.core.limits import Limits
+from isorun.runtime.request import build_request
+
+LIMITS = Limits()
+
+
+def refused(code: str = "print(1)", **options: Any) -> tuple[str, str]:
+    """The code and the text of the refusal."""
+    with pytest.raises(InvalidRequest) as caught:
+        build_request(code, limits=LIMITS, **options)
+    return caught.value.code, str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("options", "code"),
+    [
+        ({"argv": ["\udcff"]}, "invalid_argument"),
+        ({"argv": ["a\0b"]}, "invalid_argument"),
+        ({"stdin": "\udcff"}, "invalid_stdin"),
+        ({"timeout_s": 0}, "invalid_timeout"),
+        ({"timeout_s": float("nan")}, "invalid_timeout"),
+        ({"timeout_s": True}, "invalid_timeout"),
+        ({"timeout_s": 601}, "timeout_too_large"),
+        ({"inputs": ["/nowhere/at/all"]}, "missing_input"),
+        ({"out": "/nowhere/at/all"}, "missing_input"),
+        ({"contract": []}, "empty_contract"),
+    ],
+)
+def test_a_bad_request_has_its_own_code(options: dict[str, Any], code: str) -> None:
+    """Each kind of nonsense is told from the others."""
+    assert refused(**options)[0] == code
+
+
+@pytest.mark.parametrize(("code", "word"), [("", "missing_code"), (" \n", "missing_code"), ("\ud800", "invalid_code")])
+def test_code_that_is_none(code: str, word: str) -> None:
+    """No code, and text that is none, are refused."""
+    assert refused(code)[0] == word
+
+
+def test_an_input_named_by_a_dot_has_the_name_of_its_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """`--input .` cannot put a file in the place of user_code.py."""
+    folder = tmp_path / "data"
+    folder.mkdir()
+    (folder / "user_code.py").write_text("not the program")
+    monkeypatch.chdir(folder)
+    request = build_request("print(1)", limits=LIMITS, inputs=["."])
+    assert [file.path for file in request.inputs] == ["work/data/user_code.py"]
+
+
+def test_a_check_that_is_not_made_is_refused() -> None:
+    """A promise about content that nobody would check is not accepted as if it were."""
+    item = {"filename": "a.pdf", "description": "d", "pages": 3, "min_bytes": 10}
+    code, text = refused(contract=[item])
+    assert code == "unsupported_check"
+    assert "this version does not make the checks pages; it makes min_bytes" in text
+
+
+@pytest.mark.parametrize("change", [{"processes": 1.5}, {"cpus": 0.005}, {"memory_bytes": 2.5e9}])
+def test_limits_are_of_their_kind(change: dict[str, float]) -> None:
+    """A count is whole, and a share of a CPU is one that a kernel can hold."""
+    with pytest.raises(InvalidRequest) as caught:
+        Limits(**change)  # type: ignore[arg-type]
+    assert caught.value.code == "invalid_limit"
