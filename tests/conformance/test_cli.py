@@ -143,8 +143,13 @@ REFUSALS = [
         2,
         "isorun: there is no backend 'best'; use one of auto, namespace, docker",
     ),
+    (
+        ("run", "{p}", "--timeout", "9999"),
+        2,
+        "isorun: timeout_s is 9999, more than ISORUN_MAX_WALL_S (PY_CODE_EXEC_TIMEOUT) allows: ",
+    ),
     (("run", "{p}", "--backend", "docker"), 4, "isorun: this version has no docker backend"),
-    (("run", "{p}", "--python", "/bin/true"), 4, "isorun: namespace: "),
+    (("run", "{p}", "--python", "/bin/true"), 4, "isorun: /bin/true "),
     (("run", "{p}", "--bogus"), 2, "isorun: No such option"),
     (("run",), 2, "isorun: Missing argument"),
     (("bogus",), 2, "isorun: No such command"),
@@ -167,6 +172,40 @@ def test_a_refusal_is_one_line(words: tuple[str, ...], code: int, line: str, pro
     done = isorun(*(word.replace("{p}", path) for word in words))
     assert done.returncode == code
     assert _one_line(done).startswith(line.replace("{p}", path))
+
+
+@pytest.mark.parametrize(
+    ("options", "code", "word"),
+    [
+        (("--timeout", "9999"), 2, "timeout_too_large"),
+        (("--backend", "docker"), 4, "unavailable"),
+        (("--out", "/proc/nothing"), 70, "setup_failed"),
+    ],
+)
+def test_with_json_a_refusal_is_an_object_too(options: tuple[str, ...], code: int, word: str, program, isorun) -> None:
+    """A reader of JSON gets one object on stdout, beside the line on stderr, with the same exit code."""
+    done = isorun("run", program("pass"), "--json", *options)
+    assert done.returncode == code
+    told = json.loads(done.stdout)
+    message = done.stderr.decode().removeprefix("isorun: ").removesuffix("\n")
+    assert told == {"ok": False, "error": {"code": word, "message": message}}
+
+
+def test_a_preload_that_fails_is_told(program, isorun: Isorun) -> None:
+    """The run goes on without it, and its notices and stderr say so."""
+    done = isorun("run", program("print(1)"), "--json", "--preload", "nosuch")
+    notice = "preload nosuch failed: ModuleNotFoundError: No module named 'nosuch'"
+    assert json.loads(done.stdout)["notices"] == [notice]
+    assert done.stderr.decode() == f"{notice}\n"
+
+
+def test_an_input_opened_in_the_wrong_folder_has_a_hint(program, isorun: Isorun, tmp_path: Path) -> None:
+    """The input is beside the program, and the working directory is out/."""
+    data = tmp_path / "data.csv"
+    data.write_text("a\n")
+    done = isorun("run", program("open('data.csv')"), "--json", "--input", str(data))
+    hint = "data.csv is at /workspace/work/data.csv; the working directory is /workspace/out"
+    assert json.loads(done.stdout)["error"]["hint"] == hint
 
 
 def test_what_cannot_be_set_up_exits_70(program, isorun: Isorun) -> None:
@@ -475,7 +514,9 @@ def test_stored_runs_are_listed_shown_and_removed(program, isorun: Isorun, tmp_p
     assert b"[executor] UID=1001" in isorun("runs", "logs", exec_id, "--infra", **root).stdout
     logs = json.loads(isorun("runs", "logs", exec_id, "--json", **root).stdout)
     assert logs["user_log"].endswith("hi\n")
-    assert isorun("runs", "rm", exec_id, **root).stdout == f"removed {exec_id}\n".encode()
+    for name in (f"codegen_{exec_id}", exec_id[:6]):
+        assert json.loads(isorun("runs", "show", name, "--json", **root).stdout) == result
+    assert isorun("runs", "rm", exec_id[:8], **root).stdout == f"removed {exec_id}\n".encode()
     assert json.loads(isorun("runs", "ls", "--json", **root).stdout) == []
 
 

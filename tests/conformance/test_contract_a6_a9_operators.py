@@ -117,11 +117,10 @@ def test_a8_a_tool_id_cannot_forge_a_line(run) -> None:
     ],
 )
 def test_a9_hint_no_network(run, code) -> None:
-    """A program that tries the network is told which tools to use."""
+    """A program that tries the network is told how to get its data in."""
     result = run(code)
     assert result.status == "failed"
-    tools = "generic_tools.web_search and generic_tools.fetch_url_contents"
-    assert result.error.hint == f"the program has no network: use {tools} instead"
+    assert result.error.hint == "the program has no network: give it what it needs with --input (inputs=)"
 
 
 def test_a9_hint_module_missing(run) -> None:

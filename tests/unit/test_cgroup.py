@@ -51,6 +51,7 @@ class Tree:
             is_writable=lambda p: p.exists() and (self.all_writable or any(p.is_relative_to(w) for w in self.writable)),
             read=Path.read_text,
             pid=PID,
+            user="ann",
         )
 
 
@@ -186,10 +187,21 @@ def test_v1_not_delegated_names_what_root_must_do(tree: Tree) -> None:
     cg = hybrid(tree)
     tree.writable = {cg / "pids", cg / "cpu"}
     where = cg / "memory/svc/51bf"
-    assert str(tree.find(HYBRID)) == (
-        f"memory: {where} is not writable by this process (as root: mkdir -p {where}/isorun && "
-        f"chown -R USER {where}/isorun, then set ISORUN_CGROUP_PARENT to its path within the mount)"
-    )
+    assert str(tree.find(HYBRID)) == (f"memory: {where} is not writable by this process ({_remedy(cg)})")
+
+
+def test_v1_the_remedy_is_said_once_and_is_valid_in_every_hierarchy(tree: Tree) -> None:
+    """One command and one name for all controllers, not one for each."""
+    cg = hybrid(tree)
+    tree.writable = set()
+    refusal = str(tree.find(HYBRID))
+    assert refusal.endswith(f" is not writable by this process ({_remedy(cg)})")
+    assert refusal.count("mkdir") == 1
+
+
+def _remedy(cg: Path) -> str:
+    groups = f"{cg}/memory/isorun {cg}/pids/isorun {cg}/cpu/isorun"
+    return f"as root: mkdir -p {groups} && chown -R ann {groups}; then: export ISORUN_CGROUP_PARENT=isorun"
 
 
 @pytest.mark.parametrize(

@@ -121,3 +121,21 @@ def test_walls_that_were_left_out_are_not_ok() -> None:
         Check("cgroup", True, "none"),
         Check("descriptors", True, "0 1"),
     ]
+
+
+@pytest.mark.parametrize(
+    ("ids", "warning"),
+    [
+        (
+            (0, 0),
+            " (belongs to the account root, which may signal programs; "
+            "set ISORUN_EXECUTOR_UID and ISORUN_EXECUTOR_GID to unused ids)",
+        ),
+        ((3_999_999_999, 3_999_999_999), ""),
+    ],
+)
+def test_chosen_ids_that_are_somebodys_are_told(ids: tuple[int, int], warning: str) -> None:
+    """An account of the host with the executor's uid could signal its programs; no failure, but said."""
+    check = doctor.check_identity(Identity(*ids, root=True))
+    whose = f"uid {ids[0]}, gid {ids[1]} on the host (chosen, since this process is root)"
+    assert check == Check("ids of the executor", True, whose + warning)

@@ -13,7 +13,7 @@ from isorun.core.outcome import CODES_OF, Claim, Code, Exit, Status
 from isorun.runtime import hints
 from isorun.runtime.hints import hint_for, last_line, message_for, size_text
 
-NO_NETWORK = "the program has no network: use generic_tools.web_search and generic_tools.fetch_url_contents instead"
+NO_NETWORK = "the program has no network: give it what it needs with --input (inputs=)"
 AWAIT = "the program has a top-level await, so a loop is running already: use `await main()`"
 TRACE = (
     "Stack (most recent call first):\n"
@@ -275,3 +275,45 @@ def test_no_text_of_a_program_makes_a_hint_raise(status, code, kind, message, tr
     """A hint is one line whatever the program claims, prints or writes."""
     claim = Claim(type=kind, message=message)
     assert "\n" not in _hint(status, code, claim, trace=trace, tail=trace)
+
+
+_ELSEWHERE = "data.csv is at /workspace/work/data.csv; the working directory is /workspace/out"
+
+
+@pytest.mark.parametrize(
+    ("missing", "hint"),
+    [
+        ("data.csv", _ELSEWHERE),
+        ("./data.csv", _ELSEWHERE),
+        ("/workspace/out/data.csv", _ELSEWHERE),
+        ("/mnt/data.csv", _ELSEWHERE),
+        ("tables/a.csv", "tables/a.csv is at /workspace/work/tables/a.csv; the working directory is /workspace/out"),
+        ("/workspace/work/data.csv", ""),
+        ("other.csv", ""),
+    ],
+)
+def test_a9_an_input_looked_for_elsewhere_is_pointed_to(missing: str, hint: str) -> None:
+    """A file that is in work/ and was opened in out/ is named with its place; another is not."""
+    text = f"[Errno 2] No such file or directory: {missing!r}"
+    claim = Claim(type="FileNotFoundError", message=text, errno=errno.ENOENT)
+    known = {"contract_turn": None, "last_trace": None, "given": ("data.csv", "tables/a.csv")}
+    failed = (Status.FAILED, Code.PROGRAM_ERROR)
+    assert hint_for(*failed, claim, stderr_tail="", **known) == hint
+    assert hint_for(*failed, None, stderr_tail=f"FileNotFoundError: {text}\n", **known) == hint
+
+
+def test_a9_without_network_the_tools_that_are_offered_are_named() -> None:
+    """A tool that the program does not have is not recommended to it."""
+    claim = Claim(type="OSError", errno=errno.ENETUNREACH)
+    names = ("generic_tools.fetch_url_contents", "generic_tools.web_search", "mine.other")
+    told = {
+        tools: hint_for(
+            Status.FAILED, Code.PROGRAM_ERROR, claim, contract_turn=None, last_trace=None, stderr_tail="", tools=tools
+        )
+        for tools in (names, names[:1], names[2:])
+    }
+    assert told == {
+        names: "the program has no network: use generic_tools.web_search and generic_tools.fetch_url_contents instead",
+        names[:1]: "the program has no network: use generic_tools.fetch_url_contents instead",
+        names[2:]: NO_NETWORK,
+    }

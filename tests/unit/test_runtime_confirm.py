@@ -27,7 +27,7 @@ GOOD: dict[str, Any] = {
     "status": "Uid:\t1001\t1001\t1001\t1001\nGid:\t1000\t1000\t1000\t1000\n"
     "CapInh:\t0\nCapPrm:\t0\nCapEff:\t0\n"
     "CapBnd:\t0\nCapAmb:\t0\nNoNewPrivs:\t1\nSeccomp:\t2\nSeccomp_filters:\t2\n",
-    "init": "Name:\tpython3\nCapEff:\t0\nNoNewPrivs:\t1\n",
+    "init": "Name:\tpython3\nCapInh:\t0\nCapPrm:\t0\nCapEff:\t0\nCapAmb:\t0\nNoNewPrivs:\t1\n",
     "mountinfo": MOUNTINFO,
     "namespaces": {kind: 100 + number for kind, number in HOST.items()},
     "sizes": {
@@ -68,6 +68,7 @@ TAMPERED = [
     (status("Gid", "0\t0\t0\t0"), "gid"),
     *((status(name, "200000"), "capabilities") for name in ("CapInh", "CapPrm", "CapEff", "CapBnd", "CapAmb")),
     (("init", "CapEff:\t0", "CapEff:\t200000"), "init"),
+    (("init", "CapPrm:\t0", "CapPrm:\t1"), "init"),
     (("init", "NoNewPrivs:\t1", "NoNewPrivs:\t0"), "init"),
     (("cpus", None, [0, 1]), "cpu"),
     (status("NoNewPrivs", "0"), "no_new_privs"),

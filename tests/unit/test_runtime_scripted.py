@@ -144,8 +144,11 @@ FAILURES = {
 
 
 @pytest.mark.parametrize("name", FAILURES)
-async def test_a_failing_sandbox_raises_and_leaves_no_run(tmp_path, name) -> None:
-    """Ours is an exception that names its step, never an outcome; the folder is gone, watchers are told."""
+async def test_a_failing_sandbox_raises_and_is_no_run(tmp_path, name) -> None:
+    """Ours is an exception that names its step, never an outcome; watchers are told.
+
+    The folder is gone, unless the program had started: then what it printed is kept, and the reason.
+    """
     script, text = FAILURES[name]
     async with runtime(tmp_path, script, Script(exit=Exit(code=0))) as rt:
         run = await rt.start("pass")
@@ -153,7 +156,10 @@ async def test_a_failing_sandbox_raises_and_leaves_no_run(tmp_path, name) -> Non
             await run.result()
         assert str(caught.value) == text
         assert [event.data async for event in run.events()][-1] == {"status": "error"}
-        assert list(rt.root.glob("codegen_*")) == []
+        kept = list(rt.root.glob("codegen_*"))
+        assert len(kept) == (name == "zygote gone")
+        for folder in kept:
+            assert f"the sandbox failed: SetupFailed('{text}')" in (folder / "out/logs/infra.log").read_text()
         assert (await rt.execute("pass")).status == "ok"
 
 

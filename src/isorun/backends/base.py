@@ -45,7 +45,7 @@ class Program:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Usage:
-    """What the run used. None: nothing on this host counts it."""
+    """What the run used; of its program alone where nothing on this host counts the whole run."""
 
     cpu_s: float
     max_rss_bytes: int  # the peak of the run where a cgroup counts, else of its largest process

@@ -93,16 +93,10 @@ class RunningJail:
         self.builds = builds
         self.forks = Channel(forks)
         self.died = asyncio.Event()
-        self.warmed: Warmed | None = None
+        self.notices: tuple[str, ...] = ()  # the preloads that failed, and why
         self.launched = 0
         self.numbers = itertools.count(1)
         self._expected: dict[int, asyncio.Future[Message]] = {}
-
-    @property
-    def notices(self) -> tuple[str, ...]:
-        """The preloads that failed, and why, on one line each."""
-        failed = self.warmed.failed if self.warmed else {}
-        return tuple(f"preload {name} failed: {' '.join(reason.split())}" for name, reason in failed.items())
 
     def expect(self, slot: int) -> "asyncio.Future[Message]":
         """What the zygote will say of *slot*: `Exited` or `BuildFailed`."""
@@ -237,7 +231,8 @@ async def _warm(jail: RunningJail, output: "OutputTail") -> None:
         await asyncio.sleep(0)
         text = output.read().decode(errors="replace").strip()
         raise Unavailable(f"the outer jail did not start: {text or 'no reason given'}{_remedy(text)}")
-    jail.warmed = message
+    failed = message.failed.items()
+    jail.notices = tuple(f"preload {name} failed: {' '.join(reason.split())}" for name, reason in failed)
     for notice in jail.notices:
         _log.warning("%s", notice)
 

@@ -1,10 +1,10 @@
 """The embedded backend: slots made of namespaces, seccomp, Landlock and ceilings, without a daemon.
 
 Theory of operation. One outer jail (`jail`) holds a zygote. For each slot the host
-makes the pipes and sockets, asks the template for an init, puts init into a cgroup,
-asks the zygote for a program process inside init's namespaces, puts that into the
-cgroup too, and lets it seal itself. What the sealed process reads back from the
-kernel must match what was asked for (`walls`). After `zygote_runs` slots, or when
+makes the pipes and sockets, asks the template for an init, asks the zygote for a
+program process inside init's namespaces, puts that into a cgroup, and lets it seal
+itself. What the kernel then says of it, read from outside (`looking`), must match
+what was asked for (`walls`). After `zygote_runs` slots, or when
 the zygote dies, a new jail is started and the old one goes with its last slot.
 """
 

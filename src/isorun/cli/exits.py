@@ -11,3 +11,11 @@ BUG = 70  # an exception that is none of ours: the same "software error" as a fa
 def exit_code(error: IsorunError) -> int:
     """The exit code for *error*, by its most specific class in the table."""
     return next(code for kind, code in EXIT.items() if isinstance(error, kind))
+
+
+def error_code(error: IsorunError) -> str:
+    """The stable word for *error*: its own, else that of its class."""
+    words = {Unavailable: "unavailable", SetupFailed: "setup_failed", CleanupFailed: "cleanup_failed"}
+    if isinstance(error, InvalidRequest):
+        return error.code
+    return next(word for kind, word in words.items() if isinstance(error, kind))

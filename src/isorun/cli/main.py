@@ -12,7 +12,7 @@ import os
 import signal
 import sys
 
-from isorun.cli.exits import BUG, INTERRUPTED, NOBODY_READS, exit_code
+from isorun.cli.exits import BUG, INTERRUPTED, NOBODY_READS, error_code, exit_code
 from isorun.core.errors import IsorunError
 
 TYPE_CHECKING = False  # not from typing, which costs 10 ms
@@ -42,6 +42,8 @@ def run_command(argv: Sequence[str]) -> int:
         wanted = parse(argv)
         return _dispatch(argv) if wanted is None else _run(wanted)
     except IsorunError as error:
+        if _wants_json(argv):
+            _tell_json(error)
         return _fail(str(error), exit_code(error))
     except KeyboardInterrupt:
         return INTERRUPTED
@@ -90,6 +92,22 @@ def _dispatch(argv: Sequence[str]) -> int:
         # `isorun runs` alone has printed its help, and has nothing to add.
         return _fail(f"{said} (isorun --help shows what there is)", 2) if said else 2
     return code if isinstance(code, int) else 0
+
+
+def _wants_json(argv: Sequence[str]) -> bool:
+    """Whether `--json` is ours: what stands after `--` is the program's."""
+    ours = argv[: argv.index("--")] if "--" in argv else argv
+    return "--json" in ours
+
+
+def _tell_json(error: IsorunError) -> None:
+    """Who asked for JSON gets an object on stdout also when there is no result."""
+    from isorun.cli.show import print_json
+
+    try:
+        print_json({"ok": False, "error": {"code": error_code(error), "message": str(error)}})
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # or the interpreter complains about it once more
 
 
 def _text(error: Exception) -> str:

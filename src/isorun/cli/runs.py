@@ -7,6 +7,7 @@ links, with a limit, and shown with its control characters visible.
 from __future__ import annotations
 
 import os
+import re
 import stat
 import sys
 from pathlib import Path
@@ -15,7 +16,10 @@ from typing import Annotated
 import typer
 
 _Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
-_Id = Annotated[str, typer.Argument(help="The run's exec_id.", metavar="EXEC_ID")]
+_Id = Annotated[
+    str,
+    typer.Argument(help="The run's exec_id, its folder's name, or a beginning that only it has.", metavar="EXEC_ID"),
+]
 _MAX_STORED = 64 << 20
 
 
@@ -34,8 +38,9 @@ def ls(json: _Json = False) -> int:
     elif not found:
         say(f"no runs in {root}")
     else:
-        rows = [(r.exec_id, r.status, r.accepted, r.prog_name, size(r.bytes_used)) for r in found]
-        print_table(("exec_id", "status", "accepted", "program", "size"), rows)
+        rows = [(r.exec_id, r.status, _when(r.accepted), r.prog_name or "-", size(r.bytes_used)) for r in found]
+        columns = ("exec_id", "status", "accepted UTC", "program", "size")
+        print_table(columns, rows, whole=("exec_id", "accepted UTC"))
     return 0
 
 
@@ -47,6 +52,7 @@ def show(exec_id: _Id, json: _Json = False) -> int:
     from isorun.cli.verdict import print_verdict
     from isorun.core.errors import InvalidRequest
 
+    exec_id = _named(_root(), exec_id)
     data = _stored(exec_id, "result.json")
     if data is None:
         raise InvalidRequest(f"run {exec_id} has no result yet", code="no_result")
@@ -73,6 +79,7 @@ def logs(
     from isorun.cli.live import Visible, write
     from isorun.cli.show import print_json
 
+    exec_id = _named(_root(), exec_id)
     names = {"user_log": "logs/user.log", "infra_log": "logs/infra.log"}
     if json:
         texts = {key: (_stored(exec_id, name) or b"").decode("utf-8", "replace") for key, name in names.items()}
@@ -84,7 +91,9 @@ def logs(
 
 
 def rm(
-    exec_ids: Annotated[list[str], typer.Argument(help="The runs' exec_ids.", metavar="EXEC_ID...")],
+    exec_ids: Annotated[
+        list[str], typer.Argument(help="The runs' exec_ids, folder names, or beginnings.", metavar="EXEC_ID...")
+    ],
     json: _Json = False,
 ) -> int:
     """Remove stored runs, files and logs and all."""
@@ -92,6 +101,7 @@ def rm(
     from isorun.runtime.recovery import remove
 
     root = _root()
+    exec_ids = [_named(root, exec_id) for exec_id in exec_ids]  # all, before any is removed
     for exec_id in exec_ids:
         remove(root, exec_id)
         if not json:
@@ -106,6 +116,27 @@ def _root() -> Path:
     from isorun.settings import Settings, get_exec_workspace_root
 
     return open_root(get_exec_workspace_root(Settings.load()))
+
+
+def _named(root: Path, name: str) -> str:
+    """The exec_id of the run that *name* stands for: its id, its folder's name, or a beginning only it has."""
+    from isorun.core.errors import InvalidRequest
+    from isorun.core.ids import check_exec_id
+    from isorun.runtime.folder import PREFIX
+
+    exec_id = check_exec_id(name.removeprefix(PREFIX))
+    found = sorted(path.name.removeprefix(PREFIX) for path in root.glob(f"{PREFIX}{exec_id}*"))
+    if exec_id in found or not found:
+        return exec_id
+    if len(found) > 1:
+        raise InvalidRequest(f"{len(found)} runs begin with {exec_id}; give more of the id", code="ambiguous_exec_id")
+    return found[0]
+
+
+def _when(accepted: str) -> str:
+    """Month, day, hour and minute of an ISO time."""
+    match = re.match(r"[0-9]{4}-([0-9]{2}-[0-9]{2})T([0-9]{2}:[0-9]{2})", accepted)
+    return f"{match[1]} {match[2]}" if match else accepted or "-"
 
 
 def _stored(exec_id: str, name: str) -> bytes | None:

@@ -3,7 +3,7 @@
 import io
 import json
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 
 from isorun.runtime.report import printable
 
@@ -16,8 +16,11 @@ def print_json(value: object) -> None:
     sys.stdout.flush()
 
 
-def print_table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
-    """A table; its cells are shown as they are, control characters made visible, markup not obeyed."""
+def print_table(columns: Sequence[str], rows: Iterable[Sequence[str]], *, whole: Collection[str] = ()) -> None:
+    """A table; its cells are shown as they are, control characters made visible, markup not obeyed.
+
+    The columns *whole* stay on one line however narrow the terminal is.
+    """
     from rich.box import SIMPLE
     from rich.console import Console
     from rich.table import Table
@@ -25,7 +28,7 @@ def print_table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
 
     table = Table(box=SIMPLE, show_edge=False, pad_edge=False)
     for column in columns:
-        table.add_column(column, overflow="fold")
+        table.add_column(column, overflow="fold", no_wrap=column in whole)
     for row in rows:
         table.add_row(*(Text(printable(cell)) for cell in row))
     if sys.stdout.isatty():

@@ -15,13 +15,16 @@ the acting half obeys; they change together.
 
 import errno
 import os
+import pwd
 import re
 import select
+import shlex
 import signal
 import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from itertools import groupby
 from pathlib import Path, PurePosixPath
 
 V1 = "cgroup-v1"
@@ -76,7 +79,9 @@ class Refusal:
     lacks: tuple[Lack, ...]
 
     def __str__(self) -> str:
-        return "; ".join(f"{lack.controller}: {lack.reason} ({lack.remedy})" for lack in self.lacks)
+        """The reasons, and after those that share a remedy the remedy, once."""
+        alike = groupby(self.lacks, key=lambda lack: lack.remedy)
+        return "; ".join(f"{'; '.join(f'{x.controller}: {x.reason}' for x in lacks)} ({say})" for say, lacks in alike)
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,6 +120,7 @@ class _Host:
     is_writable: Callable[[Path], bool]
     read: Callable[[Path], str]
     pid: int
+    user: str
 
     def words(self, path: Path) -> list[str] | None:
         """The words of a file; None when it is not there or may not be read."""
@@ -135,6 +141,7 @@ def find_parent(
     is_writable: Callable[[Path], bool],
     read: Callable[[Path], str],
     pid: int,
+    user: str,
 ) -> Parent | Refusal:
     """Where groups of runs may be made: v2 if it offers every controller, else v1, else why not.
 
@@ -142,7 +149,7 @@ def find_parent(
     the parent is this process's own group, so that the ceilings set on us hold for runs as well.
     *configured* (ISORUN_CGROUP_PARENT) is relative to the mounts or absolute beneath one of them.
     """
-    host = _Host(_mounts(mountinfo), _own_groups(self_cgroup), configured or None, is_writable, read, pid)
+    host = _Host(_mounts(mountinfo), _own_groups(self_cgroup), configured or None, is_writable, read, pid, user)
     unified = host.of_kind(_UNIFIED)
     offered = {w for m in unified for w in host.words(m.point / "cgroup.controllers") or ()}
     if offered.issuperset(NEEDED):
@@ -167,7 +174,16 @@ def find_own_parent(configured: str | None) -> Parent | Refusal:
         is_writable=lambda path: os.access(path, os.W_OK, effective_ids=True),
         read=Path.read_text,
         pid=os.getpid(),
+        user=_own_name(),
     )
+
+
+def _own_name() -> str:
+    """How chown may call us: our name, or where the machine has none for us the number."""
+    try:
+        return pwd.getpwuid(os.geteuid()).pw_name
+    except KeyError:
+        return str(os.geteuid())
 
 
 def _mounts(mountinfo: str) -> tuple[_Mount, ...]:
@@ -250,11 +266,7 @@ def _on_v1(host: _Host) -> Parent | Refusal:
             remedy = "mount the hierarchy, or unset or correct ISORUN_CGROUP_PARENT"
             lacks.append(Lack(controller, dirs, remedy))
         elif (best := _first_writable(host, dirs)) is None:
-            group = dirs[0] / "isorun" if host.configured is None else dirs[0]
-            remedy = f"as root: mkdir -p {group} && chown -R USER {group}"
-            if host.configured is None:
-                remedy += ", then set ISORUN_CGROUP_PARENT to its path within the mount"
-            lacks.append(Lack(controller, f"{dirs[0]} is not writable by this process", remedy))
+            lacks.append(Lack(controller, f"{dirs[0]} is not writable by this process", _v1_remedy(host)))
         else:
             found[controller] = best
     if lacks:
@@ -262,6 +274,15 @@ def _on_v1(host: _Host) -> Parent | Refusal:
     accounts = _candidates(host, "cpuacct")
     cpuacct = None if isinstance(accounts, str) else _first_writable(host, accounts)
     return Parent(V1, found["memory"], found["pids"], found["cpu"], cpuacct)
+
+
+def _v1_remedy(host: _Host) -> str:
+    """One command for every hierarchy, and the one name that is then valid in all of them."""
+    inside = _configured_within(host) if host.configured is not None else PurePosixPath("isorun")
+    points = dict.fromkeys(mounts[0].point for c in NEEDED if (mounts := host.of_kind(c)))
+    groups = " ".join(shlex.quote(str(point / (inside or ""))) for point in points)
+    remedy = f"as root: mkdir -p {groups} && chown -R {host.user} {groups}"
+    return remedy if host.configured is not None else f"{remedy}; then: export ISORUN_CGROUP_PARENT=isorun"
 
 
 _DELEGATE = "start it with: systemd-run --user --scope -p Delegate=yes COMMAND"

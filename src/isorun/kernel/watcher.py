@@ -1,6 +1,6 @@
 """The ceilings of a run where no control group can be written: what its processes hold, sampled.
 
-The runtime calls `sample` every few milliseconds and kills the run when `over` names a ceiling.
+`backends.ceilings` calls `sample` every 20 ms and kills the largest process, or the run, above a ceiling.
 Between two samples a run may go over; RLIMIT_DATA and RLIMIT_NPROC bound by how much.
 
 Not seen here, because no process has it mapped: files in tmpfs (their sizes bound them) and

@@ -10,7 +10,7 @@ NAMES = ("auto", "namespace", "docker")
 
 
 async def choose_backend(wanted: str | Backend, settings: Settings, stack: AsyncExitStack) -> Backend:
-    """An entered backend, left with *stack*. `auto` raises `Unavailable` with every reason."""
+    """An entered backend, left with *stack*. Raises `Unavailable` with the reason if it cannot be entered."""
     if not isinstance(wanted, str):
         return await stack.enter_async_context(wanted)
     if wanted not in NAMES:
@@ -18,12 +18,7 @@ async def choose_backend(wanted: str | Backend, settings: Settings, stack: Async
     if wanted == "docker":
         raise Unavailable(_NO_DOCKER)
     settings.check_embedded()
-    try:
-        return await stack.enter_async_context(namespace_backend(settings))
-    except Unavailable as error:
-        if wanted == "namespace":
-            raise
-        raise Unavailable(f"namespace: {error}; docker: {_NO_DOCKER}") from error
+    return await stack.enter_async_context(namespace_backend(settings))  # for `auto` too: there is no other
 
 
 _NO_DOCKER = "this version has no docker backend"

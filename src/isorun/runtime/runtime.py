@@ -79,7 +79,7 @@ class Run:
 class Runtime:
     """Runs programs. Use it as `async with isorun.Runtime() as rt:`.
 
-    *backend* is `auto` (namespace, else docker, else `Unavailable` with both reasons),
+    *backend* is `auto` (namespace, else `Unavailable` with the reason),
     `namespace`, `docker`, or a `Backend`. *limits*, *preload*, *python*, *pool_size* and
     *workspace_root* default to the settings (`isorun config show`).
     """

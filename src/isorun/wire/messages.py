@@ -74,7 +74,7 @@ class Joined(Message):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Ready(Message):
-    """All walls stand; `isolation` says which, read back from the kernel."""
+    """The slot is sealed; `isolation` is its word on what the host cannot read: Landlock ABI, hostname."""
 
     isolation: dict[str, Any]
 
@@ -113,7 +113,7 @@ class Started(Message):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BuildInit(Message):
-    """Fork an init for this slot. The slot's file descriptors travel beside it."""
+    """Clone an init for a slot. The socket for the answer travels beside it."""
 
     slot: int
     limits: dict[str, Any]
@@ -196,7 +196,7 @@ class Log(Message):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Ended(Message):
-    """What the loader says of an uncaught exception. A program can forge it: it decides nothing.
+    """What the loader says of an uncaught exception. A program can forge it: it names a failure, and makes none.
 
     `line` is the program's own; `source` is the text of the line that raised, whosever it is.
     """

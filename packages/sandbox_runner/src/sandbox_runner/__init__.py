@@ -1,4 +1,4 @@
-"""Sandboxes from bubblewrap or Docker, for anyone who wants one; standard library only.
+"""Command lines for sandboxes made by bubblewrap, for anyone who wants one; standard library only.
 
 The only code of this repository that writes a bubblewrap command line. It knows
 nothing of isorun: no runs, tools or contracts.

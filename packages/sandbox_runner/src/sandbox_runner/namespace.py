@@ -39,9 +39,9 @@ class Jail:
 def bubblewrap_argv(program: str, jail: Jail, command: Sequence[str]) -> list[str]:
     """The whole argv that runs *command* in *jail*.
 
-    Guarantees: own user, pid, mount, net, ipc, uts and cgroup namespaces; no
-    interface but an absent loopback; nothing writable at all once the mounts are
-    made; the jail dies with the process that started it. No value of the
+    Guarantees: own user, pid, mount, ipc and uts namespaces, and a cgroup namespace
+    where the kernel has one; unless *jail* says otherwise, a network without any
+    interface that is up and nothing writable once the mounts are made; the jail dies with the process that started it. No value of the
     environment is on the command line.
     """
     argv = [program, "--unshare-user", "--unshare-pid", "--unshare-ipc", "--unshare-uts"]
