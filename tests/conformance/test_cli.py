@@ -149,7 +149,7 @@ REFUSALS = [
         "isorun: timeout_s is 9999, more than ISORUN_MAX_WALL_S (PY_CODE_EXEC_TIMEOUT) allows: ",
     ),
     (("run", "{p}", "--backend", "docker"), 4, "isorun: this version has no docker backend"),
-    (("run", "{p}", "--python", "/bin/true"), 4, "isorun: /bin/true "),
+    (("run", "{p}", "--python", "/bin/true"), 4, "isorun: the program's Python cannot be run: /bin/true: "),
     (("run", "{p}", "--bogus"), 2, "isorun: No such option"),
     (("run",), 2, "isorun: Missing argument"),
     (("bogus",), 2, "isorun: No such command"),
@@ -241,7 +241,7 @@ def test_an_env_file_sets_limits(program, isorun: Isorun, tmp_path: Path) -> Non
     (tmp_path / "settings").write_text("ISORUN_MAX_WALL_S=1\n")
     done = isorun("run", program("pass"), "--env-file", "settings", "--timeout", "2")
     assert done.returncode == 2
-    assert _one_line(done) == "isorun: timeout_s is 2.0, more than PY_CODE_EXEC_TIMEOUT allows (1)"
+    assert _one_line(done) == "isorun: timeout_s is 2, more than ISORUN_MAX_WALL_S (PY_CODE_EXEC_TIMEOUT) allows: 1"
 
 
 def test_a_setting_that_does_not_exist_is_said(program, isorun: Isorun) -> None:

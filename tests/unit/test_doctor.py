@@ -77,9 +77,9 @@ def test_some_ceilings_hold_on_every_machine() -> None:
 
 def test_whose_ids_the_executor_has() -> None:
     """Root chooses them; anybody else lends its own."""
-    chosen = doctor.check_identity(Identity(uid=1001, gid=1000, root=True)).detail
+    chosen = doctor.check_identity(Identity(uid=3_999_999_998, gid=3_999_999_999, root=True)).detail
     lent = doctor.check_identity(Identity(uid=5, gid=6, root=False)).detail
-    assert chosen == "uid 1001, gid 1000 on the host (chosen, since this process is root)"
+    assert chosen == "uid 3999999998, gid 3999999999 on the host (chosen, since this process is root)"
     assert lent == "uid 5, gid 6 on the host (those of this process)"
 
 
@@ -136,6 +136,6 @@ def test_walls_that_were_left_out_are_not_ok() -> None:
 )
 def test_chosen_ids_that_are_somebodys_are_told(ids: tuple[int, int], warning: str) -> None:
     """An account of the host with the executor's uid could signal its programs; no failure, but said."""
-    check = doctor.check_identity(Identity(*ids, root=True))
+    check = doctor.check_identity(Identity(uid=ids[0], gid=ids[1], root=True))
     whose = f"uid {ids[0]}, gid {ids[1]} on the host (chosen, since this process is root)"
     assert check == Check("ids of the executor", True, whose + warning)

@@ -12,10 +12,10 @@ from isorun.runtime.request import build_request
 LIMITS = Limits()
 
 
-def refused(code: str = "print(1)", **options: Any) -> tuple[str, str]:
+def refused(code: str = "print(1)", **options: object) -> tuple[str, str]:
     """The code and the text of the refusal."""
     with pytest.raises(InvalidRequest) as caught:
-        build_request(code, limits=LIMITS, **options)
+        build_request(code, limits=LIMITS, **options)  # type: ignore[arg-type]
     return caught.value.code, str(caught.value)
 
 

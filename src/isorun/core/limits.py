@@ -45,10 +45,10 @@ class Limits:
             value = getattr(self, f.name)
             if isinstance(value, bool) or not isinstance(value, (int, float)):
                 raise InvalidRequest(f"{f.name} must be a number, got {value!r}", code="invalid_limit")
-            if f.type is int and not isinstance(value, int):
-                raise InvalidRequest(f"{f.name} must be a whole number, got {value}", code="invalid_limit")
             if not 0 < value < math.inf:
                 raise InvalidRequest(f"{f.name} must be positive and finite, got {value}", code="invalid_limit")
+            if f.type is int and not isinstance(value, int):
+                raise InvalidRequest(f"{f.name} must be a whole number, got {value}", code="invalid_limit")
         if self.cpus < 0.01:
             raise InvalidRequest(f"cpus must be at least 0.01, got {self.cpus}", code="invalid_limit")
         tmpfs = self.workspace_bytes + self.tmp_bytes + self.shm_bytes

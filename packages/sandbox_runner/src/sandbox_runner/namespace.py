@@ -41,8 +41,8 @@ def bubblewrap_argv(program: str, jail: Jail, command: Sequence[str]) -> list[st
 
     Guarantees: own user, pid, mount, ipc and uts namespaces, and a cgroup namespace
     where the kernel has one; unless *jail* says otherwise, a network without any
-    interface that is up and nothing writable once the mounts are made; the jail dies with the process that started it. No value of the
-    environment is on the command line.
+    interface that is up and nothing writable once the mounts are made; the jail dies
+    with the process that started it. No value of the environment is on the command line.
     """
     argv = [program, "--unshare-user", "--unshare-pid", "--unshare-ipc", "--unshare-uts"]
     if not jail.share_network:
