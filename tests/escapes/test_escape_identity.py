@@ -1,6 +1,7 @@
 """What a program can learn of the host and of other runs by looking around."""
 
 import os
+import sys
 import socket
 from pathlib import Path
 
@@ -99,10 +100,14 @@ def test_the_host_root_is_not_there(sealed, tmp_path) -> None:
     code = f"answer = {{path: reading(path) for path in {places!r}}}"
     answers = inside(sealed, code)
     # An interpreter that lies below one of them brings the empty folders above itself along.
-    parents = {str(parent) for parent in Path(os.path.realpath(os.sys.prefix)).parents}
+    shown = [Path(os.path.realpath(path)) for path in (sys.prefix, sys.base_prefix)]
+    parents = {str(parent) for path in shown for parent in path.parents}
     assert {path: said for path, said in answers.items() if path not in parents} == {
         path: "ENOENT" for path in places if path not in parents
     }
+    for path in parents & set(places):
+        names = inside(sealed, f"answer = os.listdir({path!r})")
+        assert set(names) <= {part.relative_to(path).parts[0] for part in shown if part.is_relative_to(path)}
     assert outside(code)[str(tmp_path / "file")] == "ok"
 
 
