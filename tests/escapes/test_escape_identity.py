@@ -1,8 +1,8 @@
 """What a program can learn of the host and of other runs by looking around."""
 
 import os
-import sys
 import socket
+import sys
 from pathlib import Path
 
 import pytest
