@@ -99,7 +99,7 @@ def test_the_root_stays(sealed, without) -> None:
     again."""
     pivoted, changed, seen = inside(sealed, ROOTS)
     assert (pivoted, changed) == ("EPERM", "EPERM")
-    assert "root" not in seen
+    assert not {"boot", "sys", "srv", "media"} & set(seen)  # of the host's root; /root may hold the interpreter
     pivoted, changed, again = inside(without("seccomp", "capabilities"), ROOTS)
     assert changed == "ok"
     assert again == seen  # twice through the root, and still in the jail: its mount tree has nothing above
