@@ -22,16 +22,16 @@ _PAGE = _HERE.parent / "docs" / "performance.md"
 
 async def measure(count: int, say: Console) -> tuple[list[figures.Figure], dict[str, Any]]:
     """Every figure, in one run, one after the other."""
-    with say.status("slot hit to first user bytecode"):
-        found = [await figures.first_bytecode(count)]
-    with say.status("whole runs"):
-        whole, ours, isolation = await figures.whole_runs(count)
-    with say.status("whole runs with pandas"):
-        pandas, _ = await figures.with_pandas(count)
-    with say.status("cold start of the command"):
-        cold = figures.cold_cli(max(count // 10, 5))
-    with say.status("peers"):
-        peers = await figures.peer_figures(max(count // 5, 10), ours)
+    say.print("slot hit to first user bytecode …")  # no spinner: its thread would be measured too
+    found = [await figures.first_bytecode(count)]
+    say.print("whole runs …")
+    whole, ours, isolation = await figures.whole_runs(count)
+    say.print("whole runs with pandas …")
+    pandas, _ = await figures.with_pandas(count)
+    say.print("cold start of the command …")
+    cold = figures.cold_cli(max(count // 10, 5))
+    say.print("peers …")
+    peers = await figures.peer_figures(max(count // 5, 10), ours)
     return [*found, *whole, *pandas, cold, *peers], isolation
 
 

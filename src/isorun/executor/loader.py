@@ -25,7 +25,8 @@ from typing import Any
 
 from isorun.executor import agent_io_tools, names, output, proxies, rules
 from isorun.executor.agent_io_tools import ToolStream
-from isorun.wire.messages import Ended, Go
+from isorun.wire.frames import Frames
+from isorun.wire.messages import Ended, Go, Put, decode, encode
 
 MAIN = b'''"""The loader: runs user_code.py, the program, as __main__. Written by isorun; not part of the program."""
 
@@ -75,6 +76,34 @@ class Loader:
         _trace_on_sigterm(os.path.join(self._work, rules.LAST_TRACE))
         with open(self._main, "wb", buffering=0) as file:
             file.write(MAIN)
+        self._rehearse()
+
+    def _rehearse(self) -> None:
+        """Touch now what the start of a program touches: a page is copied the first time after a fork.
+
+        That moves half a millisecond from every run to the building of its slot. Nothing of it stays.
+        """
+        context: dict[str, Any] = {
+            "exec_id": "",
+            "turn": "",
+            "contract": None,
+            "directories": [],
+            "log_mode": "",
+            "tools": {"a": ["b"]},
+        }
+        frames = Frames()
+        frames.feed(encode(Put(path="work/x", data=b"pass", append=False, mode=0o644)))
+        frames.feed(encode(Go(argv=[], env={}, context=context)))
+        while (frame := frames.next()) is not None:
+            decode(*frame)
+        module = types.ModuleType("rehearsal")
+        module.__dict__.update(self._names, **names.of_run(context), a=proxies.Tool("a", "b"))
+        os.environ.update({})
+        os.makedirs(os.path.join(self._out, ""), exist_ok=True)
+        code = compile(
+            b"import os\nx = 1\n", self._main, "exec", flags=ast.PyCF_ALLOW_TOP_LEVEL_AWAIT, dont_inherit=True
+        )
+        exec(code, module.__dict__)  # noqa: S102 - our own two lines
 
     def run(self, go: Go) -> int:
         """Run the program of *go* and return its exit code (a death by signal does not return)."""
@@ -121,11 +150,15 @@ def _execute(program: Program) -> None:
     sys.setrecursionlimit(sys.getrecursionlimit() + len(_stack()))
     with open(program.path, "rb") as file:
         source = file.read()
-    code = compile(source, program.path, "exec", flags=ast.PyCF_ALLOW_TOP_LEVEL_AWAIT, dont_inherit=True)
+    code = _compiled(source, program.path)
     if code.co_flags & 0x80:  # CO_COROUTINE: there was a top-level await
         asyncio.run(_awaited(code, program.namespace))
     else:
         exec(code, program.namespace)  # noqa: S102 - this is the product
+
+
+def _compiled(source: bytes, path: str) -> types.CodeType:
+    return compile(source, path, "exec", flags=ast.PyCF_ALLOW_TOP_LEVEL_AWAIT, dont_inherit=True)  # type: ignore[no-any-return]
 
 
 async def _awaited(code: types.CodeType, namespace: dict[str, Any]) -> None:
