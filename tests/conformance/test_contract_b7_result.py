@@ -159,3 +159,11 @@ def test_b7_html_escapes_what_the_program_says(run) -> None:
     html = run("print('<script>alert(1)</script>')")._repr_html_()
     assert "<script>" not in html
     assert "&lt;script&gt;" in html
+
+
+def test_b7_result_json_says_where_the_files_are(run) -> None:
+    """`out_dir` in result.json is the folder that holds it, and each artifact's file lies in it."""
+    result = run("open('x', 'w').write('y')")
+    told = json.loads((result.out_dir / "result.json").read_text())
+    assert told["out_dir"] == str(result.out_dir)
+    assert [item["file"] for item in told["artifacts"]] == [str(result.out_dir / "x")]
