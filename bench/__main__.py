@@ -62,8 +62,8 @@ print a run whose walls were not complete.
 |---|---|---|---|
 {rows}
 
-Run folders are written to /dev/shm except in the row that says disk, so that the figures are isorun's: what a disk adds depends
-on the file system and on what was deleted before.
+Run folders are written to /dev/shm except in the row that says disk, so that the figures are isorun's:
+what a disk adds depends on the file system and on what was deleted before.
 
 Paced: a run begins when the pool is full and the machine has rested 20 ms. The numbers behind the table, with the walls
 of the measured runs, are in `bench/results.json`.
