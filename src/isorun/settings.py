@@ -114,6 +114,14 @@ def _modules(text: str) -> tuple[str, ...]:
     return names
 
 
+def _names(text: str) -> tuple[str, ...]:
+    names = tuple(part.strip() for part in text.split(",") if part.strip())
+    # A name of the loader's or the interpreter's would change what the supervisor runs.
+    if not all(re.fullmatch(r"(?!LD_|PYTHON)[A-Za-z_][A-Za-z0-9_]*", name) for name in names):
+        raise ValueError(text)
+    return names
+
+
 def _url(text: str) -> str:
     if not re.match(r"[a-z][a-z0-9+]*://.", text):
         raise ValueError(text)
@@ -142,6 +150,7 @@ _NUMBER = _Kind("a finite number above 0", _positive)
 _BOOL = _Kind("1 or 0", _switch)
 _PATH = _Kind("a path", _path)
 _ABSOLUTE = _Kind("an absolute path", _absolute)
+_NAMES = _Kind("names of environment variables with commas between them", _names)
 _LIST = _Kind("module names with commas between them", _modules)
 _URL = _Kind("a URL, scheme://...", _url)
 
@@ -160,6 +169,8 @@ class Settings:
     pool_size: Annotated[int, _From(_whole(0, 1024))] = 4  # waiting slots
     zygote_runs: Annotated[int, _From(_COUNT)] = 1000  # before a zygote is replaced
     workspace_root: Annotated[Path | None, _From(_PATH, "EXEC_WORKSPACE_ROOT")] = None
+    bundle: Annotated[Path | None, _From(_PATH)] = None  # whose tools programs may call
+    tool_env: Annotated[tuple[str, ...], _From(_NAMES)] = ()  # variables that a bundle's tools may see
     retention_hours: Annotated[float, _From(_NUMBER)] = 168.0
     cgroup_parent: Annotated[Path | None, _From(_ABSOLUTE)] = None
     advertise_side_effect_tool: Annotated[bool, _From(_BOOL)] = False
@@ -179,6 +190,7 @@ class Settings:
     site_bundles_root: Annotated[Path | None, _From(_ABSOLUTE, "SITE_AGENTIC_BUNDLES_ROOT")] = None
     user_workspace_root: Annotated[Path | None, _From(_PATH, "ISO_RUNTIME_USER_WORKSPACE_ROOT")] = None
     sandbox_root: Annotated[Path | None, _From(_PATH, "ISO_RUNTIME_SANDBOX_ROOT")] = None
+    data_home: Annotated[Path | None, _From(_PATH, "XDG_DATA_HOME")] = None
 
     log_dir: Annotated[Path | None, _From(_PATH, "LOG_DIR")] = None
     redis_url: Annotated[str | None, _From(_URL, "REDIS_URL", mask=_hide_password)] = None
@@ -203,6 +215,7 @@ class Settings:
     no_proxy: Annotated[str | None, _From(_TEXT)] = None
 
     ceilings: Limits = field(default_factory=Limits)
+    tool_environment: Mapping[str, str] = field(default_factory=dict, hash=False)  # the values of tool_env; secrets
     warnings: tuple[str, ...] = ()
     found: Mapping[str, _Found] = field(default_factory=dict, hash=False, compare=False)
 
@@ -221,7 +234,10 @@ class Settings:
         except InvalidRequest as exc:  # together they make no sense, though each does alone
             names = ", ".join(found[f"max_{name}"].name for name in limits)
             raise InvalidRequest(f"{exc} (set by {names})", code="invalid_setting") from None
-        return cls(**values, ceilings=ceilings, warnings=tuple(_unknown_names(sources)), found=found)
+        allowed = {name: text for name in values.get("tool_env", ()) if (text := _first(name, sources)) is not None}
+        return cls(
+            **values, ceilings=ceilings, tool_environment=allowed, warnings=tuple(_unknown_names(sources)), found=found
+        )
 
     def limits(self) -> Limits:
         """The ceilings of every run, `ISORUN_MAX_*`."""
@@ -325,6 +341,10 @@ def _find(rule: _From, sources: Mapping[str, Mapping[str, str]]) -> _Found | Non
     return winner
 
 
+def _first(name: str, sources: Mapping[str, Mapping[str, str]]) -> str | None:
+    return next((texts[name] for texts in sources.values() if name in texts), None)
+
+
 def _parse(rule: _From, hit: _Found) -> object:
     try:
         return rule.kind.parse(hit.raw)
@@ -365,10 +385,27 @@ def _shown(value: object) -> str:
     return ",".join(value) if isinstance(value, tuple) else str(value)
 
 
+#: What any program on this system needs to find its files; nothing in it is a credential.
+BASE_NAMES = (
+    *("PATH", "HOME", "USER", "LOGNAME", "LANG", "LC_ALL", "LC_CTYPE", "TZ", "TMPDIR"),
+    *("SSL_CERT_FILE", "SSL_CERT_DIR", "REQUESTS_CA_BUNDLE"),
+)
+
+
 def supervisor_environment(settings: Settings) -> dict[str, str]:
     """The names that go to the supervisor's environment, and never into an executor."""
     given = {_RULES[key].names[0]: getattr(settings, key) for key in _SUPERVISOR_ONLY}
-    return {name: value for name, value in given.items() if value is not None}
+    return {**{name: value for name, value in given.items() if value is not None}, **settings.tool_environment}
+
+
+def process_environment() -> dict[str, str]:
+    """The environment of this process, as it is."""
+    return dict(os.environ)
+
+
+def base_environment() -> dict[str, str]:
+    """Those of `BASE_NAMES` that this process has."""
+    return {name: os.environ[name] for name in BASE_NAMES if name in os.environ}
 
 
 def get_exec_workspace_root(settings: Settings, *, system_root: Path = Path("/")) -> Path:

@@ -31,6 +31,7 @@ def test_design6_the_defaults_are_those_of_the_table() -> None:
         "input_bytes": 128 * MIB,
         "contract_items": 100,
         "tool_calls": 1000,
+        "tool_calls_at_once": 16,
         "frame_bytes": 16 * MIB,
         "tool_call_s": 60.0,
         "grace_s": 2.0,

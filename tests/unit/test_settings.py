@@ -74,6 +74,7 @@ def test_a6_the_defaults_are_those_of_the_documents() -> None:
     assert values == limits | {
         "ISORUN_BACKEND": "auto",
         "ISORUN_PRELOAD": "",
+        "ISORUN_TOOL_ENV": "",
         "ISORUN_POOL_SIZE": "4",
         "ISORUN_ZYGOTE_RUNS": "1000",
         "ISORUN_RETENTION_HOURS": "168.0",
@@ -103,6 +104,7 @@ SEED_NAMES = {
     "EXEC_TRACEBACK_REMAP": ("traceback_remap", "0", False),
     "ISO_RUNTIME_USER_WORKSPACE_ROOT": ("user_workspace_root", "/u", Path("/u")),
     "ISO_RUNTIME_SANDBOX_ROOT": ("sandbox_root", "/x", Path("/x")),
+    "XDG_DATA_HOME": ("data_home", "/d", Path("/d")),
     "EXEC_WORKSPACE_ROOT": ("workspace_root", "/w", Path("/w")),
     "EXECUTOR_UID": ("executor_uid", "2001", 2001),
     "EXECUTOR_GID": ("executor_gid", "2000", 2000),

@@ -7,7 +7,7 @@ from pathlib import Path
 import isorun.wire.session
 from isorun.wire import messages
 from isorun.wire.frames import MAX_FRAME, PREFIX_BYTES
-from isorun.wire.messages import BUILD, CONTROL, REFUSALS, ROLES, TOOL, VERSION
+from isorun.wire.messages import BUILD, CONTROL, REFUSALS, ROLES, SUPERVISOR, TOOL, VERSION
 from isorun.wire.session import LEGAL, LEGAL_CONTROL
 from isorun.wire.values import MAX_DEPTH, MAX_INT_DIGITS, MAX_VALUES
 
@@ -65,8 +65,8 @@ def test_numbers_and_words_are_those_of_the_page() -> None:
 
 
 def test_every_message_is_of_one_stream() -> None:
-    """No message is left out of the three lists, and none is in two."""
-    listed = [*CONTROL, *BUILD, *TOOL]
+    """No message is left out of the four lists, and none is in two."""
+    listed = [*CONTROL, *BUILD, *TOOL, *SUPERVISOR]
     assert len(listed) == len(set(listed))
     # By name: a dataclass with slots is made twice, and the first try may not be collected yet.
     assert {k.__name__ for k in listed} == {k.__name__ for k in messages.Message.__subclasses__()}

@@ -13,7 +13,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-from isorun.backends.readiness import wait_readable
+from isorun.kernel.readiness import wait_readable
 from isorun.core.errors import CleanupFailed, Unavailable
 from isorun.core.limits import Limits
 from isorun.kernel import cgroup, watcher

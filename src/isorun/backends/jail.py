@@ -25,7 +25,7 @@ from pathlib import Path
 from typing import IO
 
 from isorun.backends.environment import ETC, Environment, beneath, own_package
-from isorun.backends.readiness import Channel, send_packet, wait_readable
+from isorun.kernel.readiness import Channel, send_packet, wait_readable
 from isorun.core.errors import SetupFailed, Unavailable
 from isorun.executor import interior, rules
 from isorun.kernel.libc import has_contexts, libc

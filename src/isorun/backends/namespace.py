@@ -25,7 +25,7 @@ from isorun.backends.ceilings import Ceilings, Group, choose_ceilings
 from isorun.backends.environment import Environment, describe
 from isorun.backends.filters import Filters, build_filters
 from isorun.backends.looking import look
-from isorun.backends.readiness import Channel, is_readable, wait_readable
+from isorun.kernel.readiness import Channel, is_readable, wait_readable
 from isorun.backends.sending import send_program
 from isorun.core.errors import InvalidRequest, SetupFailed
 from isorun.core.limits import Limits

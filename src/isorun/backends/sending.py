@@ -4,7 +4,7 @@ import errno
 import hashlib
 
 from isorun.backends.base import File, Program
-from isorun.backends.readiness import Channel
+from isorun.kernel.readiness import Channel
 from isorun.core.errors import InvalidRequest, SetupFailed
 from isorun.wire.messages import Go, Put, Started, Stored, StoreError
 

@@ -36,6 +36,7 @@ class Limits:
     input_bytes: int = 128 * MIB
     contract_items: int = 100
     tool_calls: int = 1000
+    tool_calls_at_once: int = 16  # the others wait for their turn
     frame_bytes: int = 16 * MIB
     tool_call_s: float = 60.0
     grace_s: float = 2.0  # between SIGTERM and the kill

@@ -19,10 +19,38 @@ class ProtocolError(Exception):
 
 def encode_frame(header: bytes, blobs: Sequence[bytes] = (), max_frame: int = MAX_FRAME) -> bytes:
     """One whole frame. Raises `ValueError` if its body exceeds *max_frame* bytes."""
-    length = len(header) + sum(map(len, blobs))
+    length = len(header) + sum(map(len, blobs)) if blobs else len(header)
     if length > max_frame:
         raise ValueError(f"frame of {length} bytes exceeds {max_frame}")
     return b"".join((_PREFIX.pack(length, len(header)), header, *blobs))
+
+
+def cut(data: bytes, max_frame: int = MAX_FRAME) -> tuple[list[tuple[bytes, bytes]], int]:
+    """Header and blobs of every whole frame that *data* begins with, and how many bytes they take.
+
+    Raises `ProtocolError` for a bad length, also one whose frame is not whole yet.
+    """
+    frames = []
+    start, end = 0, len(data)
+    while end - start >= PREFIX_BYTES:
+        length, header_length = _PREFIX.unpack_from(data, start)
+        if refusal := _judged(length, header_length, max_frame):
+            raise ProtocolError(refusal)
+        header = start + PREFIX_BYTES
+        if end - header < length:
+            break
+        start = header + length
+        blobs = header + header_length
+        frames.append((data[header:blobs], data[blobs:start]))
+    return frames, start
+
+
+def _judged(length: int, header_length: int, max_frame: int) -> str:
+    if length > max_frame:
+        return f"frame of {length} bytes exceeds {max_frame}"
+    if header_length > length:
+        return f"header of {header_length} bytes exceeds its frame of {length}"
+    return ""
 
 
 class Frames:
@@ -74,11 +102,6 @@ class Frames:
         # while we wait for the rest.
         if len(self._buffer) < PREFIX_BYTES:
             return
-        length, header_length = _PREFIX.unpack_from(self._buffer)
-        if length > self._max_frame:
-            self._refusal = f"frame of {length} bytes exceeds {self._max_frame}"
-        elif header_length > length:
-            self._refusal = f"header of {header_length} bytes exceeds its frame of {length}"
-        else:
-            return
-        self._buffer.clear()
+        self._refusal = _judged(*_PREFIX.unpack_from(self._buffer), self._max_frame)
+        if self._refusal:
+            self._buffer.clear()

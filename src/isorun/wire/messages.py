@@ -228,9 +228,94 @@ class Refused(Message):
     text: str
 
 
+# Supervisor stream, host to supervisor
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OpenRun(Message):
+    """A run begins. Its tool stream and its out/ directory travel beside this, in that order."""
+
+    run: int
+    exec_id: str
+    turn: str
+    user: str
+    grants: list[str]
+    limits: dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CloseRun(Message):
+    """The run's last process is dead: take what it still sent, give up its calls, and say `RunClosed`."""
+
+    run: int
+
+
+# Supervisor stream, supervisor to host
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Loaded(Message):
+    """The bundle is loaded; `tools` maps each tool id to its description."""
+
+    tools: dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LoadFailed(Message):
+    """The bundle cannot be loaded; `reason` names file, line and tool. Nothing follows."""
+
+    reason: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Journal(Message):
+    """What became of calls of this run, in the order in which they ended."""
+
+    run: int
+    records: list[Any]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunLog(Message):
+    """A line for the run's infra.log, from `component`; run 0 is no run's."""
+
+    run: int
+    component: str
+    level: str
+    text: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunClaim(Message):
+    """The program's `Ended`, handed on: a claim, to be believed as little as before."""
+
+    run: int
+    type: str
+    message: str
+    errno: int | None
+    line: int | None
+    source: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunViolated(Message):
+    """The program broke the protocol of its tool stream, which is read no further."""
+
+    run: int
+    reason: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunClosed(Message):
+    """Nothing more comes of this run."""
+
+    run: int
+
+
 CONTROL = (Put, Attached, Go, Joined, Ready, SetupError, Stored, StoreError, Started)
 BUILD = (BuildInit, ForkProgram, InitReady, BuildFailed, Exited, Warmed)
 TOOL = (Call, Log, Ended, Reply, Refused)
+SUPERVISOR = (OpenRun, CloseRun, Loaded, LoadFailed, Journal, RunLog, RunClaim, RunViolated, RunClosed)
 
 _INT_FIELD = 1 << 63  # fields go into clocks, tables and databases; only values inside a tree may be longer
 _ENVELOPE = frozenset({"v", "t", "blobs"})
@@ -265,10 +350,11 @@ _FITS: dict[str, Callable[[object], bool]] = {
     "float | None": lambda value: value is None or _is_float(value),
     "int": _is_int,
     "int | None": lambda value: value is None or _is_int(value),
+    "list[Any]": lambda value: isinstance(value, (list, tuple)),
     "list[str]": lambda value: isinstance(value, (list, tuple)) and all(map(_is_str, value)),
     "str": _is_str,
 }
-_TYPES: dict[str, type[Message]] = {kind.__name__: kind for kind in (*CONTROL, *BUILD, *TOOL)}
+_TYPES: dict[str, type[Message]] = {kind.__name__: kind for kind in (*CONTROL, *BUILD, *TOOL, *SUPERVISOR)}
 _FIELDS = {
     kind: tuple(
         (name, annotation, _FITS[annotation], _CHOICES.get((kind.__name__, name)))
@@ -299,9 +385,9 @@ def encode(message: Message, max_frame: int = MAX_FRAME) -> bytes:
             tree[name] = packer.pack(value)
         except Unfit as unfit:
             raise NotEncodable(name + unfit.path, unfit.reason) from None
-        if wrong := _misfit(value, annotation, fits, choices):
+        if (choices or not fits(value)) and (wrong := _misfit(value, annotation, fits, choices)):
             raise NotEncodable(name, wrong)
-    tree["blobs"] = [len(blob) for blob in packer.blobs]
+    tree["blobs"] = list(map(len, packer.blobs))
     try:
         return encode_frame(render(tree), packer.blobs, max_frame)
     except (Unfit, ValueError) as exc:
@@ -316,7 +402,7 @@ def decode(header: bytes, blobs: bytes | memoryview = b"") -> Message:
     values: dict[str, Any] = {}
     for name, annotation, fits, choices in _FIELDS[kind]:
         value = values[name] = unpacker.unpack(tree[name], 0)
-        if wrong := _misfit(value, annotation, fits, choices):
+        if (choices or not fits(value)) and (wrong := _misfit(value, annotation, fits, choices)):
             raise ProtocolError(f"{kind.__name__}.{name} {wrong}")
     unpacker.end()
     return kind(**values)
@@ -350,8 +436,9 @@ def _kind(tree: dict[str, Any]) -> type[Message]:
     kind = _TYPES.get(name) if isinstance(name, str) else None
     if kind is None:
         raise ProtocolError(f"unknown message type {brief(name)}")
-    if missing := sorted(_KEYS[kind] - tree.keys()):
-        raise ProtocolError(f"{name} lacks {', '.join(missing)}")
-    if unknown := sorted(tree.keys() - _KEYS[kind]):
+    if tree.keys() != _KEYS[kind]:
+        if missing := sorted(_KEYS[kind] - tree.keys()):
+            raise ProtocolError(f"{name} lacks {', '.join(missing)}")
+        unknown = sorted(tree.keys() - _KEYS[kind])
         raise ProtocolError(f"{name} has no field {brief(unknown[0])}")
     return kind

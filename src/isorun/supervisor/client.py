@@ -1,0 +1,391 @@
+"""The host's end of a supervisor process: starts it, gives it runs, hears of them, starts it anew.
+
+Theory of operation. One process serves all runs of a Runtime's bundle. A run is handed
+over with three descriptors: our end of its tool stream, its output directory, and the
+table of its calls. If the process dies, the calls in flight are journalled from that table, a
+new process is started, and every open run gets a new stream: the program's end of it
+travels over the old one. What the process says is ours to believe; what it hands on
+of a program is not.
+
+It must never read a tool stream itself, nor give the process more of our environment
+than it is told to.
+"""
+
+import asyncio
+import logging
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections import deque
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from dataclasses import asdict
+from typing import Any, Protocol
+
+from isorun.core.errors import InvalidRequest, SetupFailed
+from isorun.kernel.readiness import Channel
+from isorun.supervisor.descriptor import Descriptor
+from isorun.supervisor.inflight import InFlight
+from isorun.supervisor.process import GLOBALS, NO_NETWORK
+from isorun.supervisor.session import CallLimits, Listener
+from isorun.wire.messages import (
+    CloseRun,
+    Ended,
+    Journal,
+    Loaded,
+    LoadFailed,
+    Message,
+    OpenRun,
+    RunClaim,
+    RunClosed,
+    RunLog,
+    RunViolated,
+    encode,
+)
+
+_log = logging.getLogger("isorun.supervisor")
+_LOAD_S = 120.0
+_CLOSE_S = 5.0
+_END_S = 2.0
+_ENVIRONMENT_BYTES = 32 << 10  # of RUNTIME_GLOBALS_JSON; the kernel takes 128 KiB for one variable at most
+_RESTARTS, _WITHIN_S = 5, 60.0
+_PRINTED_BYTES = 1 << 20  # of what the process itself prints, kept between two log lines
+REPLACED = "the supervisor died: this call may or may not have been carried out"
+
+
+class RunListener(Listener, Protocol):
+    """Who is told what happens on a run's stream, and what its tools print."""
+
+    def told(self, component: str, level: str, text: str) -> None:
+        """A line for the run's infra.log."""
+
+
+class OpenedRun:
+    """A run in the supervisor's hands, until `close`."""
+
+    def __init__(
+        self, owner: "Supervisor", request: OpenRun, stream: socket.socket, out: int, listener: RunListener
+    ) -> None:
+        self._owner = owner
+        self.request, self.stream, self.out, self.listener = request, stream, out, listener
+        self.table = InFlight.create()
+        self.closed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self.own_stream = False  # whether `stream` is ours to close: the first one is the slot's
+
+    async def close(self) -> None:
+        """Once the run's last process is dead: hear the rest. The listener is told nothing afterwards."""
+        try:
+            await self._owner.finish(self)
+        finally:
+            self.table.close()
+            if self.own_stream:
+                self.stream.close()
+
+    def replace_stream(self) -> socket.socket | None:
+        """A new stream whose other end the program gets over the old one; None if it cannot be sent."""
+        ours, theirs = socket.socketpair()
+        with theirs:
+            try:
+                socket.send_fds(self.stream, [b"\0"], [theirs.fileno()], socket.MSG_DONTWAIT)
+            except OSError:  # the program reads nothing, or is gone: then it has no use for tools
+                ours.close()
+                return None
+            finally:
+                with suppress(OSError):
+                    self.stream.shutdown(socket.SHUT_RDWR)
+        if self.own_stream:
+            self.stream.close()
+        self.stream, self.own_stream = ours, True
+        return ours
+
+    def journal_the_unsaid(self) -> None:
+        """Tell the calls that a dead supervisor had not reported, and begin a new table."""
+        for call in self.table.unsaid():
+            record = {
+                "call_id": call.call_id,
+                "tool_id": call.tool_id,
+                "reason": "",
+                "status": "unreported" if call.ended else "ToolUnavailable",
+                "ms": round((time.time() - call.started_at) * 1000, 3),
+                "started_at": call.started_at,
+                "error": REPLACED,
+            }
+            self.listener.called(record)
+        self.table.close()
+        self.table = InFlight.create()
+
+
+class Supervisor:
+    """The supervisor of one bundle. Use it as `async with`; leaving the block ends its process.
+
+    *environment* is all that the process gets of ours. With *network* False it has none.
+    Entering raises `InvalidRequest` (invalid_bundle) naming file, line and tool if the
+    bundle cannot be loaded.
+    """
+
+    def __init__(self, descriptor: Descriptor, environment: Mapping[str, str], *, network: bool = True) -> None:
+        self.descriptor = descriptor
+        self._environment = {**environment, **({} if network else {NO_NETWORK: "1"})}
+        self.tools: Mapping[str, Mapping[str, Any]] = {}
+        self._runs: dict[int, OpenedRun] = {}
+        self._numbers = 0
+        self._process: _Process | None = None
+        self._deaths: deque[float] = deque(maxlen=_RESTARTS)
+        self._restarted = asyncio.Event()
+        self._closing = False
+
+    async def __aenter__(self) -> "Supervisor":
+        self._process = await self._start()
+        self._keeper = asyncio.create_task(self._keep(), name="isorun-supervisor")
+        return self
+
+    async def __aexit__(self, *exc: object) -> None:
+        self._closing = True
+        if self._process is not None:
+            await self._process.end()
+        self._keeper.cancel()
+        with suppress(asyncio.CancelledError):
+            await self._keeper
+
+    async def _start(self) -> "_Process":
+        process = _Process(self.descriptor.to_json(), self._environment, self._printed)
+        try:
+            self.tools = await process.load()
+        except BaseException:
+            await process.end()
+            raise
+        return process
+
+    async def open(
+        self,
+        *,
+        exec_id: str,
+        turn: str,
+        user: str,
+        grants: Sequence[str],
+        limits: CallLimits,
+        stream: socket.socket,
+        out: int,
+        listener: RunListener,
+    ) -> OpenedRun:
+        """Hand a run over. *stream* and *out* stay the caller's and must live until `OpenedRun.close`."""
+        self._numbers += 1
+        request = OpenRun(
+            run=self._numbers, exec_id=exec_id, turn=turn, user=user, grants=list(grants), limits=asdict(limits)
+        )
+        run = OpenedRun(self, request, stream, out, listener)
+        self._runs[request.run] = run
+        if self._process is None:
+            self._restarted.set()  # a process that died too often gets another chance with every run
+        else:
+            self._process.hand_over(run)
+        return run
+
+    async def finish(self, run: OpenedRun) -> None:
+        """See `OpenedRun.close`."""
+        process = self._process
+        if process is not None and not run.closed.done():
+            process.send(CloseRun(run=run.request.run))
+            try:
+                await asyncio.wait_for(asyncio.shield(run.closed), _CLOSE_S)
+            except TimeoutError:
+                _log.error("the supervisor of %s does not answer; it is killed", self.descriptor.name)
+                run.listener.told("supervisor", "ERROR", "the supervisor does not answer; it is killed")
+                process.kill()
+        self._runs.pop(run.request.run, None)
+
+    async def _keep(self) -> None:
+        """Hear the process until it dies, and start another, for as long as we live."""
+        while not self._closing:
+            if self._process is None:
+                await self._restarted.wait()
+            else:
+                await self._hear(self._process)
+                await self._bury()
+            if not self._closing:
+                await self._revive()
+
+    async def _hear(self, process: "_Process") -> None:
+        while (message := await process.receive()) is not None:
+            self._take(message)
+
+    async def _bury(self) -> None:
+        process, self._process = self._process, None
+        if process is None:
+            return
+        how = await process.end()
+        if self._closing:
+            return
+        self._deaths.append(time.monotonic())
+        _log.error("the supervisor of %s died (%s)", self.descriptor.name, how)
+        for run in tuple(self._runs.values()):
+            run.listener.told("supervisor", "ERROR", f"the supervisor died ({how})")
+            run.journal_the_unsaid()
+            if not run.closed.done():
+                run.closed.set_result(None)  # whoever waits for its last words waits in vain
+
+    async def _revive(self) -> None:
+        self._restarted.clear()
+        often = len(self._deaths) == _RESTARTS and time.monotonic() - self._deaths[0] < _WITHIN_S
+        try:
+            if often:
+                raise SetupFailed("supervisor", f"it died {_RESTARTS} times within {_WITHIN_S:.0f} s")
+            self._process = await self._start()
+        except (SetupFailed, InvalidRequest, OSError) as error:
+            _log.error("the supervisor of %s is not started again: %s", self.descriptor.name, error)
+            self._deaths.clear()
+            for run in self._runs.values():
+                run.listener.told("supervisor", "ERROR", f"the supervisor is not started again: {error}")
+                with suppress(OSError):
+                    run.stream.shutdown(socket.SHUT_RDWR)
+            return
+        for run in tuple(self._runs.values()):
+            if run.replace_stream() is not None:
+                run.closed = asyncio.get_running_loop().create_future()
+                self._process.hand_over(run)
+                run.listener.told("supervisor", "INFO", "the supervisor was started anew")
+
+    def _take(self, message: Message) -> None:
+        run = self._runs.get(getattr(message, "run", 0))
+        if run is None:
+            return
+        listener = run.listener
+        match message:
+            case Journal(records=records):
+                for record in records:
+                    listener.called(record)
+            case RunLog(component=component, level=level, text=text):
+                listener.told(component, level, text) if component != "program" else listener.logged(
+                    level, *text.partition(" ")[::2]
+                )
+            case RunClaim():
+                listener.claimed(
+                    Ended(
+                        type=message.type,
+                        message=message.message,
+                        errno=message.errno,
+                        line=message.line,
+                        source=message.source,
+                    )
+                )
+            case RunViolated(reason=reason):
+                listener.violated(reason)
+            case RunClosed() if not run.closed.done():
+                run.closed.set_result(None)
+
+    def _printed(self, line: str) -> None:
+        """What nobody's call printed: for our own log, and for the run's if there is only one."""
+        _log.warning("%s: %s", self.descriptor.name, line)
+        if len(self._runs) == 1:
+            next(iter(self._runs.values())).listener.told("supervisor", "WARNING", line)
+
+
+class _Process:
+    """One incarnation of the supervisor process."""
+
+    def __init__(self, globals_json: str, environment: Mapping[str, str], printed: Any) -> None:  # noqa: ANN401
+        self._printed = printed
+        self._rest = b""
+        self._ended: asyncio.Future[str] | None = None
+        self._loop = asyncio.get_running_loop()
+        ours, theirs = socket.socketpair()
+        ours.setblocking(False)
+        small = len(globals_json.encode()) <= _ENVIRONMENT_BYTES
+        reader, writer = os.pipe2(os.O_CLOEXEC)
+        try:
+            with theirs:
+                self._popen = subprocess.Popen(
+                    [sys.executable, "-I", "-m", "isorun.supervisor", str(theirs.fileno())],
+                    env={**environment, **({GLOBALS: globals_json} if small else {})},
+                    stdin=subprocess.DEVNULL if small else subprocess.PIPE,
+                    stdout=writer,
+                    stderr=writer,
+                    pass_fds=[theirs.fileno()],
+                    cwd="/",
+                    start_new_session=True,  # Ctrl-C at our terminal is for us to handle; and its group is killed
+                )
+        except BaseException:
+            ours.close()
+            os.close(reader)
+            raise
+        finally:
+            os.close(writer)
+        self._socket, self._output = ours, reader
+        self._control = Channel(ours)
+        os.set_blocking(reader, False)
+        self._loop.add_reader(reader, self._read_output)
+        if not small and self._popen.stdin is not None:
+            with self._popen.stdin as stdin, suppress(BrokenPipeError):
+                stdin.write(globals_json.encode())
+
+    async def load(self) -> Mapping[str, Mapping[str, Any]]:
+        """The bundle's tools. Raises `InvalidRequest` (invalid_bundle), `SetupFailed`."""
+        try:
+            message = await asyncio.wait_for(self._control.receive(), _LOAD_S)
+        except TimeoutError as error:
+            raise SetupFailed("supervisor", f"the bundle is not loaded after {_LOAD_S:.0f} s") from error
+        if isinstance(message, LoadFailed):
+            raise InvalidRequest(message.reason, code="invalid_bundle")
+        if not isinstance(message, Loaded):
+            raise SetupFailed(
+                "supervisor", f"it died while it loaded the bundle: {self._rest.decode(errors='replace')}"
+            )
+        return message.tools
+
+    async def receive(self) -> Message | None:
+        """The next message; None once the process is gone."""
+        return await self._control.receive()
+
+    def hand_over(self, run: OpenedRun) -> None:
+        """Send `OpenRun` with its descriptors."""
+        descriptors = [run.stream.fileno(), run.out, run.table.descriptor]
+        with suppress(OSError):  # it died: the keeper hears of it
+            socket.send_fds(self._socket, [encode(run.request)], descriptors)
+
+    def send(self, message: Message) -> None:
+        """Send a message without descriptors. They are short, and the process always reads."""
+        with suppress(OSError):
+            self._socket.send(encode(message))
+
+    def kill(self) -> None:
+        """End the process now."""
+        with suppress(ProcessLookupError):
+            os.killpg(self._popen.pid, signal.SIGKILL)
+
+    async def end(self) -> str:
+        """Close the socket, wait a little, kill; returns how it ended, also when called again. Its tools' children end with it."""
+        if self._ended is None:
+            self._ended = asyncio.ensure_future(self._end())
+        return await asyncio.shield(self._ended)
+
+    async def _end(self) -> str:
+        self._loop.remove_reader(self._output)
+        with suppress(OSError):
+            self._socket.shutdown(socket.SHUT_RDWR)
+        try:
+            await asyncio.wait_for(asyncio.to_thread(self._popen.wait, _END_S), _END_S + 1)
+        except (subprocess.TimeoutExpired, TimeoutError):
+            pass
+        finally:
+            self.kill()
+            self._popen.wait()
+        self._read_output()
+        self._socket.close()
+        os.close(self._output)
+        code = self._popen.returncode
+        return f"exit code {code}" if code >= 0 else f"signal {-code}"
+
+    def _read_output(self) -> None:
+        try:
+            data = os.read(self._output, 1 << 16)
+        except BlockingIOError:
+            return
+        if not data:
+            self._loop.remove_reader(self._output)
+        *lines, self._rest = (self._rest + data).split(b"\n")
+        self._rest = self._rest[-_PRINTED_BYTES:]
+        for line in lines:
+            self._printed(line.decode(errors="replace")[:2000])

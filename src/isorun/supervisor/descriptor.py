@@ -1,0 +1,154 @@
+"""A bundle's `tools_descriptor.py`: which tool modules it has, under which alias, and where they run.
+
+The file is Python and is executed, for it is the owner's own; what it says is then
+checked like anybody's input. The names it defines:
+
+`TOOLS`: a list of `{"ref": "tools/local_tools.py", "alias": "local_tools"}` (a file of
+the bundle) or `{"module": "package.module", "alias": "x"}` (importable by the
+interpreter that runs isorun).
+`TOOL_RUNTIME`, optional: `{"<alias>.<tool>": "<mode>"}`.
+"""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NoReturn
+
+from isorun.core.errors import InvalidRequest
+from isorun.core.ids import shown
+
+DESCRIPTOR = "tools_descriptor.py"
+MODES = ("none",)  # where a tool may run: in the supervisor
+RESERVED = ("exec_tools", "agent_io_tools")  # aliases that every program has already
+_KEYS = ("module", "ref", "alias")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Entry:
+    """One module of tools: exactly one of `module` and `ref` (a path below the bundle) is set."""
+
+    alias: str
+    module: str = ""
+    ref: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Descriptor:
+    """A bundle: its folder (absolute), its tool modules in order, the mode of each tool that names one."""
+
+    root: Path
+    entries: tuple[Entry, ...]
+    modes: Mapping[str, str]
+
+    @property
+    def name(self) -> str:
+        """The bundle's name: that of its folder."""
+        return self.root.name
+
+    def to_json(self) -> str:
+        """What `RUNTIME_GLOBALS_JSON` holds."""
+        tools = [
+            {"alias": e.alias, "module": e.module} if e.module else {"alias": e.alias, "ref": e.ref}
+            for e in self.entries
+        ]
+        return json.dumps({"bundle": str(self.root), "tools": tools, "runtime": dict(self.modes)})
+
+
+def load_descriptor(bundle: str | Path) -> Descriptor:
+    """The descriptor of the folder *bundle*, or of a descriptor file. Raises `InvalidRequest` naming file and line."""
+    path = Path(bundle).absolute()
+    file = path if path.suffix == ".py" else path / DESCRIPTOR
+    try:
+        source = file.read_bytes()
+    except OSError as error:
+        _refuse(f"{file}: {error.strerror}; a bundle is a folder with a {DESCRIPTOR}")
+    names: dict[str, Any] = {"__file__": str(file), "__name__": "tools_descriptor"}
+    try:
+        exec(compile(source, str(file), "exec", dont_inherit=True), names)  # noqa: S102 - the owner's own file
+    except (Exception, SystemExit) as error:  # noqa: BLE001 - boundary: it may raise anything
+        _refuse(f"{file}:{line_of(error, str(file))}: {type(error).__name__}: {error}")
+    return parse_descriptor(names, file.parent, str(file))
+
+
+def from_json(text: str) -> Descriptor:
+    """What `to_json` wrote. Raises `InvalidRequest`."""
+    try:
+        told = json.loads(text)
+        names = {"TOOLS": told["tools"], "TOOL_RUNTIME": told["runtime"]}
+        root = Path(told["bundle"])
+    except (ValueError, KeyError, TypeError, RecursionError):
+        _refuse("RUNTIME_GLOBALS_JSON is not an object with bundle, tools and runtime")
+    return parse_descriptor(names, root, "RUNTIME_GLOBALS_JSON")
+
+
+def parse_descriptor(names: Mapping[str, Any], root: Path, where: str) -> Descriptor:
+    """Check what a descriptor defines; raises `InvalidRequest` naming the entry, and nothing else."""
+    tools = names.get("TOOLS")
+    if not isinstance(tools, (list, tuple)):
+        _refuse(f"{where}: TOOLS must be a list of entries with alias, and ref or module")
+    entries = tuple(_entry(raw, f"{where}: TOOLS[{number}]", root) for number, raw in enumerate(tools))
+    seen: set[str] = set()
+    for number, entry in enumerate(entries):
+        if entry.alias in seen:
+            _refuse(f"{where}: TOOLS[{number}]: the alias {entry.alias} is taken by an earlier entry")
+        seen.add(entry.alias)
+    return Descriptor(root=root, entries=entries, modes=_modes(names.get("TOOL_RUNTIME", {}), where, seen))
+
+
+def _entry(raw: object, where: str, root: Path) -> Entry:
+    if not isinstance(raw, dict):
+        _refuse(f"{where} must be an object with alias, and ref or module, got {shown(raw)}")
+    for key in raw:
+        if key not in _KEYS:
+            _refuse(f"{where}: unknown key {shown(key)}; known are {', '.join(_KEYS)}")
+    alias, module, ref = (raw.get(key, "") for key in ("alias", "module", "ref"))
+    if not isinstance(alias, str) or not alias.isidentifier() or not alias.isascii() or alias.startswith("_"):
+        _refuse(f"{where}: alias must be a name such as local_tools, got {shown(alias)}")
+    if alias in RESERVED:
+        _refuse(f"{where}: the alias {alias} is isorun's own")
+    if bool(module) == bool(ref):
+        _refuse(f"{where} ({alias}): give exactly one of module and ref")
+    if module and not (isinstance(module, str) and all(part.isidentifier() for part in module.split("."))):
+        _refuse(f"{where} ({alias}): module must be a dotted name, got {shown(module)}")
+    if ref:
+        _check_ref(ref, f"{where} ({alias})", root)
+    return Entry(alias=alias, module=module, ref=ref)
+
+
+def _check_ref(ref: object, where: str, root: Path) -> None:
+    if not isinstance(ref, str) or not ref.endswith(".py") or "\0" in ref or not ref.isprintable():
+        _refuse(f"{where}: ref must be the path of a .py file below the bundle, got {shown(ref)}")
+    if Path(ref).is_absolute() or ".." in Path(ref).parts:
+        _refuse(f"{where}: ref must stay below the bundle, got {shown(ref)}")
+    if not (root / ref).is_file():
+        _refuse(f"{where}: there is no file {root / ref}")
+
+
+def _modes(raw: object, where: str, aliases: set[str]) -> dict[str, str]:
+    if not isinstance(raw, dict):
+        _refuse(f"{where}: TOOL_RUNTIME must be an object such as {{'local_tools.write_note': 'none'}}")
+    for tool_id, mode in raw.items():
+        if not isinstance(tool_id, str) or tool_id.partition(".")[0] not in aliases or not tool_id.partition(".")[2]:
+            _refuse(f"{where}: TOOL_RUNTIME names {shown(tool_id)}, which is no tool of an alias in TOOLS")
+        if mode not in MODES:
+            _refuse(
+                f"{where}: TOOL_RUNTIME[{tool_id!r}] is {shown(mode)}; this version runs tools as {', '.join(MODES)}"
+            )
+    return dict(raw)
+
+
+def line_of(error: BaseException, file: str) -> int:
+    """The line of *file* that *error* came from; its last one, if several are on the way."""
+    if isinstance(error, SyntaxError) and error.filename == file:
+        return error.lineno or 1
+    line, traceback = 1, error.__traceback__
+    while traceback is not None:
+        if traceback.tb_frame.f_code.co_filename == file:
+            line = traceback.tb_lineno
+        traceback = traceback.tb_next
+    return line
+
+
+def _refuse(text: str) -> NoReturn:
+    raise InvalidRequest(text, code="invalid_bundle")

@@ -1,0 +1,162 @@
+"""Carries out one granted call: arguments checked, context filled, deadline kept, failures told apart.
+
+The text of a host's error can hold paths and secrets, so what a tool raised goes to the
+run's infra.log; the program is told that the tool failed, and the number of the call.
+Only a `ToolError` speaks for itself.
+"""
+
+import asyncio
+import contextvars
+import functools
+import logging
+import os
+import time
+import traceback
+import types
+from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Any
+
+from isorun.supervisor.output import INSIDE, OutputDirectory
+from isorun.supervisor.prints import CallOutput, current
+from isorun.supervisor.registry import ArgumentsRefused, Tool
+from isorun.supervisor.session import Refusal
+from isorun.supervisor.tool import ToolContext, ToolError
+
+_THREADS = 64
+_ABANDONED = 32  # threads whose call has timed out; with these the process is of no use any more
+
+
+class Threads:
+    """Where tools that are not coroutines run. A thread cannot be ended, so calls can leave it behind."""
+
+    def __init__(self, exhausted: Callable[[], None]) -> None:
+        self._pool = ThreadPoolExecutor(_THREADS, thread_name_prefix="tool")
+        self._exhausted = exhausted
+        self._pid = os.getpid()
+        self._abandoned = 0
+        self.busy = 0
+
+    async def run(self, function: Callable[..., Any], arguments: Mapping[str, Any]) -> object:
+        """The result of *function*; if this is cancelled, its thread goes on and is counted."""
+        loop = asyncio.get_running_loop()
+        context = contextvars.copy_context()
+        self.busy += 1
+        future = loop.run_in_executor(self._pool, context.run, functools.partial(self._call, function, arguments))
+        try:
+            return await asyncio.shield(future)
+        except asyncio.CancelledError:
+            if not future.done():
+                self._abandoned += 1
+                future.add_done_callback(self._came_back)
+                if self._abandoned >= _ABANDONED:
+                    self._exhausted()
+            raise
+        finally:
+            self.busy -= 1
+
+    def _came_back(self, future: "asyncio.Future[object]") -> None:
+        self._abandoned -= 1
+        if not future.cancelled():
+            future.exception()  # nobody waits for it any more
+
+    def _call(self, function: Callable[..., Any], arguments: Mapping[str, Any]) -> object:
+        try:
+            return function(**arguments)
+        except (SystemExit, KeyboardInterrupt) as error:
+            raise _Left(repr(error)) from error
+        finally:
+            if os.getpid() != self._pid:
+                os._exit(70)  # a child that the tool forked came back here: it is not the supervisor
+
+
+class _Left(Exception):
+    """A tool tried to end the process."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunFacts:
+    """What the tools of one run may know of it."""
+
+    exec_id: str
+    turn: str
+    user: str
+    env: Mapping[str, str]
+    output: OutputDirectory
+    tell: Callable[[str, str, str], None]  # component, level, text: a line for the run's infra.log
+
+
+class GrantedTool:
+    """One tool for one run; see `session.Answering`."""
+
+    def __init__(self, tool: Tool, run: RunFacts, threads: Threads) -> None:
+        self._tool, self._run, self._threads = tool, run, threads
+        self._log = logging.getLogger(f"isorun.tool.{tool.id}")
+        self.max_calls = tool.marks.max_calls
+
+    async def answer(self, call_id: int, params: dict[str, Any], deadline: float) -> object:
+        """See `session.Answering.answer`."""
+        tool = self._tool
+        try:
+            arguments = tool.check(params)
+        except ArgumentsRefused as refused:
+            raise Refusal("ToolInputInvalid", f"{tool.id}: {refused}") from None
+        seconds = deadline - time.monotonic()
+        if tool.marks.timeout_s is not None and tool.marks.timeout_s < seconds:
+            seconds = tool.marks.timeout_s
+        if tool.context is not None:
+            arguments[tool.context] = self._context(time.monotonic() + seconds)
+        output = CallOutput(lambda text: self._run.tell("tool", "INFO", f"{tool.id} {call_id}: {text}"))
+        token = current.set(output)
+        try:
+            async with asyncio.timeout(seconds) as limit:
+                if tool.is_async:
+                    return await tool.function(**arguments)
+                return await self._threads.run(tool.function, arguments)
+        except asyncio.CancelledError as error:
+            if _is_being_cancelled():
+                raise
+            raise self._failed(call_id, error) from None  # the tool raised it by itself
+        except BaseException as error:  # noqa: BLE001 - boundary: any tool may fail in any way, also by SystemExit
+            if limit.expired() and isinstance(error, TimeoutError):
+                raise Refusal("ToolTimeout", f"{tool.id} took longer than {seconds:.3g} s") from None
+            raise self._failed(call_id, error) from None
+        finally:
+            current.reset(token)
+            output.close()
+
+    def _context(self, deadline: float) -> ToolContext:
+        run = self._run
+        return ToolContext(
+            output_dir=INSIDE,
+            user_id=run.user,
+            turn_id=run.turn,
+            exec_id=run.exec_id,
+            deadline=deadline,
+            log=self._log,
+            env=run.env,
+            opener=run.output.open,
+        )
+
+    def _failed(self, call_id: int, error: BaseException) -> Refusal:
+        if isinstance(error, ToolError):
+            return Refusal("ToolFailed", str(error))
+        for line in traceback.format_exception(error.with_traceback(self._own_frames(error))):
+            for part in line.rstrip().splitlines():
+                self._run.tell("tool", "ERROR", f"{self._tool.id} {call_id}: {part}")
+        return Refusal("ToolFailed", f"the tool failed (call {call_id})")
+
+
+    def _own_frames(self, error: BaseException) -> types.TracebackType | None:
+        """The traceback from the tool's own first frame on; all of it if the tool has none there."""
+        file = self._tool.where.rpartition(":")[0]
+        frames = error.__traceback__
+        while frames is not None and frames.tb_frame.f_code.co_filename != file:
+            frames = frames.tb_next
+        return frames or error.__traceback__
+
+
+def _is_being_cancelled() -> bool:
+    task = asyncio.current_task()
+    return task is not None and task.cancelling() > 0

@@ -1,0 +1,292 @@
+"""The supervisor process: loads one bundle, then answers the tool calls of every run it is given.
+
+Theory of operation. The host starts us with a control socket, an environment that holds
+the allowed credentials, and `RUNTIME_GLOBALS_JSON` (on stdin if it is too long for an
+environment). We say `Loaded` or `LoadFailed`. `OpenRun` brings a run's tool stream and
+output directory as descriptors; from then on the program talks to us directly. What
+the host must know of it goes back on the control socket, call records in batches. When
+that socket ends, or the host dies, so do we.
+
+For a tenth of a millisecond after an answer the event loop does not sleep: a program
+that calls one tool after another would pay for waking a CPU with every call.
+"""
+
+import asyncio
+import faulthandler
+import os
+import selectors
+import signal
+import socket
+import sys
+import threading
+import time
+from collections.abc import Mapping
+from contextlib import suppress
+from typing import Any
+
+from isorun.core.errors import IsorunError
+from isorun.kernel import libc, namespaces
+from isorun.kernel.readiness import Channel
+from isorun.settings import BASE_NAMES, process_environment
+from isorun.supervisor.descriptor import Descriptor, from_json
+from isorun.supervisor.dispatch import GrantedTool, RunFacts, Threads
+from isorun.supervisor.inflight import InFlight
+from isorun.supervisor.output import OutputDirectory
+from isorun.supervisor.prints import redirect
+from isorun.supervisor.registry import Tool, load_tools
+from isorun.supervisor.session import CallLimits, ToolSession
+from isorun.wire.messages import (
+    CloseRun,
+    Ended,
+    Journal,
+    Loaded,
+    LoadFailed,
+    Message,
+    OpenRun,
+    RunClaim,
+    RunClosed,
+    RunLog,
+    RunViolated,
+    encode,
+)
+
+GLOBALS = "RUNTIME_GLOBALS_JSON"
+NO_NETWORK = "ISORUN_SUPERVISOR_NO_NETWORK"
+STUCK = 75  # exit code: threads or the loop are held by tools that do not come back
+_OF_OURS = (GLOBALS, NO_NETWORK)
+_PR_SET_PDEATHSIG = 1
+_HOT_S = 100e-6
+_BATCH_S = 0.01
+_BATCH = 128
+_UNSENT = 4 << 20  # bytes the host has not read; beyond this log lines are dropped, records never
+_STUCK_S = 30.0
+
+
+def main() -> None:
+    """Serve until the control socket ends. Never returns: what tools left running ends with us."""
+    code = 70
+    try:
+        code = _main(int(sys.argv[1]))
+    finally:
+        os._exit(code)
+
+
+def _main(control: int) -> int:
+    libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    faulthandler.enable()
+    environment = process_environment()
+    text = environment.get(GLOBALS) or sys.stdin.read()
+    channel = socket.socket(fileno=control)
+    os.set_inheritable(control, False)
+    redirect()
+    try:
+        if environment.get(NO_NETWORK):
+            _leave_network()
+        descriptor = from_json(text)
+        tools = load_tools(descriptor)
+    except (IsorunError, OSError) as error:
+        channel.sendall(encode(LoadFailed(reason=str(error))))
+        return 1
+    channel.setblocking(False)
+    allowed = {name: value for name, value in environment.items() if name not in (*BASE_NAMES, *_OF_OURS)}
+    # A selector of our own, so that a child that a tool forks can let go of it: an epoll is shared with its parent.
+    selector = selectors.EpollSelector()
+    with asyncio.Runner(loop_factory=lambda: asyncio.SelectorEventLoop(selector)) as runner:
+        server = _Server(channel, descriptor, tools, allowed)
+        os.register_at_fork(after_in_child=lambda: server.abandon(selector))
+        return runner.run(server.serve())
+
+
+def _leave_network() -> None:
+    uid, gid = os.geteuid(), os.getegid()
+    namespaces.unshare(namespaces.NEWNET if uid == 0 else namespaces.NEWNET | namespaces.NEWUSER)
+    if uid != 0:
+        namespaces.map_identity(uid, gid)
+
+
+class _Server:
+    def __init__(
+        self, channel: socket.socket, descriptor: Descriptor, tools: Mapping[str, Tool], env: Mapping[str, str]
+    ) -> None:
+        self._descriptor, self._tools, self._env = descriptor, tools, env
+        self._channel = channel
+        self._runs: dict[int, _Run] = {}
+
+    async def serve(self) -> int:
+        self._loop = asyncio.get_running_loop()
+        self._outbox = _Outbox(self._channel, self._loop)
+        self._threads = Threads(self._exhausted)
+        self._hot_until = 0.0
+        self._hot = False
+        control = Channel(self._channel)
+        self._outbox.put(Loaded(tools={tool_id: tool.described() for tool_id, tool in self._tools.items()}))
+        _Watchdog(self._loop).start()
+        while True:
+            match await control.receive():
+                case OpenRun() as opened:
+                    stream, out, table = (control.descriptors.pop(0) for _ in range(3))
+                    self._open(opened, socket.socket(fileno=stream), out, InFlight.attach(table))
+                case CloseRun(run=number):
+                    self._runs.pop(number).close()
+                case _:
+                    return 0
+
+    def _open(self, opened: OpenRun, stream: socket.socket, out: int, table: InFlight) -> None:
+        stream.setblocking(False)
+        output = OutputDirectory(out)
+        run = self._runs[opened.run] = _Run(opened.run, stream, output, self._outbox, table)
+        facts = RunFacts(
+            exec_id=opened.exec_id,
+            turn=opened.turn,
+            user=opened.user,
+            env=self._env,
+            output=output,
+            tell=run.tell,
+        )
+        granted = {i: GrantedTool(self._tools[i], facts, self._threads) for i in opened.grants if i in self._tools}
+        run.session = ToolSession(stream, granted, CallLimits(**opened.limits), run, self._touched)
+
+    def _touched(self) -> None:
+        self._hot_until = time.monotonic() + _HOT_S
+        if not self._hot and not self._threads.busy:
+            self._hot = True
+            self._loop.call_soon(self._stay_hot)
+
+    def _stay_hot(self) -> None:
+        # Not while threads run: they want the interpreter more than an idle loop does.
+        self._hot = time.monotonic() < self._hot_until and not self._threads.busy
+        if self._hot:
+            self._loop.call_soon(self._stay_hot)
+
+    def _exhausted(self) -> None:
+        os.write(2, b"too many tools did not come back from calls that had timed out; the supervisor starts anew\n")
+        os._exit(STUCK)
+
+    def abandon(self, selector: selectors.EpollSelector) -> None:
+        """In a child that a tool forked: nothing of the supervisor's is the child's to use."""
+        for descriptor in (
+            self._channel.fileno(),
+            selector.fileno(),
+            *(r.stream.fileno() for r in self._runs.values()),
+        ):
+            with suppress(OSError):
+                os.close(descriptor)
+
+
+class _Run:
+    """One run: its session, and what the host is told of it (a `session.Listener`)."""
+
+    session: ToolSession
+
+    def __init__(
+        self, number: int, stream: socket.socket, output: OutputDirectory, outbox: "_Outbox", table: InFlight
+    ) -> None:
+        self._number, self._outbox, self._output, self._table = number, outbox, output, table
+        self.stream = stream
+        self._records: list[dict[str, Any]] = []
+        self._timer: asyncio.TimerHandle | None = None
+
+    def close(self) -> None:
+        self.session.close()
+        self._flush()
+        self._output.close()
+        self.stream.close()
+        self._table.close()
+        self._outbox.put(RunClosed(run=self._number))
+
+    def tell(self, component: str, level: str, text: str) -> None:
+        """From any thread."""
+        self._outbox.put_soon(RunLog(run=self._number, component=component, level=level, text=text))
+
+    def logged(self, level: str, name: str, text: str) -> None:
+        self._outbox.put(RunLog(run=self._number, component="program", level=level, text=f"{name} {text}"))
+
+    def claimed(self, claim: Ended) -> None:
+        said = {name: getattr(claim, name) for name in ("type", "message", "errno", "line", "source")}
+        self._outbox.put(RunClaim(run=self._number, **said))
+
+    def violated(self, reason: str) -> None:
+        self._outbox.put(RunViolated(run=self._number, reason=reason))
+
+    def began(self, record: dict[str, Any]) -> None:
+        self._table.began(record["call_id"], record["tool_id"], record["started_at"])
+
+    def called(self, record: dict[str, Any]) -> None:
+        self._table.ended(record["call_id"])
+        self._records.append(record)
+        if len(self._records) >= _BATCH:
+            self._flush()
+        elif self._timer is None:
+            self._timer = asyncio.get_running_loop().call_later(_BATCH_S, self._flush)
+
+    def _flush(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        records, self._records = self._records, []
+        if records:
+            self._outbox.put(Journal(run=self._number, records=records))
+            self._table.told()
+
+
+class _Outbox:
+    """Messages to the host, in order; a host that is slow makes nobody wait."""
+
+    def __init__(self, channel: socket.socket, loop: asyncio.AbstractEventLoop) -> None:
+        self._channel, self._loop = channel, loop
+        self._unsent = bytearray()
+        self._thread = threading.get_ident()
+
+    def put_soon(self, message: Message) -> None:
+        """As `put`, from any thread."""
+        if threading.get_ident() == self._thread:
+            self.put(message)
+        else:
+            with suppress(RuntimeError):  # the loop is closed: we are ending
+                self._loop.call_soon_threadsafe(self.put, message)
+
+    def put(self, message: Message) -> None:
+        """Send *message*, now or when there is room."""
+        if isinstance(message, RunLog) and len(self._unsent) > _UNSENT:
+            return
+        was_empty = not self._unsent
+        self._unsent += encode(message)
+        if was_empty:
+            self._send()
+            if self._unsent:
+                self._loop.add_writer(self._channel.fileno(), self._flush)
+
+    def _flush(self) -> None:
+        self._send()
+        if not self._unsent:
+            self._loop.remove_writer(self._channel.fileno())
+
+    def _send(self) -> None:
+        try:
+            del self._unsent[: self._channel.send(self._unsent)]
+        except BlockingIOError:
+            return
+        except OSError:
+            os._exit(0)  # the host is gone
+
+
+class _Watchdog(threading.Thread):
+    """Ends this process if the event loop stands still: a coroutine that blocks holds up every run."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        super().__init__(daemon=True, name="watchdog")
+        self._loop = loop
+        self._seen = time.monotonic()
+
+    def _tick(self) -> None:
+        self._seen = time.monotonic()
+
+    def run(self) -> None:
+        while True:
+            with suppress(RuntimeError):
+                self._loop.call_soon_threadsafe(self._tick)
+            time.sleep(_STUCK_S / 6)
+            if time.monotonic() - self._seen > _STUCK_S:
+                os.write(2, b"a coroutine of a tool blocks the event loop; the supervisor starts anew\n")
+                faulthandler.dump_traceback()
+                os._exit(STUCK)

@@ -1,0 +1,236 @@
+"""The tools of a bundle: found in its modules, each with the schema its arguments are checked against.
+
+Only what carries the mark of `isorun.tool` is a tool; a helper beside it is not there.
+Whatever is wrong with a tool is found when the bundle is loaded, with file, line and
+tool, never at a call. pydantic turns type hints into schema and check.
+"""
+
+import enum
+import importlib
+import importlib.util
+import inspect
+import sys
+import types
+import typing
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Annotated, Any, NotRequired, Required
+
+import docstring_parser
+from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
+from pydantic.errors import PydanticUserError
+from pydantic.types import Strict
+from typing_extensions import TypedDict  # pydantic wants this one before Python 3.12
+
+from isorun.core.errors import InvalidRequest
+from isorun.supervisor.descriptor import Descriptor, Entry, line_of
+from isorun.supervisor.tool import MARK, Marks, ToolContext
+
+_SCALARS = (int, float, str, bool, bytes)
+_JSON = (int, float, str, bool, list, dict)
+_SHOWN_ERRORS = 5
+
+
+class BundleError(InvalidRequest):
+    """A bundle cannot be loaded; the text names file, line and tool."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__(message, code="invalid_bundle")
+
+
+class ArgumentsRefused(Exception):
+    """A call's arguments do not fit; the text says which and why, and holds none of their values."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Tool:
+    """One tool. `schema` is the JSON schema of its arguments, `where` its file and line."""
+
+    id: str
+    description: str
+    returns: str
+    schema: Mapping[str, Any]
+    where: str
+    marks: Marks
+    is_async: bool
+    function: Callable[..., Any]
+    arguments: TypeAdapter[dict[str, Any]]
+    context: str | None  # the parameter that gets the ToolContext
+
+    def check(self, params: dict[str, Any]) -> dict[str, Any]:
+        """The arguments in *params*, as the tool's own types. Raises `ArgumentsRefused`."""
+        try:
+            return self.arguments.validate_python(params)
+        except ValidationError as error:
+            said = [
+                f"{'.'.join(map(str, one['loc'])) or 'arguments'}: {one['msg']}"
+                for one in error.errors(include_url=False, include_context=False, include_input=False)[:_SHOWN_ERRORS]
+            ]
+            raise ArgumentsRefused("; ".join(said)) from None
+
+    def described(self) -> dict[str, Any]:
+        """What is shown of it, in JSON's types."""
+        return {
+            "description": self.description,
+            "returns": self.returns,
+            "parameters": dict(self.schema),
+            "where": self.where,
+            "timeout_s": self.marks.timeout_s,
+            "max_calls": self.marks.max_calls,
+        }
+
+
+def load_tools(descriptor: Descriptor) -> dict[str, Tool]:
+    """Every tool of the bundle by its id, `alias.name`. Raises `BundleError`."""
+    sys.path.insert(0, str(descriptor.root))  # tool modules may import their neighbours
+    tools: dict[str, Tool] = {}
+    for entry in descriptor.entries:
+        module = _imported(entry, descriptor)
+        found = list(_marked(module))
+        if not found:
+            raise BundleError(f"{module.__file__}: {entry.alias}: no function or method is marked @isorun.tool")
+        for name, function, marks in found:
+            tool_id = f"{entry.alias}.{name}"
+            where = _where(function, module)
+            if name.startswith("_"):
+                raise BundleError(f"{where}: {tool_id}: a tool's name must not begin with an underscore")
+            if tool_id in tools:
+                raise BundleError(f"{where}: {tool_id}: the name is taken by the tool at {tools[tool_id].where}")
+            tools[tool_id] = _tool(tool_id, function, marks, where)
+    for tool_id in descriptor.modes:
+        if tool_id not in tools:
+            raise BundleError(f"{descriptor.root}: TOOL_RUNTIME names {tool_id}, and there is no such tool")
+    return tools
+
+
+def _imported(entry: Entry, descriptor: Descriptor) -> types.ModuleType:
+    path = str(descriptor.root / entry.ref) if entry.ref else entry.module
+    try:
+        if entry.module:
+            return importlib.import_module(entry.module)
+        name = f"isorun_bundle.{entry.alias}"
+        spec = importlib.util.spec_from_file_location(name, path)
+        if spec is None or spec.loader is None:
+            raise ImportError("not a Python file")
+        module = importlib.util.module_from_spec(spec)
+        sys.modules[name] = module
+        spec.loader.exec_module(module)
+    except (Exception, SystemExit) as error:
+        where = path if entry.module else f"{path}:{line_of(error, path)}"
+        raise BundleError(f"{where}: {entry.alias}: {type(error).__name__}: {error}") from error
+    return module
+
+
+def _marked(module: types.ModuleType) -> Iterator[tuple[str, Callable[..., Any], Marks]]:
+    """The tools of *module*: its own functions, and the methods of its own public instances."""
+    for name, value in vars(module).items():
+        if inspect.isclass(value):
+            yield from _of_class(value, module)
+        elif inspect.isroutine(value):
+            if (marks := getattr(value, MARK, None)) and getattr(value, "__module__", None) == module.__name__:
+                yield name, value, marks
+        elif not name.startswith("_") and type(value).__module__ == module.__name__:
+            for method in _marked_names(type(value)):
+                bound = getattr(value, method)
+                yield method, bound, getattr(bound, MARK)
+
+
+def _of_class(cls: type, module: types.ModuleType) -> Iterator[tuple[str, Callable[..., Any], Marks]]:
+    if cls.__module__ != module.__name__:
+        return
+    names = _marked_names(cls)
+    if names and not any(type(v) is cls and not n.startswith("_") for n, v in vars(module).items()):
+        function = getattr(cls, names[0])
+        raise BundleError(
+            f"{_where(function, module)}: {cls.__name__}.{names[0]}: the module makes no {cls.__name__}; "
+            f"add a line such as `{cls.__name__.lower()} = {cls.__name__}()`"
+        )
+    yield from ()
+
+
+def _marked_names(cls: type) -> list[str]:
+    return [name for name in dir(cls) if isinstance(getattr(getattr(cls, name, None), MARK, None), Marks)]
+
+
+def _where(function: Callable[..., Any], module: types.ModuleType) -> str:
+    code = getattr(inspect.unwrap(function), "__code__", None)
+    return f"{code.co_filename}:{code.co_firstlineno}" if code else str(module.__file__)
+
+
+def _tool(tool_id: str, function: Callable[..., Any], marks: Marks, where: str) -> Tool:
+    try:
+        signature = inspect.signature(function)
+        hints = typing.get_type_hints(inspect.unwrap(getattr(function, "__func__", function)), include_extras=True)
+    except (NameError, TypeError, ValueError) as error:
+        raise BundleError(f"{where}: {tool_id}: its type hints cannot be read: {error}") from error
+    told = docstring_parser.parse(inspect.getdoc(function) or "")
+    about = {param.arg_name: param.description or "" for param in told.params}
+    context, fields = None, {}
+    for parameter in signature.parameters.values():
+        if hints.get(parameter.name) is ToolContext:
+            context = parameter.name
+        else:
+            fields[parameter.name] = _field(parameter, hints, about, f"{where}: {tool_id}")
+    if unknown := sorted(about.keys() - fields.keys() - {context}):
+        raise BundleError(f"{where}: {tool_id}: the docstring describes {unknown[0]}, which is no parameter")
+    try:
+        arguments = _adapter(tool_id, fields)
+        schema = arguments.json_schema()
+    except (PydanticUserError, TypeError, ValueError) as error:
+        first = str(error).splitlines()[0]
+        raise BundleError(f"{where}: {tool_id}: no JSON schema can be made of its type hints: {first}") from error
+    description = "\n\n".join(filter(None, (told.short_description, told.long_description)))
+    if not description:
+        raise BundleError(f"{where}: {tool_id}: a tool needs a docstring that says what it does")
+    return Tool(
+        id=tool_id,
+        description=description,
+        returns=(told.returns.description or "") if told.returns else "",
+        schema=schema,
+        where=where,
+        marks=marks,
+        is_async=inspect.iscoroutinefunction(function),
+        function=function,
+        arguments=arguments,
+        context=context,
+    )
+
+
+def _field(parameter: inspect.Parameter, hints: Mapping[str, Any], about: Mapping[str, str], where: str) -> Any:  # noqa: ANN401 - a type
+    if parameter.kind in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD, parameter.POSITIONAL_ONLY):
+        raise BundleError(f"{where}: {parameter}: a tool names each of its parameters and takes them by name")
+    if parameter.name not in hints:
+        raise BundleError(f"{where}: the parameter {parameter.name} has no type hint")
+    extra: dict[str, Any] = {}
+    optional = parameter.default is not parameter.empty
+    if optional and (parameter.default is None or isinstance(parameter.default, _JSON)):
+        extra["default"] = parameter.default
+    hint: Any = Annotated[
+        exact(hints[parameter.name]),
+        Field(description=about.get(parameter.name) or None, json_schema_extra=extra or None),
+    ]
+    return NotRequired[hint] if optional else Required[hint]
+
+
+def exact(hint: Any) -> Any:  # noqa: ANN401 - types in, types out
+    """*hint* with every scalar in it strict, so that "3" is no int: what the schema says, the check does."""
+    if hint in _SCALARS:
+        return Annotated[hint, Strict()]
+    origin, args = typing.get_origin(hint), typing.get_args(hint)
+    if origin is None or origin is typing.Literal or (inspect.isclass(hint) and issubclass(hint, enum.Enum)):
+        return hint
+    if origin is Annotated:
+        return Annotated[(exact(args[0]), *args[1:])]
+    if origin is types.UnionType or origin is typing.Union:
+        return typing.Union[tuple(map(exact, args))]  # noqa: UP007 - made from a list
+    try:
+        return origin[tuple(map(exact, args))]
+    except TypeError:  # Callable and its like, which have no schema anyway
+        return hint
+
+
+def _adapter(tool_id: str, fields: dict[str, Any]) -> TypeAdapter[dict[str, Any]]:
+    make: Any = TypedDict  # from names that are known only now, which the type checker cannot follow
+    shape = make(tool_id.replace(".", "_"), fields)
+    shape.__pydantic_config__ = ConfigDict(extra="forbid", title=tool_id)
+    return TypeAdapter(shape)

@@ -1,0 +1,356 @@
+"""One run's tool stream, from the trusted end. Every byte is hostile.
+
+Theory of operation. Bytes become messages (`wire`), a call becomes a check (is it
+granted, does the budget allow it, do the arguments fit), then a task with a deadline,
+then an answer under the call's id, in whatever order tools finish. Reading stops while
+too many calls are open or too many answers are unread, so a program can fill no
+memory but its own. What the loader says of an exception or a log record is a claim:
+bounded, handed on, deciding nothing.
+
+It must not know where tools come from, and must not tell the program why a tool is
+not there or what a tool's failure was.
+"""
+
+import asyncio
+import socket
+import time
+from collections import deque
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from isorun.wire.frames import Frames, ProtocolError
+from isorun.wire.messages import Call, Ended, Log, Message, NotEncodable, Refused, Reply, decode, encode
+from isorun.wire.session import Session, Side
+
+_READ = 1 << 16
+_LOG_RECORDS = 10_000
+_LOG_CHARS = 4 << 20  # of all records together: one may be as long as a frame, and all go to the host's disk
+_RECORD_CHARS = 8192
+_UNREAD_BYTES = 1 << 20  # answers the program has not read; beyond this none of its calls is read either
+_OPEN_CALLS = 64  # begun or waiting for their turn; beyond this the stream is read no further
+_REASON_CHARS = 1000
+_NAME_CHARS = 200
+_KEPT_BYTES = 64 << 10  # of one call's params, and of its result, in the journal
+_KEPT_IN_ALL = 16 << 20
+NO_SUCH_TOOL = "no such tool for this run"
+NESTED = "nested_execution: a program cannot start another run"
+
+
+class Refusal(Exception):
+    """A call that gets no result: the type the program sees, and the text."""
+
+    def __init__(self, error: str, text: str) -> None:
+        super().__init__(text)
+        self.error = error
+
+
+class Answering(Protocol):
+    """How a granted call gets its result."""
+
+    @property
+    def max_calls(self) -> int | None:
+        """The calls one run may make of this tool; None if only the run's own budget counts."""
+
+    async def answer(self, call_id: int, params: dict[str, Any], deadline: float) -> object:
+        """The tool's result. Raises `Refusal`, and nothing else, if there is none by *deadline* (monotonic)."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CallLimits:
+    """What one run may do with tools: calls in all, at once, seconds of one, bytes of one frame."""
+
+    calls: int
+    at_once: int
+    call_s: float
+    frame_bytes: int
+
+
+class Listener(Protocol):
+    """Who is told what happens on the stream."""
+
+    def logged(self, level: str, name: str, text: str) -> None:
+        """The program logged this."""
+
+    def claimed(self, claim: Ended) -> None:
+        """The loader says that this exception ended the program. Texts are bounded."""
+
+    def violated(self, reason: str) -> None:
+        """The program broke the protocol; the stream is read no further. Told once."""
+
+    def began(self, record: dict[str, Any]) -> None:
+        """A tool is about to be carried out; the record has no status yet."""
+
+    def called(self, record: dict[str, Any]) -> None:
+        """A call has ended; see `ToolSession` for the record."""
+
+
+@dataclass(slots=True, kw_only=True)
+class _Open:
+    """A call that was admitted and has no answer yet."""
+
+    call: Call
+    deadline: float  # monotonic
+    record: dict[str, Any]
+    task: asyncio.Task[None] | None = None  # None while it waits for its turn
+    expiry: asyncio.TimerHandle | None = None  # of one that waits
+
+
+class ToolSession:
+    """Answers the calls of one run until `close`. *channel* is non-blocking and stays its owner's.
+
+    A record has call_id, tool_id, reason, status (`ok`, the error's type, or `cancelled`), ms,
+    started_at (seconds since the epoch), params, and result or error. *touched* is called
+    when an answer was sent.
+    """
+
+    def __init__(
+        self,
+        channel: socket.socket,
+        granted: Mapping[str, Answering],
+        limits: CallLimits,
+        listener: Listener,
+        touched: Callable[[], None] = lambda: None,
+    ) -> None:
+        self._channel = channel
+        self._granted = granted
+        self._limits = limits
+        self._listener = listener
+        self._touched = touched
+        self._frames = Frames(limits.frame_bytes)
+        self._session = Session(Side.SUPERVISOR)
+        self._log_records = self._log_chars = self._kept = self._calls = 0
+        self._used: dict[str, int] = {}
+        self._opened: dict[int, _Open] = {}
+        self._waiting: deque[_Open] = deque()
+        self._unread = bytearray()
+        self._reading = False
+        self._open = True
+        self._loop = asyncio.get_running_loop()
+        self._read(True)
+
+    def close(self) -> None:
+        """Take what the program sent before it died, then give up every call. Nothing is told afterwards."""
+        waiting, self._waiting = self._waiting, deque()
+        for call in (*waiting, *self._opened.values()):
+            self._ended(call, "cancelled", error="the run ended before the tool did")
+        while self._open:
+            try:
+                data = self._channel.recv(_READ)
+            except OSError:  # also BlockingIOError: a program that still lives has said enough
+                break
+            if not data:
+                break
+            self._frames.feed(data)
+            self._take(closing=True)
+        self._stop()
+        for call in (*waiting, *self._opened.values()):
+            if call.task is not None:
+                call.task.cancel()
+            if call.expiry is not None:
+                call.expiry.cancel()
+
+    def _stop(self) -> None:
+        self._open = False
+        self._read(False)
+        with suppress(OSError, ValueError):
+            self._loop.remove_writer(self._channel.fileno())
+
+    def _read(self, wanted: bool) -> None:
+        if wanted == self._reading:
+            return
+        self._reading = wanted
+        with suppress(OSError, ValueError):
+            if wanted:
+                self._loop.add_reader(self._channel.fileno(), self._readable)
+            else:
+                self._loop.remove_reader(self._channel.fileno())
+
+    def _readable(self) -> None:
+        try:
+            # No room for ancillary data: descriptors that come along are closed by the kernel.
+            data = self._channel.recv(_READ)
+        except BlockingIOError:
+            return
+        except OSError:
+            data = b""
+        if not data:
+            self._read(False)
+            return
+        self._frames.feed(data)
+        self._take()
+
+    def _take(self, *, closing: bool = False) -> None:
+        """Handle the messages that are here, as long as there is room for what they bring about."""
+        try:
+            while self._open and (closing or not self._crowded) and (frame := self._frames.next()) is not None:
+                message = decode(*frame)
+                self._session.received(message)
+                if not (closing and isinstance(message, Call)):  # nobody is left to read the answer
+                    self._handle(message, len(frame[0]) + len(frame[1]))
+        except ProtocolError as error:
+            self._stop()
+            self._listener.violated(str(error))
+        if self._open and not closing:
+            self._read(not self._crowded)
+
+    @property
+    def _crowded(self) -> bool:
+        return len(self._opened) >= _OPEN_CALLS or len(self._unread) > _UNREAD_BYTES
+
+    def _handle(self, message: Message, size: int) -> None:
+        match message:
+            case Call():
+                self._call(message, size)
+            case Log():
+                self._log(message)
+            case Ended():
+                self._listener.claimed(
+                    Ended(
+                        type=message.type[:_NAME_CHARS],
+                        message=message.message[:4096],
+                        errno=message.errno,
+                        line=message.line,
+                        source=message.source[:_NAME_CHARS],
+                    )
+                )
+            case _:
+                raise ProtocolError(f"a program does not send {type(message).__name__}")
+
+    def _log(self, record: Log) -> None:
+        text = record.text[:_RECORD_CHARS]
+        self._log_records += 1
+        self._log_chars += len(text)
+        if self._log_records <= _LOG_RECORDS and self._log_chars <= _LOG_CHARS:
+            # The level stands before the component in a line: with a bracket in it, it would forge one.
+            level = record.level[:20] if record.level.isalnum() else "INFO"
+            self._listener.logged(level, record.name[:_NAME_CHARS], text)
+
+    def _call(self, call: Call, size: int) -> None:
+        asked = call.timeout_s
+        seconds = self._limits.call_s if asked is None else min(max(asked, 0.0), self._limits.call_s)
+        record = {
+            "call_id": call.id,
+            "tool_id": call.tool[:_NAME_CHARS],
+            "reason": call.reason[:_REASON_CHARS],
+            "started_at": time.time(),
+            "params": self._kept_value(call.params, size),
+        }
+        opened = _Open(call=call, deadline=time.monotonic() + seconds, record=record)
+        opened.record["ms"] = -time.perf_counter() * 1000  # until it has ended
+        try:
+            self._admit(call)
+        except Refusal as refusal:
+            self._refuse(opened, refusal)
+            return
+        self._opened[call.id] = opened
+        if self._running < self._limits.at_once:
+            self._begin(opened)
+        else:
+            self._waiting.append(opened)
+            opened.expiry = self._loop.call_later(seconds, self._expire, opened)
+
+    def _expire(self, opened: _Open) -> None:
+        if opened in self._waiting:
+            self._waiting.remove(opened)
+            self._refuse(opened, Refusal("ToolTimeout", "the deadline passed before it was this call's turn"))
+            self._next(opened)
+
+    @property
+    def _running(self) -> int:
+        return len(self._opened) - len(self._waiting)
+
+    def _admit(self, call: Call) -> None:
+        """Raise `Refusal` for a call that may not be made. Refused calls count, so that probing has an end."""
+        self._calls += 1
+        if self._calls > self._limits.calls:
+            raise Refusal("ToolBudgetExceeded", f"this run may make {self._limits.calls} tool calls")
+        tool = self._granted.get(call.tool)
+        if tool is None:
+            raise Refusal("ToolDenied", NESTED if call.tool.startswith("exec_tools.") else NO_SUCH_TOOL)
+        if tool.max_calls is not None:
+            used = self._used[call.tool] = self._used.get(call.tool, 0) + 1
+            if used > tool.max_calls:
+                raise Refusal("ToolBudgetExceeded", f"this run may call {call.tool} {tool.max_calls} times")
+
+    def _begin(self, opened: _Open) -> None:
+        if opened.expiry is not None:
+            opened.expiry.cancel()
+        self._listener.began(opened.record)
+        opened.task = self._loop.create_task(self._answer(opened))
+
+    async def _answer(self, opened: _Open) -> None:
+        call = opened.call
+        try:
+            value = await self._granted[call.tool].answer(call.id, call.params, opened.deadline)
+            try:
+                data = encode(Reply(id=call.id, value=value), self._limits.frame_bytes)
+            except NotEncodable as error:
+                raise Refusal("ToolFailed", f"the tool's result cannot be sent: {error}") from None
+        except Refusal as refusal:
+            self._refuse(opened, refusal)
+        else:
+            self._session.sent(Reply(id=call.id, value=None))
+            self._send(data)
+            self._ended(opened, "ok", result=self._kept_value(value, len(data)))
+        self._next(opened)
+
+    def _next(self, opened: _Open) -> None:
+        """One call less: begin one that waited, and read on if there is room again."""
+        self._opened.pop(opened.call.id, None)
+        if not self._open:
+            return
+        if self._waiting and self._running < self._limits.at_once:
+            self._begin(self._waiting.popleft())
+        if not self._reading:
+            self._take()
+
+    def _refuse(self, opened: _Open, refusal: Refusal) -> None:
+        answer = Refused(id=opened.call.id, error=refusal.error, text=str(refusal))
+        self._session.sent(answer)
+        self._send(encode(answer))
+        if self._calls <= self._limits.calls:  # what is over the budget is answered, and not recorded: it has no end
+            self._ended(opened, refusal.error, error=str(refusal))
+
+    def _ended(self, opened: _Open, status: str, **outcome: object) -> None:
+        record = opened.record
+        if "status" not in record:
+            record.update(outcome, status=status, ms=round(time.perf_counter() * 1000 + record["ms"], 3))
+            self._listener.called(record)
+
+    def _kept_value(self, value: object, size: int) -> object:
+        """*value* for the journal, unless it is large or the run has filled its share of it."""
+        if size > _KEPT_BYTES or self._kept + size > _KEPT_IN_ALL:
+            return {"omitted_bytes": size}
+        self._kept += size
+        return value
+
+    def _send(self, data: bytes) -> None:
+        if not self._open:
+            return
+        self._touched()
+        sent = 0
+        if not self._unread:
+            try:
+                sent = self._channel.send(data)
+            except BlockingIOError:
+                sent = 0
+            except OSError:
+                return  # nobody is there to read it; the end of the stream is seen by the reader
+        if sent < len(data):
+            self._unread += data[sent:]
+            self._loop.add_writer(self._channel.fileno(), self._flush)
+
+    def _flush(self) -> None:
+        try:
+            sent = self._channel.send(self._unread)
+        except BlockingIOError:
+            return
+        except OSError:
+            sent = len(self._unread)
+        del self._unread[:sent]
+        if not self._unread:
+            self._loop.remove_writer(self._channel.fileno())
+        if not self._reading:
+            self._take()
