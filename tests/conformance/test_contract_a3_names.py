@@ -4,7 +4,7 @@ Clauses: OUTPUT_DIR (str, and in the environment) · OUT and OUT_DIR (Path) · P
 asyncio, sys, time, json, logging · agent_io_tools · exec_tools · CONTRACT ·
 EXECUTION_ID · TURN_ID, the folder's name, which stands before the program starts with
 files/ and the promised parents (DESIGN 6) · `import agent_io_tools` · `from alias import
-tool`. Until there is a supervisor, calls answer ToolUnavailable: from a coroutine,
+tool`. Without a bundle every call answers ToolDenied: from a coroutine,
 without a loop, overlapping, and from threads.
 """
 
@@ -74,8 +74,8 @@ def test_a3_imports_by_name(run) -> None:
     assert result.stdout == "True True <tool exec_tools.execute_code_python>\n"
 
 
-def test_a3_a_call_without_a_supervisor_is_unavailable(run) -> None:
-    """By coroutine, by proxy and without a loop, a call raises ToolUnavailable, a ToolError."""
+def test_a3_a_call_without_a_bundle_is_denied(run) -> None:
+    """By coroutine, by proxy and without a loop, a call raises ToolDenied, a ToolError; exec tools say why."""
     result = run("""
         async def main():
             for call in (agent_io_tools.tool_call(tool_id="local_tools.write_note", params={"text": b"x"}),
@@ -88,12 +88,18 @@ def test_a3_a_call_without_a_supervisor_is_unavailable(run) -> None:
         asyncio.run(main())
         try:
             agent_io_tools.tool_call_sync(tool_id="a.b")
-        except agent_io_tools.ToolUnavailable as error:
+        except agent_io_tools.ToolDenied as error:
             print("sync", error)
     """)
-    said = "no tools are configured for this run"
-    assert result.stdout.splitlines() == [f"ToolUnavailable {said}"] * 3 + [f"sync {said}"]
-    assert [call["error"] for call in result.tool_calls] == ["ToolUnavailable"] * 4
+    said = "no such tool for this run"
+    nested = "nested_execution: a program cannot start another run"
+    assert result.stdout.splitlines() == [
+        f"ToolDenied {said}",
+        f"ToolDenied {nested}",
+        f"ToolDenied {nested}",
+        f"sync {said}",
+    ]
+    assert [call["status"] for call in result.tool_calls] == ["ToolDenied"] * 4
     assert [call["tool_id"] for call in result.tool_calls][:2] == [
         "local_tools.write_note",
         "exec_tools.execute_code_python",
@@ -110,13 +116,13 @@ def test_a3_calls_may_overlap_and_come_from_threads(run) -> None:
         def call(n):
             try:
                 agent_io_tools.tool_call_sync(tool_id="t.y")
-            except agent_io_tools.ToolUnavailable:
+            except agent_io_tools.ToolDenied:
                 return n
         print({type(answer).__name__ for answer in asyncio.run(main())})
         with ThreadPoolExecutor(8) as pool:
             print(sum(pool.map(call, range(20))))
     """)
-    assert result.stdout == "{'ToolUnavailable'}\n190\n"
+    assert result.stdout == "{'ToolDenied'}\n190\n"
     assert len(result.tool_calls) == 70
 
 

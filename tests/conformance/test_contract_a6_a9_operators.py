@@ -90,7 +90,7 @@ def test_a8_each_tool_call_has_its_line(run) -> None:
                 pass
     """)
     lines = re.findall(r"\[tool_call\] (\S+) (\S+) (\S+) (\d+(?:\.\d+)?)$", result.infra_log_tail, re.MULTILINE)
-    assert [line[:3] for line in lines] == [("a.b", "1", "ToolUnavailable"), ("c.d", "2", "ToolUnavailable")]
+    assert [line[:3] for line in lines] == [("a.b", "1", "ToolDenied"), ("c.d", "2", "ToolDenied")]
 
 
 def test_a8_a_tool_id_cannot_forge_a_line(run) -> None:

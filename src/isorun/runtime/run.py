@@ -12,7 +12,7 @@ import asyncio
 import os
 import stat
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
@@ -27,8 +27,9 @@ from isorun.runtime.events import Event, Feed
 from isorun.runtime.folder import RunFolder
 from isorun.runtime.output import OutputLog, PipeReader
 from isorun.runtime.request import RunRequest
-from isorun.runtime.toolstream import ToolStream
-from isorun.wire.messages import Call, Refused
+from isorun.runtime.toolstream import open_tools
+from isorun.supervisor.client import Supervisor
+from isorun.wire.messages import Ended
 
 _DRAIN_S = 5.0
 _TRACE = 8192
@@ -57,7 +58,7 @@ class Ending:
     last_trace: str
     run_s: float
     output: OutputLog
-    tool_calls: tuple[dict[str, object], ...]
+    tool_calls: tuple[dict[str, Any], ...]  # records, see `supervisor.session.ToolSession`
 
 
 def program_for(request: RunRequest, options: Options) -> Program:
@@ -80,9 +81,18 @@ def program_for(request: RunRequest, options: Options) -> Program:
         "log_mode": options.log_mode,
         "traceback_remap": options.traceback_remap,
         "stdin": request.stdin is not None,
-        "tools": {"exec_tools": list(_EXEC_TOOLS)},
+        "tools": _proxies(request.grants),
     }
     return Program(files=files, argv=request.argv, context=context)
+
+
+def _proxies(grants: Sequence[str]) -> dict[str, list[str]]:
+    """The names of the tools by alias. Those that every program finds are there to be denied with a reason."""
+    found = {"exec_tools": list(_EXEC_TOOLS)}
+    for tool_id in grants:
+        alias, _, name = tool_id.partition(".")
+        found.setdefault(alias, []).append(name)
+    return found
 
 
 class Conduct:
@@ -96,8 +106,10 @@ class Conduct:
         limits: Limits,
         feed: Feed,
         on_output: Callable[[str, bytes], None] | None = None,
+        supervisor: Supervisor | None = None,
     ) -> None:
         self._request = request
+        self._supervisor = supervisor
         self._on_output = on_output
         self._slot = slot
         self._folder = folder
@@ -106,7 +118,8 @@ class Conduct:
         self._stopped: asyncio.Future[Stop] = asyncio.get_running_loop().create_future()
         self._violation = ""
         self._started = 0.0
-        self._calls: list[dict[str, object]] = []
+        self._calls: list[dict[str, Any]] = []
+        self._claim: Claim | None = None
 
     def stop(self, reason: Stop) -> None:
         """End the run; the first reason given is the one that counts."""
@@ -140,28 +153,27 @@ class Conduct:
             PipeReader(self._slot.stdout, lambda data: self._printed(output, "stdout", data)),
             PipeReader(self._slot.stderr, lambda data: self._printed(output, "stderr", data)),
         ]
-        tools = ToolStream(self._slot.tools, self._limits.frame_bytes, self._logged, self._called, self._violated)
+        tools = await open_tools(self._supervisor, self._request, self._slot, self._limits, self)
         try:
             self._folder.write_program(MAIN, self._request.code)  # while the program runs, not before
             stop = await self._until_end()
             run_s = time.monotonic() - self._started
             exit_, usage = await self._slot.kill()
             await _drain(readers)
-            tools.drain()
         finally:
             for reader in readers:
                 reader.stop()
-            tools.close()
+            await tools.close()
             output.close()
         if self._stopped.done() and self._stopped.result() is Stop.VIOLATION:
             stop = Stop.VIOLATION  # found while draining: the last bytes count like the first
-        status, code = classify(exit_, stop, tools.claim)
+        status, code = classify(exit_, stop, self._claim)
         return Ending(
             status=status,
             code=code,
             exit=exit_,
             usage=usage,
-            claim=tools.claim,
+            claim=self._claim,
             stop=stop,
             violation=self._violation,
             last_trace=_read_trace(self._slot.work) if stop else "",
@@ -199,18 +211,33 @@ class Conduct:
     def _published(self, stream: str, text: str) -> None:
         self._feed.publish(Event(kind="output", at_s=self._at(), data={"stream": stream, "text": text}))
 
-    def _logged(self, level: str, name: str, text: str) -> None:
+    def logged(self, level: str, name: str, text: str) -> None:
+        """See `session.Listener`."""
         self._folder.append_infra("program", level, f"{name} {text}")
 
-    def _called(self, call: Call, answer: Refused) -> None:
-        if len(self._calls) >= self._limits.tool_calls:
-            return  # answered, and no longer recorded: a program could fill infra.log with them
-        record: dict[str, object] = {"tool_id": call.tool[:200], "id": call.id, "error": answer.error}
-        self._calls.append(record)
-        self._folder.append_infra("supervisor", "INFO", f"[tool_call] {call.tool[:200]} {call.id} {answer.error} 0.0")
-        self._feed.publish(Event(kind="tool_call", at_s=self._at(), data=record))
+    def told(self, component: str, level: str, text: str) -> None:
+        """See `client.RunListener`."""
+        self._folder.append_infra(component, level, text)
 
-    def _violated(self, reason: str) -> None:
+    def claimed(self, claim: Ended) -> None:
+        """See `session.Listener`."""
+        self._claim = Claim(
+            type=claim.type, message=claim.message, errno=claim.errno, line=claim.line, source=claim.source
+        )
+
+    def began(self, record: dict[str, Any]) -> None:
+        """See `session.Listener`."""
+
+    def called(self, record: dict[str, Any]) -> None:
+        """See `session.Listener`."""
+        self._calls.append(record)
+        tool_id, call_id, status, ms = (record[key] for key in ("tool_id", "call_id", "status", "ms"))
+        self._folder.append_infra("supervisor", "INFO", f"[tool_call] {tool_id} {call_id} {status} {ms}")
+        shown = {key: record[key] for key in ("call_id", "tool_id", "reason", "status", "ms")}
+        self._feed.publish(Event(kind="tool_call", at_s=self._at(), data=shown))
+
+    def violated(self, reason: str) -> None:
+        """See `session.Listener`."""
         self._violation = reason
         self.stop(Stop.VIOLATION)
 

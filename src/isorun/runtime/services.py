@@ -1,0 +1,67 @@
+"""The supervisor of a Runtime's bundle, and what stands around it: Redis, PostgreSQL, credentials.
+
+Whether a service answers is asked by a connection alone: its credentials are not used here.
+"""
+
+import asyncio
+import logging
+from contextlib import AsyncExitStack
+from urllib.parse import urlsplit
+
+from isorun.settings import Settings, base_environment, supervisor_environment
+from isorun.supervisor.client import Supervisor
+from isorun.supervisor.descriptor import load_descriptor
+
+_log = logging.getLogger("isorun")
+_CONNECT_S = 1.0
+_REDIS_PORT, _POSTGRES_PORT = 6379, 5432
+_KEYS = ("AWS_ACCESS_KEY_ID", "AWS_PROFILE")
+
+
+async def open_supervisor(settings: Settings, stack: AsyncExitStack) -> tuple[Supervisor | None, tuple[str, ...]]:
+    """The supervisor of the settings' bundle, left with *stack*, and the lines that every run's infra.log begins with.
+
+    None without a bundle. Raises `InvalidRequest` (invalid_bundle) if it cannot be loaded.
+    """
+    if settings.bundle is None:
+        return None, ()
+    descriptor = await asyncio.to_thread(load_descriptor, settings.bundle)
+    environment = {**base_environment(), **supervisor_environment(settings)}
+    supervisor = Supervisor(descriptor, environment, network=settings.network_mode != "none")
+    await stack.enter_async_context(supervisor)
+    redis, postgres = await asyncio.gather(_redis(settings), _postgres(settings))
+    has_keys = any(name in environment for name in _KEYS)
+    lines = (
+        f"[supervisor] ready bundle={descriptor.name} redis={redis} postgres={postgres}",
+        f"[supervisor] AWS credentials: {'present, passed to the supervisor only' if has_keys else 'absent'}",
+    )
+    for line in lines:
+        _log.info("%s", line)
+    return supervisor, lines
+
+
+async def _redis(settings: Settings) -> str:
+    return await _answers(settings.redis_url, settings.redis_host, settings.redis_port, _REDIS_PORT)
+
+
+async def _postgres(settings: Settings) -> str:
+    return await _answers(settings.database_url, settings.postgres_host, settings.postgres_port, _POSTGRES_PORT)
+
+
+async def _answers(url: str | None, host: str | None, port: int, usual_port: int) -> str:
+    """`ok`, `not configured`, or `unreachable`."""
+    if url is not None:
+        try:
+            parts = urlsplit(url)
+            host, port = parts.hostname, parts.port or usual_port
+        except ValueError:
+            return "unreachable"
+    if not host:
+        return "not configured"
+    try:
+        async with asyncio.timeout(_CONNECT_S):
+            _, writer = await asyncio.open_connection(host, port)
+    except (OSError, TimeoutError):
+        return "unreachable"
+    writer.close()
+    return "ok"
