@@ -28,11 +28,13 @@ async def measure(count: int, say: Console) -> tuple[list[figures.Figure], dict[
     whole, ours, isolation = await figures.whole_runs(count)
     say.print("whole runs with pandas …")
     pandas, _ = await figures.with_pandas(count)
+    say.print("tool calls …")
+    tools = await figures.tool_calls(20 * count)
     say.print("cold start of the command …")
     cold = figures.cold_cli(max(count // 10, 5))
     say.print("peers …")
     peers = await figures.peer_figures(max(count // 5, 10), ours)
-    return [*found, *whole, *pandas, cold, *peers], isolation
+    return [*found, *whole, *pandas, *tools, cold, *peers], isolation
 
 
 def machine() -> dict[str, Any]:

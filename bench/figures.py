@@ -14,6 +14,7 @@ from typing import Any
 
 import isorun
 from bench import peers
+from bench import tool_calls as calls
 from bench.measure import Spread, paced, saturated
 from isorun.backends.namespace import NamespaceBackend, Options
 from isorun.core.limits import Limits
@@ -218,6 +219,25 @@ def pss_of_children(root: int) -> int:
             lines = Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()
             total += next(int(line.split()[1]) for line in lines if line.startswith("Pss:")) * 1024
     return total
+
+
+async def tool_calls(count: int) -> list[Figure]:
+    """One tool call there and back, in each way of calling; peers of the same run behind them."""
+    ours = await calls.measured(count, complete)
+    figures = []
+    for name, seconds in {**ours, **calls.peers(count)}.items():
+        spread, rate = Spread.of(seconds), len(seconds) / sum(seconds)
+        gated = name == next(iter(ours))
+        figures.append(
+            Figure(
+                name=name,
+                value=calls.shown(seconds),
+                gate="p50 ≤ 120 µs, ≥ 8,000 per second" if gated else "",
+                ok=spread.p50 <= 0.120 and rate >= 8000 if gated else None,
+                raw={"ms": vars_of(spread), "per_second": round(rate)},
+            )
+        )
+    return figures
 
 
 def cold_cli(count: int) -> Figure:

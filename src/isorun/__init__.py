@@ -27,6 +27,9 @@ if TYPE_CHECKING:
     from isorun.runtime.runtime import Run as Run
     from isorun.runtime.runtime import Runtime as Runtime
     from isorun.settings import Settings as Settings
+    from isorun.supervisor.tool import ToolContext as ToolContext
+    from isorun.supervisor.tool import ToolError as ToolError
+    from isorun.supervisor.tool import tool as tool
 
 _HOME = {
     "Artifact": "isorun.runtime.result",
@@ -43,8 +46,11 @@ _HOME = {
     "SetupFailed": "isorun.core.errors",
     "Status": "isorun.core.outcome",
     "SyncRuntime": "isorun.api",
+    "ToolContext": "isorun.supervisor.tool",
+    "ToolError": "isorun.supervisor.tool",
     "Unavailable": "isorun.core.errors",
     "run": "isorun.api",
+    "tool": "isorun.supervisor.tool",
 }
 __all__ = sorted([*_HOME, "__version__"])
 

@@ -14,7 +14,7 @@ from isorun.runtime.runtime import Run, Runtime
 _T = TypeVar("_T")
 
 
-class _Loop:
+class Loop:
     """An event loop in a thread of its own, so that it works inside a notebook's running loop too."""
 
     def __init__(self) -> None:
@@ -59,7 +59,7 @@ def _blocking(owner: type, name: str) -> Callable[..., Any]:
     return call
 
 
-def _iterate(loop: _Loop, events: AsyncIterator[_T]) -> Iterator[_T]:
+def _iterate(loop: Loop, events: AsyncIterator[_T]) -> Iterator[_T]:
     while True:
         try:
             yield loop.call(anext(events))  # type: ignore[arg-type]
@@ -70,7 +70,7 @@ def _iterate(loop: _Loop, events: AsyncIterator[_T]) -> Iterator[_T]:
 class _Twin:
     """A blocking view of *original*, whose coroutines run in *loop*."""
 
-    def __init__(self, original: object, loop: _Loop) -> None:
+    def __init__(self, original: object, loop: Loop) -> None:
         self._original = original
         self._loop = loop
 
@@ -91,7 +91,7 @@ SyncRun = _twin(Run, "SyncRun", "As `Run`, each method blocking.")
 _SyncRuntime = _twin(Runtime, "_SyncRuntime", "As `Runtime`, each method blocking.")
 
 
-def _twin_of(value: object, loop: _Loop) -> object:
+def _twin_of(value: object, loop: Loop) -> object:
     return SyncRun(value, loop) if isinstance(value, Run) else value
 
 
@@ -103,7 +103,7 @@ class SyncRuntime(_SyncRuntime):  # type: ignore[misc,valid-type]
     """
 
     def __init__(self, **options: Any) -> None:  # noqa: ANN401 - Runtime's own
-        super().__init__(None, _Loop())
+        super().__init__(None, Loop())
         self._options = options
 
     def __enter__(self) -> "SyncRuntime":

@@ -16,6 +16,7 @@ from isorun.core.errors import InvalidRequest
 
 ENDINGS = {
     "A report on real data": "ok ok",
+    "A promised file": "missing_output_files missing_output_files",
     "Reach the network": "program_error program_error",
     "Read the host's files": "program_error program_error",
     "Fork bomb": "process_limit process_limit",
@@ -24,6 +25,7 @@ ENDINGS = {
     "Never end": "timeout timeout",
 }
 MESSAGES = {
+    "A promised file": "the contract was not kept: turn_demo/files/report.md: missing_file",
     "Reach the network": "the program has no network",
     "Read the host's files": "Read-only file system",
     "Fork bomb": "exceeded its limit of 128 processes and threads",
@@ -80,6 +82,8 @@ def test_the_screen_has_its_parts(shown) -> None:
         "def draw(birds: pd.DataFrame, to: Path) -> None:",
         'axes.scatter(x, y, label=f"{species} (n = {len(group)})", **dots)',
         "│ read 344 penguins, 342 of them measured",
+        "tool     reference_tools.species, 3 calls",
+        "hint     found out/report.md, promised turn_demo/files/report.md",
         "│ /etc/shadow: No such file or directory",
         "│ 20 digits: 141421356237309504880",
         "hint     last line executed: ",
@@ -129,6 +133,7 @@ def test_a_wall_that_fails_is_told(tmp_path) -> None:
     assert wrong_with(ACTS[0], weakened) == (
         "the program got out",
         "expected 3 files, got 0",
+        "expected the tool calls " + ", ".join(ACTS[0].calls),
         "isolation is weakened",
     )
 

@@ -1,6 +1,7 @@
-"""`isorun demo`: a program works on real data inside the walls, and six others fail to get out.
+"""`isorun demo`: a program works on real data inside the walls, one breaks its promise, six fail to get out.
 
-Every program is a file in demo_programs/, run like anybody's. What each must end
+Every program is a file in demo_programs/, run like anybody's, with the tools of the
+example bundle. The first keeps a contract, the second breaks one. What each must end
 like is a table here; the demo succeeds only if all of them did. It must not import
 what the programs import, nor treat what they print as anything but hostile text.
 """
@@ -10,7 +11,8 @@ import importlib.resources
 import importlib.util
 import tempfile
 import time
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections import Counter
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -34,16 +36,30 @@ from isorun.runtime.events import Event
 from isorun.runtime.report import one_line
 from isorun.runtime.result import RunResult
 from isorun.runtime.runtime import Runtime
+from isorun.tools.bundles import example_bundle
 
 _NEEDED = ("pandas", "matplotlib", "openpyxl", "palmerpenguins")
 _CREDIT = "Palmer penguins: Horst AM, Hill AP, Gorman KB (2020), CC-0"
 _EXCERPT = "def draw("
 _LINES = 12  # of a program's output that are shown
-_PROMISED = (
-    {"filename": "turn_demo/files/chart.png", "description": "Flipper length and body mass by species"},
-    {"filename": "turn_demo/files/summary.xlsx", "description": "Means by species, and the data"},
-    {"filename": "turn_demo/files/report.md", "description": "The report"},
-)
+_CHART = {
+    "filename": "turn_demo/files/chart.png",
+    "description": "Flipper length and body mass by species",
+    "mime": "image/png",
+    "min_bytes": 10_000,
+}
+_SUMMARY = {
+    "filename": "turn_demo/files/summary.xlsx",
+    "description": "Means by species, and the data",
+    "columns": ["species", "birds", "flipper_mm", "mass_g", "correlation"],
+    "min_rows": 3,
+}
+_REPORT = {
+    "filename": "turn_demo/files/report.md",
+    "description": "The report",
+    "must_contain": "Pygoscelis papua",
+}
+_LOOKED_UP = ("reference_tools.species",) * 3
 _ESCAPED = "GOT "  # what the attacks print if they succeed
 
 
@@ -57,10 +73,28 @@ class Act:
     code: Code | None
     timeout_s: float = 60.0
     says: str = ""  # what its partial output must hold
+    promised: tuple[Mapping[str, Any], ...] = ()
+    calls: tuple[str, ...] = ()  # the tools it must have called, each with success
+    hint: str = ""
 
 
 ACTS = (
-    Act(program="penguins", title="A report on real data", status=Status.OK, code=None),
+    Act(
+        program="penguins",
+        title="A report on real data",
+        status=Status.OK,
+        code=None,
+        promised=(_CHART, _SUMMARY, _REPORT),
+        calls=(*_LOOKED_UP, "local_tools.write_note"),
+    ),
+    Act(
+        program="misplaced",
+        title="A promised file",
+        status=Status.CONTRACT_FAILED,
+        code=Code.MISSING_OUTPUT_FILES,
+        promised=(_REPORT,),
+        hint="found out/report.md, promised turn_demo/files/report.md",
+    ),
     Act(program="network", title="Reach the network", status=Status.FAILED, code=Code.PROGRAM_ERROR),
     Act(program="host_files", title="Read the host's files", status=Status.FAILED, code=Code.PROGRAM_ERROR),
     Act(
@@ -108,7 +142,7 @@ def demo(
     json_output: Annotated[bool, typer.Option("--json", help="Print one JSON object, and nothing else.")] = False,
     out: Annotated[Path | None, typer.Option(help="Copy the files to this folder, new or empty.")] = None,
 ) -> int:
-    """A program works on real data inside the walls, and six others fail to get out."""
+    """A program works on real data inside the walls, one breaks its promise, and six others fail to get out."""
     data = find_data()
     if out is not None and out.exists() and any(out.iterdir()):
         raise InvalidRequest(f"--out {out} is not empty; name a new or an empty folder", code="out_not_empty")
@@ -154,7 +188,7 @@ def source_of(program: str) -> str:
 async def _play(data: Path, targets: Sequence[str], console: Console) -> list[Played]:
     console.print(f"[bold]isorun demo[/]  [dim]{escape(_CREDIT)}[/]")
     played = []
-    async with Runtime(pool_size=1) as runtime:
+    async with Runtime(bundle=example_bundle(), pool_size=1) as runtime:
         for number, act in enumerate(ACTS, 1):
             console.print()
             console.rule(f"[bold]{number}/{len(ACTS)}  {act.title}", align="left", style="dim")
@@ -180,11 +214,10 @@ def _host_files() -> Iterator[tuple[str, ...]]:
 
 
 async def _run(runtime: Runtime, act: Act, data: Path, targets: Sequence[str], console: Console) -> RunResult:
-    works = act.status is Status.OK
     run = await runtime.start(
         source_of(act.program),
-        contract=list(_PROMISED) if works else None,
-        inputs=[data] if works else (),
+        contract=list(act.promised) or None,
+        inputs=[data] if act.status is Status.OK else (),
         argv=targets if act.program == "host_files" else (),
         turn_id="demo",
         prog_name=act.program,
@@ -218,11 +251,19 @@ def wrong_with(act: Act, result: RunResult) -> tuple[str, ...]:
         wrong.append("the program got out")
     if act.says not in result.stdout:
         wrong.append(f"its output should hold {act.says!r}")
-    if act.status is Status.OK and len(result.artifacts) != len(_PROMISED):
-        wrong.append(f"expected {len(_PROMISED)} files, got {len(result.artifacts)}")
+    if act.status is Status.OK and len(result.artifacts) != len(act.promised):
+        wrong.append(f"expected {len(act.promised)} files, got {len(result.artifacts)}")
+    if _carried_out(result) != sorted(act.calls):
+        wrong.append(f"expected the tool calls {', '.join(act.calls) or 'none'}")
+    if act.hint not in (result.error.hint if result.error else ""):
+        wrong.append(f"its hint should hold {act.hint!r}")
     if result.isolation.get("level") != "full":
         wrong.append(f"isolation is {result.isolation.get('level')}")
     return tuple(wrong)
+
+
+def _carried_out(result: RunResult) -> list[str]:
+    return sorted(call["tool_id"] for call in result.tool_calls if call["status"] == "ok")
 
 
 def _ending(status: Status, code: Code | None) -> str:
@@ -256,6 +297,8 @@ def _show_outcome(console: Console, played: Played) -> None:
         grid.add_row("", "message", Text(one_line(result.error.message, 300)))
     if result.error and result.error.hint:
         grid.add_row("", "hint", Text(one_line(result.error.hint, 300), style="cyan"))
+    for tool_id, times in Counter(_carried_out(result)).items():
+        grid.add_row("", "tool", Text(f"{tool_id}, {times} call{'s' if times > 1 else ''}"))
     for wrong in played.wrong:
         grid.add_row("", "wrong", Text(wrong, style="red"))
     console.print(Padding(grid, (0, 0, 0, 2)))

@@ -32,6 +32,7 @@ def read_request(wanted: Wanted, limits: Limits) -> Mapping[str, Any]:
         "turn_id": wanted.turn_id,
         "argv": wanted.args,
         "inputs": wanted.inputs,
+        "tools": wanted.tools,
         "stdin": _read_stdin(limits.input_bytes) if wanted.stdin and not sys.stdin.isatty() else None,
     }
 

@@ -25,11 +25,18 @@ class Wanted:
     inputs: tuple[Path, ...] = ()
     out: Path | None = None
     backend: str | None = None
+    bundle: Path | None = None
+    tools: tuple[str, ...] | None = None
     python: Path | None = None
     preload: tuple[str, ...] = ()
     env_file: Path | None = None
     stdin: bool = False
     json: bool = False
+
+
+def tool_ids(text: str) -> tuple[str, ...]:
+    """The ids in *text*, with commas between them; an empty text is none."""
+    return tuple(part.strip() for part in text.split(",") if part.strip())
 
 
 FLAGS = {"--side-effects": "side_effects", "--stdin": "stdin", "--json": "json"}
@@ -39,6 +46,8 @@ VALUES: dict[str, tuple[str, Callable[[str], object]]] = {
     "--timeout": ("timeout_s", float),
     "--out": ("out", Path),
     "--backend": ("backend", str),
+    "--bundle": ("bundle", Path),
+    "--tools": ("tools", tool_ids),
     "--python": ("python", Path),
     "--env-file": ("env_file", Path),
 }

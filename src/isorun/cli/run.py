@@ -22,6 +22,10 @@ _Input = Annotated[
 ]
 _Out = Annotated[Path | None, typer.Option(help="Copy out/ to this folder, which must be new or empty.")]
 _Backend = Annotated[str | None, typer.Option(help="auto, namespace or docker.")]
+_Bundle = Annotated[Path | None, typer.Option(help="The folder whose tools the program may call.", metavar="DIR")]
+_Tools = Annotated[
+    str | None, typer.Option(help="Only these tools, ids with commas (default: all of the bundle).", metavar="IDS")
+]
 _Python = Annotated[Path | None, typer.Option(help="The Python that the program runs on.")]
 _Preload = Annotated[list[str] | None, typer.Option(help="Modules to import beforehand, with commas; may be repeated.")]
 _EnvFile = Annotated[Path | None, typer.Option(help="A file of settings, NAME=value.")]
@@ -39,6 +43,8 @@ def run(
     input: _Input = None,
     out: _Out = None,
     backend: _Backend = None,
+    bundle: _Bundle = None,
+    tools: _Tools = None,
     python: _Python = None,
     preload: _Preload = None,
     env_file: _EnvFile = None,
@@ -46,7 +52,7 @@ def run(
     json: _Json = False,
 ) -> int:
     """Run one program, sealed, and exit with its exit code."""
-    from isorun.cli.options import Wanted
+    from isorun.cli.options import Wanted, tool_ids
     from isorun.cli.session import conduct
 
     wanted = Wanted(
@@ -59,6 +65,8 @@ def run(
         inputs=tuple(input or ()),
         out=out,
         backend=backend,
+        bundle=bundle,
+        tools=None if tools is None else tool_ids(tools),
         python=python,
         preload=tuple(name for names in preload or () for name in names.split(",")),
         env_file=env_file,

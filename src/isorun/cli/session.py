@@ -86,7 +86,7 @@ class _Session:
             return await self._run_on(self._wanted.backend)  # whose error names every backend's reason
 
     async def _run_on(self, backend: Any) -> RunResult:  # noqa: ANN401 - a name, a Backend or None
-        runtime = Runtime(backend=backend, settings=self._settings, pool_size=0)
+        runtime = Runtime(backend=backend, settings=self._settings, bundle=self._wanted.bundle, pool_size=0)
         async with runtime:
             on_output = self._live.take if self._live is not None else None
             run = await runtime.start(**self._request, on_output=on_output)

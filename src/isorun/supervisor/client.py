@@ -27,9 +27,8 @@ from typing import Any, Protocol
 
 from isorun.core.errors import InvalidRequest, SetupFailed
 from isorun.kernel.readiness import Channel
-from isorun.supervisor.descriptor import Descriptor
+from isorun.supervisor.descriptor import GLOBALS, NO_NETWORK, Descriptor
 from isorun.supervisor.inflight import InFlight
-from isorun.supervisor.process import GLOBALS, NO_NETWORK
 from isorun.supervisor.session import CallLimits, Listener
 from isorun.wire.messages import (
     CloseRun,
@@ -342,8 +341,14 @@ class _Process:
     def hand_over(self, run: OpenedRun) -> None:
         """Send `OpenRun` with its descriptors."""
         descriptors = [run.stream.fileno(), run.out, run.table.descriptor]
-        with suppress(OSError):  # it died: the keeper hears of it
+        try:
             socket.send_fds(self._socket, [encode(run.request)], descriptors)
+        except BlockingIOError:  # it reads nothing any more, and will be found out by whoever closes a run
+            run.listener.told("supervisor", "ERROR", "the supervisor does not answer: this run has no tools")
+            with suppress(OSError):
+                run.stream.shutdown(socket.SHUT_RDWR)
+        except OSError:
+            return  # it died: the keeper hears of it, and hands the run to the next one
 
     def send(self, message: Message) -> None:
         """Send a message without descriptors. They are short, and the process always reads."""
@@ -356,7 +361,7 @@ class _Process:
             os.killpg(self._popen.pid, signal.SIGKILL)
 
     async def end(self) -> str:
-        """Close the socket, wait a little, kill; returns how it ended, also when called again. Its tools' children end with it."""
+        """Close the socket, wait a little, kill, with whatever its tools started; how it ended, also if asked again."""
         if self._ended is None:
             self._ended = asyncio.ensure_future(self._end())
         return await asyncio.shield(self._ended)

@@ -19,6 +19,8 @@ from isorun.core.errors import InvalidRequest
 from isorun.core.ids import shown
 
 DESCRIPTOR = "tools_descriptor.py"
+GLOBALS = "RUNTIME_GLOBALS_JSON"  # the supervisor process reads its bundle from this variable, or from stdin
+NO_NETWORK = "ISORUN_SUPERVISOR_NO_NETWORK"  # set for a supervisor process that must leave the network
 MODES = ("none",)  # where a tool may run: in the supervisor
 RESERVED = ("exec_tools", "agent_io_tools")  # aliases that every program has already
 _KEYS = ("module", "ref", "alias")

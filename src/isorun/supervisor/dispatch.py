@@ -147,7 +147,6 @@ class GrantedTool:
                 self._run.tell("tool", "ERROR", f"{self._tool.id} {call_id}: {part}")
         return Refusal("ToolFailed", f"the tool failed (call {call_id})")
 
-
     def _own_frames(self, error: BaseException) -> types.TracebackType | None:
         """The traceback from the tool's own first frame on; all of it if the tool has none there."""
         file = self._tool.where.rpartition(":")[0]

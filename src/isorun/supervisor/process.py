@@ -22,13 +22,14 @@ import threading
 import time
 from collections.abc import Mapping
 from contextlib import suppress
+from types import MappingProxyType
 from typing import Any
 
 from isorun.core.errors import IsorunError
 from isorun.kernel import libc, namespaces
 from isorun.kernel.readiness import Channel
 from isorun.settings import BASE_NAMES, process_environment
-from isorun.supervisor.descriptor import Descriptor, from_json
+from isorun.supervisor.descriptor import GLOBALS, NO_NETWORK, Descriptor, from_json
 from isorun.supervisor.dispatch import GrantedTool, RunFacts, Threads
 from isorun.supervisor.inflight import InFlight
 from isorun.supervisor.output import OutputDirectory
@@ -50,8 +51,6 @@ from isorun.wire.messages import (
     encode,
 )
 
-GLOBALS = "RUNTIME_GLOBALS_JSON"
-NO_NETWORK = "ISORUN_SUPERVISOR_NO_NETWORK"
 STUCK = 75  # exit code: threads or the loop are held by tools that do not come back
 _OF_OURS = (GLOBALS, NO_NETWORK)
 _PR_SET_PDEATHSIG = 1
@@ -106,7 +105,7 @@ def _leave_network() -> None:
 
 class _Server:
     def __init__(
-        self, channel: socket.socket, descriptor: Descriptor, tools: Mapping[str, Tool], env: Mapping[str, str]
+        self, channel: socket.socket, descriptor: Descriptor, tools: Mapping[str, Tool], env: dict[str, str]
     ) -> None:
         self._descriptor, self._tools, self._env = descriptor, tools, env
         self._channel = channel
@@ -127,7 +126,8 @@ class _Server:
                     stream, out, table = (control.descriptors.pop(0) for _ in range(3))
                     self._open(opened, socket.socket(fileno=stream), out, InFlight.attach(table))
                 case CloseRun(run=number):
-                    self._runs.pop(number).close()
+                    if run := self._runs.pop(number, None):
+                        run.close()
                 case _:
                     return 0
 
@@ -139,7 +139,7 @@ class _Server:
             exec_id=opened.exec_id,
             turn=opened.turn,
             user=opened.user,
-            env=self._env,
+            env=MappingProxyType(self._env),
             output=output,
             tell=run.tell,
         )

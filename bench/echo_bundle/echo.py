@@ -1,0 +1,15 @@
+"""A tool that does nothing, twice: what a call costs is then all that is measured."""
+
+import isorun
+
+
+@isorun.tool
+async def waiting(text: str) -> str:
+    """Return *text*, as a coroutine of the supervisor's loop."""
+    return text
+
+
+@isorun.tool
+def blocking(text: str) -> str:
+    """Return *text*, from a thread of the supervisor's."""
+    return text

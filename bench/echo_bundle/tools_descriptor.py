@@ -1,0 +1,3 @@
+"""The tools that the benchmark calls."""
+
+TOOLS = [{"ref": "echo.py", "alias": "echo"}]

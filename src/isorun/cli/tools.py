@@ -1,0 +1,164 @@
+"""`isorun tools`: the tools of a bundle, one of them, and a call of it, as a program would make it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+_Bundle = Annotated[
+    Path | None, typer.Option(help="The bundle's folder (default: ISORUN_BUNDLE).", metavar="DIR", show_default=False)
+]
+_Id = Annotated[str, typer.Argument(help="The tool, such as local_tools.write_note.", metavar="ID")]
+_AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+
+
+def ls(bundle: _Bundle = None, json: _AsJson = False) -> int:
+    """The bundle's tools."""
+    from isorun.cli.show import print_json, print_table
+
+    tools = _loaded(bundle)
+    if json:
+        print_json(tools)
+        return 0
+    rows = [(tool_id, tool["description"].splitlines()[0], tool["where"]) for tool_id, tool in tools.items()]
+    print_table(("tool", "what it does", "where"), rows, whole=("tool",))
+    return 0
+
+
+def describe(tool_id: _Id, bundle: _Bundle = None, json: _AsJson = False) -> int:
+    """One tool: what it does, its parameters, its limits."""
+    from isorun.cli.show import print_json, print_table, say
+
+    tool = _one(_loaded(bundle), tool_id)
+    if json:
+        print_json(tool)
+        return 0
+    say(f"{tool_id}  ({tool['where']})")
+    say(tool["description"])
+    required = tool["parameters"].get("required", ())
+    rows = [
+        (name, _type(schema), "yes" if name in required else "no", schema.get("description", ""))
+        for name, schema in tool["parameters"].get("properties", {}).items()
+    ]
+    if rows:
+        print_table(("parameter", "type", "required", "what it is"), rows)
+    for name, unit in (("timeout_s", " s at most"), ("max_calls", " calls a run")):
+        if tool[name] is not None:
+            say(f"{tool[name]:g}{unit}")
+    if tool["returns"]:
+        say(f"returns: {tool['returns']}")
+    return 0
+
+
+def call(
+    tool_id: _Id,
+    bundle: _Bundle = None,
+    json: Annotated[str, typer.Option("--json", help="The arguments, a JSON object.", metavar="OBJECT")] = "{}",
+    out: Annotated[
+        Path | None, typer.Option(help="The tool's output directory (default: a new temporary folder).", metavar="DIR")
+    ] = None,
+    timeout: Annotated[float | None, typer.Option(help="Seconds.", metavar="SECONDS")] = None,
+) -> int:
+    """Call a tool as a program would, and print its result as JSON; 1 if it gave none."""
+    import asyncio
+    import sys
+
+    from isorun.cli.show import print_json
+    from isorun.executor.agent_io_tools import ToolError
+    from isorun.runtime.report import printable
+
+    params = _object(json)
+    try:
+        result, lines, written = asyncio.run(_call(tool_id, bundle, params, out, timeout))
+    except ToolError as error:
+        print(f"isorun: {type(error).__name__}: {printable(str(error))}", file=sys.stderr)  # noqa: T201 - for the user
+        return 1
+    for line in (*lines, *(f"wrote {path}" for path in written)):
+        print(printable(line), file=sys.stderr)  # noqa: T201 - for the user
+    print_json(result)
+    return 0
+
+
+async def _call(
+    tool_id: str, bundle: Path | None, params: dict[str, Any], out: Path | None, timeout_s: float | None
+) -> tuple[Any, list[str], list[Path]]:
+    import tempfile
+
+    from isorun.settings import base_environment, supervisor_environment
+    from isorun.supervisor.direct import direct_calls
+
+    settings, root = _settings(bundle)
+    if out is None:
+        out = Path(tempfile.mkdtemp(prefix="isorun-tool-"))
+    else:
+        out.mkdir(parents=True, exist_ok=True)
+    environment = {**base_environment(), **supervisor_environment(settings)}
+    network = settings.network_mode != "none"
+    async with direct_calls(root, out, environment, limits=settings.limits(), network=network) as calls:
+        _one(calls.tools, tool_id)
+        result = await calls.call(tool_id, params, timeout_s=timeout_s)
+    written = sorted(path for path in out.rglob("*") if path.is_file())
+    if not written:
+        out.rmdir() if not any(out.iterdir()) and out.name.startswith("isorun-tool-") else None
+    return result, list(calls.lines), written
+
+
+def _object(text: str) -> dict[str, Any]:
+    import json as codec
+
+    from isorun.core.errors import InvalidRequest
+
+    try:
+        value = codec.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise InvalidRequest(f"--json is not JSON: {error}", code="invalid_json") from None
+    if not isinstance(value, dict):
+        raise InvalidRequest(f"--json must be an object of arguments, got {type(value).__name__}", code="invalid_json")
+    return value
+
+
+def _settings(bundle: Path | None) -> tuple[Any, Path]:
+    from isorun.core.errors import InvalidRequest
+    from isorun.settings import Settings
+
+    settings = Settings.load()
+    root = bundle or settings.bundle
+    if root is None:
+        raise InvalidRequest("which bundle? give --bundle DIR or set ISORUN_BUNDLE", code="no_bundle")
+    return settings, root
+
+
+def _loaded(bundle: Path | None) -> dict[str, Any]:
+    import asyncio
+
+    from isorun.settings import base_environment, supervisor_environment
+    from isorun.supervisor.client import Supervisor
+    from isorun.supervisor.descriptor import load_descriptor
+
+    settings, root = _settings(bundle)
+
+    async def load() -> dict[str, Any]:
+        environment = {**base_environment(), **supervisor_environment(settings)}
+        async with Supervisor(load_descriptor(root), environment) as supervisor:
+            return dict(supervisor.tools)
+
+    return asyncio.run(load())
+
+
+def _one(tools: Any, tool_id: str) -> Any:  # noqa: ANN401 - as the supervisor describes it
+    from isorun.core.errors import InvalidRequest
+
+    if tool_id not in tools:
+        raise InvalidRequest(f"the bundle has no tool {tool_id}; it has {', '.join(tools)}", code="unknown_tool")
+    return tools[tool_id]
+
+
+def _type(schema: Any) -> str:  # noqa: ANN401 - JSON schema
+    if "anyOf" in schema:
+        return " or ".join(map(_type, schema["anyOf"]))
+    if "enum" in schema:
+        return " or ".join(map(repr, schema["enum"]))
+    inner = f" of {_type(schema['items'])}" if schema.get("items") else ""
+    return f"{schema.get('format') or schema.get('type', 'any')}{inner}"
