@@ -1,0 +1,216 @@
+"""Every shell command that the documents which isorun was built from print: it runs, or says what is missing today.
+
+Three of the five print no command. The operations guide prints those of a Docker deployment with a chat
+service; where the embedded runtime shows the same thing in another place, the command for that is run.
+"""
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from tests.docs.building import wheel_of
+from tests.docs.pages import BIN, ROOT
+
+DOCKER = "needs the docker backend, which comes with a later version"
+SERVICE = "needs the service, which comes with a later version"
+PDM = "needs the scripts of sandbox_runner, which come with a later version"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Command:
+    """One printed command. `typed`: what is run for it, with the paths of this test in place of the printed ones."""
+
+    printed: str
+    typed: str = ""
+    shows: str = ""  # a pattern in what it prints
+    needs: str = ""
+    instead: str = ""  # the file that is missing as long as `needs` is true
+
+
+OPERATIONS = (
+    Command(printed="docker --version", needs=DOCKER),
+    Command(printed="docker compose version", needs=DOCKER),
+    Command(printed="cd deployment/docker/py-code-exec", needs=DOCKER, instead="deployment/docker/py-code-exec"),
+    Command(printed="docker build -t py-code-exec:latest .", needs=DOCKER, instead="deployment/docker/py-code-exec"),
+    Command(printed="pip install -r requirements-chat.txt", needs=SERVICE, instead="requirements-chat.txt"),
+    Command(printed="python kdcube_ai_app/apps/chat/api/web_app.py", needs=SERVICE, instead="src/isorun/service"),
+    Command(printed="docker ps | grep py-code-exec", needs=DOCKER),
+    Command(printed="ls -la /tmp/codegen_*", typed="ls -la $ROOT/codegen_*", shows=r"\bout\n"),
+    Command(printed="cd /path/to/deployment", typed="cd $PLACE"),
+    Command(
+        printed="mkdir -p exec-workspace kdcube-storage logs/chat",
+        typed="cd $PLACE && mkdir -p exec-workspace kdcube-storage logs/chat && ls",
+        shows="exec-workspace",
+    ),
+    Command(printed="cd deployment/cicd/local", needs=SERVICE, instead="deployment/cicd/local"),
+    Command(printed="docker compose build chat", needs=SERVICE, instead="deployment/cicd/local/docker-compose.yml"),
+    Command(
+        printed="docker compose up -d chat redis postgres-db",
+        needs=SERVICE,
+        instead="deployment/cicd/local/docker-compose.yml",
+    ),
+    Command(printed="docker compose logs -f chat", needs=SERVICE, instead="deployment/cicd/local/docker-compose.yml"),
+    Command(printed="docker exec -it chat-chat docker ps", needs=SERVICE),
+    Command(
+        printed="ls -la /path/to/deployment/cicd/local/exec-workspace/",
+        typed="ls -la $ROOT/",
+        shows=r"codegen_[0-9a-z-]+",
+    ),
+    Command(printed="docker ps -a | grep py-code-exec", needs=DOCKER),
+    Command(printed='docker compose logs chat | grep "docker.exec"', needs=DOCKER),
+    Command(
+        printed="ls -la /path/to/deployment/exec-workspace/codegen_*",
+        typed="ls -la $ROOT/codegen_*",
+        shows=r"\bout\n",
+    ),
+    Command(printed="cd /path/to/exec-workspace/codegen_xxx/out", typed="cd $ROOT/codegen_*/out"),
+    Command(
+        printed="ls -la",
+        typed="cd $ROOT/codegen_*/out && ls -la",
+        shows=r"(?s)local_tools\.write_note-.*\.json\n.*result\.json\n.*runtime\.err\.log\n.*runtime\.out\.log\n",
+    ),
+    Command(
+        printed='docker logs chat-chat | grep "supervisor"',
+        typed='cat $ROOT/codegen_*/out/logs/infra.log | grep "supervisor"',
+        shows=r"\[supervisor\] ready bundle=with-isoruntime redis=not configured postgres=not configured",
+    ),
+    Command(
+        printed='docker logs <py-code-exec-container-id> | grep "UID"',
+        typed='cat $ROOT/codegen_*/out/logs/infra.log | grep "UID"',
+        shows=r"\[executor\] UID=1001 GID=1000 CapEff=0 NoNewPrivs=1 Seccomp=2",
+    ),
+    Command(printed="docker logs chat-chat | grep entrypoint", needs=SERVICE),
+    Command(printed="docker inspect chat-chat | grep exec-workspace", needs=SERVICE),
+    Command(printed="docker exec -it chat-chat ls -la /exec-workspace/", needs=SERVICE),
+    Command(printed="ls -la /path/to/host/exec-workspace/", typed="ls -la $ROOT/", shows=r"codegen_[0-9a-z-]+"),
+    Command(
+        printed='docker logs chat-chat | grep "AWS"',
+        typed='cat $ROOT/codegen_*/out/logs/infra.log | grep "AWS"',
+        shows=r"\[supervisor\] AWS credentials: present, passed to the supervisor only",
+    ),
+    Command(
+        printed='docker logs <py-code-exec> | grep "tool_call"',
+        typed='cat $ROOT/codegen_*/out/logs/infra.log | grep "tool_call"',
+        shows=r"\[tool_call\] local_tools\.write_note \S+ ok [0-9.]+",
+    ),
+)
+
+SANDBOX_RUNNER = (
+    Command(printed="pdm install", needs=PDM),
+    Command(printed="pdm run smoke", needs=PDM),
+    Command(printed="pdm run smoke_extended", needs=PDM),
+    Command(printed="pdm run test", needs=PDM),
+    Command(printed="pdm run lint", needs=PDM),
+    Command(
+        printed="python -m pip install -e .",
+        typed="cd $PACKAGE; python -m pip install -q -e .; cd /; python -c 'import sandbox_runner as s; print(s)'",
+        shows="/package/src/sandbox_runner/",
+    ),
+    Command(
+        printed='pip install --index-url "https://..." --extra-index-url "https://..." "sandbox_runner==<version>"',
+        typed='pip install -q --no-index --find-links $DIST -t . "sandbox_runner==$VERSION"; ls',
+        shows="sandbox_runner\n",
+    ),
+    Command(printed="usertest run --exec-backend docker", needs=DOCKER),
+    Command(
+        printed="python tools/scaffold/scaffold.py run install --project sandbox_runner",
+        needs=PDM,
+        instead="tools/scaffold",
+    ),
+    Command(
+        printed="python tools/scaffold/scaffold.py run test --project sandbox_runner",
+        needs=PDM,
+        instead="tools/scaffold",
+    ),
+    Command(
+        printed="python tools/scaffold/scaffold.py run lint --project sandbox_runner",
+        needs=PDM,
+        instead="tools/scaffold",
+    ),
+)
+
+COMMANDS = (*OPERATIONS, *SANDBOX_RUNNER)
+HAPPY = """
+await agent_io_tools.tool_call(
+    fn=local_tools.write_note,
+    params={"text": "note from iso-runtime"},
+    call_reason="Write a simple note file",
+    tool_id="local_tools.write_note",
+)
+"""
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory, dist: dict[str, Path]) -> dict[str, str]:
+    """The environment of the commands: one run has been made, with a tool call; there is a package to install."""
+    import isorun
+
+    place = tmp_path_factory.mktemp("seed")
+    root = place / "runs"
+    environ = {
+        "HOME": str(place),
+        "PATH": f"{BIN}:{os.environ['PATH']}",
+        "ISORUN_WORKSPACE_ROOT": str(root),
+        "AWS_ACCESS_KEY_ID": "not-a-secret",
+        **{name: value for name, value in os.environ.items() if name.startswith(("PIP_", "SSL_"))},
+    }
+    bundle = str(ROOT / "examples" / "bundles" / "with-isoruntime")
+    done = subprocess.run(
+        ["isorun", "run", "-", "--bundle", bundle, "--tools", "local_tools.write_note"],
+        input=HAPPY,
+        env=environ,
+        cwd=place,
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr
+    package = shutil.copytree(
+        ROOT / "packages" / "sandbox_runner", place / "package", ignore=shutil.ignore_patterns("__pycache__")
+    )
+    return environ | {
+        "ROOT": str(root),
+        "PLACE": str(place),
+        "PACKAGE": str(package),
+        "DIST": str(wheel_of(dist, "sandbox_runner").parent),
+        "VERSION": isorun.__version__,
+    }
+
+
+@pytest.mark.timeout(120)  # one of them makes an environment and fetches a build backend
+@pytest.mark.parametrize("command", [c for c in COMMANDS if c.typed], ids=lambda c: c.printed)
+def test_the_command_runs(command, place, tmp_path) -> None:
+    """It exits with 0 and shows what its document says that it shows."""
+    environ = dict(place)
+    if "install -q -e" in command.typed:
+        subprocess.run([sys.executable, "-m", "venv", str(tmp_path / "venv")], check=True)
+        environ["PATH"] = f"{tmp_path / 'venv' / 'bin'}:{environ['PATH']}"
+    done = subprocess.run(
+        ["bash", "-euo", "pipefail", "-c", command.typed],
+        cwd=tmp_path,
+        env=environ,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+    assert done.returncode == 0, done.stdout
+    assert re.search(command.shows, done.stdout), done.stdout
+
+
+@pytest.mark.parametrize("command", [c for c in COMMANDS if c.needs], ids=lambda c: c.printed)
+def test_a_command_that_does_not_run_says_what_is_missing(command) -> None:
+    """The reason is one of three, and what it would need in the checkout is not there yet."""
+    assert command.needs in (DOCKER, SERVICE, PDM)
+    assert not command.instead or not (ROOT / command.instead).exists(), "it is there now: run the command"
+    project = (ROOT / "packages" / "sandbox_runner" / "pyproject.toml").read_text(encoding="utf-8")
+    assert "[tool.pdm.scripts]" not in project, "the scripts are there now: run them"
+
+
+def test_each_command_runs_or_needs_something() -> None:
+    """No row is left open, and none has both."""
+    assert all(bool(command.typed) != bool(command.needs) for command in COMMANDS)
