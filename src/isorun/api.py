@@ -133,11 +133,11 @@ def run(
 ) -> RunResult:
     """Run one program in a Runtime of its own and return how it ended.
 
-    Takes what `Runtime.execute` takes, and `backend`, `limits`, `preload`, `python`,
-    `settings`, `workspace_root` for the Runtime. For more than one program keep a
+    Takes what `Runtime.execute` takes, and `backend`, `bundle`, `limits`, `preload`,
+    `python`, `settings`, `workspace_root` for the Runtime. For more than one program keep a
     `SyncRuntime`: starting one costs some 200 ms, a run in it about a millisecond.
     """
-    mine = {"backend", "limits", "preload", "python", "settings", "workspace_root"}
+    mine = {"backend", "bundle", "limits", "preload", "python", "settings", "workspace_root"}
     runtime = {name: options.pop(name) for name in mine & options.keys()}
     with SyncRuntime(pool_size=0, **runtime) as twin:
         result: RunResult = twin.execute(code, contract=contract, timeout_s=timeout_s, **options)

@@ -488,6 +488,23 @@ def test_doctor_runs_a_program_behind_every_wall(isorun: Isorun) -> None:
     assert text.endswith("every wall stands: programs run sealed here\n")
 
 
+def test_doctor_loads_the_bundle_too(isorun: Isorun, tmp_path: Path) -> None:
+    """A bundle that is set is loaded by a supervisor; one that cannot be is named with file, line and tool, exit 4."""
+    (tmp_path / "tools_descriptor.py").write_text('TOOLS = [{"ref": "mine.py", "alias": "mine"}]\n')
+    mine = tmp_path / "mine.py"
+    mine.write_text('import isorun\n@isorun.tool\ndef greet(name: str) -> str:\n    "Greet."\n    return name\n')
+    good = isorun("doctor", "--json", ISORUN_BUNDLE=str(tmp_path))
+    found = {check["name"]: check for check in json.loads(good.stdout)["host"]}
+    assert (good.returncode, found["bundle"]["ok"]) == (0, True)
+    assert found["bundle"]["detail"] == f"{tmp_path}: 1 tools in 1 modules"
+    mine.write_text('import isorun\n@isorun.tool\ndef greet(name) -> str:\n    "Greet."\n    return name\n')
+    bad = isorun("doctor", "--json", ISORUN_BUNDLE=str(tmp_path))
+    told = json.loads(bad.stdout)
+    found = {check["name"]: check for check in told["host"]}
+    assert (bad.returncode, told["ok"], found["bundle"]["ok"]) == (4, False, False)
+    assert found["bundle"]["detail"] == f"{mine}:2: mine.greet: the parameter name has no type hint"
+
+
 def test_doctor_exits_4_where_programs_cannot_run(isorun: Isorun) -> None:
     """Each failed line has its cause, and what to do."""
     done = isorun("doctor", ISORUN_PROGRAM_PYTHON="/bin/true")

@@ -8,9 +8,9 @@ import pytest
 import isorun
 from isorun.backends.base import File, Program
 from isorun.backends.fake import Script, ScriptedBackend
-from isorun.kernel.readiness import Channel
 from isorun.backends.sending import send_program
 from isorun.core.outcome import Exit
+from isorun.kernel.readiness import Channel
 from isorun.runtime.request import build_request, fingerprint_before
 
 

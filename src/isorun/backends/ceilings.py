@@ -13,10 +13,10 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-from isorun.kernel.readiness import wait_readable
 from isorun.core.errors import CleanupFailed, Unavailable
 from isorun.core.limits import Limits
 from isorun.kernel import cgroup, watcher
+from isorun.kernel.readiness import wait_readable
 
 _WATCH_S = 0.02
 _DEATH_S = 0.05  # to give back what a killed process holds; the next look does not wait longer for it

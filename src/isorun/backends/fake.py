@@ -24,11 +24,11 @@ from typing import Any
 from isorun.backends.base import Program, Slot, Usage
 from isorun.backends.environment import Environment, describe, own_package
 from isorun.backends.jail import environment_for
-from isorun.kernel.readiness import Channel, is_readable, wait_readable
 from isorun.backends.sending import send_program
 from isorun.core.errors import CleanupFailed, SetupFailed
 from isorun.core.limits import Limits
 from isorun.core.outcome import Exit
+from isorun.kernel.readiness import Channel, is_readable, wait_readable
 from isorun.wire.messages import Message, Ready, encode
 
 ISOLATION: Mapping[str, Any] = {"level": "none", "backend": "fake", "walls": {}, "limits": "none"}

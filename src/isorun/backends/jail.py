@@ -25,10 +25,10 @@ from pathlib import Path
 from typing import IO
 
 from isorun.backends.environment import ETC, Environment, beneath, own_package
-from isorun.kernel.readiness import Channel, send_packet, wait_readable
 from isorun.core.errors import SetupFailed, Unavailable
 from isorun.executor import interior, rules
 from isorun.kernel.libc import has_contexts, libc
+from isorun.kernel.readiness import Channel, send_packet, wait_readable
 from isorun.wire.frames import ProtocolError
 from isorun.wire.messages import BuildFailed, Exited, Message, Warmed
 from sandbox_runner.namespace import Jail, bubblewrap_argv, find_bubblewrap

@@ -25,12 +25,12 @@ from isorun.backends.ceilings import Ceilings, Group, choose_ceilings
 from isorun.backends.environment import Environment, describe
 from isorun.backends.filters import Filters, build_filters
 from isorun.backends.looking import look
-from isorun.kernel.readiness import Channel, is_readable, wait_readable
 from isorun.backends.sending import send_program
 from isorun.core.errors import InvalidRequest, SetupFailed
 from isorun.core.limits import Limits
 from isorun.core.outcome import Exit
 from isorun.kernel import namespaces, rlimits
+from isorun.kernel.readiness import Channel, is_readable, wait_readable
 from isorun.wire.frames import ProtocolError
 from isorun.wire.messages import (
     Attached,

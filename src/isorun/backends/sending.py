@@ -4,8 +4,8 @@ import errno
 import hashlib
 
 from isorun.backends.base import File, Program
-from isorun.kernel.readiness import Channel
 from isorun.core.errors import InvalidRequest, SetupFailed
+from isorun.kernel.readiness import Channel
 from isorun.wire.messages import Go, Put, Started, Stored, StoreError
 
 _CHUNK = 1 << 20

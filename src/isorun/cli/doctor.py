@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from isorun.backends.doctor import Check
     from isorun.settings import Settings
 
@@ -25,10 +27,12 @@ def doctor(json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = F
 
     settings = Settings.load()
     host = probes.examine(settings, get_exec_workspace_root(settings))
+    if settings.bundle is not None:
+        host.append(_bundle(settings, settings.bundle))
     run, isolation = _trial(settings)
     walls = probes.walls_of(isolation) if isolation else []
+    ok = run.ok and all(check.ok for check in host if check.name == "bundle")
     if json:
-        ok = run.ok
         print_json(
             {
                 "ok": ok,
@@ -40,17 +44,36 @@ def doctor(json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = F
         )
     else:
         _print(host, run, walls)
-    return 0 if run.ok else EXIT[Unavailable]
+    return 0 if ok else EXIT[Unavailable]
+
+
+def _bundle(settings: Settings, root: Path) -> Check:
+    """Whether the bundle's tools can be loaded, by the process that would hold them."""
+    import asyncio
+
+    from isorun.backends.doctor import Check
+    from isorun.cli.tools import load
+    from isorun.core.errors import IsorunError
+
+    try:
+        tools = asyncio.run(load(settings, root))
+    except IsorunError as error:
+        return Check("bundle", False, str(error), "correct the bundle, or unset ISORUN_BUNDLE")
+    return Check("bundle", True, f"{root}: {len(tools)} tools in {len({i.partition('.')[0] for i in tools})} modules")
 
 
 def _trial(settings: Settings) -> tuple[Check, dict[str, Any] | None]:
     """Whether one program ran behind every wall, and what the kernel said of them."""
+    from dataclasses import replace
+
     import isorun
     from isorun.backends.doctor import Check
     from isorun.core.errors import IsorunError
 
     try:
-        result = isorun.run(_PROGRAM, settings=settings, timeout_s=min(30.0, settings.limits().wall_s))
+        result = isorun.run(
+            _PROGRAM, settings=replace(settings, bundle=None), timeout_s=min(30.0, settings.limits().wall_s)
+        )
     except IsorunError as error:
         remedy = "what failed above, else the error itself, names the remedy"
         return Check("a program, sealed", False, f"{type(error).__name__}: {error}", remedy), None

@@ -7,7 +7,8 @@ programs print as hostile text.
 
 import asyncio
 import codecs
-from collections.abc import Sequence
+import signal
+from collections.abc import Coroutine, Sequence
 from types import ModuleType
 from typing import Annotated, Any
 
@@ -24,16 +25,20 @@ from isorun.core.errors import InvalidRequest
 from isorun.runtime.report import one_line
 from isorun.settings import Settings
 from isorun.tools.bundles import bundle_module, example_bundle
+from isorun.tools.workspace import Workspaces
 
 _LINES = 12  # of a program's output that are shown
 _MOST_ROUNDS = 1000
+_OWN = "scenarios"  # our own user: what --all leaves there is removed by the next round, or it would fill up
 
 
 def scenario(
     which: Annotated[str, typer.Argument(help="`list`, or the number of a scenario.", metavar="list|N")] = "",
     all_: Annotated[bool, typer.Option("--all", help="Run every scenario.")] = False,
     repeat: Annotated[int, typer.Option(help="With --all: so many rounds.", metavar="K", min=1)] = 1,
-    user: Annotated[str, typer.Option(help="Whose workspace to use.", metavar="ID")] = "local",
+    user: Annotated[
+        str | None, typer.Option(help=f"Whose workspace to use and keep (default: {_OWN}).", metavar="ID")
+    ] = None,
     json_output: Annotated[bool, typer.Option("--json", help="Print one JSON object, and nothing else.")] = False,
 ) -> int:
     """Run scenarios of the example bundle; exit 0 only if each ended as it must."""
@@ -47,12 +52,25 @@ def scenario(
         raise InvalidRequest(f"--repeat goes with --all, up to {_MOST_ROUNDS}", code="invalid_scenario")
     chosen = list(table.SCENARIOS.values()) if all_ else [_picked(table, which)]
     stage = _Stage(Console(highlight=False, quiet=json_output), chosen, rounds=repeat, user=user)
-    asyncio.run(stage.play(bundle_module(bundle, "workflow"), Settings.load()))
+    try:
+        asyncio.run(_until_interrupted(stage.play(bundle_module(bundle, "workflow"), Settings.load())))
+    except asyncio.CancelledError:
+        raise KeyboardInterrupt from None
     if json_output:
         print_json(stage.as_json())
     else:
         stage.close()
     return 0 if stage.as_expected else 1
+
+
+async def _until_interrupted(work: Coroutine[Any, Any, None]) -> None:
+    """Do *work*; a signal cancels it alone, so that what it waits for can still answer while it is taken down."""
+    task = asyncio.current_task()
+    assert task is not None
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        if signal.getsignal(number) is not signal.SIG_IGN:
+            asyncio.get_running_loop().add_signal_handler(number, task.cancel)
+    await work
 
 
 def _picked(table: ModuleType, which: str) -> Any:  # noqa: ANN401 - a type of the bundle's
@@ -95,8 +113,11 @@ class _Screen:
         """Nothing can be clicked here."""
 
     def output(self, stream: str, data: bytes) -> None:
-        """Show whole lines; a last one without an end is left out."""
+        """Show whole lines; a last one without an end comes with `end_output`."""
         *lines, self._rest[stream] = (self._rest[stream] + self._decoders[stream].decode(data)).split("\n")
+        self._show(lines)
+
+    def _show(self, lines: Sequence[str]) -> None:
         for line in lines[: max(_LINES - self._shown, 0)]:
             text = Text.assemble(("  │ ", "dim"), one_line(line, 200))
             self._console.print(text, overflow="ellipsis", no_wrap=True)
@@ -108,7 +129,9 @@ class _Screen:
         self._console.print(Text.assemble(("  comm.error: ", "red"), message))
 
     def end_output(self) -> None:
-        """Say how much of the output was not shown."""
+        """Show a last line without an end, and say how much of the output was not shown."""
+        self._show([rest for rest in self._rest.values() if rest])
+        self._rest = dict.fromkeys(self._rest, "")
         if self._shown > _LINES:
             self._console.print(f"  [dim]│ … {self._shown - _LINES} more lines[/]")
         self._shown = 0
@@ -117,7 +140,7 @@ class _Screen:
 class _Stage:
     """Plays the chosen scenarios, and remembers how each ended."""
 
-    def __init__(self, console: Console, chosen: Sequence[Any], *, rounds: int, user: str) -> None:
+    def __init__(self, console: Console, chosen: Sequence[Any], *, rounds: int, user: str | None) -> None:
         self._console, self._chosen, self._rounds, self._user = console, chosen, rounds, user
         self._reports: list[tuple[int, Any]] = []
 
@@ -130,9 +153,11 @@ class _Stage:
         """Run them, one after the other, all in one Runtime."""
         async with workflow.new_subsystem(settings, pool_size=1) as subsystem:
             for round_ in range(1, self._rounds + 1):
+                if self._user is None and len(self._chosen) > 1:
+                    await Workspaces.of(settings).clear(_OWN)
                 for one in self._chosen:
                     screen = _Screen(self._console if self._rounds == 1 else Console(quiet=True))
-                    flow = workflow.Workflow(screen, user_id=self._user, settings=settings, subsystem=subsystem)
+                    flow = workflow.Workflow(screen, user_id=self._user or _OWN, settings=settings, subsystem=subsystem)
                     self._announce(one)
                     report = await flow.run(str(one.number))
                     screen.end_output()

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+
+if TYPE_CHECKING:
+    from isorun.settings import Settings
 
 _Bundle = Annotated[
     Path | None, typer.Option(help="The bundle's folder (default: ISORUN_BUNDLE).", metavar="DIR", show_default=False)
@@ -84,12 +87,14 @@ def call(
 async def _call(
     tool_id: str, bundle: Path | None, params: dict[str, Any], out: Path | None, timeout_s: float | None
 ) -> tuple[Any, list[str], list[Path]]:
+    import shutil
     import tempfile
 
     from isorun.settings import base_environment, supervisor_environment
     from isorun.supervisor.direct import direct_calls
 
     settings, root = _settings(bundle)
+    made = out is None
     if out is None:
         out = Path(tempfile.mkdtemp(prefix="isorun-tool-"))
     else:
@@ -100,8 +105,8 @@ async def _call(
         _one(calls.tools, tool_id)
         result = await calls.call(tool_id, params, timeout_s=timeout_s)
     written = sorted(path for path in out.rglob("*") if path.is_file())
-    if not written:
-        out.rmdir() if not any(out.iterdir()) and out.name.startswith("isorun-tool-") else None
+    if made and not written:
+        shutil.rmtree(out)
     return result, list(calls.lines), written
 
 
@@ -119,11 +124,12 @@ def _object(text: str) -> dict[str, Any]:
     return value
 
 
-def _settings(bundle: Path | None) -> tuple[Any, Path]:
+def _settings(bundle: Path | None) -> tuple[Settings, Path]:
     from isorun.core.errors import InvalidRequest
     from isorun.settings import Settings
 
     settings = Settings.load()
+    settings.check_embedded()
     root = bundle or settings.bundle
     if root is None:
         raise InvalidRequest("which bundle? give --bundle DIR or set ISORUN_BUNDLE", code="no_bundle")
@@ -133,18 +139,19 @@ def _settings(bundle: Path | None) -> tuple[Any, Path]:
 def _loaded(bundle: Path | None) -> dict[str, Any]:
     import asyncio
 
+    return asyncio.run(load(*_settings(bundle)))
+
+
+async def load(settings: Settings, root: Path) -> dict[str, Any]:
+    """The tools of the bundle *root*, by the process that would answer for them. Raises `InvalidRequest`."""
     from isorun.settings import base_environment, supervisor_environment
     from isorun.supervisor.client import Supervisor
     from isorun.supervisor.descriptor import load_descriptor
 
-    settings, root = _settings(bundle)
-
-    async def load() -> dict[str, Any]:
-        environment = {**base_environment(), **supervisor_environment(settings)}
-        async with Supervisor(load_descriptor(root), environment) as supervisor:
-            return dict(supervisor.tools)
-
-    return asyncio.run(load())
+    environment = {**base_environment(), **supervisor_environment(settings)}
+    network = settings.network_mode != "none"
+    async with Supervisor(load_descriptor(root), environment, network=network) as supervisor:
+        return dict(supervisor.tools)
 
 
 def _one(tools: Any, tool_id: str) -> Any:  # noqa: ANN401 - as the supervisor describes it

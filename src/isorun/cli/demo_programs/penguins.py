@@ -1,5 +1,5 @@
 """A report on 344 penguins: a chart, a workbook and a text, from penguins.csv beside this program."""
-# ruff: noqa: F704, F821, PLE1142, T201, TID251 - a program prints, reads its environment, awaits, calls tools
+# ruff: noqa: F704, F821, T201, TID251 - a program prints, reads its environment, awaits, calls tools
 # mypy: ignore-errors
 
 import os
