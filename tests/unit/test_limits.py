@@ -6,7 +6,8 @@ import math
 import pytest
 
 from isorun.core.errors import InvalidRequest
-from isorun.core.limits import GIB, KIB, MIB, Limits
+from isorun.core.limits import GIB, KIB, MAX_FRAME_BYTES, MIB, Limits
+from isorun.wire.frames import MAX_FRAME
 
 FIELDS = [f.name for f in dataclasses.fields(Limits)]
 
@@ -74,3 +75,11 @@ def test_limits_cannot_be_changed_after_they_were_checked() -> None:
     """A checked value stays checked."""
     with pytest.raises(dataclasses.FrozenInstanceError):
         Limits().wall_s = math.inf  # type: ignore[misc]
+
+
+def test_a_frame_is_at_most_what_the_wire_carries() -> None:
+    """A larger cap would be broken by the first large result; the two constants agree."""
+    assert MAX_FRAME_BYTES == MAX_FRAME
+    assert Limits(frame_bytes=MAX_FRAME).frame_bytes == MAX_FRAME
+    with pytest.raises(InvalidRequest, match="frame_bytes must be at most 16777216, got 16777217"):
+        Limits(frame_bytes=MAX_FRAME + 1)

@@ -6,7 +6,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from isorun.wire.frames import MAX_FRAME, Frames, ProtocolError, encode_frame
+from isorun.wire import frames as wire_frames
+from isorun.wire.frames import MAX_FRAME, PREFIX_BYTES, Frames, ProtocolError, encode_frame
 
 # Strategies are built on first use, and a loaded machine takes its time over that.
 calm = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
@@ -107,3 +108,25 @@ def test_the_cap_is_inclusive_on_both_sides() -> None:
     assert frames.next() == (b"ab", b"cd")
     with pytest.raises(ValueError, match=r"^frame of 5 bytes exceeds 4$"):
         encode_frame(b"ab", [b"cde"], max_frame=4)
+
+
+@calm
+@given(BODIES, st.binary(max_size=30))
+def test_both_readers_find_the_same_frames(bodies, tail) -> None:
+    """Of any bytes at all, `Frames` and `cut` make the same frames, the same rest or the same refusal."""
+    stream = b"".join(encode_frame(header, blobs) for header, blobs in bodies) + tail
+    frames = Frames(max_frame=100)
+    frames.feed(stream)
+    found: list[tuple[bytes, bytes]] = []
+    refused = ""
+    try:
+        found += drain(frames)
+    except ProtocolError as refusal:
+        refused = str(refusal)
+    if refused:
+        with pytest.raises(ProtocolError) as caught:
+            wire_frames.cut(stream, max_frame=100)
+        assert str(caught.value) == refused
+    else:
+        used = sum(PREFIX_BYTES + len(header) + len(blobs) for header, blobs in found)
+        assert wire_frames.cut(stream, max_frame=100) == (found, used)

@@ -8,6 +8,7 @@ from isorun.core.errors import InvalidRequest
 KIB = 1 << 10
 MIB = 1 << 20
 GIB = 1 << 30
+MAX_FRAME_BYTES = 16 * MIB  # what the wire can carry (wire.frames.MAX_FRAME)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -52,6 +53,10 @@ class Limits:
                 raise InvalidRequest(f"{f.name} must be a whole number, got {value}", code="invalid_limit")
         if self.cpus < 0.01:
             raise InvalidRequest(f"cpus must be at least 0.01, got {self.cpus}", code="invalid_limit")
+        if self.frame_bytes > MAX_FRAME_BYTES:
+            raise InvalidRequest(
+                f"frame_bytes must be at most {MAX_FRAME_BYTES}, got {self.frame_bytes}", code="invalid_limit"
+            )
         tmpfs = self.workspace_bytes + self.tmp_bytes + self.shm_bytes
         if tmpfs > self.memory_bytes // 2:
             raise InvalidRequest(

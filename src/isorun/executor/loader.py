@@ -24,8 +24,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from isorun.executor import agent_io_tools, names, output, proxies, rules
-from isorun.executor.agent_io_tools import ToolStream
-from isorun.wire.frames import Frames
+from isorun.executor.tool_stream import ToolStream
+from isorun.wire.frames import MAX_FRAME, Frames
 from isorun.wire.messages import Ended, Go, Put, decode, encode
 
 MAIN = b'''"""The loader: runs user_code.py, the program, as __main__. Written by isorun; not part of the program."""
@@ -98,6 +98,7 @@ class Loader:
             decode(*frame)
         module = types.ModuleType("rehearsal")
         module.__dict__.update(self._names, **names.of_run(context), a=proxies.Tool("a", "b"))
+        agent_io_tools.rehearse()
         os.environ.update({})
         os.makedirs(os.path.join(self._out, ""), exist_ok=True)
         code = compile(
@@ -110,6 +111,7 @@ class Loader:
         context = go.context
         self._enter_environment(go.env, context)
         output.log_the_rest(context["log_mode"], self._tools)
+        self._tools.max_frame = context.get("frame_bytes", MAX_FRAME)
         program = Program(self._work, self._tools, self._names)
         program.remap = context["traceback_remap"]
         _current[:] = [program]

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from typing import Any
 
 from isorun.executor import rules
-from isorun.executor.agent_io_tools import ToolStream
+from isorun.executor.tool_stream import ToolStream
 from isorun.wire.messages import Log
 
 _FORMAT = "%(asctime)s %(levelname)s %(name)s %(message)s"

@@ -19,21 +19,34 @@ class Tool:
         self.tool_id = f"{alias}.{name}"
         self.__name__ = name
 
-    async def __call__(self, **params: Any) -> Any:  # noqa: ANN401 - the tool's result is its own affair
+    async def __call__(self, /, *values: object, **params: Any) -> Any:  # noqa: ANN401 - the tool's result
         """Call the tool and return its result, or raise its typed error."""
+        if values:
+            raise TypeError(f"{self.tool_id} takes its arguments by name, as in {self.__name__}(text=...)")
         return await agent_io_tools.tool_call(tool_id=self.tool_id, params=params)
 
     def __repr__(self) -> str:
         return f"<tool {self.tool_id}>"
 
 
+class Alias(types.ModuleType):
+    """The tools of one alias; a name that it has not says which it has."""
+
+    def __init__(self, alias: str, tools: Sequence[str]) -> None:
+        super().__init__(alias, f"Tools that run in the supervisor, under the alias {alias}.")
+        self.__all__ = list(tools)
+        for name in tools:
+            setattr(self, name, Tool(alias, name))
+
+    def __getattr__(self, name: str) -> Any:  # noqa: ANN401 - it always raises
+        has = ", ".join(self.__dict__.get("__all__", ())) or "none that this run may call"
+        raise AttributeError(f"{self.__name__} has no tool {name!r}; it has: {has}", name=name, obj=self)
+
+
 def install(tools: Mapping[str, Sequence[str]]) -> dict[str, types.ModuleType]:
     """Make a module for each alias of *tools* and put it, and agent_io_tools, where `import` finds it."""
     sys.modules["agent_io_tools"] = agent_io_tools
-    made = {}
+    made: dict[str, types.ModuleType] = {}
     for alias, names in tools.items():
-        module = types.ModuleType(alias, f"Tools that run in the supervisor, under the alias {alias}.")
-        for name in names:
-            setattr(module, name, Tool(alias, name))
-        sys.modules[alias] = made[alias] = module
+        sys.modules[alias] = made[alias] = Alias(alias, names)
     return made

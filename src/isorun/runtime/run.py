@@ -15,7 +15,7 @@ import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from isorun.backends.base import File, Program, Slot, Usage
 from isorun.backends.walls import executor_line
@@ -28,8 +28,11 @@ from isorun.runtime.folder import RunFolder
 from isorun.runtime.output import OutputLog, PipeReader
 from isorun.runtime.request import RunRequest
 from isorun.runtime.toolstream import open_tools
-from isorun.supervisor.client import Supervisor
+from isorun.wire.frames import MAX_FRAME
 from isorun.wire.messages import Ended
+
+if TYPE_CHECKING:
+    from isorun.supervisor.client import Supervisor
 
 _DRAIN_S = 5.0
 _TRACE = 8192
@@ -42,6 +45,7 @@ class Options:
 
     log_mode: str = "include_logging"
     traceback_remap: bool = True
+    frame_bytes: int = MAX_FRAME  # the largest frame that the other end of the tool stream takes
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -80,6 +84,7 @@ def program_for(request: RunRequest, options: Options) -> Program:
         "directories": sorted({item.path.rpartition("/")[0] for item in items}),
         "log_mode": options.log_mode,
         "traceback_remap": options.traceback_remap,
+        "frame_bytes": options.frame_bytes,
         "stdin": request.stdin is not None,
         "tools": _proxies(request.grants),
     }
@@ -106,7 +111,7 @@ class Conduct:
         limits: Limits,
         feed: Feed,
         on_output: Callable[[str, bytes], None] | None = None,
-        supervisor: Supervisor | None = None,
+        supervisor: "Supervisor | None" = None,
     ) -> None:
         self._request = request
         self._supervisor = supervisor

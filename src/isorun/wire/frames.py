@@ -102,6 +102,7 @@ class Frames:
         # while we wait for the rest.
         if len(self._buffer) < PREFIX_BYTES:
             return
-        self._refusal = _judged(*_PREFIX.unpack_from(self._buffer), self._max_frame)
+        length, header_length = _PREFIX.unpack_from(self._buffer)
+        self._refusal = _judged(length, header_length, self._max_frame)
         if self._refusal:
             self._buffer.clear()
