@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from isorun.core import contract as contract_module
 from isorun.core.contract import Contract, parse_contract
 from isorun.core.errors import InvalidRequest
 
@@ -276,24 +277,65 @@ def test_b2_names_that_differ_in_case_are_accepted_and_noticed() -> None:
     )
 
 
-GOOD_CHECKS = {
-    "min_bytes": 1,
-    "mime": "text/csv",
-    "json_schema": {"type": "object"},
-    "columns": ["a", "b"],
-    "min_rows": 3,
-    "pages": 2,
-    "must_contain": ["x"],
+GOOD_CHECKS: dict[str, dict[str, Any]] = {
+    "a.csv": {"min_bytes": 1, "mime": "text/csv", "columns": ["a", "b"], "min_rows": 3, "must_contain": ["x"]},
+    "b.json": {"json_schema": {"type": "object"}, "must_contain": "one"},
+    "c.pdf": {"pages": 2},
 }
 
 
 def test_b4_every_content_check_is_kept_as_a_copy() -> None:
     """The checks of B4 are accepted and kept; the caller's later changes do not reach them."""
-    raw = item("a", **json.loads(json.dumps(GOOD_CHECKS)))
-    contract = parse([raw, item("b", must_contain="one")])
-    raw["columns"].append("c")
-    raw["json_schema"]["type"] = "array"
-    assert [entry.checks for entry in contract.items] == [GOOD_CHECKS, {"must_contain": "one"}]
+    raw = [item(name, **json.loads(json.dumps(checks))) for name, checks in GOOD_CHECKS.items()]
+    contract = parse(raw)
+    raw[0]["columns"].append("c")
+    raw[1]["json_schema"]["type"] = "array"
+    assert [entry.checks for entry in contract.items] == list(GOOD_CHECKS.values())
+    assert {key for checks in GOOD_CHECKS.values() for key in checks} == set(contract_module._CHECKS)
+
+
+@pytest.mark.parametrize(
+    ("name", "check", "reason"),
+    [
+        ("a.csv", {"pages": 2}, "pages cannot be checked on .csv; it is for .pdf, .pptx"),
+        ("a", {"pages": 2}, "pages cannot be checked on a file without suffix; it is for .pdf, .pptx"),
+        ("a.PDF", {"min_rows": 2}, "min_rows cannot be checked on .pdf; it is for .csv, .tsv, .xlsx"),
+        ("a.json", {"columns": ["x"]}, "columns cannot be checked on .json; it is for .csv, .tsv, .xlsx"),
+        ("a.csv", {"json_schema": {}}, "json_schema cannot be checked on .csv; it is for .json, .ipynb"),
+        ("a.png", {"must_contain": "x"}, "must_contain cannot be checked on .png, which has no text"),
+        ("a.zip", {"must_contain": "x"}, "must_contain cannot be checked on .zip, which has no text"),
+        ("a.csv", {"mime": "application/pdf"}, "mime 'application/pdf' cannot be that of .csv; it is text/csv"),
+        ("a.jpg", {"mime": "image/png"}, "mime 'image/png' cannot be that of .jpg; it is image/jpeg"),
+    ],
+    ids=repr,
+)
+def test_b4_a_check_that_no_such_file_can_keep_is_refused(name: str, check: dict[str, Any], reason: str) -> None:
+    """It has its own code, and the text names the item and what the check is for."""
+    error = refused([item("fine.md"), item(name, **check)])
+    assert (error.code, str(error)) == ("impossible_check", f"contract item 2 ({name!r}): {reason}")
+
+
+def test_b4_a_media_type_that_no_content_shows_is_refused() -> None:
+    """A promise that nobody can check would be called kept; the types that can be told are listed, at any length."""
+    error = refused([item("a.dat", mime="application/x-" + "y" * 9000)])
+    assert error.code == "impossible_check"
+    assert "cannot be told from a file's content; leave it out, or use one of text/*, application/csv, " in str(error)
+    assert len(str(error)) < 2000
+
+
+@pytest.mark.parametrize(
+    ("name", "mime"),
+    [
+        ("a.md", "text/markdown"),
+        ("a.CSV", "Text/CSV"),
+        ("a.jpg", "image/jpg"),
+        ("a.dat", "image/png"),
+        ("a", "text/x-y"),
+    ],
+)
+def test_b4_a_media_type_that_can_be_told_is_accepted(name: str, mime: str) -> None:
+    """Of a type that is opened its own names, of any other one that content shows, and any kind of text."""
+    assert parse([item(name, mime=mime)]).items[0].checks == {"mime": mime}
 
 
 @pytest.mark.parametrize(
@@ -345,3 +387,20 @@ def test_b2_whatever_is_accepted_lies_beneath_its_turn(value: list[dict[str, Any
         assert len(parts) > 2
         assert not {"", ".", ".."} & set(parts)
         assert "\0" not in entry.path
+
+
+checks = st.fixed_dictionaries({}, optional=dict.fromkeys(contract_module._CHECKS, json_values))
+whole_items = st.builds(lambda name, more: {"filename": name, "description": "d", **more}, names, checks)
+
+
+@given(json_values | st.lists(whole_items | json_values, max_size=3) | st.text(max_size=20))
+def test_b2_any_value_is_a_contract_or_an_invalid_request(value: object) -> None:
+    """Whatever a caller or a model sends: no other exception, and what is kept is JSON."""
+    refusal = None
+    try:
+        items = parse(value).items
+    except InvalidRequest as error:
+        items, refusal = (), error
+    assert refusal is None or (refusal.code and len(str(refusal)) < 5000)
+    for entry in items:
+        json.dumps(entry.checks, allow_nan=False)

@@ -55,12 +55,36 @@ def test_an_input_named_by_a_dot_has_the_name_of_its_folder(tmp_path: Path, monk
     assert [file.path for file in request.inputs] == ["work/data/user_code.py"]
 
 
-def test_a_check_that_is_not_made_is_refused() -> None:
-    """A promise about content that nobody would check is not accepted as if it were."""
-    item = {"filename": "a.pdf", "description": "d", "pages": 3, "min_bytes": 10}
-    code, text = refused(contract=[item])
-    assert code == "unsupported_check"
-    assert "this version does not make the checks pages; it makes min_bytes" in text
+SCHEMAS = {
+    "type": ({"type": "objekt"}, "is not a JSON schema at $['type']: 'objekt' is not valid"),
+    "inside": ({"properties": {"a": {"minimum": "1"}}}, "is not a JSON schema at $['properties']['a']['minimum']"),
+    "a file": ({"$ref": "file:///etc/passwd"}, "refers to 'file:///etc/passwd'; only #/... within the schema"),
+    "the network": ({"items": {"$ref": "https://example.org/s"}}, "refers to 'https://example.org/s'; only #/..."),
+    "nowhere": ({"$ref": "#/$defs/a", "$defs": {}}, "refers to '#/$defs/a', which is not in it"),
+    "deep": ({"not": {}}, "is nested too deep"),
+}
+
+
+@pytest.mark.parametrize("case", SCHEMAS)
+def test_b4_a_schema_that_cannot_be_checked_is_refused(case: str) -> None:
+    """Before anything starts, by its own code, naming the item; nothing outside the schema is looked up."""
+    schema, reason = SCHEMAS[case]
+    for _ in range(300 if case == "deep" else 0):
+        schema = {"not": schema}
+    code, text = refused(contract=[{"filename": "a.json", "description": "d", "json_schema": schema}])
+    assert code == "invalid_json_schema"
+    assert text.partition(": json_schema ")[0].endswith("a.json')")
+    assert text.partition(": json_schema ")[2].startswith(reason)
+
+
+def test_b4_a_schema_may_refer_to_itself() -> None:
+    """References within it are what `$defs` is for."""
+    schema = {"$ref": "#/$defs/tree", "$defs": {"tree": {"items": {"$ref": "#/$defs/tree"}}}}
+    request = build_request(
+        "1", limits=LIMITS, contract=[{"filename": "a.json", "description": "d", "json_schema": schema}]
+    )
+    assert request.contract is not None
+    assert request.contract.items[0].checks == {"json_schema": schema}
 
 
 @pytest.mark.parametrize("change", [{"processes": 1.5}, {"cpus": 0.005}, {"memory_bytes": 2.5e9}])

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from itertools import accumulate
 from typing import Any, Literal, NoReturn
 
+from isorun.core.checks import impossible
 from isorun.core.errors import InvalidRequest
 from isorun.core.ids import check_exec_id, shown, turn_folder
 
@@ -35,7 +36,7 @@ class ContractItem:
     path: str
     description: str
     visibility: Visibility = "external"
-    checks: dict[str, Any] = field(default_factory=dict, hash=False)
+    checks: dict[str, Any] = field(default_factory=dict, hash=False)  # by key, as `core.checks` explains them
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -80,7 +81,7 @@ def parse_contract(value: object, *, turn: str | int | None, exec_id: str, max_i
             path=_placed(where, name, folder),
             description=_description(where, raw),
             visibility=_visibility(where, raw),
-            checks=_checks(where, raw),
+            checks=_checks(where, raw, name),
         )
         for where, raw, name in zip(wheres, raw_items, names, strict=True)
     )
@@ -220,7 +221,7 @@ _CHECKS: dict[str, tuple[Callable[[object], bool], str]] = {
 }
 
 
-def _checks(where: _Where, raw: dict[str, Any]) -> dict[str, Any]:
+def _checks(where: _Where, raw: dict[str, Any], name: str) -> dict[str, Any]:
     """The content checks of an item, copied: a caller that changes its object later changes nothing."""
     kept: dict[str, Any] = {}
     for key, (accepts, wanted) in _CHECKS.items():
@@ -232,6 +233,8 @@ def _checks(where: _Where, raw: dict[str, Any]) -> dict[str, Any]:
             kept[key] = json.loads(json.dumps(raw[key], allow_nan=False))
         except (ValueError, TypeError, RecursionError):  # NaN or a cycle, not JSON, too deep
             where.refuse("invalid_check", f"{key} must be {wanted}")
+        if reason := impossible(name, key, kept[key]):
+            where.refuse("impossible_check", reason)
     return kept
 
 

@@ -1,8 +1,9 @@
-"""From a dead run to its result: files collected and judged, logs closed, result.json written."""
+"""From a dead run to its result: files collected, inspected and judged, logs closed, result.json written."""
 
+import asyncio
 import time
-from collections.abc import Mapping
-from dataclasses import asdict
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
 from typing import Any
 
 from isorun.backends.base import Slot
@@ -11,11 +12,13 @@ from isorun.core.outcome import Claim, Code, Status
 from isorun.runtime.collect import Collected, WorkspaceDiff, collect, diff
 from isorun.runtime.folder import RunFolder
 from isorun.runtime.hints import hint_for, message_for
+from isorun.runtime.inspection import Found, Inspection, to_inspect
+from isorun.runtime.journal import listed, publish
 from isorun.runtime.report import ReportFacts, error_lines, printable, report_text, tail, tracebacks, tree
 from isorun.runtime.request import CODE_NAME, MAIN_NAME, RunRequest
 from isorun.runtime.result import Artifact, Item, RunError, RunResult
 from isorun.runtime.run import Ending
-from isorun.runtime.verdict import CHECKS, ItemVerdict, judge, precedence
+from isorun.runtime.verdict import ItemVerdict, checks_with, judge, precedence
 
 _TAIL_LINES = 60
 _TAIL_CHARS = 8000
@@ -23,62 +26,99 @@ _REFUSALS_SHOWN = 20  # a program can leave a link behind for every inode it has
 _ENDING_CHARS = 1 << 20  # of user.log that is searched for errors and tracebacks
 
 
-def finish(
-    request: RunRequest,
-    ending: Ending,
-    slot: Slot,
-    folder: RunFolder,
-    limits: Limits,
-    timings: Mapping[str, Any],
-    launcher: bytes,
-    began: float,
-    noticed: tuple[str, ...] = (),
-) -> RunResult:
-    """Collect, judge, write and return. Called after the slot is dead; *began* is monotonic.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DeadRun:
+    """A run whose slot was killed: all that its result is made of, but for its files.
 
-    *noticed* is what the backend tells of itself (`Backend.notices`).
+    *began* is monotonic; *noticed* is what the backend tells of itself (`Backend.notices`).
     """
-    collected = collect(
-        slot.out,
-        folder.out,
-        reserved=folder.reserved,
-        max_bytes=limits.workspace_bytes,
-        max_entries=limits.workspace_inodes,
+
+    request: RunRequest
+    ending: Ending
+    slot: Slot
+    folder: RunFolder
+    limits: Limits
+    timings: Mapping[str, Any]
+    launcher: bytes
+    began: float
+    noticed: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Judgement:
+    """What became of the run's promises, or of out/ if it made none."""
+
+    collected: Collected
+    verdicts: tuple[ItemVerdict, ...]
+    changed: WorkspaceDiff | None
+    status: Status
+    code: Code | None
+
+    def paths(self, state: str) -> tuple[str, ...]:
+        return tuple(verdict.path for verdict in self.verdicts if verdict.state == state)
+
+    def items(self) -> tuple[Item, ...]:
+        if self.changed is None:
+            return tuple(map(_item, self.verdicts))
+        return _entries(self.changed, self.collected)
+
+
+async def finish(run: DeadRun, inspection: Inspection) -> RunResult:
+    """Collect, have inspected what promises more than its presence, judge, write and return."""
+    contract = run.request.contract
+    if contract is None or not to_inspect(contract):
+        return await asyncio.to_thread(lambda: _concluded(run, _collected(run), {}))
+    collected = await asyncio.to_thread(_collected, run)
+    found = await inspection.inspect(contract, collected, run.folder)
+    return await asyncio.to_thread(_concluded, run, collected, found)
+
+
+def _collected(run: DeadRun) -> Collected:
+    # Before anything of the program's is there: its file of such a name is refused, the record is not.
+    publish(run.folder, run.ending.tool_calls)
+    return collect(
+        run.slot.out,
+        run.folder.out,
+        reserved=run.folder.reserved,
+        max_bytes=run.limits.workspace_bytes,
+        max_entries=run.limits.workspace_inodes,
     )
-    verdicts = judge(request.contract, collected, tuple(CHECKS.values())) if request.contract else ()
-    status, code = _judged(ending, verdicts)
-    changed = diff(request.sent, collected.files, collected.refused) if request.contract is None else None
-    items = tuple(map(_item, verdicts)) if changed is None else _entries(changed, collected)
-    handed_out = [item for item in items if item.state in ("ok", "created", "modified")]
-    log = ending.output.log_text()[-_ENDING_CHARS:]
-    error = _error(request, ending, status, code, verdicts, limits)
-    notices = (*map(printable, noticed), *_notices(request, ending, collected, changed, status))
+
+
+def _concluded(run: DeadRun, collected: Collected, found: Found) -> RunResult:
+    judged = _judged(run, collected, found)
+    error = _error(run.request, run.ending, judged, run.limits)
+    notices = (*map(printable, run.noticed), *_notices(run, judged))
     for notice in notices:
-        folder.append_infra("runtime", "NOTICE", notice)
-    folder.append_infra("runtime", "INFO", f"ended: {status} after {ending.run_s:.3f} s")
-    folder.write_launcher(b"", launcher)
-    missing = tuple(verdict.path for verdict in verdicts if verdict.state == "missing")
-    succeeded = tuple(verdict.path for verdict in verdicts if verdict.state == "ok")
+        run.folder.append_infra("runtime", "NOTICE", notice)
+    run.folder.append_infra("runtime", "INFO", f"ended: {judged.status} after {run.ending.run_s:.3f} s")
+    run.folder.write_launcher(b"", run.launcher)
+    result = _result(run, judged, error, notices)
+    run.folder.write_result(result.to_dict())
+    return result
+
+
+def _judged(run: DeadRun, collected: Collected, found: Found) -> _Judgement:
+    """The run's own failure comes first; only a run that ended well can break its contract."""
+    request, ending = run.request, run.ending
+    verdicts = judge(request.contract, collected, checks_with(found)) if request.contract else ()
+    broken = precedence(verdicts)
+    status, code = ending.status, ending.code
+    if status is Status.OK and broken is not None:
+        status, code = Status.CONTRACT_FAILED, broken
+    changed = diff(request.sent, collected.files, collected.refused) if request.contract is None else None
+    return _Judgement(collected=collected, verdicts=verdicts, changed=changed, status=status, code=code)
+
+
+def _result(run: DeadRun, judged: _Judgement, error: RunError | None, notices: tuple[str, ...]) -> RunResult:
+    request, ending, folder = run.request, run.ending, run.folder
+    log = ending.output.log_text()[-_ENDING_CHARS:]
     user_tail = printable(tail(log, _TAIL_LINES, _TAIL_CHARS))
-    differences = {k: tuple(v) for k, v in asdict(changed).items()} if changed is not None else None
-    facts = ReportFacts(
-        exec_id=request.exec_id,
-        prog_name=request.prog_name,
-        status=status,
-        code=code,
-        message=error.message if error else "",
-        hint=error.hint if error else "",
-        file_errors=tuple((v.path, v.codes, v.hints) for v in verdicts if v.state == "invalid"),
-        missing=missing,
-        succeeded=succeeded,
-        infra_errors=(ending.output.problem,) if ending.output.problem else (),
-        user_log_tail=user_tail,
-        diff=(changed.created, changed.modified, changed.deleted) if changed is not None else None,
-        notices=notices,
-    )
-    result = RunResult(
-        ok=status is Status.OK,
-        status=status,
+    items, changed = judged.items(), judged.changed
+    handed_out = [item for item in items if item.state in ("ok", "created", "modified")]
+    return RunResult(
+        ok=judged.status is Status.OK,
+        status=judged.status,
         exec_id=request.exec_id,
         turn_id=request.turn,
         prog_name=request.prog_name,
@@ -90,54 +130,63 @@ def finish(
         truncated=ending.output.truncated,
         artifacts=tuple(_artifact(item, folder) for item in handed_out),
         items=items,
-        succeeded=succeeded,
-        missing=missing,
+        succeeded=judged.paths("ok"),
+        missing=judged.paths("missing"),
         notices=notices,
-        workspace_diff=differences,
-        tool_calls=ending.tool_calls,
-        report_text=report_text(facts),
+        workspace_diff={k: tuple(v) for k, v in asdict(changed).items()} if changed is not None else None,
+        tool_calls=listed(ending.tool_calls),
+        report_text=report_text(_report_facts(run, judged, error, notices, user_tail)),
         user_log_tail=user_tail,
         infra_log_tail=printable(tail(folder.infra_text(), _TAIL_LINES, _TAIL_CHARS)),
-        workspace_tree=_tree(request, collected),
+        workspace_tree=_tree(request, judged.collected),
         user_error_lines=error_lines(log),
         user_tracebacks=tracebacks(log),
         out_dir=folder.out,
-        timings={**timings, "total_s": time.monotonic() - began},
-        usage={
-            "cpu_s": ending.usage.cpu_s,
-            "wall_s": ending.run_s,
-            "max_rss_bytes": ending.usage.max_rss_bytes,
-            "output_bytes": ending.output.total,
-        },
-        limits={**asdict(limits), "wall_s": request.timeout_s},
-        isolation=slot.isolation,
+        timings={**run.timings, "total_s": time.monotonic() - run.began},
+        usage=_usage(ending),
+        limits={**asdict(run.limits), "wall_s": request.timeout_s},
+        isolation=run.slot.isolation,
     )
-    folder.write_result(result.to_dict())
-    return result
 
 
-def _judged(ending: Ending, verdicts: tuple[ItemVerdict, ...]) -> tuple[Status, Code | None]:
-    """The run's own failure comes first; only a run that ended well can break its contract."""
-    broken = precedence(verdicts)
-    if ending.status is Status.OK and broken is not None:
-        return Status.CONTRACT_FAILED, broken
-    return ending.status, ending.code
+def _usage(ending: Ending) -> dict[str, Any]:
+    return {
+        "cpu_s": ending.usage.cpu_s,
+        "wall_s": ending.run_s,
+        "max_rss_bytes": ending.usage.max_rss_bytes,
+        "output_bytes": ending.output.total,
+    }
 
 
-def _error(
-    request: RunRequest,
-    ending: Ending,
-    status: Status,
-    code: Code | None,
-    verdicts: tuple[ItemVerdict, ...],
-    limits: Limits,
-) -> RunError | None:
+def _report_facts(
+    run: DeadRun, judged: _Judgement, error: RunError | None, notices: tuple[str, ...], user_tail: str
+) -> ReportFacts:
+    changed, problem = judged.changed, run.ending.output.problem
+    return ReportFacts(
+        exec_id=run.request.exec_id,
+        prog_name=run.request.prog_name,
+        status=judged.status,
+        code=judged.code,
+        message=error.message if error else "",
+        hint=error.hint if error else "",
+        file_errors=tuple((v.path, v.codes, v.hints) for v in judged.verdicts if v.state == "invalid"),
+        missing=judged.paths("missing"),
+        succeeded=judged.paths("ok"),
+        infra_errors=(problem,) if problem else (),
+        user_log_tail=user_tail,
+        diff=(changed.created, changed.modified, changed.deleted) if changed is not None else None,
+        notices=notices,
+    )
+
+
+def _error(request: RunRequest, ending: Ending, judged: _Judgement, limits: Limits) -> RunError | None:
+    status, code = judged.status, judged.code
     if code is None:
         return None
     if status is Status.CONTRACT_FAILED:
-        bad = [verdict for verdict in verdicts if verdict.state != "ok"]
+        bad = [verdict for verdict in judged.verdicts if verdict.state != "ok"]
         said = "; ".join(f"{verdict.path}: {', '.join(verdict.codes)}" for verdict in bad)
-        hints = " ".join(hint for verdict in bad for hint in verdict.hints)
+        hints = "; ".join(hint for verdict in bad for hint in verdict.hints)
         hint = hints or printable(_hint(request, ending, status, code))
         return RunError(code=code, message=f"the contract was not kept: {said}", hint=hint)
     if code is Code.PROTOCOL_VIOLATION:
@@ -173,19 +222,15 @@ def _hint(request: RunRequest, ending: Ending, status: Status, code: Code) -> st
     )
 
 
-def _notices(
-    request: RunRequest,
-    ending: Ending,
-    collected: Collected,
-    changed: WorkspaceDiff | None,
-    status: Status,
-) -> tuple[str, ...]:
+def _notices(run: DeadRun, judged: _Judgement) -> tuple[str, ...]:
+    request, ending, changed, status = run.request, run.ending, judged.changed, judged.status
     found = list(request.contract.notices) if request.contract else []
+    found += _untouched(request, judged.verdicts)
     if ending.exit.oom_kills and status is not Status.OUT_OF_MEMORY:
         found.append(f"{ending.exit.oom_kills} process(es) of the run were killed for memory")
     if ending.exit.process_limit_hits and code_is_not_process_limit(ending):
         found.append(f"{ending.exit.process_limit_hits} fork(s) or thread(s) were refused: process limit")
-    refused = collected.refused
+    refused = judged.collected.refused
     found += [f"{refusal.path}: {refusal.code}: {refusal.reason}" for refusal in refused[:_REFUSALS_SHOWN]]
     if len(refused) > _REFUSALS_SHOWN:
         found.append(f"and {len(refused) - _REFUSALS_SHOWN} more")
@@ -195,6 +240,15 @@ def _notices(
     if ending.output.problem:
         found.append(ending.output.problem)
     return tuple(map(printable, found))
+
+
+def _untouched(request: RunRequest, verdicts: Sequence[ItemVerdict]) -> list[str]:
+    """A kept promise that the run had no part in is kept; whoever reads the file should know."""
+    return [
+        f"{verdict.path} was in out/ before the run, which did not change it"
+        for verdict in verdicts
+        if verdict.sha256 is not None and request.sent.get(verdict.path) == verdict.sha256
+    ]
 
 
 def code_is_not_process_limit(ending: Ending) -> bool:

@@ -275,6 +275,11 @@ class RunFolder:
         with _naming(self._path):
             return self.infra_log.read_text(encoding="utf-8", errors="replace")
 
+    def write_out(self, name: str, data: bytes) -> None:
+        """Write a new file of the host's own to out/."""
+        with _naming(self._path):
+            write_file(f"{self._path}/out/{name}", data)
+
     def write_launcher(self, out: bytes, err: bytes) -> None:
         """Write what the launcher of the sandbox itself printed: runtime.out.log and runtime.err.log."""
         with _naming(self._path):

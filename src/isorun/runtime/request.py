@@ -2,22 +2,23 @@
 
 import math
 import stat
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from isorun.backends.base import File
 from isorun.core.contract import Contract, parse_contract
 from isorun.core.errors import InvalidRequest
-from isorun.core.ids import check_prog_name, new_exec_id, turn_folder
+from isorun.core.ids import check_exec_id, check_prog_name, new_exec_id, shown, turn_folder
 from isorun.core.limits import Limits
 from isorun.runtime.collect import fingerprints
 from isorun.runtime.folder import RunFolder
-from isorun.runtime.verdict import CHECKS
+from isorun.runtime.schema import schema_fault
 
 MAIN_NAME = "main.py"
 CODE_NAME = "user_code.py"
 _OURS = (MAIN_NAME, CODE_NAME)
+_USER_CHARS = 200
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -35,6 +36,8 @@ class RunRequest:
     before: Path | None = None  # an out/ of the caller's that the program starts with
     sent: Mapping[str, str] = field(default_factory=dict)  # sha256 of each file of it that is sent
     stdin: bytes | None = None
+    grants: tuple[str, ...] = ()  # ids of the tools it may call
+    user_id: str = ""
 
 
 def build_request(
@@ -49,13 +52,20 @@ def build_request(
     inputs: Sequence[str | Path] = (),
     out: str | Path | None = None,
     stdin: str | bytes | None = None,
+    exec_id: str | None = None,
+    user_id: str = "",
+    tools: Sequence[str] | None = None,
+    bundle_tools: Collection[str] = (),
 ) -> RunRequest:
-    """Check everything a caller may say of a run; raises `InvalidRequest` naming the item and the remedy."""
-    exec_id = new_exec_id()
+    """Check everything a caller may say of a run; raises `InvalidRequest` naming the item and the remedy.
+
+    *bundle_tools* are the ids that may be granted, all of them if *tools* is None.
+    """
+    exec_id = check_exec_id(exec_id) if exec_id is not None else new_exec_id()
     parsed = None
     if contract is not None:
         parsed = parse_contract(contract, turn=turn_id, exec_id=exec_id, max_items=limits.contract_items)
-        _refuse_unmade_checks(parsed)
+        _refuse_bad_schemas(parsed)
     return RunRequest(
         exec_id=exec_id,
         turn=parsed.turn if parsed else turn_folder(turn_id, (), exec_id),
@@ -67,19 +77,39 @@ def build_request(
         inputs=check_inputs(inputs, limits),
         before=_check_before(out),
         stdin=_check_stdin(stdin),
+        grants=_check_grants(tools, bundle_tools),
+        user_id=_check_user(user_id),
     )
 
 
-def _refuse_unmade_checks(contract: Contract) -> None:
-    # A promise that nobody checks would be called kept.
+def _refuse_bad_schemas(contract: Contract) -> None:
     for number, item in enumerate(contract.items, start=1):
-        unmade = sorted(item.checks.keys() - CHECKS.keys())
-        if unmade:
+        schema = item.checks.get("json_schema")
+        fault = schema_fault(schema) if schema is not None else ""
+        if fault:
             raise InvalidRequest(
-                f"contract item {number} ({item.path!r}): this version does not make the checks {', '.join(unmade)}; "
-                f"it makes {', '.join(CHECKS)}",
-                code="unsupported_check",
+                f"contract item {number} ({item.path!r}): json_schema {fault}", code="invalid_json_schema"
             )
+
+
+def _check_grants(tools: Sequence[str] | None, bundle_tools: Collection[str]) -> tuple[str, ...]:
+    if tools is None:
+        return tuple(bundle_tools)
+    if isinstance(tools, str) or not all(isinstance(tool, str) for tool in tools):
+        raise InvalidRequest("tools must be a list of ids such as local_tools.write_note", code="invalid_tools")
+    for tool in tools:
+        if tool not in bundle_tools:
+            known = f"it has {', '.join(bundle_tools)}" if bundle_tools else "no bundle is loaded; give bundle="
+            raise InvalidRequest(f"the bundle has no tool {shown(tool)}: {known}", code="unknown_tool")
+    return tuple(dict.fromkeys(tools))
+
+
+def _check_user(user_id: object) -> str:
+    if not isinstance(user_id, str) or len(user_id) > _USER_CHARS or not (user_id.isprintable() and _is_utf8(user_id)):
+        raise InvalidRequest(
+            f"user_id must be at most {_USER_CHARS} printable characters, got {shown(user_id)}", code="invalid_user_id"
+        )
+    return user_id
 
 
 def check_code(code: object, limits: Limits) -> bytes:

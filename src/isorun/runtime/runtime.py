@@ -9,10 +9,11 @@ nothing of it exists any more.
 import asyncio
 import logging
 import time
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import AsyncExitStack, suppress
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from isorun.backends.base import Backend
 from isorun.core.errors import IsorunError
@@ -20,14 +21,16 @@ from isorun.core.limits import Limits
 from isorun.core.outcome import Stop
 from isorun.runtime.backend import choose_backend
 from isorun.runtime.events import Event, Feed
-from isorun.runtime.finish import finish
+from isorun.runtime.finish import DeadRun, finish
 from isorun.runtime.folder import Lease as HostLease
 from isorun.runtime.folder import RunFolder, open_root
+from isorun.runtime.inspection import Inspection
 from isorun.runtime.pool import Pool
 from isorun.runtime.recovery import recover, sweep
 from isorun.runtime.request import RunRequest, build_request, fingerprint_before
 from isorun.runtime.result import RunResult
 from isorun.runtime.run import Conduct, Options, program_for, utc_now
+from isorun.runtime.services import open_supervisor
 from isorun.settings import Settings, get_exec_workspace_root
 
 _log = logging.getLogger("isorun")
@@ -90,6 +93,7 @@ class Runtime:
         backend: str | Backend | None = None,
         settings: Settings | None = None,
         limits: Limits | None = None,
+        bundle: str | Path | None = None,
         preload: Sequence[str] | None = None,
         python: str | Path | None = None,
         pool_size: int | None = None,
@@ -98,6 +102,8 @@ class Runtime:
         settings = settings or Settings.load()
         if preload is not None:
             settings = replace(settings, preload=tuple(preload))
+        if bundle is not None:
+            settings = replace(settings, bundle=Path(bundle).absolute())
         if python is not None:
             settings = replace(settings, program_python=Path(python))
         if pool_size is not None:
@@ -107,7 +113,11 @@ class Runtime:
         self.settings = settings
         self.limits = limits or settings.limits()
         self._wanted = backend if backend is not None else settings.backend
-        self._options = Options(log_mode=settings.user_log_mode, traceback_remap=settings.traceback_remap)
+        self._options = Options(
+            log_mode=settings.user_log_mode,
+            traceback_remap=settings.traceback_remap,
+            frame_bytes=self.limits.frame_bytes,
+        )
         self._stack = AsyncExitStack()
         self._runs: set[Run] = set()
 
@@ -116,8 +126,16 @@ class Runtime:
             self.root = open_root(get_exec_workspace_root(self.settings))
             self._host = stack.enter_context(HostLease.take(self.root))
             await asyncio.to_thread(self._tidy)
-            self.backend: Backend = await choose_backend(self._wanted, self.settings, stack)
+            supervisor = asyncio.ensure_future(open_supervisor(self.settings, stack))  # starts beside the backend
+            try:
+                self.backend: Backend = await choose_backend(self._wanted, self.settings, stack)
+            except BaseException:
+                supervisor.cancel()
+                await asyncio.wait({supervisor})
+                raise
+            self._supervisor, self._greeting = await supervisor
             self._pool = await stack.enter_async_context(Pool(self.backend, self.limits, self.settings.pool_size))
+            self._inspection = await stack.enter_async_context(Inspection(self.backend, self.settings))
             stack.push_async_callback(self._end_runs)
             self._stack = stack.pop_all()
         return self
@@ -136,6 +154,11 @@ class Runtime:
                 await run.cancel()
 
     @property
+    def tools(self) -> Mapping[str, Mapping[str, Any]]:
+        """The tools of the bundle by id, each with its description and the JSON schema of its parameters."""
+        return self._supervisor.tools if self._supervisor else {}
+
+    @property
     def waiting_slots(self) -> int:
         """Slots that are ready now."""
         return self._pool.waiting
@@ -152,14 +175,18 @@ class Runtime:
         inputs: Sequence[str | Path] = (),
         out: str | Path | None = None,
         stdin: str | bytes | None = None,
+        tools: Sequence[str] | None = None,
+        user_id: str = "",
+        exec_id: str | None = None,
     ) -> RunResult:
         """Run *code* and return how it ended; a program that fails is a result, never an exception.
 
         *contract*: the promised files (SPEC B); None compares `out/` before and after.
         *timeout_s*: wall seconds from the program's first instruction. *inputs*: files and
         folders, found by the program beside user_code.py. *out*: a folder that `out/` starts
-        as a copy of. Raises `InvalidRequest` (nothing was started), `Unavailable`,
-        `SetupFailed`. If the caller is cancelled, so is the run.
+        as a copy of. *tools*: ids of the bundle's tools that it may call, None for all. *user_id*
+        is for the tools to know. *exec_id*: an id of the caller's own. Raises `InvalidRequest`
+        (nothing was started), `Unavailable`, `SetupFailed`. If the caller is cancelled, so is the run.
         """
         run = await self.start(
             code,
@@ -171,6 +198,9 @@ class Runtime:
             inputs=inputs,
             out=out,
             stdin=stdin,
+            tools=tools,
+            user_id=user_id,
+            exec_id=exec_id,
         )
         try:
             return await run.result()
@@ -190,6 +220,9 @@ class Runtime:
         inputs: Sequence[str | Path] = (),
         out: str | Path | None = None,
         stdin: str | bytes | None = None,
+        tools: Sequence[str] | None = None,
+        user_id: str = "",
+        exec_id: str | None = None,
         on_output: Callable[[str, bytes], None] | None = None,
     ) -> Run:
         """As `execute`, but return at once with a handle to watch, cancel or wait for.
@@ -208,6 +241,10 @@ class Runtime:
             inputs=inputs,
             out=out,
             stdin=stdin,
+            tools=tools,
+            user_id=user_id,
+            exec_id=exec_id,
+            bundle_tools=self.tools,
         )
         if request.before is not None:
             request = replace(request, sent=await asyncio.to_thread(fingerprint_before, request.before))
@@ -232,9 +269,11 @@ class Runtime:
         try:
             _log.info("[solver.codegen] workdir=%s", folder.path)
             folder.append_infra("runtime", "INFO", f"[solver.codegen] workdir={folder.path}")
+            for line in self._greeting:
+                folder.append_infra("supervisor", "INFO", line.removeprefix("[supervisor] "))  # which stands before it
             lease, hit = await self._pool.take(self.limits)
             try:
-                conduct = Conduct(request, lease.slot, folder, self.limits, feed, on_output)
+                conduct = Conduct(request, lease.slot, folder, self.limits, feed, on_output, self._supervisor)
                 run.conducted_by(conduct)
                 program = program_for(request, self._options)
                 setup_s = time.monotonic() - began
@@ -246,18 +285,18 @@ class Runtime:
                     "slot_s": setup_s,
                     "run_s": ending.run_s,
                 }
-                result = await asyncio.to_thread(
-                    finish,
-                    request,
-                    ending,
-                    lease.slot,
-                    folder,
-                    self.limits,
-                    timings,
-                    self.backend.infra_log(),
-                    began,
-                    self.backend.notices,
+                dead = DeadRun(
+                    request=request,
+                    ending=ending,
+                    slot=lease.slot,
+                    folder=folder,
+                    limits=self.limits,
+                    timings=timings,
+                    launcher=self.backend.infra_log(),
+                    began=began,
+                    noticed=self.backend.notices,
                 )
+                result = await finish(dead, self._inspection)
             finally:
                 self._pool.give_back(lease)
         except BaseException as error:

@@ -6,11 +6,13 @@ Whether a service answers is asked by a connection alone: its credentials are no
 import asyncio
 import logging
 from contextlib import AsyncExitStack
+from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 from isorun.settings import Settings, base_environment, supervisor_environment
-from isorun.supervisor.client import Supervisor
-from isorun.supervisor.descriptor import load_descriptor
+
+if TYPE_CHECKING:
+    from isorun.supervisor.client import Supervisor
 
 _log = logging.getLogger("isorun")
 _CONNECT_S = 1.0
@@ -18,13 +20,17 @@ _REDIS_PORT, _POSTGRES_PORT = 6379, 5432
 _KEYS = ("AWS_ACCESS_KEY_ID", "AWS_PROFILE")
 
 
-async def open_supervisor(settings: Settings, stack: AsyncExitStack) -> tuple[Supervisor | None, tuple[str, ...]]:
+async def open_supervisor(settings: Settings, stack: AsyncExitStack) -> tuple["Supervisor | None", tuple[str, ...]]:
     """The supervisor of the settings' bundle, left with *stack*, and the lines that every run's infra.log begins with.
 
     None without a bundle. Raises `InvalidRequest` (invalid_bundle) if it cannot be loaded.
     """
     if settings.bundle is None:
         return None, ()
+    # Not at the top: a run without a bundle does not pay for them.
+    from isorun.supervisor.client import Supervisor
+    from isorun.supervisor.descriptor import load_descriptor
+
     descriptor = await asyncio.to_thread(load_descriptor, settings.bundle)
     environment = {**base_environment(), **supervisor_environment(settings)}
     supervisor = Supervisor(descriptor, environment, network=settings.network_mode != "none")
@@ -61,7 +67,7 @@ async def _answers(url: str | None, host: str | None, port: int, usual_port: int
     try:
         async with asyncio.timeout(_CONNECT_S):
             _, writer = await asyncio.open_connection(host, port)
-    except (OSError, TimeoutError):
+    except (OSError, TimeoutError, UnicodeError):  # the last: a host name that no resolver takes
         return "unreachable"
     writer.close()
     return "ok"

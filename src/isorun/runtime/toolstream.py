@@ -4,13 +4,15 @@ Both ends of that choice look alike to a run: opened once the program runs, clos
 it is dead, and whatever the stream said in between is told to a listener.
 """
 
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from isorun.backends.base import Slot
 from isorun.core.limits import Limits
 from isorun.runtime.request import RunRequest
-from isorun.supervisor.client import RunListener, Supervisor
 from isorun.supervisor.session import CallLimits, ToolSession
+
+if TYPE_CHECKING:
+    from isorun.supervisor.client import RunListener, Supervisor
 
 
 class Tools(Protocol):
@@ -32,7 +34,7 @@ class _NoTools:
 
 
 async def open_tools(
-    supervisor: Supervisor | None, request: RunRequest, slot: Slot, limits: Limits, listener: RunListener
+    supervisor: "Supervisor | None", request: RunRequest, slot: Slot, limits: Limits, listener: "RunListener"
 ) -> Tools:
     """Begin to answer the calls of the program in *slot*."""
     calls = CallLimits(

@@ -1,15 +1,16 @@
 """Whether a run kept its contract: one verdict per promised file.
 
-Pure: from the contract and what was collected to values. It opens no file. Checks of
-content are functions given to `judge`; they too return values and never raise for
-what a program wrote.
+Pure: from the contract, what was collected and what `inspection` found to values. It
+opens no file. Checks are functions given to `judge`; they too return values and never
+raise for what a program wrote.
 """
 
 import unicodedata
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
+from isorun.core.checks import needs_a_look
 from isorun.core.contract import Contract, ContractItem, Visibility
 from isorun.core.outcome import Code
 from isorun.runtime.collect import NOT_REGULAR, Collected, FileRecord, by_path, refusal_of
@@ -17,6 +18,7 @@ from isorun.runtime.tree import printable
 
 MISSING_FILE = "missing_file"
 EMPTY_FILE = "empty_file"
+INVALID = "artifact_invalid"
 
 State = Literal["ok", "missing", "invalid"]
 
@@ -37,11 +39,19 @@ def _min_bytes(item: ContractItem, file: FileRecord) -> Sequence[Finding]:
     if file.bytes >= least:
         return ()
     hint = f"{item.path} has {file.bytes} bytes, promised at least {least}"
-    return (Finding(code="artifact_invalid", hint=hint),)
+    return (Finding(code=INVALID, hint=hint),)
 
 
-#: The checks of content that this version makes, by the key of a contract item; others are refused beforehand.
-CHECKS: dict[str, Check] = {"min_bytes": _min_bytes}
+def checks_with(found: Mapping[str, Sequence[Finding]]) -> tuple[Check, ...]:
+    """Every check of a contract, given what the inspection *found* by path."""
+
+    def looked_into(item: ContractItem, file: FileRecord) -> Sequence[Finding]:
+        if file.path in found or not needs_a_look(item.path, item.checks):
+            return found.get(file.path, ())
+        # A promise that nobody checked must not be called kept.
+        return (Finding(code=INVALID, hint=f"{item.path} was not looked into"),)
+
+    return _min_bytes, looked_into
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -1,0 +1,101 @@
+"""Which content checks a promised file can keep, told by its suffix alone.
+
+Pure tables and decisions. What each check means:
+
+- `min_bytes`: at least so many bytes.
+- `mime`: what the content is, not the name. `text/*` means UTF-8 text without NUL.
+- `json_schema`: the JSON value fits the schema (draft 2020-12 unless `$schema` says another);
+  a `$ref` may lead to another place of the schema only.
+- `columns`: these names stand in the header, in any order; others may too. The header is the first
+  row that is not blank. Of a workbook one sheet must have them all.
+- `min_rows`: at least so many rows that are not blank below the header; of a workbook, on one sheet.
+- `pages`: exactly so many pages of a PDF, or slides of a presentation.
+- `must_contain`: each of these texts occurs, white space of any length counting as one blank. Of a
+  document its text is searched, of a workbook each row.
+
+It must not look at a file.
+"""
+
+from pathlib import PurePosixPath
+from typing import Any
+
+from isorun.core.ids import shown
+
+#: Suffixes whose files are opened in any case, and the media types that such a file can be.
+OPENED: dict[str, tuple[str, ...]] = {
+    ".csv": ("text/csv", "application/csv", "text/plain"),
+    ".docx": ("application/vnd.openxmlformats-officedocument.wordprocessingml.document", "application/zip"),
+    ".ipynb": ("application/x-ipynb+json", "application/json", "text/json"),
+    ".jpeg": ("image/jpeg", "image/jpg"),
+    ".jpg": ("image/jpeg", "image/jpg"),
+    ".json": ("application/json", "text/json", "application/x-ipynb+json"),
+    ".pdf": ("application/pdf",),
+    ".png": ("image/png",),
+    ".pptx": ("application/vnd.openxmlformats-officedocument.presentationml.presentation", "application/zip"),
+    ".tsv": ("text/tab-separated-values", "text/csv", "application/csv", "text/plain"),
+    ".xlsx": ("application/vnd.openxmlformats-officedocument.spreadsheetml.sheet", "application/zip"),
+    ".zip": (
+        "application/zip",
+        "application/vnd.openxmlformats-officedocument.wordprocessingml.document",
+        "application/vnd.openxmlformats-officedocument.presentationml.presentation",
+        "application/vnd.openxmlformats-officedocument.spreadsheetml.sheet",
+    ),
+}
+#: Media types that can be told from the content of a file with any other suffix, beside `text/*`.
+TOLD = frozenset(
+    (
+        *(mime for mimes in OPENED.values() for mime in mimes),
+        *("application/gzip", "application/rtf", "application/vnd.apache.parquet", "application/vnd.ms-excel"),
+        *("application/vnd.sqlite3", "application/x-bzip2", "application/x-tar", "application/xml"),
+        *("application/jsonl", "application/toml", "application/yaml"),
+        *("audio/mpeg", "audio/wav", "image/bmp", "image/gif", "image/svg+xml", "image/tiff", "image/webp"),
+        "video/mp4",
+    )
+)
+_TABLES = (".csv", ".tsv", ".xlsx")
+_ONLY_FOR: dict[str, tuple[str, ...]] = {
+    "columns": _TABLES,
+    "json_schema": (".json", ".ipynb"),
+    "min_rows": _TABLES,
+    "pages": (".pdf", ".pptx"),
+}
+#: Nothing can be searched for text in these.
+_NO_TEXT = frozenset(
+    (
+        *(".bmp", ".bz2", ".gif", ".gz", ".jpeg", ".jpg", ".mp3", ".mp4", ".npy", ".parquet", ".png"),
+        *(".sqlite", ".tar", ".tiff", ".wav", ".webp", ".xls", ".zip"),
+    )
+)
+
+
+def suffix_of(path: str) -> str:
+    """The suffix that promises a type, in small letters; "" if there is none."""
+    return PurePosixPath(path).suffix.lower()
+
+
+def needs_a_look(path: str, checks: dict[str, Any]) -> bool:
+    """Whether more than the size of the file at *path* has to be known."""
+    return suffix_of(path) in OPENED or bool(checks.keys() - {"min_bytes"})
+
+
+def impossible(path: str, key: str, value: object) -> str:
+    """Why no file at *path* can keep the check *key*, with the remedy; "" if one can."""
+    suffix = suffix_of(path)
+    kind = suffix or "a file without suffix"
+    if key in _ONLY_FOR and suffix not in _ONLY_FOR[key]:
+        return f"{key} cannot be checked on {kind}; it is for {', '.join(_ONLY_FOR[key])}"
+    if key == "must_contain" and suffix in _NO_TEXT:
+        return f"must_contain cannot be checked on {kind}, which has no text"
+    if key == "mime" and isinstance(value, str):
+        return _impossible_mime(suffix, value.lower())
+    return ""
+
+
+def _impossible_mime(suffix: str, mime: str) -> str:
+    if suffix in OPENED:
+        right = mime in OPENED[suffix]
+        return "" if right else f"mime {shown(mime)} cannot be that of {suffix}; it is {OPENED[suffix][0]}"
+    if mime in TOLD or mime.startswith("text/"):
+        return ""
+    known = ", ".join(sorted(TOLD))
+    return f"mime {shown(mime)} cannot be told from a file's content; leave it out, or use one of text/*, {known}"

@@ -1,0 +1,507 @@
+"""SPEC B3, B4: what the inspector says of a file. Its functions are called here; isorun itself never imports them."""
+
+import bz2
+import gzip
+import io
+import json
+import sqlite3
+import sys
+import tarfile
+import tempfile
+import warnings
+import wave as wave_files
+import zipfile
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from matplotlib.figure import Figure
+from PIL import Image
+
+from isorun.core import checks
+from isorun.runtime import inspector
+from isorun.runtime.inspection import ANSWER_BYTES, decode_answer
+from tests import artifacts as made
+
+TABLE: dict[str, list[list[object]]] = {"Data": [["a", "b"], [1, 2.5], [3, "x"]]}
+INVALID, TOO_LARGE = "artifact_invalid", "artifact_too_large"
+
+
+def found(folder: Path, name: str, data: bytes, **promised: Any) -> list[tuple[str, str]]:  # noqa: ANN401 - JSON
+    """What is wrong with *data* under *name*."""
+    file = folder / "0"
+    file.write_bytes(data)
+    return inspector.inspect(file, name, promised)
+
+
+def drawn(kind: str) -> bytes:
+    """A chart as programs make them."""
+    out, figure = io.BytesIO(), Figure()
+    figure.subplots().plot([1, 2, 3])
+    figure.savefig(out, format=kind)
+    return out.getvalue()
+
+
+GOOD: dict[str, tuple[str, bytes, dict[str, object]]] = {
+    "csv": ("a.csv", b"a,b\n1,2\n", {"columns": ["b", "a"], "min_rows": 1, "mime": "text/csv"}),
+    "csv, semicolons": ("a.csv", b"a;b\n1,5;2\n", {"columns": ["b"]}),
+    "csv, quotes and blank lines": ("a.CSV", b'a,b\r\n"x\r\ny","q""q"\r\n\r\n1,2', {"min_rows": 2}),
+    "csv, byte order mark": ("a.csv", b"\xef\xbb\xbfa,b\n1,2\n", {"columns": ["a"]}),
+    "csv, one column": ("a.csv", b"name\nAnn\n", {"columns": ["name"], "must_contain": "Ann"}),
+    "tsv": ("a.tsv", b"a,1\tb\n1\t2\n", {"columns": ["a,1", "b"], "mime": "text/tab-separated-values"}),
+    "json": (
+        "a.json",
+        b'{"x": [1, null, "\\u00e9"]}',
+        {"must_contain": ["\u00e9", "null"], "mime": "application/json"},
+    ),
+    "json, schema": ("a.json", b"[1, 2]", {"json_schema": {"items": {"type": "integer"}}}),
+    "notebook": ("a.ipynb", b'{"nbformat": 4, "cells": []}', {"mime": "application/x-ipynb+json"}),
+    "zip": ("a.zip", made.zipped({"x.txt": b"text", "d/": b""}), {"mime": "application/zip"}),
+    "zip, empty": ("a.zip", made.zipped({}), {}),
+    "zip of zips": ("a.zip", made.nested_zip(3), {}),
+    "docx": ("a.docx", made.docx("First part", "second part"), {"must_contain": "part second"}),
+    "docx is a zip": ("a.docx", made.docx("x"), {"mime": "application/zip"}),
+    "pptx": ("a.pptx", made.pptx("One", "Two"), {"pages": 2, "must_contain": ["One", "Two"]}),
+    "xlsx": ("a.xlsx", made.xlsx(TABLE), {"columns": ["b"], "min_rows": 2, "must_contain": ["2.5", "x"]}),
+    "xlsx, second sheet": ("a.xlsx", made.xlsx({"Summary": [["t"]], **TABLE}), {"columns": ["a", "b"], "min_rows": 2}),
+    "xlsx, header not in the first row": (
+        "a.xlsx",
+        made.xlsx({"s": [[], [None, None], ["a"], [1]]}),
+        {"columns": ["a"]},
+    ),
+    "pdf": ("a.pdf", made.pdf(2), {"pages": 2, "mime": "application/pdf"}),
+    "pdf with text": ("a.pdf", made.pdf_saying("Total 42"), {"pages": 1, "must_contain": "Total 42"}),
+    "pdf by matplotlib": ("a.pdf", drawn("pdf"), {"pages": 1}),
+    "png": ("a.png", made.png(), {"mime": "image/png"}),
+    "png by matplotlib": ("a.png", drawn("png"), {}),
+    "jpeg": ("a.jpg", made.jpeg(), {"mime": "image/jpeg"}),
+    "jpeg, the other name": ("a.JPEG", made.jpeg(), {"mime": "image/jpg"}),
+    "text": ("a.md", b"# Title\n\nWords in\nlines", {"mime": "text/markdown", "must_contain": "Words in lines"}),
+    "text like an image": ("a.txt", b"BMW and GIF8", {"mime": "text/plain"}),
+    "svg by matplotlib": ("a.svg", drawn("svg"), {"mime": "image/svg+xml"}),
+    "xml": ("a.xml", b"<a><b/></a>", {"mime": "application/xml"}),
+    "png by another name": ("a.dat", made.png(), {"mime": "image/png"}),
+    "xlsx by another name": ("a.dat", made.xlsx(TABLE), {"mime": checks.OPENED[".xlsx"][0]}),
+    "json by another name": ("a.dat", b"{}", {"mime": "application/json"}),
+    "gif": ("a.gif", b"GIF89a...", {"mime": "image/gif"}),
+}
+
+
+def wave() -> bytes:
+    out = io.BytesIO()
+    with wave_files.open(out, "wb") as sound:
+        sound.setparams((1, 1, 8000, 8, "NONE", ""))
+        sound.writeframes(bytes(8))
+    return out.getvalue()
+
+
+def tar() -> bytes:
+    out = io.BytesIO()
+    with tarfile.open(fileobj=out, mode="w") as archive:
+        archive.addfile(tarfile.TarInfo("x"))
+    return out.getvalue()
+
+
+def picture(kind: str) -> bytes:
+    out = io.BytesIO()
+    Image.new("RGB", (4, 3)).save(out, kind)
+    return out.getvalue()
+
+
+def database() -> bytes:
+    with closing(sqlite3.connect(":memory:")) as base:
+        base.execute("create table t (a)")
+        return base.serialize()
+
+
+#: One file of each media type that a contract may ask of any file, made by what makes them where that is at hand.
+TOLD: dict[str, bytes] = {
+    "application/csv": b"a,b\n1,2\n",
+    "application/gzip": gzip.compress(b"x"),
+    "application/json": b"[1]",
+    "application/jsonl": b"[1]\n[2]\n",
+    "application/pdf": made.pdf(),
+    "application/rtf": b"{\\rtf1 text}",
+    "application/toml": b"a = 1",
+    "application/vnd.apache.parquet": b"PAR1...PAR1",
+    "application/vnd.ms-excel": b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1",
+    "application/vnd.sqlite3": database(),
+    "application/x-bzip2": bz2.compress(b"x"),
+    "application/x-ipynb+json": b'{"nbformat": 4}',
+    "application/x-tar": tar(),
+    "application/xml": b"<a/>",
+    "application/yaml": b"a: 1",
+    "application/zip": made.zipped({"x": b"x"}),
+    "audio/mpeg": b"ID3\x04",
+    "audio/wav": wave(),
+    "image/bmp": picture("BMP"),
+    "image/gif": picture("GIF"),
+    "image/jpeg": made.jpeg(),
+    "image/jpg": made.jpeg(),
+    "image/png": made.png(),
+    "image/svg+xml": drawn("svg"),
+    "image/tiff": picture("TIFF"),
+    "image/webp": picture("WEBP"),
+    "text/csv": b"a,b\n1,2\n",
+    "text/json": b"{}",
+    "text/plain": b"text",
+    "text/tab-separated-values": b"a\tb\n",
+    "video/mp4": b"\0\0\0\x18ftypmp42",
+    checks.OPENED[".docx"][0]: made.docx("x"),
+    checks.OPENED[".pptx"][0]: made.pptx("x"),
+    checks.OPENED[".xlsx"][0]: made.xlsx(TABLE),
+}
+
+
+def test_b4_every_media_type_that_may_be_promised_can_be_kept_and_broken(tmp_path: Path) -> None:
+    """Under a name that says nothing, a file of the type passes, and bytes of no type do not."""
+    assert set(TOLD) == checks.TOLD
+    for mime, data in TOLD.items():
+        assert found(tmp_path, "a", data, mime=mime) == [], mime
+        assert found(tmp_path, "a", data, mime=mime.upper()) == [], mime
+        assert len(found(tmp_path, "a", b"\xff\0\0", mime=mime)) == 1, mime
+
+
+@pytest.mark.parametrize("case", GOOD)
+def test_b3_b4_a_good_file_has_no_finding(tmp_path: Path, case: str) -> None:
+    """What real programs write opens, and kept promises are found kept."""
+    name, data, promised = GOOD[case]
+    assert found(tmp_path, name, data, **promised) == []
+
+
+def damaged_zip() -> bytes:
+    data = made.zipped({"x.txt": b"some text"}, zipfile.ZIP_STORED)
+    return data.replace(b"some text", b"same text", 1)
+
+
+BAD: dict[str, tuple[str, bytes, str]] = {
+    "json: rest": ("a.json", b'{"a": 1} x', "is not JSON: Extra data in line 1, column 10"),
+    "json: NaN": ("a.json", b"[NaN]", "is not JSON: NaN is not a JSON value; write null or a string"),
+    "json: infinity": ("a.json", b"-Infinity", "is not JSON: -Infinity is not a JSON value; write null or a string"),
+    "json: repr": (
+        "a.json",
+        b"{'a': 1}",
+        "is not JSON: Expecting property name enclosed in double quotes in line 1, column 2",
+    ),
+    "json: bom": (
+        "a.json",
+        b"\xef\xbb\xbf{}",
+        "begins with a byte order mark, which JSON does not allow; write it as plain UTF-8",
+    ),
+    "json: utf-16": ("a.json", "[1]".encode("utf-16"), "is not UTF-8 text: byte 0xff in line 1; write it as UTF-8"),
+    "csv: ragged": ("a.csv", b"a,b,c\n1,2,3\n1,2,3,4\n", "is not a table: line 3 has 4 fields, the header 3"),
+    "csv: ragged after a long cell": (
+        "a.csv",
+        b'a,b\n"x\ny",1\n1\n',
+        "is not a table: line 4 has 1 field, the header 2",
+    ),
+    "csv: latin-1": ("a.csv", b"a\nb\xe9\n", "is not UTF-8 text: byte 0xe9 in line 2; write it as UTF-8"),
+    "csv: quote": ("a.csv", b'a,b\n"x,2\n', "is not CSV: unexpected end of data"),
+    "csv: NUL": ("a.csv", b"a,b\n\0,2\n", "holds a NUL byte, so it is not CSV"),
+    "csv: blank": ("a.csv", b"\n\n", "has no row"),
+    "zip: text": ("a.zip", b"text", "is not a zip archive: File is not a zip file"),
+    "zip: damaged": ("a.zip", damaged_zip(), "holds a damaged file: Bad CRC-32 for file 'x.txt'"),
+    "docx: text": ("a.docx", b"text", "is not a zip archive: File is not a zip file"),
+    "docx: plain zip": (
+        "a.docx",
+        made.zipped({"x": b""}),
+        "is a zip archive but not a .docx document: it has no [Content_Types].xml or no _rels/.rels",
+    ),
+    "docx: a workbook": (
+        "a.docx",
+        made.xlsx(TABLE),
+        "is not a .docx document: its main part is a workbook, not a document",
+    ),
+    "docx: not XML": (
+        "a.docx",
+        made.zipped(made.package("word/document.xml", "<a><b></a>")),
+        "holds word/document.xml, which is not XML: mismatched tag: line 1, column 8",
+    ),
+    "docx: document type": (
+        "a.docx",
+        made.docx("x", prolog='<!DOCTYPE d SYSTEM "http://example.org/d.dtd">'),
+        "declares entities or a document type in word/document.xml; write it without",
+    ),
+    "docx: no main part": (
+        "a.docx",
+        made.zipped({**made.package("word/document.xml", "<a/>"), "_rels/.rels": b"<Relationships/>"}),
+        "is a zip archive but not a .docx document: its main part is missing",
+    ),
+    "pptx: no slide": ("a.pptx", made.pptx(), "has no slide"),
+    "xlsx: no value": (
+        "a.xlsx",
+        made.xlsx({"One": [], "Two": [[]]}),
+        "has no value in any cell; its sheets are One, Two",
+    ),
+    "pdf: text": ("a.pdf", b"# Report", "is not a PDF: it does not begin with %PDF-"),
+    "pdf: encrypted": ("a.pdf", made.pdf(1, "secret"), "is encrypted; write it without a password"),
+    "pdf: no page": ("a.pdf", made.pdf(0), "has no page"),
+    "png: a jpeg": ("a.png", made.jpeg(), "is not a PNG that can be decoded: cannot identify image file it"),
+    "jpeg: a png": ("a.jpg", made.png(), "is not a JPEG that can be decoded: cannot identify image file it"),
+    "svg: not XML": ("a.svg", b"<svg", "holds its XML, which is not XML: unclosed token: line 1, column 0"),
+}
+ASKED: dict[str, dict[str, object]] = {"svg: not XML": {"mime": "image/svg+xml"}}
+
+
+@pytest.mark.parametrize("case", BAD)
+def test_b3_a_file_that_is_not_what_its_suffix_promises_says_why(tmp_path: Path, case: str) -> None:
+    """Each is one finding, `artifact_invalid`, whose text goes on from the file's name."""
+    name, data, hint = BAD[case]
+    assert found(tmp_path, name, data, **ASKED.get(case, {})) == [(INVALID, hint)]
+
+
+@pytest.mark.parametrize("cut", [0.5, 0.9, 0.99])
+@pytest.mark.parametrize("case", ["pdf by matplotlib", "png by matplotlib", "jpeg", "xlsx", "docx", "pptx", "zip"])
+def test_b3_a_file_that_was_cut_short_is_invalid(tmp_path: Path, case: str, cut: float) -> None:
+    """A program that died while it wrote leaves half a file, which must not pass."""
+    name, data, _ = GOOD[case]
+    ((code, _hint),) = found(tmp_path, name, data[: int(len(data) * cut)])
+    assert code == INVALID
+
+
+BROKEN: dict[str, tuple[str, bytes, dict[str, object], list[str]]] = {
+    "columns": ("a.csv", b"a,b\n", {"columns": ["a", "c", "d"]}, ["columns are a, b; promised also c, d"]),
+    "columns of the nearest sheet": (
+        "a.xlsx",
+        made.xlsx({"Notes": [["x"]], "Data": [["a", "b"]]}),
+        {"columns": ["a", "c"]},
+        ["columns of sheet Data are a, b; promised also c"],
+    ),
+    "columns of a blank sheet": (
+        "a.xlsx",
+        made.xlsx({"One": [[], [1]]}),
+        {"columns": ["a"]},
+        ["columns of sheet One are 1; promised also a"],
+    ),
+    "min_rows": ("a.csv", b"a,b\n1,2\n,\n", {"min_rows": 2}, ["has 1 row below its header, promised at least 2"]),
+    "min_rows of the longest sheet": (
+        "a.xlsx",
+        made.xlsx({"One": [["a"], [1]], **TABLE}),
+        {"min_rows": 3},
+        ["has 2 rows below its header, promised at least 3"],
+    ),
+    "pages": ("a.pdf", made.pdf(1), {"pages": 2}, ["has 1 page, promised 2"]),
+    "pages, too many": ("a.pdf", made.pdf(3), {"pages": 2}, ["has 3 pages, promised 2"]),
+    "slides": ("a.pptx", made.pptx("x"), {"pages": 2}, ["has 1 slide, promised 2"]),
+    "must_contain": (
+        "a.md",
+        b"abc",
+        {"must_contain": ["b", "d", "e"]},
+        ["does not contain 'd'", "does not contain 'e'"],
+    ),
+    "must_contain in a document": (
+        "a.docx",
+        made.docx("abc"),
+        {"must_contain": "w:document"},
+        ["does not contain 'w:document'"],
+    ),
+    "json_schema": (
+        "a.json",
+        b'{"rows": [1, "x"]}',
+        {"json_schema": {"properties": {"rows": {"items": {"type": "integer"}}}, "required": ["total"]}},
+        [
+            "does not fit json_schema at $['rows'][1]: 'x' is not of type 'integer'",
+            "does not fit json_schema at $: 'total' is a required property",
+        ],
+    ),
+    "mime": ("a.dat", made.png(), {"mime": "image/gif"}, ["is image/png, promised image/gif"]),
+    "mime, another that opens": (
+        "a.dat",
+        made.png(),
+        {"mime": "application/pdf"},
+        ["is image/png, promised application/pdf"],
+    ),
+    "mime, a zip": (
+        "a.dat",
+        made.zipped({}),
+        {"mime": checks.OPENED[".docx"][0]},
+        ["is a zip archive but not a .docx document: it has no [Content_Types].xml or no _rels/.rels"],
+    ),
+    "mime, unknown": ("a.dat", b"\0\1\2", {"mime": "image/gif"}, ["is of no known type, promised image/gif"]),
+    "mime, not text": ("a.txt", b"a\0b", {"mime": "text/plain"}, ["holds a NUL byte, so it is not text/plain"]),
+    "mime, not svg": ("a.svg", b"<html/>", {"mime": "image/svg+xml"}, ["is of no known type, promised image/svg+xml"]),
+    "two checks": (
+        "a.csv",
+        b"a\n1\n",
+        {"columns": ["b"], "min_rows": 2},
+        ["columns are a; promised also b", "has 1 row below its header, promised at least 2"],
+    ),
+}
+
+
+@pytest.mark.parametrize("case", BROKEN)
+def test_b4_a_broken_check_says_what_is_there_and_what_was_promised(tmp_path: Path, case: str) -> None:
+    """The hint has both sides, so that a model knows what to change."""
+    name, data, promised, hints = BROKEN[case]
+    assert sorted(found(tmp_path, name, data, **promised)) == sorted((INVALID, hint) for hint in hints)
+
+
+def encrypted_zip() -> bytes:
+    data = bytearray(made.zipped({"x": b"text"}))
+    data[6] |= 1  # in the local header
+    data[data.index(b"PK\x01\x02") + 8] |= 1  # in the directory
+    return bytes(data)
+
+
+BOUNDS: dict[str, tuple[str, bytes, str, str]] = {
+    "zip bomb": ("a.zip", made.zip_bomb(513), TOO_LARGE, "unpacks to 537919488 bytes, the limit is 536870912"),
+    "zip bomb, smaller": (
+        "a.zip",
+        made.zip_bomb(64),
+        TOO_LARGE,
+        "unpacks to 67108864 bytes, over 200 times what it has",
+    ),
+    "docx bomb": (
+        "a.docx",
+        made.zipped({**made.package("word/document.xml", "<a/>"), "word/media/x": bytes(64 << 20)}),
+        TOO_LARGE,
+        "unpacks to ",
+    ),
+    "entries": ("a.zip", made.many_entries(10_001), TOO_LARGE, "holds 10001 files, the limit is 10000"),
+    "encrypted": ("a.zip", encrypted_zip(), INVALID, "is encrypted; write it without a password"),
+    "entities": ("a.docx", made.laughing_docx(), INVALID, "declares entities or a document type in word/document.xml"),
+    "svg entities": ("a.svg", f"{made.LAUGHS}<svg>&l9;</svg>".encode(), INVALID, "declares entities"),
+    "deep XML": (
+        "a.docx",
+        made.zipped(made.package("word/document.xml", "<a>" * 100_000 + "</a>" * 100_000)),
+        INVALID,
+        "is not a .docx document: its main part is a a, not a document",
+    ),
+    "pixels": (
+        "a.png",
+        made.png_bomb(10_000, 6_000),
+        TOO_LARGE,
+        "has 10000 x 6000 pixels, the limit is 50000000 in all",
+    ),
+    "deep JSON": ("a.json", made.deep_json(100_000), INVALID, "is nested too deep"),
+    "long number": ("a.json", b"1" * 10_000, INVALID, "is not JSON that can be read: Exceeds the limit (4300 digits)"),
+    "long field": ("a.csv", b"a" * (1 << 21), INVALID, "is not CSV: field larger than field limit (1048576)"),
+}
+
+
+@pytest.mark.parametrize("case", BOUNDS)
+def test_b3_a_bomb_is_refused_by_its_declared_size(tmp_path: Path, case: str) -> None:
+    """None of them is unpacked, decoded or expanded."""
+    name, data, code, hint = BOUNDS[case]
+    promised = {"mime": "image/svg+xml"} if name == "a.svg" else {}
+    ((got, text),) = found(tmp_path, name, data, **promised)
+    assert (got, text[: len(hint)]) == (code, hint)
+
+
+def test_b3_an_archive_that_lies_about_its_sizes_is_not_unpacked_beyond_them(tmp_path: Path) -> None:
+    """64 MiB behind a directory that says one byte: reading stops at what was declared."""
+    ((code, hint),) = found(tmp_path, "a.zip", made.lying_zip(64))
+    assert code in (INVALID, TOO_LARGE)
+    assert hint.startswith(("holds a damaged file", "holds zeros, which is larger"))
+
+
+def test_b4_a_reference_out_of_the_schema_is_looked_up_nowhere(tmp_path: Path) -> None:
+    """Even if such a schema were let in: there is nothing behind the name."""
+    secret = tmp_path / "secret.json"
+    secret.write_text('{"type": "string"}')
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # as in the slot: jsonschema only warns of what it retrieves
+        ((code, hint),) = found(tmp_path, "a.json", b"1", json_schema={"$ref": secret.as_uri()})
+    assert (code, "Unresolvable" in hint) == (INVALID, True)
+
+
+def test_hints_are_few_and_short_whatever_a_file_holds(tmp_path: Path) -> None:
+    """A name of a megabyte in a file does not become a megabyte of report."""
+    wide = ",".join("x" * 5000 for _ in range(100)).encode() + b"\n"
+    findings = found(tmp_path, "a.csv", wide, columns=["c" * 3000], must_contain=[str(n) * 70 for n in range(50)])
+    assert len(findings) == 10
+    assert max(len(hint) for _, hint in findings) <= 600
+
+
+any_json = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.text(max_size=5),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=3), inner, max_size=3),
+    max_leaves=5,
+)
+PROMISES: dict[str, st.SearchStrategy[Any]] = {
+    "columns": st.lists(st.text(min_size=1, max_size=3), min_size=1, max_size=3),
+    "min_rows": st.integers(1, 9),
+    "pages": st.integers(1, 9),
+    "must_contain": st.text(min_size=1, max_size=3),
+    "mime": st.sampled_from(sorted(checks.TOLD)),
+    "json_schema": st.dictionaries(st.sampled_from(["type", "items", "$ref", "pattern", "enum"]), any_json, max_size=2),
+}
+good_bytes = st.sampled_from([data for _, data, _ in GOOD.values() if len(data) < 100_000])
+
+
+@st.composite
+def spoilt(draw: st.DrawFn) -> bytes:
+    """A good file with some bytes changed, cut or doubled: it gets further than noise does."""
+    data = bytearray(draw(good_bytes))
+    for _ in range(draw(st.integers(0, 4))):
+        at = draw(st.integers(0, max(len(data) - 1, 0)))
+        data[at : at + draw(st.integers(0, 8))] = draw(st.binary(max_size=8))
+    return bytes(data)
+
+
+@settings(max_examples=400, deadline=None)
+@given(
+    data=st.binary(max_size=300) | spoilt(),
+    suffix=st.sampled_from([*checks.OPENED, ".svg", ".txt", ""]),
+    promised=st.fixed_dictionaries({}, optional=PROMISES),
+)
+def test_any_bytes_under_any_name_give_findings_and_no_exception(data: bytes, suffix: str, promised: Any) -> None:  # noqa: ANN401
+    """Whatever a file holds and whatever is asked of it, the answer is one that the host takes."""
+    with tempfile.TemporaryDirectory() as folder:
+        for code, hint in found(Path(folder), f"a{suffix}", data, **promised):
+            assert code in (INVALID, TOO_LARGE)
+            assert 0 < len(hint) <= 600
+
+
+def test_main_answers_each_file_in_one_line(tmp_path: Path, capfdbinary: pytest.CaptureFixture[bytes]) -> None:
+    """In the order of the job; a file that is fine gives an empty list, and the host takes the longest answer too."""
+    (tmp_path / "0").write_bytes(b"{}")
+    (tmp_path / "1").write_bytes(b"{")
+    (tmp_path / "2").write_bytes(b"[]")
+    widest = {"must_contain": [f"{n}" + "\U0010ffff\udfff\x01" * 300 for n in range(20)]}
+    job = [{"file": str(n), "name": f"{n}.json", "checks": widest if n == 2 else {}} for n in range(3)]
+    (tmp_path / "job.json").write_text(json.dumps(job))
+    inspector.main(tmp_path)
+    lines = capfdbinary.readouterr().out.splitlines()
+    reason = "is not JSON: Expecting property name enclosed in double quotes in line 1, column 2"
+    assert [decode_answer(line) for line in lines[:2]] == [[], [(INVALID, reason)]]
+    assert len(decode_answer(lines[2]) or ()) == 10
+
+
+def test_the_widest_hint_fits_the_answer() -> None:
+    """Ten hints of the worst characters are within what the host reads of one line."""
+    worst = json.dumps([[TOO_LARGE, "\x01" * inspector.MAX_HINT]] * inspector.MAX_FINDINGS, ensure_ascii=False)
+    assert len(worst.encode()) < ANSWER_BYTES
+
+
+@pytest.mark.parametrize(
+    ("library", "name", "data", "promised"),
+    [
+        ("pypdf", "a.pdf", made.pdf(), {}),
+        ("PIL", "a.png", made.png(), {}),
+        ("openpyxl", "a.xlsx", made.xlsx(TABLE), {}),
+        ("jsonschema", "a.json", b"{}", {"json_schema": {}}),
+    ],
+)
+def test_without_its_library_a_file_does_not_pass(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, library: str, name: str, data: bytes, promised: dict[str, object]
+) -> None:
+    """The finding names what is missing, for the operator; the file is not called fine."""
+    for module in [m for m in sys.modules if m.partition(".")[0] == library]:
+        monkeypatch.delitem(sys.modules, module)
+    monkeypatch.setitem(sys.modules, library, None)
+    ((code, hint),) = found(tmp_path, name, data, **promised)
+    assert (code, hint.partition(".")[0]) == ("missing_library", library)
+
+
+def test_the_tables_of_the_contract_and_of_the_inspector_agree() -> None:
+    """What the contract lets in, the inspector can decide, and by the same names."""
+    assert set(checks.OPENED) == set(inspector.KINDS)
+    assert not {*checks._ONLY_FOR, "mime", "must_contain"} ^ set(inspector._CHECKS)
+    for suffix, (_, mime, _, _) in inspector._OFFICE.items():
+        assert checks.OPENED[suffix][0] == mime
+    told = {mime for _, _, mime in inspector._MAGIC} | set(inspector.KINDS_BY_MIME)
+    assert told <= checks.TOLD
