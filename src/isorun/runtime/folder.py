@@ -88,18 +88,23 @@ def _write_all(fd: int, data: bytes) -> None:
         written += os.write(fd, data[written:])
 
 
-def append_line(path: str, component: str, level: str, text: str, *, dir_fd: int | None = None) -> None:
-    """Append one line to a log: `<UTC time> <LEVEL> [<component>] <text>`. Raises OSError."""
-    line = f"{level.upper()} [{component}] {text}"
-    if not line.isprintable():
-        # A newline would forge a line of another component, an escape would act on the reader's terminal.
-        line = "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in line)
+def append_line(path: str, component: str, level: str, *texts: str, dir_fd: int | None = None) -> None:
+    """Append a line for each of *texts* to a log: `<UTC time> <LEVEL> [<component>] <text>`. Raises OSError."""
+    now = utc_now()
+    lines = "".join(f"{now} {_one_line(f'{level.upper()} [{component}] {text}')}\n" for text in texts)
     flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW
     fd = os.open(path, flags, 0o600, dir_fd=dir_fd)
     try:
-        _write_all(fd, f"{utc_now()} {line}\n".encode())
+        _write_all(fd, lines.encode())
     finally:
         os.close(fd)
+
+
+def _one_line(line: str) -> str:
+    if line.isprintable():
+        return line
+    # A newline would forge a line of another component, an escape would act on the reader's terminal.
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in line)
 
 
 def open_root(root: Path) -> Path:
@@ -264,11 +269,11 @@ class RunFolder:
                 write_file(f"{folder}/main.py", main)
                 write_file(f"{folder}/user_code.py", code)
 
-    def append_infra(self, component: str, level: str, text: str) -> None:
-        """Append one line to infra.log; whatever is not printable is escaped."""
+    def append_infra(self, component: str, level: str, *texts: str) -> None:
+        """Append a line for each of *texts* to infra.log; whatever is not printable is escaped."""
         path = f"{self._path}/out/logs/{INFRA_LOG}"
         with _naming(path):
-            append_line(path, component, level, text)
+            append_line(path, component, level, *texts)
 
     def infra_text(self) -> str:
         """What infra.log holds now."""

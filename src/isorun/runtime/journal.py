@@ -53,10 +53,10 @@ def _name(record: Record, number: int) -> str:
 
 
 def _json(value: object) -> bytes:
-    return json.dumps(value, default=_summary, indent=1).encode() + b"\n"
+    return json.dumps(value, default=summary, indent=1).encode() + b"\n"
 
 
-def _summary(value: object) -> object:
+def summary(value: object) -> object:
     """For bytes, which JSON cannot hold: how many, and which."""
     data = bytes(value) if isinstance(value, (bytes, bytearray, memoryview)) else str(value).encode()
     return {"bytes": len(data), "sha256": hashlib.sha256(data).hexdigest()}

@@ -235,11 +235,16 @@ class Conduct:
 
     def called(self, record: dict[str, Any]) -> None:
         """See `session.Listener`."""
-        self._calls.append(record)
-        tool_id, call_id, status, ms = (record[key] for key in ("tool_id", "call_id", "status", "ms"))
-        self._folder.append_infra("supervisor", "INFO", f"[tool_call] {tool_id} {call_id} {status} {ms}")
-        shown = {key: record[key] for key in ("call_id", "tool_id", "reason", "status", "ms")}
-        self._feed.publish(Event(kind="tool_call", at_s=self._at(), data=shown))
+        self.journalled([record])
+
+    def journalled(self, records: Sequence[dict[str, Any]]) -> None:
+        """See `client.RunListener`."""
+        self._calls += records
+        lines = (f"[tool_call] {r['tool_id']} {r['call_id']} {r['status']} {r['ms']}" for r in records)
+        self._folder.append_infra("supervisor", "INFO", *lines)
+        for record in records:
+            shown = {key: record[key] for key in ("call_id", "tool_id", "reason", "status", "ms")}
+            self._feed.publish(Event(kind="tool_call", at_s=self._at(), data=shown))
 
     def violated(self, reason: str) -> None:
         """See `session.Listener`."""

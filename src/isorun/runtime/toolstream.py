@@ -37,12 +37,7 @@ async def open_tools(
     supervisor: "Supervisor | None", request: RunRequest, slot: Slot, limits: Limits, listener: "RunListener"
 ) -> Tools:
     """Begin to answer the calls of the program in *slot*."""
-    calls = CallLimits(
-        calls=limits.tool_calls,
-        at_once=limits.tool_calls_at_once,
-        call_s=limits.tool_call_s,
-        frame_bytes=limits.frame_bytes,
-    )
+    calls = CallLimits.of(limits)
     if supervisor is None:
         return _NoTools(ToolSession(slot.tools, {}, calls, listener))
     return await supervisor.open(
