@@ -10,7 +10,7 @@ import codecs
 import signal
 from collections.abc import Coroutine, Sequence
 from types import ModuleType
-from typing import Annotated, Any
+from typing import Annotated, Any, TypeAlias
 
 import typer
 from rich.box import SIMPLE_HEAD
@@ -26,6 +26,9 @@ from isorun.runtime.report import one_line
 from isorun.settings import Settings
 from isorun.tools.bundles import bundle_module, example_bundle
 from isorun.tools.workspace import Workspaces
+
+_Scenario: TypeAlias = Any  # a class of the bundle, which is imported by its path
+_Report: TypeAlias = Any  # as well
 
 _LINES = 12  # of a program's output that are shown
 _MOST_ROUNDS = 1000
@@ -73,7 +76,7 @@ async def _until_interrupted(work: Coroutine[Any, Any, None]) -> None:
     await work
 
 
-def _picked(table: ModuleType, which: str) -> Any:  # noqa: ANN401 - a type of the bundle's
+def _picked(table: ModuleType, which: str) -> _Scenario:
     found = table.pick(which)
     if found is None:
         raise InvalidRequest(f"there is no scenario {which!r}; `isorun scenario list` shows them", code="no_scenario")
@@ -92,7 +95,7 @@ def _list(table: ModuleType, json_output: bool) -> int:
     return 0
 
 
-def _about(one: Any) -> dict[str, Any]:  # noqa: ANN401 - a scenario of the bundle's
+def _about(one: _Scenario) -> dict[str, Any]:
     facts = {"number": one.number, "title": one.title, "mode": one.mode, "timeout_s": one.timeout_s}
     return {**facts, "expected": str(one.expected), "program": one.program}
 
@@ -123,7 +126,7 @@ class _Screen:
             self._console.print(text, overflow="ellipsis", no_wrap=True)
         self._shown += len(lines)
 
-    def error(self, *, message: str, **details: Any) -> None:  # noqa: ANN401 - shown by the report
+    def error(self, *, message: str, **details: object) -> None:
         """Show the message."""
         self.end_output()
         self._console.print(Text.assemble(("  comm.error: ", "red"), message))
@@ -140,9 +143,9 @@ class _Screen:
 class _Stage:
     """Plays the chosen scenarios, and remembers how each ended."""
 
-    def __init__(self, console: Console, chosen: Sequence[Any], *, rounds: int, user: str | None) -> None:
+    def __init__(self, console: Console, chosen: Sequence[_Scenario], *, rounds: int, user: str | None) -> None:
         self._console, self._chosen, self._rounds, self._user = console, chosen, rounds, user
-        self._reports: list[tuple[int, Any]] = []
+        self._reports: list[tuple[int, _Report]] = []
 
     @property
     def as_expected(self) -> bool:
@@ -164,12 +167,12 @@ class _Stage:
                     self._reports.append((round_, report))
                     self._show(round_, report)
 
-    def _announce(self, one: Any) -> None:  # noqa: ANN401 - a scenario
+    def _announce(self, one: _Scenario) -> None:
         if self._rounds == 1:
             self._console.print()
             self._console.rule(f"[bold]{escape(one.followup)}", align="left", style="dim")
 
-    def _show(self, round_: int, report: Any) -> None:  # noqa: ANN401 - a report
+    def _show(self, round_: int, report: _Report) -> None:
         if self._rounds > 1:
             line = f"{round_}/{self._rounds}  {report.scenario.followup}: {report.seen}"
             self._console.print(Text.from_markup(_mark(report) + " ").append(line), soft_wrap=True)
@@ -188,7 +191,7 @@ class _Stage:
         self._console.print(Padding(grid, (0, 0, 0, 2)))
         self._console.print(Padding(Text(self._report_of(report), style="dim"), (0, 0, 0, 4)))
 
-    def _report_of(self, report: Any) -> str:  # noqa: ANN401 - a report
+    def _report_of(self, report: _Report) -> str:
         if len(self._chosen) == 1:
             return str(report.text)
         # The log's lines were shown as they came; the tree and the tails are for one scenario at a time.
@@ -239,7 +242,7 @@ class _Stage:
         }
 
 
-def _mark(report: Any) -> str:  # noqa: ANN401 - a report
+def _mark(report: _Report) -> str:
     return "[red]✘[/]" if report.wrong else "[green]✔[/]"
 
 

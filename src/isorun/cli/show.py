@@ -3,16 +3,16 @@
 import io
 import json
 import sys
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 
 from isorun.runtime.report import printable
 
 _PIPE_WIDTH = 200  # of a table that no terminal bounds
 
 
-def print_json(value: object) -> None:
-    """*value* as one line of JSON."""
-    sys.stdout.write(json.dumps(value) + "\n")
+def print_json(value: object, other: Callable[[object], object] | None = None) -> None:
+    """*value* as one line of JSON; *other* says what stands for what JSON does not have."""
+    sys.stdout.write(json.dumps(value, default=other) + "\n")
     sys.stdout.flush()
 
 

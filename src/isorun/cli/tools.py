@@ -70,17 +70,17 @@ def call(
 
     from isorun.cli.show import print_json
     from isorun.executor.agent_io_tools import ToolError
+    from isorun.runtime.journal import summary
     from isorun.runtime.report import printable
 
-    params = _object(json)
-    try:
-        result, lines, written = asyncio.run(_call(tool_id, bundle, params, out, timeout))
-    except ToolError as error:
-        print(f"isorun: {type(error).__name__}: {printable(str(error))}", file=sys.stderr)  # noqa: T201 - for the user
-        return 1
+    result, lines, written = asyncio.run(_call(tool_id, bundle, _object(json), out, timeout))
     for line in (*lines, *(f"wrote {path}" for path in written)):
         print(printable(line), file=sys.stderr)  # noqa: T201 - for the user
-    print_json(result)
+    if isinstance(result, ToolError):
+        told = f"{type(result).__name__}: {printable(str(result))}"
+        print(f"isorun: {told}", file=sys.stderr)  # noqa: T201 - for the user
+        return 1
+    print_json(result, summary)
     return 0
 
 
@@ -90,6 +90,7 @@ async def _call(
     import shutil
     import tempfile
 
+    from isorun.executor.agent_io_tools import ToolError
     from isorun.settings import base_environment, supervisor_environment
     from isorun.supervisor.direct import direct_calls
 
@@ -101,13 +102,19 @@ async def _call(
         out.mkdir(parents=True, exist_ok=True)
     environment = {**base_environment(), **supervisor_environment(settings)}
     network = settings.network_mode != "none"
-    async with direct_calls(root, out, environment, limits=settings.limits(), network=network) as calls:
-        _one(calls.tools, tool_id)
-        result = await calls.call(tool_id, params, timeout_s=timeout_s)
-    written = sorted(path for path in out.rglob("*") if path.is_file())
-    if made and not written:
-        shutil.rmtree(out)
-    return result, list(calls.lines), written
+    written: list[Path] = []
+    try:
+        async with direct_calls(root, out, environment, limits=settings.limits(), network=network) as calls:
+            _one(calls.tools, tool_id)
+            try:
+                result = await calls.call(tool_id, params, timeout_s=timeout_s)
+            except ToolError as error:  # a result too: what the tool printed, and its traceback, are still to be shown
+                result = error
+        written += sorted(path for path in out.rglob("*") if path.is_file())
+        return result, list(calls.lines), written
+    finally:
+        if made and not written:
+            shutil.rmtree(out)
 
 
 def _object(text: str) -> dict[str, Any]:

@@ -1,0 +1,16 @@
+"""The side-effects path: nothing is promised, and out/ is compared before and after."""
+
+from typing import Any
+
+from isorun.runtime.result import RunResult
+from isorun.tools import exec_tools
+from isorun.tools.workspace import Workspace
+
+from .verdicts import Scenario
+
+
+async def run(scenario: Scenario, space: Workspace, turn: str, **options: Any) -> RunResult:
+    """Run *scenario* in the sandbox of *space*; *options* are those of `exec_tools.run_exec_tool_no_contract`."""
+    return await exec_tools.run_exec_tool_no_contract(
+        scenario.program, scenario.timeout_s, space.work, space.out, turn_id=turn, **options
+    )
