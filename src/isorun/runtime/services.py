@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 _log = logging.getLogger("isorun")
 _CONNECT_S = 1.0
 _REDIS_PORT, _POSTGRES_PORT = 6379, 5432
-_KEYS = ("AWS_ACCESS_KEY_ID", "AWS_PROFILE")
+_KEYS = ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN", "AWS_PROFILE")
 
 
 async def open_supervisor(settings: Settings, stack: AsyncExitStack) -> tuple["Supervisor | None", tuple[str, ...]]:

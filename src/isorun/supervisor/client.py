@@ -51,6 +51,7 @@ _CLOSE_S = 5.0
 _END_S = 2.0
 _ENVIRONMENT_BYTES = 32 << 10  # of RUNTIME_GLOBALS_JSON; the kernel takes 128 KiB for one variable at most
 _RESTARTS, _WITHIN_S = 5, 60.0
+_PRINTS = 1000  # lines of that after one run has begun and before the next does
 _PRINTED_BYTES = 1 << 20  # of what the process itself prints, kept between two log lines
 REPLACED = "the supervisor died: this call may or may not have been carried out"
 
@@ -60,6 +61,9 @@ class RunListener(Listener, Protocol):
 
     def told(self, component: str, level: str, text: str) -> None:
         """A line for the run's infra.log."""
+
+    def journalled(self, records: Sequence[dict[str, Any]]) -> None:
+        """These calls have ended, in this order."""
 
 
 class OpenedRun:
@@ -102,7 +106,7 @@ class OpenedRun:
 
     def journal_the_unsaid(self) -> None:
         """Tell the calls that a dead supervisor had not reported, and begin a new table."""
-        for call in self.table.unsaid():
+        for call in sorted(self.table.unsaid(), key=lambda call: call.started_at):
             record = {
                 "call_id": call.call_id,
                 "tool_id": call.tool_id,
@@ -130,7 +134,7 @@ class Supervisor:
         self._environment = {**environment, **({} if network else {NO_NETWORK: "1"})}
         self.tools: Mapping[str, Mapping[str, Any]] = {}
         self._runs: dict[int, OpenedRun] = {}
-        self._numbers = 0
+        self._numbers = self._prints = 0
         self._process: _Process | None = None
         self._deaths: deque[float] = deque(maxlen=_RESTARTS)
         self._restarted = asyncio.Event()
@@ -172,6 +176,7 @@ class Supervisor:
     ) -> OpenedRun:
         """Hand a run over. *stream* and *out* stay the caller's and must live until `OpenedRun.close`."""
         self._numbers += 1
+        self._prints = 0
         request = OpenRun(
             run=self._numbers, exec_id=exec_id, turn=turn, user=user, grants=list(grants), limits=asdict(limits)
         )
@@ -188,9 +193,9 @@ class Supervisor:
         process = self._process
         if process is not None and not run.closed.done():
             process.send(CloseRun(run=run.request.run))
-            try:
-                await asyncio.wait_for(asyncio.shield(run.closed), _CLOSE_S)
-            except TimeoutError:
+            # A loop that is being torn down has cancelled the keeper: then nobody hears the answer.
+            await asyncio.wait({run.closed, self._keeper}, timeout=_CLOSE_S, return_when=asyncio.FIRST_COMPLETED)
+            if not run.closed.done() and not self._keeper.done():
                 _log.error("the supervisor of %s does not answer; it is killed", self.descriptor.name)
                 run.listener.told("supervisor", "ERROR", "the supervisor does not answer; it is killed")
                 process.kill()
@@ -209,7 +214,10 @@ class Supervisor:
 
     async def _hear(self, process: "_Process") -> None:
         while (message := await process.receive()) is not None:
-            self._take(message)
+            try:
+                self._take(message)
+            except Exception:  # noqa: BLE001 - one run's folder is full or gone: the others are still to be heard
+                _log.exception("what the supervisor of %s said was not written down", self.descriptor.name)
 
     async def _bury(self) -> None:
         process, self._process = self._process, None
@@ -254,29 +262,24 @@ class Supervisor:
         listener = run.listener
         match message:
             case Journal(records=records):
-                for record in records:
-                    listener.called(record)
+                listener.journalled(records)
             case RunLog(component=component, level=level, text=text):
                 listener.told(component, level, text) if component != "program" else listener.logged(
                     level, *text.partition(" ")[::2]
                 )
             case RunClaim():
-                listener.claimed(
-                    Ended(
-                        type=message.type,
-                        message=message.message,
-                        errno=message.errno,
-                        line=message.line,
-                        source=message.source,
-                    )
-                )
+                said = {name: getattr(message, name) for name in ("type", "message", "errno", "line", "source")}
+                listener.claimed(Ended(**said))
             case RunViolated(reason=reason):
                 listener.violated(reason)
             case RunClosed() if not run.closed.done():
                 run.closed.set_result(None)
 
     def _printed(self, line: str) -> None:
-        """What nobody's call printed: for our own log, and for the run's if there is only one."""
+        """What nobody's call printed: for our own log, and for the run's if there is only one. A flood is cut."""
+        self._prints += 1
+        if self._prints > _PRINTS:
+            return
         _log.warning("%s: %s", self.descriptor.name, line)
         if len(self._runs) == 1:
             next(iter(self._runs.values())).listener.told("supervisor", "WARNING", line)
@@ -287,7 +290,7 @@ class _Process:
 
     def __init__(self, globals_json: str, environment: Mapping[str, str], printed: Any) -> None:  # noqa: ANN401
         self._printed = printed
-        self._rest = b""
+        self._rest, self._said = b"", ""
         self._ended: asyncio.Future[str] | None = None
         self._loop = asyncio.get_running_loop()
         ours, theirs = socket.socketpair()
@@ -317,7 +320,7 @@ class _Process:
         os.set_blocking(reader, False)
         self._loop.add_reader(reader, self._read_output)
         if not small and self._popen.stdin is not None:
-            with self._popen.stdin as stdin, suppress(BrokenPipeError):
+            with suppress(BrokenPipeError), self._popen.stdin as stdin:
                 stdin.write(globals_json.encode())
 
     async def load(self) -> Mapping[str, Mapping[str, Any]]:
@@ -329,9 +332,8 @@ class _Process:
         if isinstance(message, LoadFailed):
             raise InvalidRequest(message.reason, code="invalid_bundle")
         if not isinstance(message, Loaded):
-            raise SetupFailed(
-                "supervisor", f"it died while it loaded the bundle: {self._rest.decode(errors='replace')}"
-            )
+            self._read_output()
+            raise SetupFailed("supervisor", f"it died while it loaded the bundle: {self._said}")
         return message.tools
 
     async def receive(self) -> Message | None:
@@ -393,4 +395,5 @@ class _Process:
         *lines, self._rest = (self._rest + data).split(b"\n")
         self._rest = self._rest[-_PRINTED_BYTES:]
         for line in lines:
-            self._printed(line.decode(errors="replace")[:2000])
+            self._said = line.decode(errors="replace")[:2000]
+            self._printed(self._said)

@@ -56,6 +56,9 @@ class _Heard:
     def called(self, record: dict[str, Any]) -> None:
         self.records.append(record)
 
+    def journalled(self, records: Sequence[dict[str, Any]]) -> None:
+        self.records += records
+
 
 class DirectCalls:
     """The tools of one bundle, to be called one at a time. `lines` is what they printed and logged."""
@@ -72,9 +75,9 @@ class DirectCalls:
     ) -> Any:  # noqa: ANN401 - the tool's result is its own affair
         """The tool's result. Raises the error that a program would get (`ToolDenied`, `ToolInputInvalid`, …)."""
         self._number += 1
-        await self._channel.send(
-            Call(id=self._number, tool=tool_id, params=dict(params or {}), reason="direct call", timeout_s=timeout_s)
-        )
+        call = Call(id=self._number, tool=tool_id, params=dict(params or {}), reason="direct call", timeout_s=timeout_s)
+        with suppress(BrokenPipeError):  # then there is nothing to receive either
+            await self._channel.send(call)
         match await self._channel.receive():
             case Reply(value=value):
                 return value
@@ -103,6 +106,7 @@ async def direct_calls(
     descriptor = await asyncio.to_thread(load_descriptor, bundle)
     heard = _Heard()
     ours, theirs = socket.socketpair()
+    channel = Channel(ours)
     folder = os.open(out, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         ours.setblocking(False)
@@ -112,18 +116,13 @@ async def direct_calls(
                 turn=caller.turn_id,
                 user=caller.user_id,
                 grants=list(supervisor.tools),
-                limits=CallLimits(
-                    calls=limits.tool_calls,
-                    at_once=limits.tool_calls_at_once,
-                    call_s=limits.tool_call_s,
-                    frame_bytes=limits.frame_bytes,
-                ),
+                limits=CallLimits.of(limits),
                 stream=theirs,
                 out=folder,
                 listener=heard,
             )
             try:
-                yield DirectCalls(supervisor, Channel(ours), heard, out)
+                yield DirectCalls(supervisor, channel, heard, out)
             finally:
                 with suppress(OSError):
                     ours.shutdown(socket.SHUT_RDWR)
@@ -132,3 +131,5 @@ async def direct_calls(
         ours.close()
         theirs.close()
         os.close(folder)
+        for unused in channel.descriptors:  # a new stream, from a supervisor that was started anew: not used here
+            os.close(unused)

@@ -25,6 +25,7 @@ from isorun.supervisor.session import Refusal
 from isorun.supervisor.tool import ToolContext, ToolError
 
 _THREADS = 64
+_TRACEBACK_CHARS = 64 << 10  # of what a tool raised, in infra.log
 _ABANDONED = 32  # threads whose call has timed out; with these the process is of no use any more
 
 
@@ -56,6 +57,11 @@ class Threads:
         finally:
             self.busy -= 1
 
+    def end_child(self) -> None:
+        """Does not return in a child that a tool forked and that came back here: it is not the supervisor."""
+        if os.getpid() != self._pid:
+            os._exit(70)
+
     def _came_back(self, future: "asyncio.Future[object]") -> None:
         self._abandoned -= 1
         if not future.cancelled():
@@ -64,15 +70,14 @@ class Threads:
     def _call(self, function: Callable[..., Any], arguments: Mapping[str, Any]) -> object:
         try:
             return function(**arguments)
-        except (SystemExit, KeyboardInterrupt) as error:
+        except (SystemExit, KeyboardInterrupt, GeneratorExit, StopIteration) as error:
             raise _Left(repr(error)) from error
         finally:
-            if os.getpid() != self._pid:
-                os._exit(70)  # a child that the tool forked came back here: it is not the supervisor
+            self.end_child()
 
 
 class _Left(Exception):
-    """A tool tried to end the process."""
+    """A tool raised what would end the process, or what a future does not carry: the call would hang."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -102,7 +107,11 @@ class GrantedTool:
             arguments = tool.check(params)
         except ArgumentsRefused as refused:
             raise Refusal("ToolInputInvalid", f"{tool.id}: {refused}") from None
+        except Exception as error:  # noqa: BLE001 - boundary: a type of the tool's own may fail in any way
+            raise self._failed(call_id, error) from None
         seconds = deadline - time.monotonic()
+        if seconds <= 0:
+            raise Refusal("ToolTimeout", f"{tool.id} was not begun: its time was over")
         if tool.marks.timeout_s is not None and tool.marks.timeout_s < seconds:
             seconds = tool.marks.timeout_s
         if tool.context is not None:
@@ -123,6 +132,7 @@ class GrantedTool:
                 raise Refusal("ToolTimeout", f"{tool.id} took longer than {seconds:.3g} s") from None
             raise self._failed(call_id, error) from None
         finally:
+            self._threads.end_child()
             current.reset(token)
             output.close()
 
@@ -142,9 +152,9 @@ class GrantedTool:
     def _failed(self, call_id: int, error: BaseException) -> Refusal:
         if isinstance(error, ToolError):
             return Refusal("ToolFailed", str(error))
-        for line in traceback.format_exception(error.with_traceback(self._own_frames(error))):
-            for part in line.rstrip().splitlines():
-                self._run.tell("tool", "ERROR", f"{self._tool.id} {call_id}: {part}")
+        told = "".join(traceback.format_exception(error.with_traceback(self._own_frames(error))))
+        for line in told[:_TRACEBACK_CHARS].splitlines():
+            self._run.tell("tool", "ERROR", f"{self._tool.id} {call_id}: {line}")
         return Refusal("ToolFailed", f"the tool failed (call {call_id})")
 
     def _own_frames(self, error: BaseException) -> types.TracebackType | None:

@@ -4,6 +4,7 @@ A path that a program chose is a confused deputy in waiting: it must not lead ou
 the directory, nor through a link the program planted, nor to a FIFO that blocks us.
 """
 
+import codecs
 import errno
 import os
 import stat
@@ -47,20 +48,14 @@ class OutputDirectory:
     def open(self, path: str, mode: str = "wb", encoding: str | None = None) -> IO[Any]:
         """See `ToolContext.open_output`."""
         kind, binary = _read_mode(mode)
+        encoding = None if binary else codecs.lookup(encoding or "utf-8").name  # before anything is opened
         inside = _relative(path)
         with self._lock:
             if not self._open:
                 raise ToolError("the run has ended: its output directory is closed")
             descriptor = self._opened(inside, kind, path)
-        try:
-            return os.fdopen(
-                descriptor,
-                ("w" if kind == "x" else kind) + ("b" if binary else ""),
-                encoding=None if binary else encoding or "utf-8",
-            )
-        except BaseException:
-            os.close(descriptor)
-            raise
+        # From here the descriptor is the file object's to close, also if it cannot be made.
+        return os.fdopen(descriptor, ("w" if kind == "x" else kind) + ("b" if binary else ""), encoding=encoding)
 
     def _opened(self, inside: str, kind: str, path: str) -> int:
         folder = inside.rpartition("/")[0]

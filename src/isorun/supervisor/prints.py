@@ -34,6 +34,7 @@ class CallOutput:
             self._tell(line[:_LINE_CHARS])
         self._rest = self._rest[:_LINE_CHARS]
         if self._left <= 0:
+            self.close()
             self._tell(f"… cut: it printed more than {_CALL_CHARS >> 10} KiB")
 
     def close(self) -> None:
@@ -64,7 +65,11 @@ class _Stream(io.TextIOBase):
 class _Handler(logging.Handler):
     def emit(self, record: logging.LogRecord) -> None:
         output = current.get()
-        line = f"{record.levelname} {record.name} {self.format(record)}\n"
+        try:
+            line = f"{record.levelname} {record.name} {self.format(record)}\n"
+        except Exception:  # noqa: BLE001 - arguments that do not fit their text are no reason for a tool to fail
+            self.handleError(record)
+            return
         if output is None:
             os.write(2, line.encode("utf-8", "replace"))
         else:

@@ -20,6 +20,7 @@ import socket
 import sys
 import threading
 import time
+import traceback
 from collections.abc import Mapping
 from contextlib import suppress
 from types import MappingProxyType
@@ -43,6 +44,7 @@ from isorun.wire.messages import (
     Loaded,
     LoadFailed,
     Message,
+    NotEncodable,
     OpenRun,
     RunClaim,
     RunClosed,
@@ -57,6 +59,7 @@ _PR_SET_PDEATHSIG = 1
 _HOT_S = 100e-6
 _BATCH_S = 0.01
 _BATCH = 128
+_LINE_CHARS = 4096
 _UNSENT = 4 << 20  # bytes the host has not read; beyond this log lines are dropped, records never
 _STUCK_S = 30.0
 
@@ -66,6 +69,8 @@ def main() -> None:
     code = 70
     try:
         code = _main(int(sys.argv[1]))
+    except BaseException:  # noqa: BLE001 - it is shown, and the process ends
+        traceback.print_exc()
     finally:
         os._exit(code)
 
@@ -126,8 +131,9 @@ class _Server:
                     stream, out, table = (control.descriptors.pop(0) for _ in range(3))
                     self._open(opened, socket.socket(fileno=stream), out, InFlight.attach(table))
                 case CloseRun(run=number):
-                    if run := self._runs.pop(number, None):
+                    if run := self._runs.pop(number, None):  # not one whose program could not be given a new stream
                         run.close()
+                    self._outbox.put(RunClosed(run=number))
                 case _:
                     return 0
 
@@ -192,10 +198,10 @@ class _Run:
         self._output.close()
         self.stream.close()
         self._table.close()
-        self._outbox.put(RunClosed(run=self._number))
 
     def tell(self, component: str, level: str, text: str) -> None:
         """From any thread."""
+        text = text[:_LINE_CHARS].encode("utf-8", "replace").decode()  # a tool may print what no frame can hold
         self._outbox.put_soon(RunLog(run=self._number, component=component, level=level, text=text))
 
     def logged(self, level: str, name: str, text: str) -> None:
@@ -225,8 +231,18 @@ class _Run:
             self._timer = None
         records, self._records = self._records, []
         if records:
-            self._outbox.put(Journal(run=self._number, records=records))
+            self._put(records)
             self._table.told()
+
+    def _put(self, records: list[dict[str, Any]]) -> None:
+        try:
+            self._outbox.put(Journal(run=self._number, records=records))
+        except NotEncodable:  # too long together, or one whose params are nested as deep as a frame can hold
+            for record in records:
+                if len(records) == 1:
+                    omitted = {"omitted": "nested too deep for the journal"}
+                    record = {**record, **{key: omitted for key in ("params", "result") if key in record}}
+                self._put([record])
 
 
 class _Outbox:

@@ -9,6 +9,7 @@ import enum
 import importlib
 import importlib.util
 import inspect
+import json
 import sys
 import types
 import typing
@@ -18,7 +19,6 @@ from typing import Annotated, Any, NotRequired, Required
 
 import docstring_parser
 from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
-from pydantic.errors import PydanticUserError
 from pydantic.types import Strict
 from typing_extensions import TypedDict  # pydantic wants this one before Python 3.12
 
@@ -27,7 +27,6 @@ from isorun.supervisor.descriptor import Descriptor, Entry, line_of
 from isorun.supervisor.tool import MARK, Marks, ToolContext
 
 _SCALARS = (int, float, str, bool, bytes)
-_JSON = (int, float, str, bool, list, dict)
 _SHOWN_ERRORS = 5
 
 
@@ -139,7 +138,7 @@ def _of_class(cls: type, module: types.ModuleType) -> Iterator[tuple[str, Callab
     if cls.__module__ != module.__name__:
         return
     names = _marked_names(cls)
-    if names and not any(type(v) is cls and not n.startswith("_") for n, v in vars(module).items()):
+    if names and not any(isinstance(v, cls) and not n.startswith("_") for n, v in vars(module).items()):
         function = getattr(cls, names[0])
         raise BundleError(
             f"{_where(function, module)}: {cls.__name__}.{names[0]}: the module makes no {cls.__name__}; "
@@ -161,13 +160,18 @@ def _tool(tool_id: str, function: Callable[..., Any], marks: Marks, where: str) 
     try:
         signature = inspect.signature(function)
         hints = typing.get_type_hints(inspect.unwrap(getattr(function, "__func__", function)), include_extras=True)
-    except (NameError, TypeError, ValueError) as error:
+    except Exception as error:  # it evaluates what the author wrote
         raise BundleError(f"{where}: {tool_id}: its type hints cannot be read: {error}") from error
-    told = docstring_parser.parse(inspect.getdoc(function) or "")
+    try:
+        told = docstring_parser.parse(inspect.getdoc(function) or "")
+    except docstring_parser.ParseError as error:
+        raise BundleError(f"{where}: {tool_id}: its docstring cannot be read: {error}") from error
     about = {param.arg_name: param.description or "" for param in told.params}
     context, fields = None, {}
     for parameter in signature.parameters.values():
         if hints.get(parameter.name) is ToolContext:
+            if context is not None:
+                raise BundleError(f"{where}: {tool_id}: {context} and {parameter.name} are both the ToolContext")
             context = parameter.name
         else:
             fields[parameter.name] = _field(parameter, hints, about, f"{where}: {tool_id}")
@@ -176,8 +180,9 @@ def _tool(tool_id: str, function: Callable[..., Any], marks: Marks, where: str) 
     try:
         arguments = _adapter(tool_id, fields)
         schema = arguments.json_schema()
-    except (PydanticUserError, TypeError, ValueError) as error:
-        first = str(error).splitlines()[0]
+        json.dumps(schema, allow_nan=False)  # it must also be sendable
+    except Exception as error:  # it evaluates what the author wrote
+        first = (str(error) or type(error).__name__).splitlines()[0]
         raise BundleError(f"{where}: {tool_id}: no JSON schema can be made of its type hints: {first}") from error
     description = "\n\n".join(filter(None, (told.short_description, told.long_description)))
     if not description:
@@ -203,13 +208,21 @@ def _field(parameter: inspect.Parameter, hints: Mapping[str, Any], about: Mappin
         raise BundleError(f"{where}: the parameter {parameter.name} has no type hint")
     extra: dict[str, Any] = {}
     optional = parameter.default is not parameter.empty
-    if optional and (parameter.default is None or isinstance(parameter.default, _JSON)):
+    if optional and _is_json(parameter.default):
         extra["default"] = parameter.default
     hint: Any = Annotated[
         exact(hints[parameter.name]),
         Field(description=about.get(parameter.name) or None, json_schema_extra=extra or None),
     ]
     return NotRequired[hint] if optional else Required[hint]
+
+
+def _is_json(value: object) -> bool:
+    try:
+        json.dumps(value, allow_nan=False)
+    except (TypeError, ValueError, RecursionError):
+        return False
+    return True
 
 
 def exact(hint: Any) -> Any:  # noqa: ANN401 - types in, types out

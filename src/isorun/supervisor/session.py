@@ -12,6 +12,7 @@ not there or what a tool's failure was.
 """
 
 import asyncio
+import logging
 import socket
 import time
 from collections import deque
@@ -20,10 +21,12 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, Protocol
 
+from isorun.core.limits import Limits
 from isorun.wire.frames import Frames, ProtocolError
-from isorun.wire.messages import Call, Ended, Log, Message, NotEncodable, Refused, Reply, decode, encode
+from isorun.wire.messages import Call, Ended, Log, Message, NotEncodable, Refused, Reply, decode, decode_packet, encode
 from isorun.wire.session import Session, Side
 
+_log = logging.getLogger("isorun.supervisor")
 _READ = 1 << 16
 _LOG_RECORDS = 10_000
 _LOG_CHARS = 4 << 20  # of all records together: one may be as long as a frame, and all go to the host's disk
@@ -32,6 +35,8 @@ _UNREAD_BYTES = 1 << 20  # answers the program has not read; beyond this none of
 _OPEN_CALLS = 64  # begun or waiting for their turn; beyond this the stream is read no further
 _REASON_CHARS = 1000
 _NAME_CHARS = 200
+_TEXT_CHARS = 8192  # of why a call has no result: a program's own argument names, or a tool's error, stand in it
+_OVERDUE_S = 1.0  # for a tool to end once its time is over; a coroutine can ignore that it is cancelled
 _KEPT_BYTES = 64 << 10  # of one call's params, and of its result, in the journal
 _KEPT_IN_ALL = 16 << 20
 NO_SUCH_TOOL = "no such tool for this run"
@@ -66,6 +71,16 @@ class CallLimits:
     call_s: float
     frame_bytes: int
 
+    @classmethod
+    def of(cls, limits: Limits) -> "CallLimits":
+        """Those among the ceilings of a run."""
+        return cls(
+            calls=limits.tool_calls,
+            at_once=limits.tool_calls_at_once,
+            call_s=limits.tool_call_s,
+            frame_bytes=limits.frame_bytes,
+        )
+
 
 class Listener(Protocol):
     """Who is told what happens on the stream."""
@@ -94,7 +109,7 @@ class _Open:
     deadline: float  # monotonic
     record: dict[str, Any]
     task: asyncio.Task[None] | None = None  # None while it waits for its turn
-    expiry: asyncio.TimerHandle | None = None  # of one that waits
+    expiry: asyncio.TimerHandle | None = None  # when it is given up
 
 
 class ToolSession:
@@ -135,6 +150,7 @@ class ToolSession:
         waiting, self._waiting = self._waiting, deque()
         for call in (*waiting, *self._opened.values()):
             self._ended(call, "cancelled", error="the run ended before the tool did")
+        self._take(closing=True)  # what was read and had to wait for room
         while self._open:
             try:
                 data = self._channel.recv(_READ)
@@ -242,10 +258,11 @@ class ToolSession:
         try:
             self._admit(call)
         except Refusal as refusal:
-            self._refuse(opened, refusal)
+            # What is over the budget is answered, and not recorded: it has no end.
+            self._refuse(opened, refusal, recorded=self._calls <= self._limits.calls)
             return
         self._opened[call.id] = opened
-        if self._running < self._limits.at_once:
+        if self._running <= self._limits.at_once:  # with this one
             self._begin(opened)
         else:
             self._waiting.append(opened)
@@ -279,39 +296,64 @@ class ToolSession:
             opened.expiry.cancel()
         self._listener.began(opened.record)
         opened.task = self._loop.create_task(self._answer(opened))
+        left = max(opened.deadline - time.monotonic(), 0.0)
+        opened.expiry = self._loop.call_later(left + _OVERDUE_S, self._give_up, opened)
+
+    def _give_up(self, opened: _Open) -> None:
+        """Answer in the place of a tool that does not end; what it does later is nobody's result."""
+        self._refuse(opened, Refusal("ToolTimeout", f"{opened.call.tool} did not end when its time was over"))
+        self._next(opened)
 
     async def _answer(self, opened: _Open) -> None:
-        call = opened.call
+        call, refusal, data = opened.call, None, b""
+        # The journal keeps what was asked and what was sent, whatever the tool does to its own copy.
+        params = _copied(call.params) if opened.record["params"] is call.params else call.params
         try:
-            value = await self._granted[call.tool].answer(call.id, call.params, opened.deadline)
-            try:
-                data = encode(Reply(id=call.id, value=value), self._limits.frame_bytes)
-            except NotEncodable as error:
-                raise Refusal("ToolFailed", f"the tool's result cannot be sent: {error}") from None
-        except Refusal as refusal:
+            value = await self._granted[call.tool].answer(call.id, params, opened.deadline)
+            data = encode(Reply(id=call.id, value=value), self._limits.frame_bytes)
+        except Refusal as refused:
+            refusal = refused
+        except NotEncodable as error:
+            refusal = Refusal("ToolFailed", f"the tool's result cannot be sent: {error}")
+        except Exception:  # noqa: BLE001 - a result that changes while it is encoded; no answer would be for ever
+            _log.exception("%s: call %d got no answer", call.tool, call.id)
+            refusal = Refusal("ToolFailed", f"the tool failed (call {call.id})")
+        if opened.expiry is not None:
+            opened.expiry.cancel()
+        if "status" in opened.record:
+            return  # given up
+        if refusal is not None:
             self._refuse(opened, refusal)
         else:
             self._session.sent(Reply(id=call.id, value=None))
             self._send(data)
-            self._ended(opened, "ok", result=self._kept_value(value, len(data)))
+            self._ended(opened, "ok", result=self._kept_value(value, len(data), data))
         self._next(opened)
 
     def _next(self, opened: _Open) -> None:
         """One call less: begin one that waited, and read on if there is room again."""
         self._opened.pop(opened.call.id, None)
-        if not self._open:
-            return
-        if self._waiting and self._running < self._limits.at_once:
+        self._go_on()
+
+    def _go_on(self) -> None:
+        """Begin calls that waited, and read on, as far as there is room."""
+        while (
+            self._open
+            and self._waiting
+            and self._running < self._limits.at_once
+            and len(self._unread) <= _UNREAD_BYTES  # each may bring another answer as long as a frame
+        ):
             self._begin(self._waiting.popleft())
-        if not self._reading:
+        if self._open and not self._reading:
             self._take()
 
-    def _refuse(self, opened: _Open, refusal: Refusal) -> None:
-        answer = Refused(id=opened.call.id, error=refusal.error, text=str(refusal))
+    def _refuse(self, opened: _Open, refusal: Refusal, *, recorded: bool = True) -> None:
+        text = str(refusal)[:_TEXT_CHARS].encode("utf-8", "replace").decode()  # a file name can hold lone surrogates
+        answer = Refused(id=opened.call.id, error=refusal.error, text=text)
         self._session.sent(answer)
         self._send(encode(answer))
-        if self._calls <= self._limits.calls:  # what is over the budget is answered, and not recorded: it has no end
-            self._ended(opened, refusal.error, error=str(refusal))
+        if recorded:
+            self._ended(opened, refusal.error, error=text)
 
     def _ended(self, opened: _Open, status: str, **outcome: object) -> None:
         record = opened.record
@@ -319,11 +361,14 @@ class ToolSession:
             record.update(outcome, status=status, ms=round(time.perf_counter() * 1000 + record["ms"], 3))
             self._listener.called(record)
 
-    def _kept_value(self, value: object, size: int) -> object:
-        """*value* for the journal, unless it is large or the run has filled its share of it."""
+    def _kept_value(self, value: object, size: int, sent: bytes = b"") -> object:
+        """*value* for the journal, as it was *sent*, unless it is large or the run has filled its share of it."""
         if size > _KEPT_BYTES or self._kept + size > _KEPT_IN_ALL:
             return {"omitted_bytes": size}
         self._kept += size
+        if sent and isinstance(value, (dict, list, tuple, bytearray, memoryview)):
+            message = decode_packet(sent)
+            return message.value if isinstance(message, Reply) else None
         return value
 
     def _send(self, data: bytes) -> None:
@@ -352,5 +397,10 @@ class ToolSession:
         del self._unread[:sent]
         if not self._unread:
             self._loop.remove_writer(self._channel.fileno())
-        if not self._reading:
-            self._take()
+        self._go_on()
+
+
+def _copied(value: Any) -> Any:  # noqa: ANN401 - JSON's types in and out
+    if isinstance(value, dict):
+        return {name: _copied(item) for name, item in value.items()}
+    return [_copied(item) for item in value] if isinstance(value, list) else value
