@@ -41,10 +41,20 @@ class Tools:
 
     def call(self, tool_id: str, /, timeout_s: float | None = None, **params: Any) -> Any:  # noqa: ANN401 - the tool's
         """The tool's result. Raises what a program would get, from `isorun.executor.agent_io_tools`."""
-        return self._run(self._calls.call(tool_id, params, timeout_s=timeout_s))
+        from isorun.core.errors import InvalidRequest
+        from isorun.executor.agent_io_tools import ToolError
+
+        if tool_id not in self.described:
+            known = ", ".join(self.described)
+            raise InvalidRequest(f"the bundle has no tool {tool_id!r}; it has {known}", code="unknown_tool")
+        try:
+            return self._run(self._calls.call(tool_id, params, timeout_s=timeout_s))
+        except ToolError as error:
+            error.add_note(self.log)  # the program is not told why a tool failed, its author is
+            raise
 
     def read(self, path: str) -> bytes:
-        """A file that a tool wrote, by the path that it returned or one relative to the output directory."""
+        """A file that a tool wrote, by the path that it returned or a relative one. Raises OSError."""
         return (self.out / path.removeprefix("/workspace/out/")).read_bytes()
 
 

@@ -28,6 +28,14 @@ ENVIRONMENT = "environment"
 MAX_ENV_FILE_CHARS = 1 << 20  # such a file has some thousands; a device given by mistake never ends
 CONTAINER_ROOT = Path("/exec-workspace")
 
+#: What any program on this system needs to find its files; nothing in it is a credential.
+BASE_NAMES = frozenset(
+    (
+        *("PATH", "HOME", "USER", "LOGNAME", "LANG", "LC_ALL", "LC_CTYPE", "TZ", "TMPDIR"),
+        *("SSL_CERT_FILE", "SSL_CERT_DIR", "REQUESTS_CA_BUNDLE"),
+    )
+)
+
 _log = logging.getLogger("isorun.settings")
 
 
@@ -117,7 +125,8 @@ def _modules(text: str) -> tuple[str, ...]:
 def _names(text: str) -> tuple[str, ...]:
     names = tuple(part.strip() for part in text.split(",") if part.strip())
     # A name of the loader's or the interpreter's would change what the supervisor runs.
-    if not all(re.fullmatch(r"(?!LD_|PYTHON)[A-Za-z_][A-Za-z0-9_]*", name) for name in names):
+    usable = all(re.fullmatch(r"(?!LD_|PYTHON|ISORUN_|RUNTIME_)[A-Za-z_][A-Za-z0-9_]*", name) for name in names)
+    if not usable or not BASE_NAMES.isdisjoint(names):
         raise ValueError(text)
     return names
 
@@ -383,13 +392,6 @@ def _shown(value: object) -> str:
     if isinstance(value, bool):
         return str(int(value))
     return ",".join(value) if isinstance(value, tuple) else str(value)
-
-
-#: What any program on this system needs to find its files; nothing in it is a credential.
-BASE_NAMES = (
-    *("PATH", "HOME", "USER", "LOGNAME", "LANG", "LC_ALL", "LC_CTYPE", "TZ", "TMPDIR"),
-    *("SSL_CERT_FILE", "SSL_CERT_DIR", "REQUESTS_CA_BUNDLE"),
-)
 
 
 def supervisor_environment(settings: Settings) -> dict[str, str]:

@@ -7,13 +7,17 @@ long as the session: an attack that spoils its runtime is seen by the tests afte
 import shutil
 import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
 
 import pytest
 
 from isorun import Limits, Settings, SyncRuntime, Unavailable
 from isorun.backends.namespace import NamespaceBackend, Options
 from isorun.kernel import cgroup
+from tests.bundles import write_bundle
 from tests.escapes.attacking import idle, still_answers
+from tests.escapes.tool_bundle import SOURCES
 
 MIB = 1 << 20
 SMALL = Limits(
@@ -100,3 +104,49 @@ def unharmed(sealed) -> Iterator[None]:
     yield
     still_answers(sealed)
     assert idle(time.monotonic() + 3.0) == []
+
+
+@pytest.fixture(scope="session")
+def tool_bundle(tmp_path_factory) -> Path:
+    """The folder of the bundle in `tool_bundle`."""
+    return write_bundle(tmp_path_factory.mktemp("bundles") / "attacked", **SOURCES)
+
+
+@contextmanager
+def _opened(ceilings: str, require, root: Path, bundle: Path) -> Iterator[SyncRuntime]:
+    options = Options(use_cgroup=ceilings == "cgroup")
+    runtime = SyncRuntime(
+        backend=NamespaceBackend(options), limits=SMALL, pool_size=0, workspace_root=root, bundle=bundle
+    )
+    try:
+        runtime.__enter__()
+    except Unavailable as error:
+        require("namespace", str(error))
+    try:
+        yield runtime
+    finally:
+        runtime.__exit__(None, None, None)
+
+
+@pytest.fixture(scope="session")
+def tooled(ceilings, require, tmp_path_factory, tool_bundle) -> Iterator[SyncRuntime]:
+    """As `sealed`, with a supervisor that all tests attack: one that spoils it is seen by the tests after it."""
+    with _opened(ceilings, require, tmp_path_factory.mktemp("runs"), tool_bundle) as runtime:
+        yield runtime
+
+
+@pytest.fixture
+def doomed(ceilings, require, tmp_path, tool_bundle) -> Iterator[SyncRuntime]:
+    """As `tooled`, for one test: its supervisor dies, and too many deaths in a minute would be too many for others."""
+    with _opened(ceilings, require, tmp_path / "runs", tool_bundle) as runtime:
+        yield runtime
+
+
+@pytest.fixture
+def supervised(tooled) -> Iterator[None]:
+    """After the test: the supervisor of `tooled` is the process it was, and answers."""
+    before = tooled._original._supervisor._process
+    yield
+    assert tooled._original._supervisor._process is before, "the supervisor was replaced"
+    result = tooled.execute("print(agent_io_tools.tool_call_sync(tool_id='good.add', params={'a': 40, 'b': 2}))")
+    assert (result.status, result.stdout) == ("ok", "42\n"), result.report_text

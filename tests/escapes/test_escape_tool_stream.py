@@ -57,7 +57,7 @@ VIOLATIONS = {
         "program may not send Put when open",
     ),
     "the zygote's Exited": (
-        "message(t='Exited', slot=1, role='program', code=0, signal=None, user_s=0.0, system_s=0.0, max_rss_bytes=0)",
+        "message(t='Exited', slot=1, code=0, signal=None, user_s=0.0, system_s=0.0, max_rss_bytes=0)",
         "program may not send Exited when open",
     ),
     "the slot's Ready": (

@@ -19,6 +19,8 @@ LINES = [
     ["--timeout=1e3", "x.py", "--turn-id=7", "--contract", '[{"filename": "a"}]'],
     ["x.py", "--input", "a", "--input=b", "--out", "c", "--preload", "json,csv", "--preload", "math"],
     ["x.py", "--backend", "namespace", "--python", "/usr/bin/python3", "--env-file", "e"],
+    ["x.py", "--bundle", "b", "--tools", "a.b, c.d,"],
+    ["x.py", "--bundle=b", "--tools="],
     ["x.py", "one", "two"],
     ["x.py", "--", "--json", "-x", "--", "-"],
     ["--json", "--", "x.py", "--out", "a"],

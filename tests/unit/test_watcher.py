@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from isorun.kernel.watcher import Sample, has_children_files, over, sample
+from isorun.kernel.watcher import Sample, has_children_files, sample
 
 KIB = 1024
 MIB = 1 << 20
@@ -97,20 +97,6 @@ def test_shared_pages_count_once_on_demand(proc: Proc) -> None:
     proc.write("10/smaps_rollup", "Rss: 900 kB\nPss: 70 kB\nPss_Anon: 50 kB\nPss_File: 9 kB\nPss_Shmem: 5 kB\n")
     assert sample([10], proc.path).rss_bytes == 200 * KIB
     assert sample([10], proc.path, shared_once=True).rss_bytes == 155 * KIB
-
-
-@pytest.mark.parametrize(
-    ("rss", "processes", "word"),
-    [
-        (100, 5, None),  # at both ceilings is within them
-        (101, 5, "memory"),
-        (100, 6, "processes"),
-        (101, 6, "memory"),
-    ],
-)
-def test_over_names_the_ceiling(rss: int, processes: int, word: str | None) -> None:
-    """Memory is named first: it is what takes the machine down."""
-    assert over(Sample(rss, processes, ()), memory_bytes=100, processes=5) == word
 
 
 FAMILY = """

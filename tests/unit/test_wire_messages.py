@@ -18,7 +18,6 @@ from isorun.wire.messages import (
     TOOL,
     Call,
     Ended,
-    Exited,
     Message,
     NotEncodable,
     Put,
@@ -56,7 +55,7 @@ BY_TYPE = {
     "list[str]": st.lists(TEXT),
     "str": TEXT,
 }
-WORDS = {(Refused, "error"): "ToolDenied", (Exited, "role"): "init"}
+WORDS = {(Refused, "error"): "ToolDenied"}
 
 
 def any_of(kind: type[Message]) -> st.SearchStrategy[Message]:

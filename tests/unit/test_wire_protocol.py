@@ -7,7 +7,7 @@ from pathlib import Path
 import isorun.wire.session
 from isorun.wire import messages
 from isorun.wire.frames import MAX_FRAME, PREFIX_BYTES
-from isorun.wire.messages import BUILD, CONTROL, REFUSALS, ROLES, SUPERVISOR, TOOL, VERSION
+from isorun.wire.messages import BUILD, CONTROL, REFUSALS, SUPERVISOR, TOOL, VERSION
 from isorun.wire.session import LEGAL, LEGAL_CONTROL
 from isorun.wire.values import MAX_DEPTH, MAX_INT_DIGITS, MAX_VALUES
 
@@ -61,7 +61,6 @@ def test_numbers_and_words_are_those_of_the_page() -> None:
     assert f"at most {MAX_DEPTH} deep" in PAGE
     assert f"{MAX_VALUES:,} values" in PAGE
     assert ", ".join(f"`{word}`" for word in REFUSALS) in PAGE.replace("\n", " ")
-    assert f"`role` is `{ROLES[0]}` or `{ROLES[1]}`" in PAGE
 
 
 def test_every_message_is_of_one_stream() -> None:

@@ -168,7 +168,7 @@ def _notes(space: Workspace) -> set[str]:
 def _end_of(path: Path) -> str:
     with path.open("rb") as log:
         log.seek(max(0, path.stat().st_size - _LOG_BYTES))
-        return log.read().decode("utf-8", "replace")
+        return log.read(_LOG_BYTES).decode("utf-8", "replace")
 
 
 def _report(space: Workspace, result: RunResult, log: str, synced: Synced | None) -> str:

@@ -126,7 +126,7 @@ def writable_mounts(mounted: list[mounts.MountPoint]) -> set[str]:
 
 
 def executor_line(isolation: Mapping[str, Any]) -> str:
-    """The line that operators grep for (SPEC A8)."""
+    """The line that operators grep for."""
     walls = isolation["walls"]
     if not walls:
         return f"[executor] unsealed ({isolation['backend']} backend)"

@@ -72,7 +72,7 @@ def _read_contract(text: str) -> object:
         return json.loads(text)
     except (ValueError, RecursionError) as error:
         raise InvalidRequest(
-            f'{where} is not JSON ({error}); write [{{"filename": "turn_1/files/a.txt"}}]',
+            f'{where} is not JSON ({error}); write [{{"filename": "turn_1/files/a.txt", "description": "…"}}] or @FILE',
             code="invalid_contract",
         ) from None
 

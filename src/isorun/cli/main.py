@@ -97,7 +97,7 @@ def _dispatch(argv: Sequence[str]) -> int:
 def _wants_json(argv: Sequence[str]) -> bool:
     """Whether `--json` is ours: what stands after `--` is the program's."""
     ours = argv[: argv.index("--")] if "--" in argv else argv
-    return "--json" in ours
+    return "--json" in ours and list(argv[:2]) != ["tools", "call"]  # there it brings the arguments
 
 
 def _tell_json(error: IsorunError) -> None:

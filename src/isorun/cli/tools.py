@@ -90,6 +90,7 @@ async def _call(
     import shutil
     import tempfile
 
+    from isorun.core.errors import InvalidRequest
     from isorun.executor.agent_io_tools import ToolError
     from isorun.settings import base_environment, supervisor_environment
     from isorun.supervisor.direct import direct_calls
@@ -99,7 +100,11 @@ async def _call(
     if out is None:
         out = Path(tempfile.mkdtemp(prefix="isorun-tool-"))
     else:
-        out.mkdir(parents=True, exist_ok=True)
+        try:
+            out.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise InvalidRequest(f"--out {out} cannot be used: {error.strerror}", code="out_unusable") from None
+    before = _stamps(out)
     environment = {**base_environment(), **supervisor_environment(settings)}
     network = settings.network_mode != "none"
     written: list[Path] = []
@@ -110,11 +115,17 @@ async def _call(
                 result = await calls.call(tool_id, params, timeout_s=timeout_s)
             except ToolError as error:  # a result too: what the tool printed, and its traceback, are still to be shown
                 result = error
-        written += sorted(path for path in out.rglob("*") if path.is_file())
+        written += sorted(path for path, stamp in _stamps(out).items() if before.get(path) != stamp)
         return result, list(calls.lines), written
     finally:
         if made and not written:
             shutil.rmtree(out)
+
+
+def _stamps(folder: Path) -> dict[Path, tuple[int, int]]:
+    """When each file of *folder* was changed, and how long it is: enough to tell which the tool wrote."""
+    files = {path: path.lstat() for path in folder.rglob("*") if path.is_file()}
+    return {path: (info.st_mtime_ns, info.st_size) for path, info in files.items()}
 
 
 def _object(text: str) -> dict[str, Any]:

@@ -17,6 +17,7 @@ MAX_EXEC_ID = 40
 MAX_TURN = 128  # leaves most of a 1024 byte path to the file itself
 MAX_PROG_NAME = 64
 TURN_PREFIX = "turn_"
+_BIG = 10**20  # a number that is shown in an error text is shorter than the text
 
 _EXEC_ID = re.compile(rf"[a-z0-9][a-z0-9-]{{0,{MAX_EXEC_ID - 1}}}")
 _TURN = re.compile(r"turn_[A-Za-z0-9._-]+")
@@ -89,6 +90,8 @@ def turn_of(filename: str) -> str | None:
 
 def shown(value: object) -> str:
     """*value* for an error text: escaped, and short whatever was sent."""
+    if value is None or isinstance(value, (bool, float)) or (isinstance(value, int) and -_BIG < value < _BIG):
+        return repr(value)
     if not isinstance(value, str):
         return f"a value of type {type(value).__name__}"
     return repr(value) if len(value) <= 80 else f"{value[:60]!r}… ({len(value)} characters)"

@@ -34,6 +34,7 @@ from isorun.executor.loader import execute
 
 execute()
 '''
+_OURS = os.path.join(os.path.dirname(__file__), "")
 _EXCERPT = 4096  # characters of an exception's text that the host is told; stderr has all of it
 _SOURCE = 200  # characters of the line that raised: enough to see what was called
 
@@ -257,9 +258,19 @@ def _errno(error: BaseException) -> int | None:
 
 
 def _without_loader(traceback: types.TracebackType | None) -> types.TracebackType | None:
-    """The traceback from the program's first frame on; a syntax error of the program has none."""
+    """The program's frames: ours before the first and, in a tool call, behind the last are cut off.
+
+    A syntax error of the program has none.
+    """
     while traceback is not None and _is_ours(traceback.tb_frame.f_code.co_filename):
         traceback = traceback.tb_next
+    last, frame = traceback, traceback
+    while frame is not None:
+        if not frame.tb_frame.f_code.co_filename.startswith(_OURS):
+            last = frame
+        frame = frame.tb_next
+    if last is not None:
+        last.tb_next = None
     return traceback
 
 

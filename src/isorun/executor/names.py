@@ -1,4 +1,4 @@
-"""The names a program finds without importing them (SPEC A3)."""
+"""The names a program finds without importing them."""
 
 import asyncio
 import json

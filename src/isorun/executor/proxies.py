@@ -6,7 +6,7 @@
 
 import sys
 import types
-from collections.abc import Mapping, Sequence
+from collections.abc import Coroutine, Mapping, Sequence
 from typing import Any
 
 from isorun.executor import agent_io_tools
@@ -19,11 +19,13 @@ class Tool:
         self.tool_id = f"{alias}.{name}"
         self.__name__ = name
 
-    async def __call__(self, /, *values: object, **params: Any) -> Any:  # noqa: ANN401 - the tool's result
+    def __call__(self, /, *values: object, **params: object) -> Coroutine[Any, Any, Any]:
         """Call the tool and return its result, or raise its typed error."""
         if values:
-            raise TypeError(f"{self.tool_id} takes its arguments by name, as in {self.__name__}(text=...)")
-        return await agent_io_tools.tool_call(tool_id=self.tool_id, params=params)
+            raise TypeError(f"{self.tool_id} takes its arguments by name: {self.__name__}(name=value)")
+        call: Any = agent_io_tools.tool_call(tool_id=self.tool_id, params=params)
+        call.__qualname__ = self.tool_id  # what Python says of a coroutine that nobody awaited
+        return call  # type: ignore[no-any-return]
 
     def __repr__(self) -> str:
         return f"<tool {self.tool_id}>"

@@ -154,7 +154,6 @@ def _reap(child: _Child) -> Exited:
     code = os.waitstatus_to_exitcode(status)
     return Exited(
         slot=child.slot,
-        role="program",
         code=code if code >= 0 else None,
         signal=-code if code < 0 else None,
         user_s=usage.ru_utime,

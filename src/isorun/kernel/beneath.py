@@ -7,6 +7,7 @@ and a file system whose user namespace does not know root lets it write at all.
 """
 
 import ctypes
+import errno
 import os
 import struct
 from collections.abc import Iterator
@@ -51,6 +52,7 @@ def acting_as(ids: tuple[int, int] | None) -> Iterator[None]:
     """Use the uid and gid *ids* for what this thread does with files, inside the block; None changes nothing.
 
     The kernel takes root's rights over files away with its file-system uid, and gives them back with it.
+    Raises `PermissionError` if this process may not take them.
     """
     if ids is None:
         yield
@@ -61,7 +63,7 @@ def acting_as(ids: tuple[int, int] | None) -> Iterator[None]:
     try:
         # The calls report no failure: they return the id before, so they are asked once more.
         if libc.setfsuid(ctypes.c_uint(uid)) != uid or libc.setfsgid(ctypes.c_uint(gid)) != gid:
-            raise PermissionError(f"the file-system ids {uid}:{gid} cannot be taken")
+            raise PermissionError(errno.EPERM, f"the file-system ids {uid}:{gid} cannot be taken")
         yield
     finally:
         libc.setfsuid(ctypes.c_uint(uid_before))

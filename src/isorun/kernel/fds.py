@@ -1,4 +1,4 @@
-"""Descriptors: which ones a process holds, and passing them with the sender's identity."""
+"""Descriptors: which ones a process keeps, and passing them with the sender's identity."""
 
 import array
 import ctypes
@@ -28,20 +28,6 @@ def keep_only(wanted: dict[int, int]) -> None:
         _close_range(previous + 1, target - 1)
         previous = target
     _close_range(previous + 1, _LAST)
-
-
-def open_descriptors() -> list[int]:
-    """The numbers this process holds (the one that was used to list them is closed by then)."""
-    listed = sorted(map(int, os.listdir("/proc/self/fd")))
-    return [number for number in listed if _is_open(number)]
-
-
-def _is_open(number: int) -> bool:
-    try:
-        os.fstat(number)
-    except OSError:
-        return False
-    return True
 
 
 def receive(channel: socket.socket, size: int, most: int = 8) -> tuple[bytes, list[int], int | None]:

@@ -1,4 +1,4 @@
-"""Resource limits of one process tree: which, how high, why; set and read back.
+"""Resource limits of one process tree: which, how high, why; and set.
 
 `table` decides and runs anywhere; `apply` sets it on the calling process, whose children inherit
 it. Apply it after the slot's user namespace exists: NPROC counts per user and namespace, and set
@@ -71,13 +71,6 @@ def apply(rows: Iterable[Row]) -> None:
             resource.setrlimit(which, (soft, hard))
         except (OSError, ValueError) as exc:  # CPython turns EPERM and EINVAL into ValueError
             raise OSError(f"{name}: cannot be set to {soft}, {hard}: {exc}") from exc
-
-
-def read_back(names: Iterable[str]) -> dict[str, tuple[int, int]]:
-    """Soft and hard limit of this process, by name; -1 is unlimited."""
-    import resource
-
-    return {name: resource.getrlimit(getattr(resource, name)) for name in names}
 
 
 def use_all_open_files() -> None:

@@ -59,15 +59,6 @@ def sample(roots: Iterable[int], proc: Path = _PROC, *, shared_once: bool = Fals
     return Sample(rss_bytes=sum(seen.values()), processes=processes, pids=tuple(sorted(seen)), bytes_of=seen)
 
 
-def over(sample: Sample, *, memory_bytes: int, processes: int) -> str | None:
-    """The ceiling that the sample is above: "memory", "processes" or None. At a ceiling is within it."""
-    if sample.rss_bytes > memory_bytes:
-        return "memory"
-    if sample.processes > processes:
-        return "processes"
-    return None
-
-
 _FEW_SOCKETS = 64  # what honest programs open; their buffers are empty most of the time
 
 

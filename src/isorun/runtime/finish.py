@@ -11,7 +11,7 @@ from isorun.core.limits import Limits
 from isorun.core.outcome import Claim, Code, Status
 from isorun.runtime.collect import Collected, WorkspaceDiff, collect, diff
 from isorun.runtime.folder import RunFolder
-from isorun.runtime.hints import hint_for, message_for
+from isorun.runtime.hints import forgotten_awaits, hint_for, message_for
 from isorun.runtime.inspection import Found, Inspection, to_inspect
 from isorun.runtime.journal import listed, publish
 from isorun.runtime.report import ReportFacts, error_lines, printable, report_text, tail, tracebacks, tree
@@ -226,9 +226,10 @@ def _notices(run: DeadRun, judged: _Judgement) -> tuple[str, ...]:
     request, ending, changed, status = run.request, run.ending, judged.changed, judged.status
     found = list(request.contract.notices) if request.contract else []
     found += _untouched(request, judged.verdicts)
+    found += forgotten_awaits(ending.output.text("stderr"))
     if ending.exit.oom_kills and status is not Status.OUT_OF_MEMORY:
         found.append(f"{ending.exit.oom_kills} process(es) of the run were killed for memory")
-    if ending.exit.process_limit_hits and code_is_not_process_limit(ending):
+    if ending.exit.process_limit_hits and _process_limit_is_news(ending):
         found.append(f"{ending.exit.process_limit_hits} fork(s) or thread(s) were refused: process limit")
     refused = judged.collected.refused
     found += [f"{refusal.path}: {refusal.code}: {refusal.reason}" for refusal in refused[:_REFUSALS_SHOWN]]
@@ -251,8 +252,8 @@ def _untouched(request: RunRequest, verdicts: Sequence[ItemVerdict]) -> list[str
     ]
 
 
-def code_is_not_process_limit(ending: Ending) -> bool:
-    """Whether refused forks are news: the error itself does not say so."""
+def _process_limit_is_news(ending: Ending) -> bool:
+    """Whether the error itself does not speak of refused forks."""
     return ending.code is not Code.PROCESS_LIMIT
 
 

@@ -1,4 +1,4 @@
-"""One sentence on what went wrong, and one on what to do about it (SPEC A9).
+"""One sentence on what went wrong, and one on what to do about it.
 
 Pure: from values to text. The claim, the trace and the log are the program's and
 hostile: they are bounded, parsed strictly, and may only choose among the hints
@@ -35,6 +35,7 @@ _NETWORK = re.compile(
     r"|<urlopen error \[Errno (?:-[0-9]{1,2}|97|99|101|111|113)\]"
 )
 _MODULE = re.compile(r"(?:No module named|Missing optional dependency) '([\w.]{1,100})'")
+_NOT_AWAITED = re.compile(r"RuntimeWarning: coroutine '(\w+\.\w+)' was never awaited$", re.MULTILINE)
 _MODULE_LINE = re.compile(rf"^(?:ModuleNotFoundError|ImportError): {_MODULE.pattern}", re.MULTILINE)
 _READ_ONLY = re.compile(r"\[Errno (?:30|13)\]|Read-only file system")
 _NO_FILE = re.compile(r"\[Errno 2\] No such file or directory: '([^'\n]{1,1000})'")
@@ -140,6 +141,12 @@ def _claim_hint(claim: Claim | None, known: _Known) -> str:
     return ""
 
 
+def forgotten_awaits(stderr: str) -> tuple[str, ...]:
+    """What to say of tools that were called and not awaited; Python warns of each on stderr."""
+    found = dict.fromkeys(_NOT_AWAITED.findall(stderr[-MAX_TAIL:]))
+    return tuple(f"{tool} was called without await, so nothing was done: write `await {tool}(...)`" for tool in found)
+
+
 def _tail_hint(stderr_tail: str, known: _Known) -> str:
     """For a program that caught the error and went on, or left it to a child."""
     text = stderr_tail[-MAX_TAIL:]
@@ -153,7 +160,7 @@ def _tail_hint(stderr_tail: str, known: _Known) -> str:
         return AWAIT_MAIN
     if _READ_ONLY.search(text):
         return _read_only(known.turn)
-    return ""
+    return next(iter(forgotten_awaits(text)), "")
 
 
 def _no_network(tools: Collection[str]) -> str:

@@ -206,7 +206,7 @@ class ReportFacts:
 
 
 def report_text(facts: ReportFacts) -> str:
-    """The report, in the order of SPEC B7; a part that has nothing to say is left out.
+    """The report, in a fixed order; a part that has nothing to say is left out.
 
     Only our own headings begin at the margin, so no text of the program can pass
     for one.

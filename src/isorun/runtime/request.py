@@ -76,7 +76,7 @@ def build_request(
         argv=_check_argv(argv),
         inputs=check_inputs(inputs, limits),
         before=_check_before(out),
-        stdin=_check_stdin(stdin),
+        stdin=_check_stdin(stdin, limits),
         grants=_check_grants(tools, bundle_tools),
         user_id=_check_user(user_id),
     )
@@ -95,11 +95,13 @@ def _refuse_bad_schemas(contract: Contract) -> None:
 def _check_grants(tools: Sequence[str] | None, bundle_tools: Collection[str]) -> tuple[str, ...]:
     if tools is None:
         return tuple(bundle_tools)
-    if isinstance(tools, str) or not all(isinstance(tool, str) for tool in tools):
+    if not isinstance(tools, (list, tuple, set, frozenset)) or not all(isinstance(tool, str) for tool in tools):
         raise InvalidRequest("tools must be a list of ids such as local_tools.write_note", code="invalid_tools")
     for tool in tools:
         if tool not in bundle_tools:
-            known = f"it has {', '.join(bundle_tools)}" if bundle_tools else "no bundle is loaded; give bundle="
+            known = (
+                f"it has {', '.join(bundle_tools)}" if bundle_tools else "no bundle is loaded; give bundle= (--bundle)"
+            )
             raise InvalidRequest(f"the bundle has no tool {shown(tool)}: {known}", code="unknown_tool")
     return tuple(dict.fromkeys(tools))
 
@@ -155,18 +157,27 @@ def _is_utf8(text: str) -> bool:
     return True
 
 
-def _check_stdin(stdin: str | bytes | None) -> bytes | None:
+def _check_stdin(stdin: object, limits: Limits) -> bytes | None:
     if isinstance(stdin, str):
         if not _is_utf8(stdin):
             raise InvalidRequest("stdin is not valid text; give bytes", code="invalid_stdin")
-        return stdin.encode()
+        stdin = stdin.encode()
+    if stdin is None:
+        return None
+    if not isinstance(stdin, bytes):
+        raise InvalidRequest(f"stdin must be text or bytes, got {shown(stdin)}", code="invalid_stdin")
+    if len(stdin) > limits.input_bytes:
+        raise InvalidRequest(
+            f"stdin has {len(stdin)} bytes, more than {limits.input_bytes} (ISORUN_MAX_INPUT_BYTES)",
+            code="inputs_too_large",
+        )
     return stdin
 
 
 def _check_argv(argv: Sequence[str]) -> tuple[str, ...]:
     for argument in argv:
         if not isinstance(argument, str) or "\0" in argument or not _is_utf8(argument):
-            raise InvalidRequest(f"an argument is not text: {argument!r}", code="invalid_argument")
+            raise InvalidRequest(f"an argument is not text: {shown(argument)}", code="invalid_argument")
     return tuple(argv)
 
 

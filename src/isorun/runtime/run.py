@@ -24,7 +24,7 @@ from isorun.core.outcome import Claim, Code, Exit, Status, Stop, classify
 from isorun.executor import rules
 from isorun.executor.loader import MAIN
 from isorun.runtime.events import Event, Feed
-from isorun.runtime.folder import RunFolder
+from isorun.runtime.folder import RunFolder, utc_now
 from isorun.runtime.output import OutputLog, PipeReader
 from isorun.runtime.request import RunRequest
 from isorun.runtime.toolstream import open_tools
@@ -240,7 +240,7 @@ class Conduct:
     def journalled(self, records: Sequence[dict[str, Any]]) -> None:
         """See `client.RunListener`."""
         self._calls += records
-        lines = (f"[tool_call] {r['tool_id']} {r['call_id']} {r['status']} {r['ms']}" for r in records)
+        lines = (f"[tool_call] {_one_word(r['tool_id'])} {r['call_id']} {r['status']} {r['ms']}" for r in records)
         self._folder.append_infra("supervisor", "INFO", *lines)
         for record in records:
             shown = {key: record[key] for key in ("call_id", "tool_id", "reason", "status", "ms")}
@@ -250,6 +250,11 @@ class Conduct:
         """See `session.Listener`."""
         self._violation = reason
         self.stop(Stop.VIOLATION)
+
+
+def _one_word(tool_id: str) -> str:
+    """A program chose it: with a blank in it, it could pass for another call's whole line."""
+    return "".join(f"\\x{ord(c):02x}" if c.isspace() else c for c in tool_id)
 
 
 async def _drain(readers: list[PipeReader]) -> None:
@@ -274,9 +279,3 @@ def _read_trace(work: int) -> str:
         return ""
     finally:
         os.close(descriptor)
-
-
-def utc_now(clock: Callable[[], float] = time.time) -> str:
-    """RFC 3339 in UTC, to the millisecond."""
-    now = clock()
-    return time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(now)) + f".{int(now * 1000) % 1000:03d}Z"

@@ -23,13 +23,13 @@ from isorun.runtime.backend import choose_backend
 from isorun.runtime.events import Event, Feed
 from isorun.runtime.finish import DeadRun, finish
 from isorun.runtime.folder import Lease as HostLease
-from isorun.runtime.folder import RunFolder, open_root
+from isorun.runtime.folder import RunFolder, open_root, utc_now
 from isorun.runtime.inspection import Inspection
 from isorun.runtime.pool import Pool
 from isorun.runtime.recovery import recover, sweep
 from isorun.runtime.request import RunRequest, build_request, fingerprint_before
 from isorun.runtime.result import RunResult
-from isorun.runtime.run import Conduct, Options, program_for, utc_now
+from isorun.runtime.run import Conduct, Options, program_for
 from isorun.runtime.services import open_supervisor
 from isorun.settings import Settings, get_exec_workspace_root
 
@@ -83,8 +83,10 @@ class Runtime:
     """Runs programs. Use it as `async with isorun.Runtime() as rt:`.
 
     *backend* is `auto` (namespace, else `Unavailable` with the reason),
-    `namespace`, `docker`, or a `Backend`. *limits*, *preload*, *python*, *pool_size* and
-    *workspace_root* default to the settings (`isorun config show`).
+    `namespace`, `docker`, or a `Backend`. *bundle* is the folder whose tools programs may call.
+    It, *limits*, *preload*, *python*, *pool_size* and *workspace_root* default to the
+    settings (`isorun config show`). Entering raises `InvalidRequest` for a bundle or a root
+    that cannot be used, `Unavailable` if this host cannot build a sandbox, and `SetupFailed`.
     """
 
     def __init__(
@@ -181,7 +183,7 @@ class Runtime:
     ) -> RunResult:
         """Run *code* and return how it ended; a program that fails is a result, never an exception.
 
-        *contract*: the promised files (SPEC B); None compares `out/` before and after.
+        *contract*: the promised files; None compares `out/` before and after.
         *timeout_s*: wall seconds from the program's first instruction. *inputs*: files and
         folders, found by the program beside user_code.py. *out*: a folder that `out/` starts
         as a copy of. *tools*: ids of the bundle's tools that it may call, None for all. *user_id*
@@ -270,7 +272,7 @@ class Runtime:
             _log.info("[solver.codegen] workdir=%s", folder.path)
             folder.append_infra("runtime", "INFO", f"[solver.codegen] workdir={folder.path}")
             for line in self._greeting:
-                folder.append_infra("supervisor", "INFO", line.removeprefix("[supervisor] "))  # which stands before it
+                folder.append_infra("supervisor", "INFO", line)
             lease, hit = await self._pool.take(self.limits)
             try:
                 conduct = Conduct(request, lease.slot, folder, self.limits, feed, on_output, self._supervisor)

@@ -23,7 +23,8 @@ _KEYS = ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN", "AWS
 async def open_supervisor(settings: Settings, stack: AsyncExitStack) -> tuple["Supervisor | None", tuple[str, ...]]:
     """The supervisor of the settings' bundle, left with *stack*, and the lines that every run's infra.log begins with.
 
-    None without a bundle. Raises `InvalidRequest` (invalid_bundle) if it cannot be loaded.
+    None without a bundle. Raises `InvalidRequest` (invalid_bundle) if it cannot be loaded, and
+    `SetupFailed` if its process dies or takes too long.
     """
     if settings.bundle is None:
         return None, ()
@@ -38,11 +39,11 @@ async def open_supervisor(settings: Settings, stack: AsyncExitStack) -> tuple["S
     redis, postgres = await asyncio.gather(_redis(settings), _postgres(settings))
     has_keys = any(name in environment for name in _KEYS)
     lines = (
-        f"[supervisor] ready bundle={descriptor.name} redis={redis} postgres={postgres}",
-        f"[supervisor] AWS credentials: {'present, passed to the supervisor only' if has_keys else 'absent'}",
+        f"ready bundle={descriptor.name} redis={redis} postgres={postgres}",
+        f"AWS credentials: {'present, passed to the supervisor only' if has_keys else 'absent'}",
     )
     for line in lines:
-        _log.info("%s", line)
+        _log.info("[supervisor] %s", line)
     return supervisor, lines
 
 

@@ -20,9 +20,10 @@ import subprocess
 import sys
 import time
 from collections import deque
-from collections.abc import Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import asdict
+from pathlib import Path
 from typing import Any, Protocol
 
 from isorun.core.errors import InvalidRequest, SetupFailed
@@ -30,6 +31,7 @@ from isorun.kernel.readiness import Channel
 from isorun.supervisor.descriptor import GLOBALS, NO_NETWORK, Descriptor
 from isorun.supervisor.inflight import InFlight
 from isorun.supervisor.session import CallLimits, Listener
+from isorun.wire.frames import ProtocolError
 from isorun.wire.messages import (
     CloseRun,
     Ended,
@@ -49,6 +51,11 @@ _log = logging.getLogger("isorun.supervisor")
 _LOAD_S = 120.0
 _CLOSE_S = 5.0
 _END_S = 2.0
+#: -I, so that nothing in the environment or the folder we stand in is imported; ours from where we have it ourselves.
+_BOOT = (
+    f"import sys; sys.path.insert(0, {str(Path(__file__).resolve().parents[2])!r}); "
+    "from isorun.supervisor.process import main; main()"
+)
 _ENVIRONMENT_BYTES = 32 << 10  # of RUNTIME_GLOBALS_JSON; the kernel takes 128 KiB for one variable at most
 _RESTARTS, _WITHIN_S = 5, 60.0
 _PRINTS = 1000  # lines of that after one run has begun and before the next does
@@ -119,6 +126,15 @@ class OpenedRun:
             self.listener.called(record)
         self.table.close()
         self.table = InFlight.create()
+
+
+@contextmanager
+def _one_runs_trouble() -> Iterator[None]:
+    """One run's folder is full or gone: the others are still to be heard and served."""
+    try:
+        yield
+    except Exception:  # noqa: BLE001 - as above, whatever a listener raises
+        _log.exception("what a supervisor said was not written down")
 
 
 class Supervisor:
@@ -213,11 +229,18 @@ class Supervisor:
                 await self._revive()
 
     async def _hear(self, process: "_Process") -> None:
-        while (message := await process.receive()) is not None:
-            try:
+        while (message := await self._next(process)) is not None:
+            with _one_runs_trouble():
                 self._take(message)
-            except Exception:  # noqa: BLE001 - one run's folder is full or gone: the others are still to be heard
-                _log.exception("what the supervisor of %s said was not written down", self.descriptor.name)
+
+    async def _next(self, process: "_Process") -> Message | None:
+        """The next message; None once the process is gone, or says what is none and is killed for it."""
+        try:
+            return await process.receive()
+        except (ProtocolError, OSError) as error:
+            _log.error("the supervisor of %s sent what is no message: %s", self.descriptor.name, error)
+            process.kill()
+            return None
 
     async def _bury(self) -> None:
         process, self._process = self._process, None
@@ -229,8 +252,9 @@ class Supervisor:
         self._deaths.append(time.monotonic())
         _log.error("the supervisor of %s died (%s)", self.descriptor.name, how)
         for run in tuple(self._runs.values()):
-            run.listener.told("supervisor", "ERROR", f"the supervisor died ({how})")
-            run.journal_the_unsaid()
+            with _one_runs_trouble():
+                run.listener.told("supervisor", "ERROR", f"the supervisor died ({how})")
+                run.journal_the_unsaid()
             if not run.closed.done():
                 run.closed.set_result(None)  # whoever waits for its last words waits in vain
 
@@ -245,15 +269,17 @@ class Supervisor:
             _log.error("the supervisor of %s is not started again: %s", self.descriptor.name, error)
             self._deaths.clear()
             for run in self._runs.values():
-                run.listener.told("supervisor", "ERROR", f"the supervisor is not started again: {error}")
                 with suppress(OSError):
                     run.stream.shutdown(socket.SHUT_RDWR)
+                with _one_runs_trouble():
+                    run.listener.told("supervisor", "ERROR", f"the supervisor is not started again: {error}")
             return
         for run in tuple(self._runs.values()):
             if run.replace_stream() is not None:
                 run.closed = asyncio.get_running_loop().create_future()
                 self._process.hand_over(run)
-                run.listener.told("supervisor", "INFO", "the supervisor was started anew")
+                with _one_runs_trouble():
+                    run.listener.told("supervisor", "INFO", "the supervisor was started anew")
 
     def _take(self, message: Message) -> None:
         run = self._runs.get(getattr(message, "run", 0))
@@ -288,7 +314,7 @@ class Supervisor:
 class _Process:
     """One incarnation of the supervisor process."""
 
-    def __init__(self, globals_json: str, environment: Mapping[str, str], printed: Any) -> None:  # noqa: ANN401
+    def __init__(self, globals_json: str, environment: Mapping[str, str], printed: Callable[[str], None]) -> None:
         self._printed = printed
         self._rest, self._said = b"", ""
         self._ended: asyncio.Future[str] | None = None
@@ -300,7 +326,7 @@ class _Process:
         try:
             with theirs:
                 self._popen = subprocess.Popen(
-                    [sys.executable, "-I", "-m", "isorun.supervisor", str(theirs.fileno())],
+                    [sys.executable, "-I", "-c", _BOOT, str(theirs.fileno())],
                     env={**environment, **({GLOBALS: globals_json} if small else {})},
                     stdin=subprocess.DEVNULL if small else subprocess.PIPE,
                     stdout=writer,
@@ -328,7 +354,8 @@ class _Process:
         try:
             message = await asyncio.wait_for(self._control.receive(), _LOAD_S)
         except TimeoutError as error:
-            raise SetupFailed("supervisor", f"the bundle is not loaded after {_LOAD_S:.0f} s") from error
+            text = f"the bundle is not loaded after {_LOAD_S:.0f} s: its modules must not wait when they are imported"
+            raise SetupFailed("supervisor", text) from error
         if isinstance(message, LoadFailed):
             raise InvalidRequest(message.reason, code="invalid_bundle")
         if not isinstance(message, Loaded):
@@ -343,8 +370,10 @@ class _Process:
     def hand_over(self, run: OpenedRun) -> None:
         """Send `OpenRun` with its descriptors."""
         descriptors = [run.stream.fileno(), run.out, run.table.descriptor]
+        data = encode(run.request)
         try:
-            socket.send_fds(self._socket, [encode(run.request)], descriptors)
+            if socket.send_fds(self._socket, [data], descriptors) < len(data):
+                self.kill()  # half a message: what follows could not be read
         except BlockingIOError:  # it reads nothing any more, and will be found out by whoever closes a run
             run.listener.told("supervisor", "ERROR", "the supervisor does not answer: this run has no tools")
             with suppress(OSError):

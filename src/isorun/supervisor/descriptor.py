@@ -9,8 +9,11 @@ interpreter that runs isorun).
 `TOOL_RUNTIME`, optional: `{"<alias>.<tool>": "<mode>"}`.
 """
 
+import builtins
 import json
+import keyword
 import os
+import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,12 +21,17 @@ from typing import Any, NoReturn
 
 from isorun.core.errors import InvalidRequest
 from isorun.core.ids import shown
+from isorun.executor import names
 
 DESCRIPTOR = "tools_descriptor.py"
 GLOBALS = "RUNTIME_GLOBALS_JSON"  # the supervisor process reads its bundle from this variable, or from stdin
 NO_NETWORK = "ISORUN_SUPERVISOR_NO_NETWORK"  # set for a supervisor process that must leave the network
 MODES = ("none",)  # where a tool may run: in the supervisor
-RESERVED = ("exec_tools", "agent_io_tools")  # aliases that every program has already
+_OF_RUN = ("contract", "exec_id", "turn")
+#: An alias is a name in the program and a module that it can import.
+_TAKEN = frozenset(
+    (*dir(builtins), *sys.stdlib_module_names, *names.base(""), *names.of_run(dict.fromkeys(_OF_RUN)), "exec_tools")
+)
 _KEYS = ("module", "ref", "alias")
 
 
@@ -66,29 +74,31 @@ def load_descriptor(bundle: str | Path) -> Descriptor:
         source = file.read_bytes()
     except OSError as error:
         _refuse(f"{file}: {error.strerror}; a bundle is a folder with a {DESCRIPTOR}")
-    names: dict[str, Any] = {"__file__": str(file), "__name__": "tools_descriptor"}
+    defined: dict[str, Any] = {"__file__": str(file), "__name__": "tools_descriptor"}
     try:
-        exec(compile(source, str(file), "exec", dont_inherit=True), names)  # noqa: S102 - the owner's own file
+        exec(compile(source, str(file), "exec", dont_inherit=True), defined)  # noqa: S102 - the owner's own file
     except (Exception, SystemExit) as error:  # noqa: BLE001 - boundary: it may raise anything
         _refuse(f"{file}:{line_of(error, str(file))}: {type(error).__name__}: {error}")
-    return parse_descriptor(names, file.parent, str(file))
+    return parse_descriptor(defined, file.parent, str(file))
 
 
 def from_json(text: str) -> Descriptor:
     """What `to_json` wrote. Raises `InvalidRequest`."""
     try:
         told = json.loads(text)
-        names = {"TOOLS": told["tools"], "TOOL_RUNTIME": told["runtime"]}
+        defined = {"TOOLS": told["tools"], "TOOL_RUNTIME": told["runtime"]}
         root = Path(told["bundle"])
     except (ValueError, KeyError, TypeError, RecursionError):
         _refuse("RUNTIME_GLOBALS_JSON is not an object with bundle, tools and runtime")
-    return parse_descriptor(names, root, "RUNTIME_GLOBALS_JSON")
+    return parse_descriptor(defined, root, GLOBALS)
 
 
-def parse_descriptor(names: Mapping[str, Any], root: Path, where: str) -> Descriptor:
+def parse_descriptor(defined: Mapping[str, Any], root: Path, where: str) -> Descriptor:
     """Check what a descriptor defines; raises `InvalidRequest` naming the entry, and nothing else."""
-    tools = names.get("TOOLS")
-    if not isinstance(tools, (list, tuple)):
+    if "TOOLS" not in defined:
+        _refuse(f"{where}: it defines no TOOLS, a list of entries with alias, and ref or module")
+    tools = defined["TOOLS"]
+    if not isinstance(tools, (list, tuple)) or not tools:
         _refuse(f"{where}: TOOLS must be a list of entries with alias, and ref or module")
     entries = tuple(_entry(raw, f"{where}: TOOLS[{number}]", root) for number, raw in enumerate(tools))
     seen: set[str] = set()
@@ -96,7 +106,7 @@ def parse_descriptor(names: Mapping[str, Any], root: Path, where: str) -> Descri
         if entry.alias in seen:
             _refuse(f"{where}: TOOLS[{number}]: the alias {entry.alias} is taken by an earlier entry")
         seen.add(entry.alias)
-    return Descriptor(root=root, entries=entries, modes=_modes(names.get("TOOL_RUNTIME", {}), where, seen))
+    return Descriptor(root=root, entries=entries, modes=_modes(defined.get("TOOL_RUNTIME", {}), where, seen))
 
 
 def _entry(raw: object, where: str, root: Path) -> Entry:
@@ -105,11 +115,13 @@ def _entry(raw: object, where: str, root: Path) -> Entry:
     for key in raw:
         if key not in _KEYS:
             _refuse(f"{where}: unknown key {shown(key)}; known are {', '.join(_KEYS)}")
+    if "alias" not in raw:
+        _refuse(f"{where}: alias is missing: the name under which programs find the tools")
     alias, module, ref = (raw.get(key, "") for key in ("alias", "module", "ref"))
     if not isinstance(alias, str) or not alias.isidentifier() or not alias.isascii() or alias.startswith("_"):
         _refuse(f"{where}: alias must be a name such as local_tools, got {shown(alias)}")
-    if alias in RESERVED:
-        _refuse(f"{where}: the alias {alias} is isorun's own")
+    if alias in _TAKEN or keyword.iskeyword(alias):
+        _refuse(f"{where}: the alias {alias} is a name that every program has already; choose another")
     if bool(module) == bool(ref):
         _refuse(f"{where} ({alias}): give exactly one of module and ref")
     if module and not (isinstance(module, str) and all(part.isidentifier() for part in module.split("."))):

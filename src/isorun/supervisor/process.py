@@ -65,7 +65,10 @@ _STUCK_S = 30.0
 
 
 def main() -> None:
-    """Serve until the control socket ends. Never returns: what tools left running ends with us."""
+    """Serve the control socket, whose number is the one argument, until it ends.
+
+    Never returns: what tools left running ends with us.
+    """
     code = 70
     try:
         code = _main(int(sys.argv[1]))

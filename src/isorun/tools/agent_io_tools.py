@@ -9,6 +9,7 @@ import inspect
 import logging
 from typing import Any
 
+from isorun.core.ids import shown
 from isorun.executor.agent_io_tools import (
     ToolBudgetExceeded,
     ToolDenied,
@@ -18,6 +19,7 @@ from isorun.executor.agent_io_tools import (
     ToolTimeout,
     ToolUnavailable,
 )
+from isorun.runtime.report import one_line
 from isorun.tools import exec_tools
 
 __all__ = [
@@ -48,7 +50,7 @@ async def tool_call(
     after *timeout_s* seconds, and what the tool raises.
     """
     name = _named(fn, tool_id)
-    _log.info("[tool_call] %s reason=%r", name, call_reason)
+    _log.info("[tool_call] %s reason=%s", one_line(name), shown(call_reason))
     arguments = dict(params or {})
     function = exec_tools.TOOLS.get(name)
     if function is None:

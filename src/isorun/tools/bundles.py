@@ -11,15 +11,19 @@ from pathlib import Path
 from types import ModuleType
 
 from isorun.core.errors import InvalidRequest
+from isorun.supervisor.descriptor import DESCRIPTOR
 
 EXAMPLE = "with-isoruntime"
 
 
 def example_bundle(name: str = EXAMPLE) -> Path:
-    """The folder of an example: inside the installed package, or examples/bundles/ of a checkout."""
+    """The folder of an example: inside the installed package, or examples/bundles/ of a checkout.
+
+    Raises `InvalidRequest` (missing_bundle).
+    """
     package = Path(__file__).parents[1]
     for folder in (package / "bundles" / name, package.parents[1] / "examples" / "bundles" / name):
-        if (folder / "tools_descriptor.py").is_file():
+        if (folder / DESCRIPTOR).is_file():
             return folder
     raise InvalidRequest(f"there is no example bundle {name}: install isorun anew", code="missing_bundle")
 
@@ -27,7 +31,7 @@ def example_bundle(name: str = EXAMPLE) -> Path:
 def bundle_module(bundle: Path, name: str) -> ModuleType:
     """The module *name* of *bundle*, imported once; its files import each other as `from .exec import ...`.
 
-    The folder may have any name: its package is called by a digest of its path.
+    The folder may have any name: its package is called by a digest of its path. Raises what the module raises.
     """
     folder = bundle.resolve()
     package = f"isorun_bundle_{hashlib.sha256(str(folder).encode()).hexdigest()[:12]}"

@@ -118,7 +118,9 @@ async def run_exec_tool(
 
     *options*: `prog_name`, `turn_id`, `user_id`, `tools` (ids granted; None: all of the
     bundle), `runtime` (else that of `using`, else one for this call), `on_output` (as in
-    `Runtime.start`). Raises as `Runtime.execute` does, and the two folders are then as they were.
+    `Runtime.start`). Raises as `Runtime.execute` does; the two folders are then as they were,
+    less the records of an earlier run's tool calls. Raises `SetupFailed` (outdir), which names the
+    run's own folder, if the files cannot be put into the two: they may then hold a part of them.
     """
     if contract is None:
         raise InvalidRequest("there is no contract; use run_exec_tool_no_contract", code="missing_contract")
@@ -213,8 +215,12 @@ async def _run_in_folders(
         except asyncio.CancelledError:
             await run.cancel()
             raise
-        try:
-            await in_thread(partial(bring_back, result, workdir, outdir))
-        except OSError as exc:
-            raise SetupFailed("outdir", f"{exc}; the run's files are in {result.out_dir}") from exc
+        await _put(result, workdir, outdir)
     return result
+
+
+async def _put(result: RunResult, workdir: Path, outdir: Path) -> None:
+    try:
+        await in_thread(partial(bring_back, result, workdir, outdir))
+    except OSError as exc:
+        raise SetupFailed("outdir", f"{exc}; the run's files are in {result.out_dir}") from exc

@@ -25,6 +25,8 @@ _FILE = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 _OURS = (MAIN_NAME, CODE_NAME)
 _INDEX_BYTES = 16 << 20
 _T = TypeVar("_T")
+#: More than any folder holds. What a run leaves was bounded when it was collected; the rest is the caller's own.
+ALL_BYTES, ALL_ENTRIES = 1 << 62, 1 << 31
 _RECORD = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9._-]*-\d{8}T\d{6}\.\d{6}-\d+\.json")
 
 
@@ -66,8 +68,11 @@ def remove(name: str, dir_fd: int) -> None:
 
 
 def copy_all(source: int, target: int) -> tuple[Refusal, ...]:
-    """Copy every plain file beneath *source* to *target*, which must hold none of them; the others by name."""
-    copied = collect(source, by_fd(target), reserved=lambda _: False, max_bytes=1 << 62, max_entries=1 << 31)
+    """Copy every plain file beneath *source* to *target*, which must hold none of them; what was left out, by name.
+
+    Raises OSError.
+    """
+    copied = collect(source, by_fd(target), reserved=lambda _: False, max_bytes=ALL_BYTES, max_entries=ALL_ENTRIES)
     return copied.refused
 
 

@@ -6,9 +6,8 @@ from typing import Any, Self
 
 from isorun.core.errors import InvalidRequest
 from isorun.runtime.runtime import Runtime
+from isorun.supervisor.descriptor import DESCRIPTOR
 from isorun.tools import exec_tools
-
-DESCRIPTOR = "tools_descriptor.py"
 
 
 class ToolSubsystem:
@@ -23,7 +22,9 @@ class ToolSubsystem:
         given = Path(descriptor_path)
         descriptor = given / DESCRIPTOR if given.is_dir() else given
         if descriptor.name != DESCRIPTOR or not descriptor.is_file():
-            raise InvalidRequest(f"{given} is no bundle: there is no {DESCRIPTOR}", code="missing_bundle")
+            raise InvalidRequest(
+                f"{given} is no bundle: there is no {DESCRIPTOR}; name the folder that holds one", code="missing_bundle"
+            )
         self.bundle = descriptor.parent
         self.runtime = Runtime(bundle=self.bundle, **options)
         self._stack = AsyncExitStack()

@@ -27,7 +27,7 @@ from isorun.core.ids import shown
 from isorun.runtime.collect import RESERVED, Refusal, collect
 from isorun.runtime.folder import RunFolder
 from isorun.settings import Settings
-from isorun.tools.folders import FOLDER, by_fd, copy_all, in_thread, opened, remove
+from isorun.tools.folders import ALL_BYTES, ALL_ENTRIES, FOLDER, by_fd, copy_all, in_thread, opened, remove
 
 MAX_USER_ID = 128  # bytes; a part of a path
 STATE = ".isorun"  # no user id begins with a dot
@@ -180,8 +180,8 @@ class Workspace:
                 source,
                 by_fd(new),
                 reserved=lambda path: RunFolder.reserved(path) or path in without,
-                max_bytes=1 << 62,
-                max_entries=1 << 31,
+                max_bytes=ALL_BYTES,
+                max_entries=ALL_ENTRIES,
             )
             _flush(new, copied.files)
             _exchange(_NEW, "out", self._state_fd, user)

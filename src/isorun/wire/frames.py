@@ -10,7 +10,7 @@ from collections.abc import Sequence
 
 _PREFIX = struct.Struct("!II")
 PREFIX_BYTES = _PREFIX.size
-MAX_FRAME = 16 << 20  # of a body; one tool result is the largest thing that travels (DESIGN 6)
+MAX_FRAME = 16 << 20  # of a body; one tool result is the largest thing that travels
 
 
 class ProtocolError(Exception):

@@ -28,7 +28,6 @@ REFUSALS = (
     "ToolFailed",
     "ToolUnavailable",
 )
-ROLES = ("init", "program")
 
 
 class Message:
@@ -154,7 +153,6 @@ class Exited(Message):
     """A process of this slot was reaped: exactly one of `code` and `signal` is meant to be set."""
 
     slot: int
-    role: str
     code: int | None
     signal: int | None
     user_s: float
@@ -319,7 +317,7 @@ SUPERVISOR = (OpenRun, CloseRun, Loaded, LoadFailed, Journal, RunLog, RunClaim, 
 
 _INT_FIELD = 1 << 63  # fields go into clocks, tables and databases; only values inside a tree may be longer
 _ENVELOPE = frozenset({"v", "t", "blobs"})
-_CHOICES = {("Refused", "error"): REFUSALS, ("Exited", "role"): ROLES}
+_CHOICES = {("Refused", "error"): REFUSALS}
 
 
 def _is_int(value: object) -> bool:

@@ -110,11 +110,6 @@ class Session:
         self._in_flight: set[int] = set()
         self._unstored = 0
 
-    @property
-    def in_flight(self) -> frozenset[int]:
-        """The ids of the calls that were made and not yet answered."""
-        return frozenset(self._in_flight)
-
     def sent(self, message: Message) -> None:
         """An illegal message of ours is our bug (`RuntimeError`), and is not blamed on the peer."""
         self._advance(self._us, message, RuntimeError)

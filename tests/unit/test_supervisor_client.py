@@ -1,0 +1,175 @@
+"""The host's end of a supervisor process, where no program is needed to see it fail."""
+
+import asyncio
+import os
+import signal
+import socket
+from collections.abc import AsyncIterator, Sequence
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from isorun.settings import base_environment
+from isorun.supervisor.client import OpenedRun, Supervisor
+from isorun.supervisor.descriptor import load_descriptor
+from isorun.supervisor.session import CallLimits
+from isorun.wire.messages import Call, Ended, Reply, decode_packet, encode
+from tests.bundles import write_bundle
+
+LIMITS = CallLimits(calls=100, at_once=4, call_s=30.0, frame_bytes=1 << 24)
+TOOLS = """
+import os, time
+@isorun.tool
+def pid() -> int:
+    '''Who am I.'''
+    return os.getpid()
+@isorun.tool
+async def blocks(seconds: float) -> None:
+    '''Block the loop, as no coroutine should.'''
+    time.sleep(seconds)
+"""
+_PATIENCE_S = 30.0
+
+
+class Heard:
+    """A run's listener; a full disk if told so."""
+
+    def __init__(self) -> None:
+        self.lines: list[str] = []
+        self.records: list[dict[str, Any]] = []
+        self.disk_is_full = False
+
+    def told(self, component: str, level: str, text: str) -> None:
+        if self.disk_is_full:
+            raise OSError(28, "No space left on device")
+        self.lines.append(text)
+
+    def logged(self, level: str, name: str, text: str) -> None:
+        self.told(name, level, text)
+
+    def claimed(self, claim: Ended) -> None:
+        self.told("", "", claim.type)
+
+    def violated(self, reason: str) -> None:
+        self.told("", "", reason)
+
+    def began(self, record: dict[str, Any]) -> None:
+        pass
+
+    def called(self, record: dict[str, Any]) -> None:
+        self.journalled([record])
+
+    def journalled(self, records: Sequence[dict[str, Any]]) -> None:
+        if self.disk_is_full:
+            raise OSError(28, "No space left on device")
+        self.records += records
+
+
+class Host:
+    """A supervisor and the runs that a test gives it."""
+
+    def __init__(self, supervisor: Supervisor, out: int, stack: ExitStack) -> None:
+        self.supervisor, self._out, self._stack = supervisor, out, stack
+
+    async def open(self, heard: Heard, grants: list[str]) -> tuple[OpenedRun, socket.socket]:
+        """A run, and the program's end of its stream."""
+        ours, theirs = (self._stack.enter_context(end) for end in socket.socketpair())
+        ours.setblocking(False)
+        theirs.setblocking(False)
+        run = await self.supervisor.open(
+            exec_id="e",
+            turn="turn_1",
+            user="",
+            grants=grants,
+            limits=LIMITS,
+            stream=ours,
+            out=self._out,
+            listener=heard,
+        )
+        return run, theirs
+
+
+@pytest.fixture
+async def host(tmp_path: Path) -> AsyncIterator[Host]:
+    descriptor = load_descriptor(write_bundle(tmp_path / "bundle", x=TOOLS))
+    with ExitStack() as stack:
+        out = os.open(tmp_path, os.O_RDONLY | os.O_DIRECTORY)
+        stack.callback(os.close, out)
+        async with Supervisor(descriptor, base_environment()) as supervisor:
+            yield Host(supervisor, out, stack)
+
+
+async def answer(stream: socket.socket, number: int, tool: str = "x.pid", **params: object) -> Any:  # noqa: ANN401 - a result
+    """The result of a call over *stream*."""
+    loop = asyncio.get_running_loop()
+    await loop.sock_sendall(stream, encode(Call(id=number, tool=tool, params=params, reason="", timeout_s=None)))
+    reply = decode_packet(await asyncio.wait_for(loop.sock_recv(stream, 1 << 16), _PATIENCE_S))
+    assert isinstance(reply, Reply)
+    return reply.value
+
+
+async def replacement(stream: socket.socket) -> socket.socket:
+    """The stream that comes over *stream* when the supervisor is replaced."""
+    loop = asyncio.get_running_loop()
+    readable = loop.create_future()
+    loop.add_reader(stream, lambda: readable.done() or readable.set_result(None))
+    await asyncio.wait_for(readable, _PATIENCE_S)
+    loop.remove_reader(stream)
+    data, (descriptor,), _, _ = socket.recv_fds(stream, 1, 1)
+    assert data == b"\0"
+    new = socket.socket(fileno=descriptor)
+    new.setblocking(False)
+    return new
+
+
+async def test_a_run_whose_log_cannot_be_written_costs_the_others_nothing(host: Host) -> None:
+    """A listener that raises, as on a full disk, does not end the hearing of the process."""
+    full, fine = Heard(), Heard()
+    first, stream = await host.open(full, ["x.pid"])
+    second, other = await host.open(fine, ["x.pid"])
+    full.disk_is_full = True
+    await answer(stream, 1)
+    await answer(other, 1)
+    await first.close()
+    await second.close()
+    assert [record["status"] for record in fine.records] == ["ok"]
+
+
+async def test_a_run_that_could_not_be_handed_over_can_be_closed(host: Host) -> None:
+    """Its program took no new stream, so the new process knows nothing of it; closing it ends nobody else's run."""
+    gone, kept = Heard(), Heard()
+    first, stream = await host.open(gone, ["x.pid"])
+    second, other = await host.open(kept, ["x.pid"])
+    os.kill(await answer(other, 1), signal.SIGKILL)
+    stream.close()
+    new = await replacement(other)
+    pid = await answer(new, 2)
+    first.closed = asyncio.get_running_loop().create_future()  # as of one that was opened while no process was there
+    await asyncio.wait_for(first.close(), 4)
+    assert await answer(new, 3) == pid
+    await second.close()
+    new.close()
+
+
+async def test_a_process_that_takes_no_more_runs_is_not_waited_for(host: Host) -> None:
+    """A run that finds its socket full has no tools, and is told; once it goes on, those before it are answered."""
+    heard = Heard()
+    first, stream = await host.open(heard, ["x.pid"])
+    pid = await answer(stream, 1)
+    os.kill(pid, signal.SIGSTOP)
+    names = [f"x.{'long' * 50}{n}" for n in range(100)]
+    runs: list[tuple[Heard, OpenedRun, socket.socket]] = []
+    while not runs or not runs[-1][0].lines:
+        late = Heard()
+        runs.append((late, *await host.open(late, names)))
+    assert runs[-1][0].lines == ["the supervisor does not answer: this run has no tools"]
+    assert runs[-1][2].recv(1) == b""
+    os.kill(pid, signal.SIGCONT)
+    assert await answer(stream, 2) == pid
+    for run in (first, *(run for _, run, _ in runs)):
+        await asyncio.wait_for(run.close(), _PATIENCE_S)
+    third, again = await host.open(Heard(), ["x.pid"])
+    assert await answer(again, 1) == pid
+    await third.close()
