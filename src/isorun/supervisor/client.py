@@ -13,22 +13,17 @@ than it is told to.
 
 import asyncio
 import logging
-import os
-import signal
 import socket
-import subprocess
-import sys
 import time
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import asdict
-from pathlib import Path
 from typing import Any, Protocol
 
 from isorun.core.errors import InvalidRequest, SetupFailed
-from isorun.kernel.readiness import Channel
-from isorun.supervisor.descriptor import GLOBALS, NO_NETWORK, Descriptor
+from isorun.supervisor.descriptor import NO_NETWORK, Descriptor
+from isorun.supervisor.incarnation import Incarnation
 from isorun.supervisor.inflight import InFlight
 from isorun.supervisor.session import CallLimits, Listener
 from isorun.wire.frames import ProtocolError
@@ -36,30 +31,18 @@ from isorun.wire.messages import (
     CloseRun,
     Ended,
     Journal,
-    Loaded,
-    LoadFailed,
     Message,
     OpenRun,
     RunClaim,
     RunClosed,
     RunLog,
     RunViolated,
-    encode,
 )
 
 _log = logging.getLogger("isorun.supervisor")
-_LOAD_S = 120.0
 _CLOSE_S = 5.0
-_END_S = 2.0
-#: -I, so that nothing in the environment or the folder we stand in is imported; ours from where we have it ourselves.
-_BOOT = (
-    f"import sys; sys.path.insert(0, {str(Path(__file__).resolve().parents[2])!r}); "
-    "from isorun.supervisor.process import main; main()"
-)
-_ENVIRONMENT_BYTES = 32 << 10  # of RUNTIME_GLOBALS_JSON; the kernel takes 128 KiB for one variable at most
 _RESTARTS, _WITHIN_S = 5, 60.0
 _PRINTS = 1000  # lines of that after one run has begun and before the next does
-_PRINTED_BYTES = 1 << 20  # of what the process itself prints, kept between two log lines
 REPLACED = "the supervisor died: this call may or may not have been carried out"
 
 
@@ -93,6 +76,14 @@ class OpenedRun:
             self.table.close()
             if self.own_stream:
                 self.stream.close()
+
+    def hand_to(self, process: Incarnation) -> None:
+        """Let *process* answer this run's calls."""
+        if not process.hand_over(self.request, [self.stream.fileno(), self.out, self.table.descriptor]):
+            # Whoever closes a run finds out, and kills it.
+            self.listener.told("supervisor", "ERROR", "the supervisor does not answer: this run has no tools")
+            with suppress(OSError):
+                self.stream.shutdown(socket.SHUT_RDWR)
 
     def replace_stream(self) -> socket.socket | None:
         """A new stream whose other end the program gets over the old one; None if it cannot be sent."""
@@ -151,7 +142,7 @@ class Supervisor:
         self.tools: Mapping[str, Mapping[str, Any]] = {}
         self._runs: dict[int, OpenedRun] = {}
         self._numbers = self._prints = 0
-        self._process: _Process | None = None
+        self._process: Incarnation | None = None
         self._deaths: deque[float] = deque(maxlen=_RESTARTS)
         self._restarted = asyncio.Event()
         self._closing = False
@@ -169,8 +160,8 @@ class Supervisor:
         with suppress(asyncio.CancelledError):
             await self._keeper
 
-    async def _start(self) -> "_Process":
-        process = _Process(self.descriptor.to_json(), self._environment, self._printed)
+    async def _start(self) -> Incarnation:
+        process = Incarnation(self.descriptor.to_json(), self._environment, self._printed)
         try:
             self.tools = await process.load()
         except BaseException:
@@ -201,7 +192,7 @@ class Supervisor:
         if self._process is None:
             self._restarted.set()  # a process that died too often gets another chance with every run
         else:
-            self._process.hand_over(run)
+            run.hand_to(self._process)
         return run
 
     async def finish(self, run: OpenedRun) -> None:
@@ -228,12 +219,12 @@ class Supervisor:
             if not self._closing:
                 await self._revive()
 
-    async def _hear(self, process: "_Process") -> None:
+    async def _hear(self, process: Incarnation) -> None:
         while (message := await self._next(process)) is not None:
             with _one_runs_trouble():
                 self._take(message)
 
-    async def _next(self, process: "_Process") -> Message | None:
+    async def _next(self, process: Incarnation) -> Message | None:
         """The next message; None once the process is gone, or says what is none and is killed for it."""
         try:
             return await process.receive()
@@ -277,7 +268,7 @@ class Supervisor:
         for run in tuple(self._runs.values()):
             if run.replace_stream() is not None:
                 run.closed = asyncio.get_running_loop().create_future()
-                self._process.hand_over(run)
+                run.hand_to(self._process)
                 with _one_runs_trouble():
                     run.listener.told("supervisor", "INFO", "the supervisor was started anew")
 
@@ -309,120 +300,3 @@ class Supervisor:
         _log.warning("%s: %s", self.descriptor.name, line)
         if len(self._runs) == 1:
             next(iter(self._runs.values())).listener.told("supervisor", "WARNING", line)
-
-
-class _Process:
-    """One incarnation of the supervisor process."""
-
-    def __init__(self, globals_json: str, environment: Mapping[str, str], printed: Callable[[str], None]) -> None:
-        self._printed = printed
-        self._rest, self._said = b"", ""
-        self._ended: asyncio.Future[str] | None = None
-        self._loop = asyncio.get_running_loop()
-        ours, theirs = socket.socketpair()
-        ours.setblocking(False)
-        small = len(globals_json.encode()) <= _ENVIRONMENT_BYTES
-        reader, writer = os.pipe2(os.O_CLOEXEC)
-        try:
-            with theirs:
-                self._popen = subprocess.Popen(
-                    [sys.executable, "-I", "-c", _BOOT, str(theirs.fileno())],
-                    env={**environment, **({GLOBALS: globals_json} if small else {})},
-                    stdin=subprocess.DEVNULL if small else subprocess.PIPE,
-                    stdout=writer,
-                    stderr=writer,
-                    pass_fds=[theirs.fileno()],
-                    cwd="/",
-                    start_new_session=True,  # Ctrl-C at our terminal is for us to handle; and its group is killed
-                )
-        except BaseException:
-            ours.close()
-            os.close(reader)
-            raise
-        finally:
-            os.close(writer)
-        self._socket, self._output = ours, reader
-        self._control = Channel(ours)
-        os.set_blocking(reader, False)
-        self._loop.add_reader(reader, self._read_output)
-        if not small and self._popen.stdin is not None:
-            with suppress(BrokenPipeError), self._popen.stdin as stdin:
-                stdin.write(globals_json.encode())
-
-    async def load(self) -> Mapping[str, Mapping[str, Any]]:
-        """The bundle's tools. Raises `InvalidRequest` (invalid_bundle), `SetupFailed`."""
-        try:
-            message = await asyncio.wait_for(self._control.receive(), _LOAD_S)
-        except TimeoutError as error:
-            text = f"the bundle is not loaded after {_LOAD_S:.0f} s: its modules must not wait when they are imported"
-            raise SetupFailed("supervisor", text) from error
-        if isinstance(message, LoadFailed):
-            raise InvalidRequest(message.reason, code="invalid_bundle")
-        if not isinstance(message, Loaded):
-            self._read_output()
-            raise SetupFailed("supervisor", f"it died while it loaded the bundle: {self._said}")
-        return message.tools
-
-    async def receive(self) -> Message | None:
-        """The next message; None once the process is gone."""
-        return await self._control.receive()
-
-    def hand_over(self, run: OpenedRun) -> None:
-        """Send `OpenRun` with its descriptors."""
-        descriptors = [run.stream.fileno(), run.out, run.table.descriptor]
-        data = encode(run.request)
-        try:
-            if socket.send_fds(self._socket, [data], descriptors) < len(data):
-                self.kill()  # half a message: what follows could not be read
-        except BlockingIOError:  # it reads nothing any more, and will be found out by whoever closes a run
-            run.listener.told("supervisor", "ERROR", "the supervisor does not answer: this run has no tools")
-            with suppress(OSError):
-                run.stream.shutdown(socket.SHUT_RDWR)
-        except OSError:
-            return  # it died: the keeper hears of it, and hands the run to the next one
-
-    def send(self, message: Message) -> None:
-        """Send a message without descriptors. They are short, and the process always reads."""
-        with suppress(OSError):
-            self._socket.send(encode(message))
-
-    def kill(self) -> None:
-        """End the process now."""
-        with suppress(ProcessLookupError):
-            os.killpg(self._popen.pid, signal.SIGKILL)
-
-    async def end(self) -> str:
-        """Close the socket, wait a little, kill, with whatever its tools started; how it ended, also if asked again."""
-        if self._ended is None:
-            self._ended = asyncio.ensure_future(self._end())
-        return await asyncio.shield(self._ended)
-
-    async def _end(self) -> str:
-        self._loop.remove_reader(self._output)
-        with suppress(OSError):
-            self._socket.shutdown(socket.SHUT_RDWR)
-        try:
-            await asyncio.wait_for(asyncio.to_thread(self._popen.wait, _END_S), _END_S + 1)
-        except (subprocess.TimeoutExpired, TimeoutError):
-            pass
-        finally:
-            self.kill()
-            self._popen.wait()
-        self._read_output()
-        self._socket.close()
-        os.close(self._output)
-        code = self._popen.returncode
-        return f"exit code {code}" if code >= 0 else f"signal {-code}"
-
-    def _read_output(self) -> None:
-        try:
-            data = os.read(self._output, 1 << 16)
-        except BlockingIOError:
-            return
-        if not data:
-            self._loop.remove_reader(self._output)
-        *lines, self._rest = (self._rest + data).split(b"\n")
-        self._rest = self._rest[-_PRINTED_BYTES:]
-        for line in lines:
-            self._said = line.decode(errors="replace")[:2000]
-            self._printed(self._said)

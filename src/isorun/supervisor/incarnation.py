@@ -1,0 +1,146 @@
+"""One incarnation of the supervisor process, as the host holds it: started, heard, killed.
+
+The process gets the environment it is given and nothing else of ours. Its own output
+(what C code and the children of tools print) is read here, line by line.
+"""
+
+import asyncio
+import os
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+from isorun.core.errors import InvalidRequest, SetupFailed
+from isorun.kernel.readiness import Channel
+from isorun.supervisor.descriptor import GLOBALS
+from isorun.wire.messages import Loaded, LoadFailed, Message, OpenRun, encode
+
+_LOAD_S = 120.0
+_END_S = 2.0
+_PRINTED_BYTES = 1 << 20  # of what the process itself prints, kept between two log lines
+#: -I, so that nothing in the environment or the folder we stand in is imported; ours from where we have it ourselves.
+_BOOT = (
+    f"import sys; sys.path.insert(0, {str(Path(__file__).resolve().parents[2])!r}); "
+    "from isorun.supervisor.process import main; main()"
+)
+_ENVIRONMENT_BYTES = 32 << 10  # of RUNTIME_GLOBALS_JSON; the kernel takes 128 KiB for one variable at most
+
+
+class Incarnation:
+    """One incarnation of the supervisor process."""
+
+    def __init__(self, globals_json: str, environment: Mapping[str, str], printed: Callable[[str], None]) -> None:
+        self._printed = printed
+        self._rest, self._said = b"", ""
+        self._ended: asyncio.Future[str] | None = None
+        self._loop = asyncio.get_running_loop()
+        ours, theirs = socket.socketpair()
+        ours.setblocking(False)
+        small = len(globals_json.encode()) <= _ENVIRONMENT_BYTES
+        reader, writer = os.pipe2(os.O_CLOEXEC)
+        try:
+            with theirs:
+                self._popen = subprocess.Popen(
+                    [sys.executable, "-I", "-c", _BOOT, str(theirs.fileno())],
+                    env={**environment, **({GLOBALS: globals_json} if small else {})},
+                    stdin=subprocess.DEVNULL if small else subprocess.PIPE,
+                    stdout=writer,
+                    stderr=writer,
+                    pass_fds=[theirs.fileno()],
+                    cwd="/",
+                    start_new_session=True,  # Ctrl-C at our terminal is for us to handle; and its group is killed
+                )
+        except BaseException:
+            ours.close()
+            os.close(reader)
+            raise
+        finally:
+            os.close(writer)
+        self._socket, self._output = ours, reader
+        self._control = Channel(ours)
+        os.set_blocking(reader, False)
+        self._loop.add_reader(reader, self._read_output)
+        if not small and self._popen.stdin is not None:
+            with suppress(BrokenPipeError), self._popen.stdin as stdin:
+                stdin.write(globals_json.encode())
+
+    async def load(self) -> Mapping[str, Mapping[str, Any]]:
+        """The bundle's tools. Raises `InvalidRequest` (invalid_bundle), `SetupFailed`."""
+        try:
+            message = await asyncio.wait_for(self._control.receive(), _LOAD_S)
+        except TimeoutError as error:
+            text = f"the bundle is not loaded after {_LOAD_S:.0f} s: its modules must not wait when they are imported"
+            raise SetupFailed("supervisor", text) from error
+        if isinstance(message, LoadFailed):
+            raise InvalidRequest(message.reason, code="invalid_bundle")
+        if not isinstance(message, Loaded):
+            self._read_output()
+            raise SetupFailed("supervisor", f"it died while it loaded the bundle: {self._said}")
+        return message.tools
+
+    async def receive(self) -> Message | None:
+        """The next message; None once the process is gone."""
+        return await self._control.receive()
+
+    def hand_over(self, request: OpenRun, descriptors: Sequence[int]) -> bool:
+        """Send `OpenRun` with its descriptors; False if the process reads nothing any more."""
+        data = encode(request)
+        try:
+            if socket.send_fds(self._socket, [data], list(descriptors)) < len(data):
+                self.kill()  # half a message: what follows could not be read
+        except BlockingIOError:
+            return False
+        except OSError:
+            return True  # it died: whoever hears of it hands the run to the next one
+        return True
+
+    def send(self, message: Message) -> None:
+        """Send a message without descriptors. They are short, and the process always reads."""
+        with suppress(OSError):
+            self._socket.send(encode(message))
+
+    def kill(self) -> None:
+        """End the process now."""
+        with suppress(ProcessLookupError):
+            os.killpg(self._popen.pid, signal.SIGKILL)
+
+    async def end(self) -> str:
+        """Close the socket, wait a little, kill, with whatever its tools started; how it ended, also if asked again."""
+        if self._ended is None:
+            self._ended = asyncio.ensure_future(self._end())
+        return await asyncio.shield(self._ended)
+
+    async def _end(self) -> str:
+        self._loop.remove_reader(self._output)
+        with suppress(OSError):
+            self._socket.shutdown(socket.SHUT_RDWR)
+        try:
+            await asyncio.wait_for(asyncio.to_thread(self._popen.wait, _END_S), _END_S + 1)
+        except (subprocess.TimeoutExpired, TimeoutError):
+            pass
+        finally:
+            self.kill()
+            self._popen.wait()
+        self._read_output()
+        self._socket.close()
+        os.close(self._output)
+        code = self._popen.returncode
+        return f"exit code {code}" if code >= 0 else f"signal {-code}"
+
+    def _read_output(self) -> None:
+        try:
+            data = os.read(self._output, 1 << 16)
+        except BlockingIOError:
+            return
+        if not data:
+            self._loop.remove_reader(self._output)
+        *lines, self._rest = (self._rest + data).split(b"\n")
+        self._rest = self._rest[-_PRINTED_BYTES:]
+        for line in lines:
+            self._said = line.decode(errors="replace")[:2000]
+            self._printed(self._said)
