@@ -13,6 +13,11 @@ from collections.abc import Callable
 from typing import NamedTuple, NoReturn
 
 import pytest
+from hypothesis import HealthCheck, settings
+
+# No test is timed: how long an input takes to make depends on the machine, and on what a first run has cached.
+settings.register_profile("untimed", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("untimed")
 
 FACILITIES = ("namespace", "seccomp", "landlock", "cgroup", "user", "root", "docker")
 
