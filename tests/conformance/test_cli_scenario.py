@@ -5,6 +5,7 @@ import os
 import signal
 import subprocess
 import sys
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -126,6 +127,15 @@ def test_all_keeps_nothing_of_its_own_rounds_and_everything_of_a_users(tmp_path,
     assert {user: len(found) for user, found in files.items()} == {"scenarios": 4, "carol": 8}
     assert command("0", user="carol") == 0
     assert "and 4 earlier turns in out/" in capsys.readouterr().out
+
+
+@pytest.fixture(autouse=True)
+def whole_list() -> Iterator[None]:
+    """The list is one for all tests of the process: what a test takes out of it comes back where it was."""
+    before = dict(SCENARIOS)
+    yield
+    SCENARIOS.clear()
+    SCENARIOS.update(before)
 
 
 def _only(monkeypatch, root: Path, *numbers: int) -> None:

@@ -167,8 +167,10 @@ try:  # the memory that this process was forked with
                     pass
 except OSError:
     pass
+packages = {sys.prefix, sys.base_prefix, *sys.path} - {"/workspace/work"}  # the interpreter's own, wherever it lies
 for top in ("/etc", "/home", "/root", "/run", "/var", "/tmp", "/dev/shm", "/workspace"):
-    for folder, _, names in os.walk(top):
+    for folder, below, names in os.walk(top):
+        below[:] = [name for name in below if os.path.join(folder, name) not in packages]
         for name in names:
             path = os.path.join(folder, name)
             try:
