@@ -70,8 +70,8 @@ def call(
 
     from isorun.cli.show import print_json
     from isorun.executor.agent_io_tools import ToolError
-    from isorun.runtime.journal import summary
     from isorun.runtime.report import printable
+    from isorun.supervisor.records import summary
 
     result, lines, written = asyncio.run(_call(tool_id, bundle, _object(json), out, timeout))
     for line in (*lines, *(f"wrote {path}" for path in written)):

@@ -31,13 +31,13 @@ class Feed:
         self._ended = False
         self._more = asyncio.Event()
 
-    def publish(self, event: Event) -> None:
-        """Add *event*; nothing is added after an outcome."""
-        if self._ended:
+    def publish(self, *events: Event) -> None:
+        """Add *events*; nothing is added after an outcome."""
+        if self._ended or not events:
             return
-        self._events.append(event)
-        self._count += 1
-        self._ended = event.kind == "outcome"
+        self._events.extend(events)
+        self._count += len(events)
+        self._ended = events[-1].kind == "outcome"
         self._more.set()
         self._more = asyncio.Event()
 

@@ -4,20 +4,17 @@ The host publishes them; a program can neither write nor suppress one. What a pr
 chose (ids, reasons, params) is data in them and never a part of a path unescaped.
 """
 
-import hashlib
 import json
 import re
 from collections.abc import Sequence
 from datetime import UTC, datetime
-from typing import Any
 
 from isorun.runtime.folder import RunFolder
+from isorun.supervisor.records import Record, summary
 
 INDEX = "tool_calls_index.json"
 _NAME_CHARS = 100
 _SHOWN = ("call_id", "tool_id", "reason", "status", "ms")
-
-Record = dict[str, Any]
 
 
 def listed(records: Sequence[Record]) -> tuple[Record, ...]:
@@ -54,9 +51,3 @@ def _name(record: Record, number: int) -> str:
 
 def _json(value: object) -> bytes:
     return json.dumps(value, default=summary, indent=1).encode() + b"\n"
-
-
-def summary(value: object) -> object:
-    """For bytes, which JSON cannot hold: how many, and which."""
-    data = bytes(value) if isinstance(value, (bytes, bytearray, memoryview)) else str(value).encode()
-    return {"bytes": len(data), "sha256": hashlib.sha256(data).hexdigest()}

@@ -10,6 +10,7 @@ and only after that, when nothing can write any more, are pipes drained and file
 
 import asyncio
 import os
+import re
 import stat
 import time
 from collections.abc import Callable, Sequence
@@ -35,6 +36,7 @@ if TYPE_CHECKING:
     from isorun.supervisor.client import Supervisor
 
 _DRAIN_S = 5.0
+_BLANK = re.compile(r"\s")
 _TRACE = 8192
 _EXEC_TOOLS = ("execute_code_python", "execute_code_python_side_effect")
 
@@ -242,9 +244,9 @@ class Conduct:
         self._calls += records
         lines = (f"[tool_call] {_one_word(r['tool_id'])} {r['call_id']} {r['status']} {r['ms']}" for r in records)
         self._folder.append_infra("supervisor", "INFO", *lines)
-        for record in records:
-            shown = {key: record[key] for key in ("call_id", "tool_id", "reason", "status", "ms")}
-            self._feed.publish(Event(kind="tool_call", at_s=self._at(), data=shown))
+        at_s = self._at()
+        shown = ({key: record[key] for key in ("call_id", "tool_id", "reason", "status", "ms")} for record in records)
+        self._feed.publish(*(Event(kind="tool_call", at_s=at_s, data=data) for data in shown))
 
     def violated(self, reason: str) -> None:
         """See `session.Listener`."""
@@ -254,7 +256,7 @@ class Conduct:
 
 def _one_word(tool_id: str) -> str:
     """A program chose it: with a blank in it, it could pass for another call's whole line."""
-    return "".join(f"\\x{ord(c):02x}" if c.isspace() else c for c in tool_id)
+    return _BLANK.sub(lambda blank: f"\\x{ord(blank[0]):02x}", tool_id)
 
 
 async def _drain(readers: list[PipeReader]) -> None:

@@ -25,6 +25,7 @@ from isorun.core.errors import InvalidRequest, SetupFailed
 from isorun.supervisor.descriptor import NO_NETWORK, Descriptor
 from isorun.supervisor.incarnation import Incarnation
 from isorun.supervisor.inflight import InFlight
+from isorun.supervisor.records import unpacked
 from isorun.supervisor.session import CallLimits, Listener
 from isorun.wire.frames import ProtocolError
 from isorun.wire.messages import (
@@ -279,7 +280,7 @@ class Supervisor:
         listener = run.listener
         match message:
             case Journal(records=records):
-                listener.journalled(records)
+                listener.journalled(unpacked(records))
             case RunLog(component=component, level=level, text=text):
                 listener.told(component, level, text) if component != "program" else listener.logged(
                     level, *text.partition(" ")[::2]

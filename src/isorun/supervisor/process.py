@@ -35,6 +35,7 @@ from isorun.supervisor.dispatch import GrantedTool, RunFacts, Threads
 from isorun.supervisor.inflight import InFlight
 from isorun.supervisor.output import OutputDirectory
 from isorun.supervisor.prints import redirect
+from isorun.supervisor.records import Record, packed
 from isorun.supervisor.registry import Tool, load_tools
 from isorun.supervisor.session import CallLimits, ToolSession
 from isorun.wire.messages import (
@@ -44,7 +45,6 @@ from isorun.wire.messages import (
     Loaded,
     LoadFailed,
     Message,
-    NotEncodable,
     OpenRun,
     RunClaim,
     RunClosed,
@@ -59,6 +59,7 @@ _PR_SET_PDEATHSIG = 1
 _HOT_S = 100e-6
 _BATCH_S = 0.01
 _BATCH = 128
+_BATCH_BYTES = 4 << 20  # of one message; a single record is far below it
 _LINE_CHARS = 4096
 _UNSENT = 4 << 20  # bytes the host has not read; beyond this log lines are dropped, records never
 _STUCK_S = 30.0
@@ -192,7 +193,7 @@ class _Run:
     ) -> None:
         self._number, self._outbox, self._output, self._table = number, outbox, output, table
         self.stream = stream
-        self._records: list[dict[str, Any]] = []
+        self._records: list[Record] = []
         self._timer: asyncio.TimerHandle | None = None
 
     def close(self) -> None:
@@ -237,15 +238,14 @@ class _Run:
             self._put(records)
             self._table.told()
 
-    def _put(self, records: list[dict[str, Any]]) -> None:
-        try:
-            self._outbox.put(Journal(run=self._number, records=records))
-        except NotEncodable:  # too long together, or one whose params are nested as deep as a frame can hold
-            for record in records:
-                if len(records) == 1:
-                    omitted = {"omitted": "nested too deep for the journal"}
-                    record = {**record, **{key: omitted for key in ("params", "result") if key in record}}
-                self._put([record])
+    def _put(self, records: list[Record]) -> None:
+        data = packed(records)
+        if len(data) > _BATCH_BYTES and len(records) > 1:
+            middle = len(records) // 2
+            self._put(records[:middle])
+            self._put(records[middle:])
+        else:
+            self._outbox.put(Journal(run=self._number, records=data))
 
 
 class _Outbox:

@@ -267,10 +267,10 @@ class LoadFailed(Message):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Journal(Message):
-    """What became of calls of this run, in the order in which they ended."""
+    """What became of calls of this run, in the order in which they ended: a JSON text."""
 
     run: int
-    records: list[Any]
+    records: bytes
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -348,7 +348,6 @@ _FITS: dict[str, Callable[[object], bool]] = {
     "float | None": lambda value: value is None or _is_float(value),
     "int": _is_int,
     "int | None": lambda value: value is None or _is_int(value),
-    "list[Any]": lambda value: isinstance(value, (list, tuple)),
     "list[str]": lambda value: isinstance(value, (list, tuple)) and all(map(_is_str, value)),
     "str": _is_str,
 }
