@@ -2,7 +2,7 @@
 
 This table is the whole truth about them: the workflow runs it, `isorun scenario` prints
 it, and the test suite holds every run to it. A program that gets out of its walls
-prints a line that begins with GOT. The comparison itself is in verdicts.py.
+prints a line that begins with GOT. It is as long as its twenty programs. The comparison itself is in verdicts.py.
 """
 
 import re

@@ -43,7 +43,7 @@ from isorun.wire.messages import (
 _log = logging.getLogger("isorun.supervisor")
 _CLOSE_S = 5.0
 _RESTARTS, _WITHIN_S = 5, 60.0
-_PRINTS = 1000  # lines of that after one run has begun and before the next does
+_PRINTS = 1000  # lines of the process itself that are told between the beginnings of two runs
 REPLACED = "the supervisor died: this call may or may not have been carried out"
 
 

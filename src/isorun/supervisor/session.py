@@ -7,7 +7,8 @@ too many calls are open or too many answers are unread, so a program can fill no
 memory but its own. What the loader says of an exception or a log record is a claim:
 bounded, handed on, deciding nothing.
 
-It must not know where tools come from, and must not tell the program why a tool is
+It is long because a hostile peer's every message is handled in this one place. It must not
+know where tools come from, and must not tell the program why a tool is
 not there or what a tool's failure was.
 """
 
