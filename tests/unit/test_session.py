@@ -4,7 +4,7 @@ import asyncio
 import socket
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -57,6 +57,7 @@ class Does:
 
     does: Callable[[int, dict[str, Any], float], Awaitable[object]]
     max_calls: int | None = None
+    timeout_s: float | None = None
 
     async def answer(self, call_id: int, params: dict[str, Any], deadline: float) -> object:
         return await self.does(call_id, params, deadline)
@@ -384,13 +385,59 @@ async def test_a_call_may_shorten_its_time_and_not_lengthen_it(asked: float | No
         assert seconds - 2 < given_[0] <= seconds
 
 
+async def test_each_call_is_cancelled_at_its_own_time() -> None:
+    """Whichever was sent first; a tool's own time counts from when it is begun, and others go on."""
+    release = asyncio.Event()
+    cancelled: list[int] = []
+
+    async def waits(call_id: int, params: dict[str, Any], deadline: float) -> object:
+        try:
+            await release.wait()
+        except asyncio.CancelledError:
+            cancelled.append(call_id)
+            raise
+        return call_id
+
+    tools = {"x.f": Does(waits), "x.g": Does(waits, timeout_s=0.05)}
+    async with scene(tools, at_once=3) as s:
+        await s.program.send(call(1), call(2, timeout_s=0.2), call(3, timeout_s=0.1), call(4, tool="x.g"))
+        assert await s.program.read(3) == [
+            Refused(id=3, error="ToolTimeout", text="x.f took longer than 0.1 s"),
+            Refused(id=4, error="ToolTimeout", text="x.g took longer than 0.05 s"),
+            Refused(id=2, error="ToolTimeout", text="x.f took longer than 0.2 s"),
+        ]
+        assert cancelled == [3, 4, 2]
+        release.set()
+        assert await s.program.read() == [Reply(id=1, value=1)]
+
+
+async def test_a_tool_may_use_its_last_moment() -> None:
+    """A tool that answers its cancellation with a result, or an error of its own, has that for an answer."""
+
+    async def tidies(call_id: int, params: dict[str, Any], deadline: float) -> object:
+        try:
+            await asyncio.Event().wait()
+        except asyncio.CancelledError:
+            if call_id == 2:
+                raise Refusal("ToolFailed", "half done") from None
+            return "half of it"
+
+    async with scene({"x.f": Does(tidies)}) as s:
+        await s.program.send(call(1, timeout_s=0.05), call(2, timeout_s=0.1))
+        assert await s.program.read(2) == [
+            Reply(id=1, value="half of it"),
+            Refused(id=2, error="ToolFailed", text="half done"),
+        ]
+
+
 async def test_a_tool_that_ignores_that_its_time_is_over_is_given_up() -> None:
     """A coroutine that swallows its cancellation is answered for, its place is free again, its result is nobody's."""
     release = asyncio.Event()
 
     async def deaf(call_id: int, params: dict[str, Any], deadline: float) -> object:
-        if call_id == 1:
-            await release.wait()
+        while call_id == 1 and not release.is_set():
+            with suppress(asyncio.CancelledError):
+                await release.wait()
         return "late"
 
     async with scene({"x.f": Does(deaf)}, at_once=1) as s:

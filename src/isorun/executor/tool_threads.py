@@ -19,7 +19,7 @@ from time import monotonic, perf_counter
 
 from isorun.executor.tool_stream import Answer, ToolStream
 
-SPIN_S = 100e-6  # waking costs 35 us each way, so a tool this quick is worth the CPU
+SPIN_S = 300e-6  # waking costs 35 us each way; a quick tool answers in 80, more when a third process wants a CPU
 _BEAT_S = 0.5  # how often a leader says that it reads, and a follower looks whether one does
 _SILENT_S = 2.0  # a leader that said nothing for as long was interrupted, or a signal handler of its thread runs
 _BLIND_MS = 2  # how often a leader looks whom no one can wake, because no descriptor was left for it

@@ -99,6 +99,7 @@ class GrantedTool:
         self._tool, self._run, self._threads = tool, run, threads
         self._log = logging.getLogger(f"isorun.tool.{tool.id}")
         self.max_calls = tool.marks.max_calls
+        self.timeout_s = tool.marks.timeout_s
 
     async def answer(self, call_id: int, params: dict[str, Any], deadline: float) -> object:
         """See `session.Answering.answer`."""
@@ -109,27 +110,21 @@ class GrantedTool:
             raise Refusal("ToolInputInvalid", f"{tool.id}: {refused}") from None
         except Exception as error:  # noqa: BLE001 - boundary: a type of the tool's own may fail in any way
             raise self._failed(call_id, error) from None
-        seconds = deadline - time.monotonic()
-        if seconds <= 0:
+        if deadline <= time.monotonic():
             raise Refusal("ToolTimeout", f"{tool.id} was not begun: its time was over")
-        if tool.marks.timeout_s is not None and tool.marks.timeout_s < seconds:
-            seconds = tool.marks.timeout_s
         if tool.context is not None:
-            arguments[tool.context] = self._context(time.monotonic() + seconds)
+            arguments[tool.context] = self._context(deadline)
         output = CallOutput(lambda text: self._run.tell("tool", "INFO", f"{tool.id} {call_id}: {text}"))
         token = current.set(output)
         try:
-            async with asyncio.timeout(seconds) as limit:
-                if tool.is_async:
-                    return await tool.function(**arguments)
-                return await self._threads.run(tool.function, arguments)
+            if tool.is_async:
+                return await tool.function(**arguments)
+            return await self._threads.run(tool.function, arguments)
         except asyncio.CancelledError as error:
             if _is_being_cancelled():
                 raise
             raise self._failed(call_id, error) from None  # the tool raised it by itself
         except BaseException as error:  # noqa: BLE001 - boundary: any tool may fail in any way, also by SystemExit
-            if limit.expired() and isinstance(error, TimeoutError):
-                raise Refusal("ToolTimeout", f"{tool.id} took longer than {seconds:.3g} s") from None
             raise self._failed(call_id, error) from None
         finally:
             self._threads.end_child()

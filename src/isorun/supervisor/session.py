@@ -59,8 +59,12 @@ class Answering(Protocol):
     def max_calls(self) -> int | None:
         """The calls one run may make of this tool; None if only the run's own budget counts."""
 
+    @property
+    def timeout_s(self) -> float | None:
+        """The seconds one call of this tool may take; None if only the run's own limit counts."""
+
     async def answer(self, call_id: int, params: dict[str, Any], deadline: float) -> object:
-        """The tool's result. Raises `Refusal`, and nothing else, if there is none by *deadline* (monotonic)."""
+        """The tool's result, or `Refusal` and nothing else. It is cancelled at *deadline* (monotonic)."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -109,8 +113,14 @@ class _Open:
     call: Call
     deadline: float  # monotonic
     record: dict[str, Any]
+    begun: float = 0.0  # monotonic
     task: asyncio.Task[None] | None = None  # None while it waits for its turn
-    expiry: asyncio.TimerHandle | None = None  # when it is given up
+    is_late: bool = False  # and so was cancelled
+
+    @property
+    def due(self) -> float:
+        """When it is to be looked at."""
+        return self.deadline + _OVERDUE_S if self.is_late else self.deadline
 
 
 class ToolSession:
@@ -140,6 +150,7 @@ class ToolSession:
         self._used: dict[str, int] = {}
         self._opened: dict[int, _Open] = {}
         self._waiting: deque[_Open] = deque()
+        self._look: asyncio.TimerHandle | None = None  # one for all calls: most end long before they are due
         self._unread = bytearray()
         self._reading = False
         self._open = True
@@ -165,8 +176,8 @@ class ToolSession:
         for call in (*waiting, *self._opened.values()):
             if call.task is not None:
                 call.task.cancel()
-            if call.expiry is not None:
-                call.expiry.cancel()
+        if self._look is not None:
+            self._look.cancel()
 
     def _stop(self) -> None:
         self._open = False
@@ -267,13 +278,36 @@ class ToolSession:
             self._begin(opened)
         else:
             self._waiting.append(opened)
-            opened.expiry = self._loop.call_later(seconds, self._expire, opened)
+            self._look_at(opened.deadline)
 
-    def _expire(self, opened: _Open) -> None:
-        if opened in self._waiting:
-            self._waiting.remove(opened)
-            self._refuse(opened, Refusal("ToolTimeout", "the deadline passed before it was this call's turn"))
-            self._next(opened)
+    def _look_at(self, due: float) -> None:
+        """Look for calls that are due then, or before."""
+        if self._look is not None:
+            if self._look.when() <= due:
+                return
+            self._look.cancel()
+        self._look = self._loop.call_at(due, self._end_what_is_due)
+
+    def _end_what_is_due(self) -> None:
+        self._look = None
+        for opened in list(self._opened.values()):
+            if opened.due > self._loop.time():
+                continue
+            if opened.task is None:
+                self._waiting.remove(opened)
+                self._give_up(opened, "the deadline passed before it was this call's turn")
+            elif opened.is_late:
+                self._give_up(opened, f"{opened.call.tool} did not end when its time was over")
+            else:
+                opened.is_late = True
+                opened.task.cancel()
+        if self._opened:
+            self._look_at(min(opened.due for opened in self._opened.values()))
+
+    def _give_up(self, opened: _Open, text: str) -> None:
+        """Answer in the place of a tool; what that does later is nobody's result."""
+        self._refuse(opened, Refusal("ToolTimeout", text))
+        self._next(opened)
 
     @property
     def _running(self) -> int:
@@ -293,17 +327,13 @@ class ToolSession:
                 raise Refusal("ToolBudgetExceeded", f"this run may call {call.tool} {tool.max_calls} times")
 
     def _begin(self, opened: _Open) -> None:
-        if opened.expiry is not None:
-            opened.expiry.cancel()
         self._listener.began(opened.record)
+        opened.begun = time.monotonic()
+        most = self._granted[opened.call.tool].timeout_s
+        if most is not None and opened.begun + most < opened.deadline:
+            opened.deadline = opened.begun + most
         opened.task = self._loop.create_task(self._answer(opened))
-        left = max(opened.deadline - time.monotonic(), 0.0)
-        opened.expiry = self._loop.call_later(left + _OVERDUE_S, self._give_up, opened)
-
-    def _give_up(self, opened: _Open) -> None:
-        """Answer in the place of a tool that does not end; what it does later is nobody's result."""
-        self._refuse(opened, Refusal("ToolTimeout", f"{opened.call.tool} did not end when its time was over"))
-        self._next(opened)
+        self._look_at(opened.deadline)
 
     async def _answer(self, opened: _Open) -> None:
         call, refusal, data = opened.call, None, b""
@@ -314,13 +344,16 @@ class ToolSession:
             data = encode(Reply(id=call.id, value=value), self._limits.frame_bytes)
         except Refusal as refused:
             refusal = refused
+        except asyncio.CancelledError:
+            if not opened.is_late:
+                raise
+            seconds = opened.deadline - opened.begun
+            refusal = Refusal("ToolTimeout", f"{call.tool} took longer than {seconds:.3g} s")
         except NotEncodable as error:
             refusal = Refusal("ToolFailed", f"the tool's result cannot be sent: {error}")
         except Exception:  # noqa: BLE001 - a result that changes while it is encoded; no answer would be for ever
             _log.exception("%s: call %d got no answer", call.tool, call.id)
             refusal = Refusal("ToolFailed", f"the tool failed (call {call.id})")
-        if opened.expiry is not None:
-            opened.expiry.cancel()
         if "status" in opened.record:
             return  # given up
         if refusal is not None:
