@@ -6,6 +6,7 @@ of this runs in the loop's own thread, except `LoopCall.hand`, which any reader 
 """
 
 import asyncio
+import os
 from collections import deque
 from contextlib import suppress
 from time import perf_counter
@@ -85,6 +86,7 @@ class LoopEnd:
         finally:  # a signal handler may raise here, and the other calls must not suffer
             if self._open and perf_counter() < self._spin_until and not self._unsent:
                 self._spins = True
+                os.sched_yield()
                 self.loop.call_soon(self._spin)
             else:
                 self._watch()

@@ -76,6 +76,8 @@ class ToolThreads:
                 self._stream.receive()
             elif perf_counter() > until:
                 break
+            else:
+                os.sched_yield()  # the kernel may have put who is to answer behind us, on this CPU
 
     def _wait(self, call: ThreadCall) -> None:
         with self._stream.lock:

@@ -166,6 +166,7 @@ class _Server:
         # Not while threads run: they want the interpreter more than an idle loop does.
         self._hot = time.monotonic() < self._hot_until and not self._threads.busy
         if self._hot:
+            os.sched_yield()
             self._loop.call_soon(self._stay_hot)
 
     def _exhausted(self) -> None:
