@@ -194,9 +194,9 @@ def deep_json(depth: int) -> bytes:
     return b"[" * depth + b"]" * depth
 
 
-def many_lists(count: int) -> bytes:
-    """Two bytes for each list, which takes over fifty once it is parsed."""
-    return b"[" + b"[]," * count + b"[]]"
+def many_objects(count: int) -> bytes:
+    """Seven bytes for each object, which takes nearly two hundred once it is parsed."""
+    return b"[" + b'{"":0},' * count + b"{}]"
 
 
 def looping_schema() -> dict[str, object]:

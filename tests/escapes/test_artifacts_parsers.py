@@ -159,21 +159,21 @@ def test_json_that_overflows_the_stack_is_invalid(sealed, tmp_path: Path) -> Non
     assert finding(looked_into(sealed, tmp_path, "a.json", data)) == (("artifact_invalid",), "is nested too deep")
 
 
-MANY = 25_000_000
+MANY = 7_500_000
 
 
 def test_json_that_needs_more_memory_than_there_is_costs_only_itself(without, tmp_path: Path) -> None:
-    """75 MB of lists need 2 GB: the one who opens them dies or is refused, a new one goes on with the next file.
+    """53 MB of objects need 1.4 GB: the one who opens them dies or is refused, a new one goes on with the next file.
 
     Control: a process with the same ceiling runs out of memory on them.
     """
-    (tmp_path / "many").write_bytes(made.many_lists(MANY))
+    (tmp_path / "many").write_bytes(made.many_objects(MANY))
     parse = "import json\njson.loads(open(sys.argv[1]).read())\nprint('parsed')"
     assert opened(parse, str(tmp_path / "many"), memory=900 * MIB) == "MemoryError\n"
 
     code = f"""
 with open("turn_1/files/a.json", "wb") as file:
-    file.write(b"[" + b"[]," * {MANY} + b"[]]")
+    file.write(b"[" + b'{{"":0}},' * {MANY} + b"{{}}]")
 open("turn_1/files/fine.json", "w").write("{{}}")
 """
     result = attack(without(limits=ROOMY), code, contract=contract("a.json", "fine.json"))
