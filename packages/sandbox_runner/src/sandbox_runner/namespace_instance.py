@@ -1,0 +1,354 @@
+"""A namespace sandbox that stands, as a `SandboxInstance`: commands in it, and its end.
+
+Nothing runs between commands: the sandbox is its state folder (the plan that `enter` reads), its
+folder on the disk and its control group. Each command is a bubblewrap of its own, which dies
+with the process that started it.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import secrets
+import select
+import shutil
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from sandbox_runner import enter
+from sandbox_runner.ceilings import Group
+from sandbox_runner.errors import InvalidSpec, SandboxError, SandboxGone, SandboxStartFailed
+from sandbox_runner.execution import MAX_OUTPUT, ExecResult, Finished, OnOutput, run_command, status
+from sandbox_runner.instance import SandboxInstance, check_command
+from sandbox_runner.processes import ENTER, INTERPRETER, called, end_processes, title
+from sandbox_runner.records import Records
+from sandbox_runner.state import StateFolder
+
+ABOUT = "namespace.json"  # in the state folder: `About`
+_END_S = 5.0
+_OURS = (b"bwrap: ", enter.SAYS.encode())  # how a complaint begins that is not the command's
+_OURS_BYTES = 4096  # how long one can be
+_NOT_FOUND, _NOT_EXECUTABLE = 127, 126  # as a shell has it
+_MOST_USERS = (1 << 32) - 2
+_NO_PROGRAM = "bwrap: execvp "
+_NO_PLACE = "bwrap: Can't chdir to "
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class About:
+    """What must be known of a sandbox to go on with it, or to remove it; without any secret."""
+
+    name: str
+    folder: str  # on the disk: its /tmp and its files of /etc
+    groups: Mapping[str, str]  # its control group's directory, by controller
+    canary: str  # the file in the workspace that proves that it is seen, while it starts
+    artifacts: str
+    kept: bool
+    gid: int
+
+    @classmethod
+    def read(cls, name: str, data: bytes) -> About:
+        """What the state folder *name* says. Raises `SandboxError` if another version of this package wrote it."""
+        try:
+            return cls(**json.loads(data))
+        except TypeError:
+            raise SandboxError(f"{name} was made by another version of sandbox_runner: end it with that one") from None
+
+
+class NamespaceInstance(SandboxInstance):
+    """See `SandboxInstance`. Threads may run commands at the same time.
+
+    A command that is started with `command_prefix` dies with the thread that started it. Its environment is PATH, HOME,
+    LANG, XDG_CACHE_HOME, the allowed names as the caller has them at that time, the overrides, and PWD. If it cannot be
+    run, the prefix says why on stderr and exits with code 125, or with 1 if it was bubblewrap that failed.
+    """
+
+    backend = "namespace"
+
+    def __init__(self, about: About, state: StateFolder, records: Records) -> None:
+        self._about, self._state, self._records = about, state, records
+        self._group = Group(about.groups)
+        self._closed = False
+        self.container_name = about.name
+        self.command_prefix = [sys.executable, *INTERPRETER, ENTER, str(state.path)]
+
+    def exec(
+        self,
+        argv: Sequence[str],
+        *,
+        timeout_s: float | None = None,
+        env: Mapping[str, str] | None = None,
+        cwd: str | None = None,
+        user: str | None = None,
+        stdin: bytes | None = None,
+        on_output: OnOutput | None = None,
+        max_output_bytes: int = MAX_OUTPUT,
+    ) -> ExecResult:
+        """See `SandboxInstance.exec`.
+
+        *user* is the number a command has inside; on the host it stays the sandbox's user. `out_of_memory` is the
+        sandbox's, if commands run at the same time. Raises `SandboxStartFailed` if the machine no longer lets
+        bubblewrap build the sandbox.
+        """
+        if self._closed:
+            raise SandboxGone(f"{self.container_name} is closed")
+        check_command(argv, env, cwd, user, timeout_s, stdin, max_output_bytes)
+        token = secrets.token_hex(8)
+        request = {"env": dict(env or {}), "cwd": cwd, "user": self._numbers(user)}
+        kills = self._group.oom_kills()
+        with self._asked(token, request) as said:
+            complaint = _Complaint(said)
+            finished = run_command(
+                [*self.command_prefix[:-1], f"--request={token}", str(self._state.path), *argv],
+                stdin=stdin,
+                timeout_s=timeout_s,
+                on_output=on_output,
+                max_output_bytes=max_output_bytes,
+                end=lambda: self._end(token),
+                stderr_filter=complaint,
+            )
+            if not said.wait_end(_END_S):
+                self._end(token)
+        ran_out = self._group.oom_kills() > kills
+        return self._result(finished, said, complaint, ran_out)
+
+    def close(self) -> None:
+        """See `SandboxInstance.close`."""
+        if self._closed:
+            return
+        if not self._about.kept:
+            take_down(self._state, self._about)
+        self._closed = True
+        try:
+            self._records.publish_all(is_closed=not self._about.kept)
+        except OSError as error:
+            raise SandboxError(f"the records of {self.container_name} cannot be written: {error.strerror}") from None
+        finally:
+            if not self._about.kept:
+                self._state.remove()
+            self._records.close()
+
+    # One command
+
+    def _numbers(self, user: str | None) -> tuple[int, int] | None:
+        if user is None:
+            return None
+        uid, _, gid = user.partition(":")
+        numbers = int(uid), int(gid) if gid else self._about.gid
+        if max(numbers) > _MOST_USERS:
+            raise InvalidSpec("user", f"{user!r} is above {_MOST_USERS}, the kernel's last")
+        return numbers
+
+    @contextmanager
+    def _asked(self, token: str, request: Mapping[str, Any]) -> Iterator[_Said]:
+        """What `enter` is to do for one command, and where bubblewrap tells how that went."""
+        fifo = self._state.path / f"{enter.STATUS}{token}"
+        wanted = None
+        try:
+            try:
+                wanted = self._state.write(f"{enter.REQUEST}{token}", json.dumps(request).encode())
+                os.mkfifo(fifo, 0o600)
+            except FileNotFoundError:
+                raise SandboxGone(f"{self.container_name} is closed") from None
+            with _Said(fifo) as said:
+                yield said
+        finally:
+            for path in (fifo, wanted):
+                if path is not None:
+                    path.unlink(missing_ok=True)
+
+    def _end(self, token: str) -> None:
+        """End one command with everything it started; the sandbox goes on."""
+        end_processes(lambda: called(title(self.container_name, token), f"--request={token}"))
+
+    def _result(self, finished: Finished, said: _Said, complaint: _Complaint, ran_out: bool) -> ExecResult:
+        code, stderr = said.exit_code, finished.stderr
+        if code is None and finished.timed_out:
+            code = 128 + 9
+        elif code is None:
+            text = complaint.text.decode("utf-8", "replace").strip()
+            if text.startswith(_NO_PROGRAM):
+                code = _NOT_FOUND if "No such file" in text else _NOT_EXECUTABLE
+            elif ran_out and finished.returncode < 0:
+                code = 128 - finished.returncode  # bubblewrap itself was what the kernel chose
+            else:
+                self._explain(finished, text)
+        assert code is not None
+        exit_code, signal = status(code)
+        return ExecResult(
+            exit_code=exit_code,
+            signal=signal,
+            stdout=finished.stdout,
+            stderr=stderr,
+            timed_out=finished.timed_out,
+            out_of_memory=ran_out,
+            truncated=finished.truncated,
+            duration_s=finished.duration_s,
+        )
+
+    def _explain(self, finished: Finished, text: str) -> None:
+        """Raise what kept a command from running to its end, which was not the command."""
+        if self._state.read(enter.PLAN) is None:
+            raise SandboxGone(f"{self.container_name} was closed while a command ran in it")
+        if finished.returncode < 0:
+            raise SandboxGone(f"something outside of {self.container_name} ended the command: {-finished.returncode}")
+        if text.startswith(_NO_PLACE):
+            raise InvalidSpec("cwd", f"there is no folder {text.removeprefix(_NO_PLACE).rpartition(':')[0]} inside")
+        raise SandboxStartFailed(text or f"bubblewrap ended with code {finished.returncode} and did not say why")
+
+
+class _Said:
+    """What bubblewrap says of one command: the number of the first process inside, and how the command ended."""
+
+    def __init__(self, fifo: Path) -> None:
+        self._descriptor = os.open(fifo, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+        self._text = b""
+
+    def __enter__(self) -> _Said:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._take()
+        os.close(self._descriptor)
+        self._descriptor = -1
+
+    @property
+    def exit_code(self) -> int | None:
+        """As in a shell; None if the command did not begin, or bubblewrap did not live to see its end."""
+        return self._number("exit-code")
+
+    def wait_end(self, within_s: float) -> bool:
+        """Wait until nothing of a command that has ended is left; False if that takes longer.
+
+        Its first process dies because bubblewrap has, and the kernel ends all others before that one's end is told.
+        """
+        number = self._number("child-pid")
+        if number is None:
+            return True
+        try:
+            descriptor = os.pidfd_open(number)
+        except ProcessLookupError:
+            return True
+        try:
+            if not _is_first_inside(number):
+                return True  # the number is somebody else's by now
+            poll = select.poll()
+            poll.register(descriptor, select.POLLIN)
+            return bool(poll.poll(within_s * 1000))
+        finally:
+            os.close(descriptor)
+
+    def _number(self, key: str) -> int | None:
+        self._take()
+        for line in self._text.splitlines():
+            with suppress(ValueError):
+                if (number := json.loads(line).get(key)) is not None:
+                    return int(number)
+        return None
+
+    def _take(self) -> None:
+        with suppress(BlockingIOError):
+            while self._descriptor >= 0 and (data := os.read(self._descriptor, 4096)):
+                self._text += data
+
+
+def _is_first_inside(number: int) -> bool:
+    """Whether a process is the first of a pid namespace below ours; also while it dies."""
+    with suppress(OSError):
+        for line in Path(f"/proc/{number}/status").read_text(encoding="utf-8", errors="replace").splitlines():
+            if line.startswith("NSpid:"):
+                return line.split()[2:] == ["1"]
+    return False
+
+
+class _Complaint:
+    """A `Filter` for stderr: holds back what may be a complaint of bubblewrap's or `enter`'s until it is known whose.
+
+    Theirs comes before the command begins, so it is all there is; a command's is passed on. *text*: theirs.
+    """
+
+    def __init__(self, said: _Said) -> None:
+        self._said = said
+        self._held: bytes | None = b""
+        self.text = b""
+
+    def feed(self, data: bytes) -> bytes:
+        """See `execution.Filter`."""
+        if self._held is None:
+            return data
+        self._held += data
+        may_be = any(self._held.startswith(ours[: len(self._held)]) for ours in _OURS)
+        if may_be and len(self._held) <= _OURS_BYTES:
+            return b""
+        return self._release()
+
+    def end(self) -> bytes:
+        """See `execution.Filter`."""
+        if self._held and self._said.exit_code is None:
+            self.text, self._held = self._held, b""
+            if not self.text.startswith(_NO_PROGRAM.encode()):
+                return b""
+            return self.text.removeprefix(_NO_PROGRAM.encode())  # the shell's way of saying it: name, then reason
+        return self._release()
+
+    def _release(self) -> bytes:
+        held, self._held = self._held, None
+        return held or b""
+
+
+def attach(name: str, *, adopt: bool = True) -> NamespaceInstance:
+    """Go on with a namespace sandbox that was kept. From now on it is this process's, to close.
+
+    Without *adopt* it stays its owner's, and `close` leaves it. Raises `SandboxGone` if there is none of that name.
+    """
+    state = StateFolder.find(name)
+    data = None if state is None else state.read(ABOUT)
+    if state is None or data is None or state.read(enter.PLAN) is None:
+        raise SandboxGone(f"there is no sandbox named {name}: `sandbox-runner ps` lists them")
+    about = About.read(state.name, data)
+    if adopt:
+        state.adopt(os.getpid())
+    else:
+        about = replace(about, kept=True)
+    return NamespaceInstance(about, state, Records(state, Path(about.artifacts)))
+
+
+def is_kept(state: StateFolder) -> bool:
+    """Whether *state* is that of a namespace sandbox which outlives its owner."""
+    data = state.read(ABOUT)
+    # Not as `About`: the sandbox may be another version's.
+    return data is not None and json.loads(data).get("kept") is True
+
+
+def remove_leftovers(state: StateFolder) -> None:
+    """Remove what the namespace sandbox of *state* left outside of it; nothing if it is no such sandbox's.
+
+    Raises `SandboxError` or `OSError` if something stays.
+    """
+    data = state.read(ABOUT)
+    if data is not None:
+        take_down(state, About.read(state.name, data))
+
+
+def take_down(state: StateFolder, about: About) -> None:
+    """End what runs in a sandbox and remove its control group and its folder. Not all of them need exist."""
+    (state.path / enter.PLAN).unlink(missing_ok=True)  # first: from here on no command begins
+    end_processes(lambda: called(title(about.name), str(state.path)))
+    Group(about.groups).remove()
+    _remove_tree(about.folder)
+    Path(about.canary).unlink(missing_ok=True)
+
+
+def _remove_tree(folder: str) -> None:
+    # A sandbox may have left folders that nobody can list; all of its processes are dead, so nothing moves under us.
+    for place, names, _ in os.walk(folder):
+        for name in names:
+            found = Path(place, name)
+            if not found.is_symlink():
+                found.chmod(0o700)
+    with suppress(FileNotFoundError):
+        shutil.rmtree(folder)

@@ -1,0 +1,111 @@
+"""The files that say what a sandbox was, in its artifacts directory.
+
+A sandbox can write in that directory, so a record is made elsewhere (`state`) and put
+there as a new file under a name of its own: a link or a file that was planted under
+that name is replaced and never followed. What stands there while a sandbox lives is for
+reading; the last word is said when it is dead.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import secrets
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import IO, Any, BinaryIO
+
+from sandbox_runner.state import StateFolder
+
+SCHEMA = 1
+SANDBOX = "sandbox.json"
+BUILD_LOG = "docker_build.log"
+PROGRESS = "docker_progress.txt"
+CONTAINER_LOGS = "container_logs.txt"
+CONTAINER_INSPECT = "container_inspect.json"
+_NAMES = (SANDBOX, BUILD_LOG, PROGRESS, CONTAINER_LOGS, CONTAINER_INSPECT)
+_FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+
+
+class Records:
+    """The records of one sandbox: made in *state*, published to *directory*, which is opened now and only once."""
+
+    def __init__(self, state: StateFolder, directory: Path) -> None:
+        self._state = state
+        self._directory = os.open(directory, _FOLDER)
+
+    def write(self, name: str, data: bytes) -> None:
+        """Keep the record *name*, and publish it."""
+        self._state.write(name, data)
+        publish(self._directory, name, data)
+
+    def write_json(self, name: str, value: dict[str, Any]) -> None:
+        """As `write`, with the schema's version in front."""
+        self.write(name, _json({"schema": SCHEMA, **value}))
+
+    @contextmanager
+    def growing(self, name: str) -> Iterator[BinaryIO]:
+        """A file to write the record *name* to, for everybody to read meanwhile; kept once it is whole."""
+        descriptor = _place(self._directory, name, b"")
+        with os.fdopen(descriptor, "r+b", buffering=0) as file:
+            try:
+                yield file
+            finally:
+                file.seek(0)
+                self._state.write(name, file.read())
+
+    def publish_all(self, *, is_closed: bool = True) -> None:
+        """Publish every record again, over whatever the sandbox has made of them, and say whether it is closed."""
+        if is_closed and (data := self._state.read(SANDBOX)) is not None:
+            self._state.write(SANDBOX, _json({**json.loads(data), "status": "closed"}))
+        for name in _NAMES:
+            if (data := self._state.read(name)) is not None:
+                publish(self._directory, name, data)
+
+    def close(self) -> None:
+        """Let go of the directory."""
+        if self._directory >= 0:
+            os.close(self._directory)
+            self._directory = -1
+
+
+def _json(value: dict[str, Any]) -> bytes:
+    return json.dumps(value, indent=1, ensure_ascii=False).encode("utf-8", "backslashreplace") + b"\n"
+
+
+def publish(directory: int, name: str, data: bytes | IO[bytes]) -> None:
+    """Write a new file *name* in the open *directory*, following no link; what had the name is replaced.
+
+    *data* may be an open file, which is copied from where it stands.
+
+    A folder of that name is moved aside, to a name that ends in `.planted`.
+    """
+    os.close(_place(directory, name, data))
+
+
+def _place(directory: int, name: str, data: bytes | IO[bytes]) -> int:
+    """As `publish`; the new file, open. To open it by its name again could open what was planted there since."""
+    draft = f".{name}-{secrets.token_hex(8)}"
+    descriptor = os.open(
+        draft, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o644, dir_fd=directory
+    )
+    try:
+        with os.fdopen(descriptor, "wb", closefd=False) as file:
+            if isinstance(data, bytes):
+                file.write(data)
+            else:
+                shutil.copyfileobj(data, file)
+        try:
+            os.rename(draft, name, src_dir_fd=directory, dst_dir_fd=directory)
+        except OSError:
+            aside = f"{name}-{secrets.token_hex(4)}.planted"
+            os.rename(name, aside, src_dir_fd=directory, dst_dir_fd=directory)
+            os.rename(draft, name, src_dir_fd=directory, dst_dir_fd=directory)
+    except OSError:
+        os.close(descriptor)
+        with suppress(OSError):
+            os.unlink(draft, dir_fd=directory)
+        raise
+    return descriptor

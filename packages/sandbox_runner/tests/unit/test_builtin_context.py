@@ -1,0 +1,95 @@
+"""The built-in context: it is whole, and its script installs what is missing and nothing else."""
+
+import io
+import subprocess
+import tarfile
+from pathlib import Path
+
+import pytest
+
+from sandbox_runner.context import Context, Framed, builtin_context
+from sandbox_runner.spec import SandboxSpec
+
+
+def test_the_builtin_context_is_whole_and_small() -> None:
+    """Every file that the built-in image needs lies beside the code, and nothing else is sent."""
+    archive = io.BytesIO()
+    Context.of(SandboxSpec()).read(Framed(), archive)
+    archive.seek(0)
+    with tarfile.open(fileobj=archive) as tar:
+        names = sorted(tar.getnames())
+    assert names == [
+        ".dockerignore",
+        "Dockerfile",
+        "apt.txt",
+        "install.sh",
+        "npm.txt",
+        "overlay",
+        "pip.txt",
+    ]
+
+
+def install(tmp_path: Path, kind: str, manifest: str, **programs: str) -> tuple[int, str]:
+    """Run the built-in context's install.sh with nothing on PATH but sed and *programs*."""
+    tools = tmp_path / "bin"
+    tools.mkdir()
+    for name in ("sed", "rm"):
+        (tools / name).symlink_to(f"/bin/{name}")
+    for name, body in programs.items():
+        path = tools / name.replace("_", "-")
+        path.write_text(f"#!/bin/sh\n{body}\n")
+        path.chmod(0o755)
+    (tmp_path / "list").write_text(manifest)
+    done = subprocess.run(
+        ["/bin/sh", str(builtin_context() / "install.sh"), kind, str(tmp_path / "list")],
+        env={"PATH": str(tools)},
+        capture_output=True,
+        text=True,
+        timeout=20,
+    )
+    return done.returncode, done.stdout + done.stderr
+
+
+@pytest.mark.parametrize("kind", ["apt", "pip", "npm"])
+def test_a_manifest_without_entries_starts_nothing(tmp_path: Path, kind: str) -> None:
+    """Comments and empty lines are no entries: such a step needs no program and no network."""
+    assert install(tmp_path, kind, "# nothing\n\n   # nor here\n") == (0, "")
+
+
+@pytest.mark.parametrize(
+    ("manifest", "asked"),
+    [
+        ("here\nhere=1.0  # a comment\n", ""),
+        ("here\nabsent\nother=2\n", "install --yes --no-install-recommends absent other=2"),
+        ("here=1.1\n", "install --yes --no-install-recommends here=1.1"),
+        ("removed\n", "install --yes --no-install-recommends removed"),
+    ],
+)
+def test_apt_is_asked_only_for_what_is_not_there(tmp_path: Path, manifest, asked) -> None:
+    """A base image that has every package builds offline; a version that differs is fetched."""
+    dpkg = 'case "$4" in here) echo "installed 1.0";; removed) echo "config-files 1.0";; *) exit 1;; esac'
+    found = 'case "$*" in *update) ;; *) shift 2; echo "$*";; esac'
+    code, said = install(tmp_path, "apt", manifest, dpkg_query=dpkg, apt_get=found)
+    assert (code, said.strip()) == (0, asked)
+
+
+@pytest.mark.parametrize(
+    ("kind", "said"),
+    [
+        ("apt", "apt.txt: this base image has no apt-get to install x with"),
+        ("npm", "npm.txt: there is no npm: add npm to apt.txt, or use a base image that has it"),
+        ("pip", "pip.txt: no Python that can make an environment: add python3-venv to apt.txt"),
+    ],
+)
+def test_an_installer_that_is_not_there_is_named_with_its_remedy(tmp_path: Path, kind, said) -> None:
+    """The last line of the build says what to add where."""
+    code, output = install(tmp_path, kind, "x\n")
+    assert code == 1
+    assert output.splitlines()[-1] == said
+
+
+def test_npm_installs_the_entries_globally(tmp_path: Path) -> None:
+    """Scoped names and versions arrive as they are written."""
+    code, said = install(tmp_path, "npm", "@scope/tool@1.2 # why\nother\n", npm='echo "$*"')
+    assert code == 0
+    assert said.splitlines() == ["install --global --no-audit --no-fund @scope/tool@1.2 other", "cache clean --force"]

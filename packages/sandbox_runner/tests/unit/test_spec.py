@@ -1,0 +1,253 @@
+"""Every field of a spec that cannot be used is refused by its name, before anything is built or started."""
+
+import dataclasses
+import os
+import socket
+from pathlib import Path
+
+import pytest
+
+from sandbox_runner import DockerSandbox, InvalidSpec, MountSpec, ResourceSpec, SandboxSpec
+from sandbox_runner.spec import WALLS, bytes_of, check
+
+#: Field, value, and how the text goes on. TMP is replaced by a folder that has `file`, and `context/Dockerfile`.
+REFUSED = [
+    ("backend", "podman", "'podman' is none of docker, namespace"),
+    ("image_ref", "", "'' is no image"),
+    ("image_ref", "--privileged", "'--privileged' is no image"),
+    ("image_ref", "a b", "'a b' is no image"),
+    ("image_ref", 5, "must be text"),
+    ("image_context_path", "TMP/nowhere", "TMP/nowhere is no folder"),
+    ("image_context_path", "TMP/file", "TMP/file is no folder"),
+    ("image_context_path", 5, "must be a path"),
+    ("dockerfile", "Dockerfile", "needs image_context_path, the folder it is in"),
+    ("dockerfile", 5, "must be text"),
+    ("image_repo", "Upper", "'Upper' is no image's name: lower case, without a tag"),
+    ("image_repo", "a:tag", "'a:tag' is no image's name: lower case, without a tag"),
+    ("image_repo", "-x", "'-x' is no image's name: lower case, without a tag"),
+    ("image_repo", None, "must be text"),
+    ("rebuild_image", "no", "must be True or False"),
+    ("image_pull_policy", "sometimes", "'sometimes' is none of missing, always, never"),
+    ("base_image", 5, "must be text"),
+    ("build_args", {"A-B": "x"}, "'A-B' is no name of a variable"),
+    ("build_args", {"A": 5}, "the value of A must be text without a NUL"),
+    ("build_args", {"A": "secret\0"}, "the value of A must be text without a NUL"),
+    ("build_args", ["A=secret"], "must be names and values"),
+    ("build_target", "--x", "'--x' must be letters, digits and ./:_-"),
+    ("build_target", 5, "must be text"),
+    ("build_network", "other", "'other' is none of default, host, none"),
+    ("build_timeout_seconds", 0, "0 must be a number above 0"),
+    ("build_timeout_seconds", float("inf"), "inf must be a number above 0"),
+    ("platform", "linux amd64", "'linux amd64' must be letters, digits and ./:_-"),
+    ("platform", 5, "must be text"),
+    ("network_mode", "host", "'host' is none of open, none"),
+    ("cache_mode", "hot", "'hot' is none of cold, warm"),
+    ("cache_dir", "TMP/cache", 'is used with cache_mode="warm" only'),
+    ("cache_dir", 5, "must be a path"),
+    ("env_allowlist", "PATH", "must be a list of names, not one text"),
+    ("env_allowlist", ("A=B",), "'A=B' is no name of a variable"),
+    ("env_allowlist", ("",), "'' is no name of a variable"),
+    ("env_allowlist", (5,), "'5' is no name of a variable"),
+    ("env_overrides", {"1A": "secret"}, "'1A' is no name of a variable"),
+    ("env_overrides", {"A": None}, "the value of A must be text without a NUL"),
+    (
+        "env_overrides",
+        {"A": "secret\nB=1"},
+        "the value of A has a line break, which the engine cannot take from a file",
+    ),
+    ("env_overrides", {"A": "secret\r"}, "the value of A has a line break, which the engine cannot take from a file"),
+    ("env_overrides", {"A": "secret\udc80"}, "the value of A is no text in UTF-8"),
+    ("env_overrides", {"A": "s" * 65_000}, "the value of A is longer than the 65000 bytes that an engine takes"),
+    ("env_overrides", [("A", "secret")], "must be names and values"),
+    ("extra_mounts", (("/etc", "/x"),), "must be a list of MountSpec"),
+    ("extra_mounts", MountSpec("/etc", "/x"), "must be a list of MountSpec"),
+    ("extra_mounts", (MountSpec("etc", "/x"),), "'etc' must be an absolute path of the host"),
+    ("extra_mounts", (MountSpec("/etc", "x"),), "'x' must be an absolute path of the sandbox, without . and .."),
+    ("extra_mounts", (MountSpec("/etc", "/"),), "'/' must be an absolute path of the sandbox, without . and .."),
+    ("extra_mounts", (MountSpec("/etc", "/x/"),), "'/x/' must be an absolute path of the sandbox, without . and .."),
+    ("extra_mounts", (MountSpec("/etc", "/x/../y"),), "'/x/../y' must be an absolute path of the sandbox, without . "),
+    ("extra_mounts", (MountSpec("/etc", "/workspace"),), "/workspace is mounted already"),
+    ("extra_mounts", (MountSpec("/etc", "/artifacts/x"),), "/artifacts/x is mounted already"),
+    ("extra_mounts", (MountSpec("/etc", "/cache"),), "/cache is mounted already"),
+    ("extra_mounts", (MountSpec("/etc", "/x"), MountSpec("/usr", "/x")), "/x is mounted already"),
+    ("extra_mounts", (MountSpec("/etc", "/tmp"),), "/tmp is the sandbox's own"),
+    ("extra_mounts", (MountSpec("/etc", "/proc"),), "/proc is the sandbox's own"),
+    ("extra_mounts", (MountSpec("/etc", "/proc/sys/x"),), "/proc/sys/x is the sandbox's own"),
+    ("extra_mounts", (MountSpec("/etc", "/sys/x"),), "/sys/x is the sandbox's own"),
+    ("extra_mounts", (MountSpec("/etc", "/dev/shm"),), "/dev/shm is the sandbox's own"),
+    ("extra_mounts", (MountSpec("/etc", "/a,readonly=false"),), "'/etc' or '/a,readonly=false' has a comma"),
+    ("extra_mounts", (MountSpec('/e"tc', "/a"),), "'/e\"tc' or '/a' has a comma, a quote or a line break"),
+    ("extra_mounts", (MountSpec("TMP/nowhere", "/x"),), "TMP/nowhere: No such file or directory"),
+    ("resources", {"memory": "1g"}, "must be a ResourceSpec"),
+    ("loosen", ("walls",), f"'walls' is no wall; there are {', '.join(WALLS)}"),
+    ("loosen", "init", "must be a list of names, not one text"),
+    ("runtime", "", "'' must be letters, digits and ./:_-"),
+    ("runtime", "--x", "'--x' must be letters, digits and ./:_-"),
+    ("tmp_bytes", 0, "0 must be a number above 0"),
+    ("tmp_bytes", 1.5e9, "must be a whole number"),
+    ("host_paths", {"a": "/b"}, "'a': '/b' must both be absolute paths"),
+    ("host_paths", {"/a": 5}, "'/a': 5 must both be absolute paths"),
+    ("host_paths", "/a:/b", "must be names and values"),
+    ("keep_container", "yes", "must be True or False"),
+    ("ttl_seconds", -1, "-1 must be a number above 0"),
+    ("ttl_seconds", True, "True must be a number above 0"),
+    ("docker_timeout_seconds", float("nan"), "nan must be a number above 0"),
+]
+RESOURCES = [
+    ("cpus", 0, "0 must be a number above 0"),
+    ("cpus", 0.001, "0.001 is less than the 0.01 that an engine takes"),
+    ("cpus", "2", "'2' must be a number above 0"),
+    ("memory", "1t", "'1t' is no size: bytes, or a number with k, m or g"),
+    ("memory", -5, "-5 is no size: bytes, or a number with k, m or g"),
+    ("memory", "1m", "1m is less than the 6m that an engine takes"),
+    ("memory", 0, "0 is less than the 6m that an engine takes"),
+    ("pids_limit", 0, "0 must be a whole number above 0"),
+    ("pids_limit", 1.5, "1.5 must be a whole number above 0"),
+    ("pids_limit", True, "True must be a whole number above 0"),
+]
+
+
+@pytest.fixture
+def place(tmp_path: Path) -> Path:
+    """A folder that has a file, and a context."""
+    (tmp_path / "file").touch()
+    (tmp_path / "context").mkdir()
+    (tmp_path / "context" / "Dockerfile").write_text("FROM scratch\n")
+    return tmp_path
+
+
+def replaced(value: object, place: Path) -> object:
+    """*value*, with the folder for TMP."""
+    if isinstance(value, str):
+        return value.replace("TMP", str(place))
+    if isinstance(value, tuple) and any(isinstance(part, MountSpec) for part in value):
+        return tuple(dataclasses.replace(one, host_path=str(one.host_path).replace("TMP", str(place))) for one in value)
+    return value
+
+
+def refusal(spec: SandboxSpec) -> InvalidSpec:
+    """What the check says of *spec*."""
+    with pytest.raises(InvalidSpec) as raised:
+        check(spec)
+    return raised.value
+
+
+@pytest.mark.parametrize(("field", "value", "said"), REFUSED, ids=lambda value: str(value)[:40])
+def test_a_field_that_cannot_be_used_is_refused(place, field, value, said) -> None:
+    """The text names the field and the value that is wrong, and never one of a variable."""
+    error = refusal(SandboxSpec(**{field: replaced(value, place)}))
+    assert str(error).startswith(f"{field}: {said.replace('TMP', str(place))}")
+    assert error.field == field
+    assert "secret" not in str(error)
+    assert isinstance(error, ValueError)
+
+
+@pytest.mark.parametrize(("field", "value", "said"), RESOURCES)
+def test_a_ceiling_that_cannot_be_used_is_refused(field, value, said) -> None:
+    """As a field of the spec is."""
+    assert str(refusal(SandboxSpec(resources=ResourceSpec(**{field: value})))) == f"resources.{field}: {said}"
+
+
+def test_every_field_has_a_line_in_the_table() -> None:
+    """A new field is not left unchecked."""
+    assert {field for field, _, _ in REFUSED} == {field.name for field in dataclasses.fields(SandboxSpec)}
+    assert {field for field, _, _ in RESOURCES} == {field.name for field in dataclasses.fields(ResourceSpec)}
+
+
+@pytest.mark.parametrize("dockerfile", ["/etc/passwd", "../file", "x/../../file"])
+def test_a_dockerfile_is_in_its_context(place, dockerfile) -> None:
+    """And not any file of this machine."""
+    (place / "context" / "x").mkdir()
+    error = refusal(SandboxSpec(image_context_path=place / "context", dockerfile=dockerfile))
+    assert str(error) == f"dockerfile: {dockerfile!r} must be a path inside the context"
+
+
+def test_a_dockerfile_must_be_there(place) -> None:
+    """The one that is named, or the one of the usual name."""
+    error = refusal(SandboxSpec(image_context_path=place / "context", dockerfile="Other"))
+    assert str(error) == f"dockerfile: {place}/context has no file Other"
+    (place / "context" / "Dockerfile").unlink()
+    assert str(refusal(SandboxSpec(image_context_path=place / "context"))).endswith("has no file Dockerfile")
+
+
+@pytest.mark.parametrize("field", ["image_context_path", "dockerfile", "base_image", "build_target"])
+def test_an_image_that_is_used_as_it_is_is_not_built(place, field) -> None:
+    """So what only a build needs is a mistake."""
+    value = place / "context" if field == "image_context_path" else "x"
+    error = refusal(SandboxSpec(image_ref="an:image", **{field: value}))
+    assert str(error) == f"{field}: an image_ref is used as it is, and not built"
+
+
+def test_a_warm_cache_needs_a_folder(place) -> None:
+    """And a cache that is a file, or of a name that cannot be mounted, is refused."""
+    said = 'cache_dir: cache_mode="warm" needs the folder to keep between sandboxes'
+    assert str(refusal(SandboxSpec(cache_mode="warm"))) == said
+    error = refusal(SandboxSpec(cache_mode="warm", cache_dir=place / "file"))
+    assert str(error) == f"cache_dir: {place}/file is no folder"
+    error = refusal(SandboxSpec(cache_mode="warm", cache_dir=place / "a,b"))
+    assert str(error).endswith("has a comma, a quote or a line break")
+
+
+@pytest.mark.parametrize(
+    "field", ["image_ref", "image_context_path", "dockerfile", "runtime", "platform", "build_target"]
+)
+def test_a_namespace_has_no_image(place, field) -> None:
+    """What a container alone has is not ignored."""
+    context = place / "context"
+    values = {"image_context_path": context, "dockerfile": "Dockerfile"}
+    error = refusal(SandboxSpec(backend="namespace", **{field: values.get(field, "x")}))
+    assert str(error) == f"{field}: the namespace backend has no image: it shows this machine's own programs"
+
+
+def test_the_engines_socket_cannot_be_mounted(tmp_path) -> None:
+    """It would give the sandbox the whole machine; nor by a link of another name."""
+    with socket.socket(socket.AF_UNIX) as server:
+        server.bind(str(tmp_path / "docker.sock"))
+        (tmp_path / "link").symlink_to("docker.sock")
+        for name in ("docker.sock", "link"):
+            error = refusal(SandboxSpec(extra_mounts=(MountSpec(tmp_path / name, "/x"),)))
+            assert str(error) == f"extra_mounts: {tmp_path / name} would give the sandbox the whole host"
+
+
+def test_the_strictest_spec_can_be_used(place) -> None:
+    """Nothing but the backend; and one with everything."""
+    check(SandboxSpec())
+    check(SandboxSpec(backend="docker"))
+    check(SandboxSpec(backend="namespace"))
+    mounts = (MountSpec(place, "/a"), MountSpec(place / "file", "/run/b", read_only=True))
+    resources = ResourceSpec(cpus=0.5, memory="512M", pids_limit=10)
+    check(
+        SandboxSpec(
+            image_context_path=place / "context",
+            env_allowlist=["A"],
+            extra_mounts=mounts,
+            resources=resources,
+            loosen=set(WALLS),
+        ),
+        "a_Name.9",
+    )
+
+
+@pytest.mark.parametrize(
+    ("size", "number"), [("1", 1), (5, 5), ("2k", 2048), ("3M", 3 << 20), ("1g", 1 << 30), ("9b", 9)]
+)
+def test_sizes_are_powers_of_1024(size, number) -> None:
+    """As Docker reads them."""
+    assert bytes_of(size) == number
+
+
+def test_no_command_is_run_and_nothing_is_made_for_a_spec_that_cannot_be(stub_docker, tmp_path) -> None:
+    """The engine is not even asked whether it is there; the folders are not made."""
+    stub = stub_docker()
+    specs = [SandboxSpec(**{field: replaced(value, tmp_path)}) for field, value, _ in REFUSED]
+    specs += [SandboxSpec(resources=ResourceSpec(**{field: value})) for field, value, _ in RESOURCES]
+    for spec in specs:
+        with pytest.raises(InvalidSpec):
+            DockerSandbox(tmp_path / "workspace", tmp_path / "artifacts", spec).start()
+    for workspace in ("a,b", 'a"b', "a\nb"):
+        with pytest.raises(InvalidSpec, match=r"^workspace_dir: .* has a comma, a quote or a line break$"):
+            DockerSandbox(tmp_path / workspace, tmp_path / "artifacts", SandboxSpec()).start()
+        with pytest.raises(InvalidSpec, match=r"^artifacts_dir: .* has a comma, a quote or a line break$"):
+            DockerSandbox(tmp_path / "workspace", tmp_path / workspace, SandboxSpec()).start()
+    assert stub.calls == []
+    assert os.listdir(tmp_path) == []
