@@ -3,20 +3,19 @@
 from __future__ import annotations
 
 import json
-import os
 import secrets
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from sandbox_runner import inside
 from sandbox_runner.docker_cli import DockerCli
 from sandbox_runner.docker_run import NONCE
 from sandbox_runner.errors import DockerUnavailable, InvalidSpec, SandboxError, SandboxGone, SandboxTimeout
-from sandbox_runner.execution import MAX_OUTPUT, ExecResult, Finished, OnOutput, run_command, status
-from sandbox_runner.instance import SandboxInstance, check_command
+from sandbox_runner.execution import KILLED, ExecResult, Finished, run_command
+from sandbox_runner.instance import Command, Common, SandboxInstance, found
 from sandbox_runner.records import CONTAINER_INSPECT, CONTAINER_LOGS, Records
 from sandbox_runner.spec import WORKSPACE
 from sandbox_runner.state import StateFolder
@@ -30,29 +29,17 @@ _LAST_USER = 2**31 - 1
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class About:
-    """What must be known of a container to go on with it; kept in its state folder, without any secret."""
+class About(Common):
+    """What must be known of a container, too."""
 
-    name: str
     nonce: str
     image_tag: str
     image_hash: str | None
-    keep: int  # number of the process that waits, inside
+    keeper: int  # the number, inside, of the process that waits, so that the container stays
     own_init: bool  # whether each command gets a reaper of its own
-    user: str | None
     env_allowlist: tuple[str, ...]
     overridden: tuple[str, ...]
-    kept: bool
     timeout_s: float
-    artifacts: str
-
-    @classmethod
-    def read(cls, name: str, data: bytes) -> About:
-        """What the state folder *name* says. Raises `SandboxError` if another version of this package wrote it."""
-        try:
-            return cls(**json.loads(data))
-        except TypeError:
-            raise SandboxError(f"{name} was made by another version of sandbox_runner: end it with that one") from None
 
 
 class DockerInstance(SandboxInstance):
@@ -61,97 +48,77 @@ class DockerInstance(SandboxInstance):
     backend = "docker"
 
     def __init__(self, about: About, cli: DockerCli, state: StateFolder, records: Records) -> None:
-        self._about, self._cli, self._state, self._records = about, cli, state, records
-        self._closed = False
+        super().__init__(about, state, records)
+        self._about: About = about
+        self._cli = cli
         self._was_out_of_memory = False  # the engine goes on to say so for the container's whole life
-        self.container_name = about.name
         self.image_tag, self.image_hash = about.image_tag, about.image_hash
         self.command_prefix = [
             "docker" if cli.is_default else cli.program,
             "exec",
             "-i",
-            *self._passed(about.overridden),
-            *(["--env-file", str(state.path / ENVIRONMENT)] if about.overridden else []),
+            *self._env_options(),
             about.name,
         ]
 
-    def _passed(self, overridden: Sequence[str]) -> list[str]:
-        """The allowed names, whose values the CLI takes from its own environment; an override comes from a file."""
-        return [part for name in self._about.env_allowlist if name not in overridden for part in ("--env", name)]
+    def _env_options(self, *hidden: str) -> list[str]:
+        """The allowed names, whose values the CLI takes from its own environment; an override comes from a file.
 
-    def exec(
-        self,
-        argv: Sequence[str],
-        *,
-        timeout_s: float | None = None,
-        env: Mapping[str, str] | None = None,
-        cwd: str | None = None,
-        user: str | None = None,
-        stdin: bytes | None = None,
-        on_output: OnOutput | None = None,
-        max_output_bytes: int = MAX_OUTPUT,
-    ) -> ExecResult:
-        """See `SandboxInstance.exec`."""
-        if self._closed:
-            raise SandboxGone(f"{self.container_name} is closed")
-        check_command(argv, env, cwd, user, timeout_s, stdin, max_output_bytes)
-        _check_for_engine(argv, user)
+        The names *hidden* come from another file, behind it.
+        """
+        about, options = self._about, []
+        for name in about.env_allowlist:
+            if name not in (*about.overridden, *hidden):
+                options += ["--env", name]
+        if about.overridden:
+            options += ["--env-file", str(self._state.path / ENVIRONMENT)]
+        return options
+
+    def _run(self, command: Command) -> ExecResult:
+        _check_for_engine(command.argv, command.user)
         token = inside.new_token()
         marks = inside.Marks(token.encode())
-        with self._environment(env or {}) as options:
+        with self._environment(command.env) as options:
             finished = run_command(
                 [
                     self._cli.program,
                     "exec",
-                    *(["--interactive"] if stdin is not None else []),
-                    *(["--user", user] if user else []),
+                    *(["--interactive"] if command.stdin is not None else []),
+                    *_user_option(command.user),
                     *options,
                     self.container_name,
                     *inside.command(
-                        token, self._about.keep, cwd or WORKSPACE, list(argv), own_init=self._about.own_init
+                        token,
+                        self._about.keeper,
+                        command.cwd or WORKSPACE,
+                        list(command.argv),
+                        own_init=self._about.own_init,
                     ),
                 ],
-                stdin=stdin,
-                timeout_s=timeout_s,
-                on_output=on_output,
-                max_output_bytes=max_output_bytes,
-                end=lambda: self._end(marks, user),
+                stdin=command.stdin,
+                timeout_s=command.timeout_s,
+                on_output=command.on_output,
+                max_output_bytes=command.max_output_bytes,
+                end=lambda: self._end(marks, command.user),
                 is_alive=self._is_running,  # gVisor's client waits for ever once its sandbox is gone
                 stderr_filter=marks,
             )
         if marks.has_no_place:
-            raise InvalidSpec("cwd", f"there is no folder {cwd} inside")
-        return self._result(finished, marks, user)
+            raise InvalidSpec("cwd", f"there is no folder {command.cwd} inside")
+        return self._result(finished, marks, command.user)
 
-    def close(self) -> None:
-        """See `SandboxInstance.close`."""
-        if self._closed:
-            return
-        if not self._about.kept:
-            keep_logs(self._cli, self.container_name, self._records)
-            try:
-                remove(self._cli, self.container_name, self._about.nonce)
-            except SandboxError:
-                self._state.abandon()
-                raise
-        self._closed = True
+    def _take_down(self) -> None:
+        keep_logs(self._cli, self.container_name, self._records)
         try:
-            self._records.publish_all(is_closed=not self._about.kept)
-        except OSError as error:
-            raise SandboxError(f"the records of {self.container_name} cannot be written: {error.strerror}") from None
-        finally:
-            if not self._about.kept:
-                self._state.remove()
-            self._records.close()
-
-    # One command
+            remove(self._cli, self.container_name, self._about.nonce)
+        except SandboxError:
+            self._state.abandon()
+            raise
 
     @contextmanager
     def _environment(self, env: Mapping[str, str]) -> Iterator[list[str]]:
         """The options that give a command its variables; no value is among them."""
-        options = self._passed((*self._about.overridden, *env))
-        if self._about.overridden:
-            options += ["--env-file", str(self._state.path / ENVIRONMENT)]
+        options = self._env_options(*env)
         if not env:
             yield options
             return
@@ -166,21 +133,20 @@ class DockerInstance(SandboxInstance):
         """End the command that *marks* tells of, with everything it started; the sandbox goes on."""
         if not self._is_running():
             return
-        script = inside.end(marks, self._about.keep)
-        who = ["--user", user] if user else []
+        script = inside.end(marks, self._about.keeper)
         with suppress(SandboxTimeout):
-            if self._cli.run("exec", *who, self.container_name, *script, timeout_s=_END_S).code == 0:
+            if self._cli.run("exec", *_user_option(user), self.container_name, *script, timeout_s=_END_S).code == 0:
                 return
         if not may_restart or not self._is_running():
             return
         # It left no process for us to begin, or makes new ones faster than they can be ended.
         self._cli.run("restart", "--time", "0", self.container_name)
-        keep = probe(self._cli, self.container_name, has_init=self._about.keep != 1).keep
-        self._about = replace(self._about, keep=keep)
-        self._state.write(ABOUT, json.dumps(asdict(self._about)).encode())
+        keeper = probe(self._cli, self.container_name, has_init=self._about.keeper != 1).keeper
+        self._about = replace(self._about, keeper=keeper)
+        self._about.write(self._state, ABOUT)
 
     def _result(self, finished: Finished, marks: inside.Marks, user: str | None) -> ExecResult:
-        code, killed = marks.ended or (finished.returncode, 0)
+        code, killed = marks.ended or (KILLED if finished.timed_out else finished.returncode, 0)
         if marks.ended is None and not finished.timed_out:
             # Somebody ended our shell, so nobody has ended what the command left. If it did not even begin, it was the
             # engine that failed: that is no reason to end the commands of others by a restart.
@@ -188,18 +154,8 @@ class DockerInstance(SandboxInstance):
             self._find_out(finished, marks)
         if marks.has_left:
             self._end(marks, user)
-        exit_code, signal = (None, 9) if finished.timed_out and marks.ended is None else status(code)
         self._was_out_of_memory |= killed > 0
-        return ExecResult(
-            exit_code=exit_code,
-            signal=signal,
-            stdout=finished.stdout,
-            stderr=finished.stderr,
-            timed_out=finished.timed_out,
-            out_of_memory=killed > 0,
-            truncated=finished.truncated,
-            duration_s=finished.duration_s,
-        )
+        return finished.result(code, out_of_memory=killed > 0)
 
     def _is_running(self) -> bool:
         found = self._cli.inspect("container", self.container_name)
@@ -223,7 +179,7 @@ class DockerInstance(SandboxInstance):
 class Probed:
     """What `inside.PROBE` found."""
 
-    keep: int
+    keeper: int
     shown: Mapping[str, str]  # lines of /proc/self/status
 
 
@@ -236,10 +192,10 @@ def probe(cli: DockerCli, name: str, *, has_init: bool = True) -> Probed:
     while True:
         answer = cli.run("exec", name, "/bin/sh", "-c", inside.PROBE)
         lines = answer.stdout.decode("utf-8", "replace").splitlines()
-        keep = [int(line.split()[1]) for line in lines if line.startswith("keep ")] if has_init else [1]
-        if answer.code == 0 and lines[-1:] == ["ready"] and keep:
+        keepers = [int(line.split()[1]) for line in lines if line.startswith("keeper ")] if has_init else [1]
+        if answer.code == 0 and lines[-1:] == ["ready"] and keepers:
             shown = dict(line.split(None, 1) for line in lines if ":" in line)
-            return Probed(keep=min(keep), shown=shown)
+            return Probed(keeper=min(keepers), shown=shown)
         found = cli.inspect("container", name)
         if found is None or not found["State"]["Running"]:
             state = "is not there" if found is None else f"ended with exit code {found['State']['ExitCode']}"
@@ -252,6 +208,10 @@ def probe(cli: DockerCli, name: str, *, has_init: bool = True) -> Probed:
 def has_subreapers(cli: DockerCli, name: str) -> bool:
     """Whether a command in the container can have a reaper of its own (gVisor of 2022 has none)."""
     return cli.run("exec", name, inside.INIT, "-s", "--", "/bin/sh", "-c", "exit 0").code == 0
+
+
+def _user_option(user: str | None) -> list[str]:
+    return ["--user", user] if user else []
 
 
 def _check_for_engine(argv: Sequence[str], user: str | None) -> None:
@@ -302,17 +262,15 @@ def attach(name: str, *, adopt: bool = True) -> DockerInstance:
 
     Without *adopt* it stays its owner's, and `close` leaves it. Raises `SandboxGone` if there is none of that name.
     """
-    state = StateFolder.find(name)
-    data = None if state is None else state.read(ABOUT)
-    if state is None or data is None:
-        raise SandboxGone(f"there is no sandbox named {name}: `sandbox-runner ps` lists them")
+    state, data = found(name, ABOUT)
     about = About.read(state.name, data)
     cli = DockerCli(about.timeout_s)
-    found = cli.inspect("container", name)
-    if found is None or found["Config"]["Labels"].get(NONCE) != about.nonce or not found["State"]["Running"]:
+    inspected = cli.inspect("container", name)
+    if (
+        inspected is None
+        or inspected["Config"]["Labels"].get(NONCE) != about.nonce
+        or not inspected["State"]["Running"]
+    ):
         raise SandboxGone(f"{name} does not run any more: `sandbox-runner cleanup` removes what is left of it")
-    if adopt:
-        state.adopt(os.getpid())
-    else:
-        about = replace(about, kept=True)
+    about = about.taken(state, adopt=adopt)
     return DockerInstance(about, cli, state, Records(state, Path(about.artifacts)))

@@ -136,7 +136,9 @@ class _Starting:
             raise SandboxStartFailed(str(error)) from None
         own_init = "init" not in spec.loosen and has_subreapers(cli, name)
         # Where nothing is translated, our own two folders are proof enough: others' are not written to for that.
-        unproved = prove(mounts if paths.folders or paths.strict else mounts[:2], paths, self._read_inside)
+        to_prove = mounts if paths.folders or paths.strict else mounts[:2]
+        self._records.will_write_in(Path(mount.host_path) for mount in to_prove)
+        unproved = prove(to_prove, paths, self._read_inside, self._records.token)
         inspected = cli.inspect("container", name)
         if inspected is None:
             raise SandboxStartFailed(f"{name} was removed while it started")
@@ -150,16 +152,15 @@ class _Starting:
             nonce=self._nonce,
             image_tag=image.tag,
             image_hash=image.hash,
-            keep=probed.keep,
+            keeper=probed.keeper,
             own_init=own_init,
-            user=None if "user" in spec.loosen else "{}:{}".format(*plan.user),
             env_allowlist=tuple(spec.env_allowlist),
             overridden=tuple(spec.env_overrides),
             kept=spec.keep_container,
             timeout_s=spec.docker_timeout_seconds,
             artifacts=str(self._artifacts),
         )
-        self._state.write(ABOUT, json.dumps(asdict(about)).encode())
+        about.write(self._state, ABOUT)
         self._records.write_json(SANDBOX, self._described(plan, image, engine, inspected["Id"], unproved))
         return DockerInstance(about, cli, self._state, self._records)
 

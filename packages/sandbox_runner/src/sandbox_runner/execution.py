@@ -22,6 +22,7 @@ OnOutput = Callable[[str, bytes], None]
 _READ = 1 << 16
 _LOOK_S = 3.0
 _END_S = 5.0  # for the command to be gone after `end`, and for its last output
+KILLED = 128 + 9  # a shell's exit code of a command that SIGKILL ended
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -56,6 +57,20 @@ class Finished:
     timed_out: bool
     truncated: bool
     duration_s: float
+
+    def result(self, code: int, *, out_of_memory: bool) -> ExecResult:
+        """The result of the command that it ran, which ended with a shell's exit *code*."""
+        exit_code, signal = status(code)
+        return ExecResult(
+            exit_code=exit_code,
+            signal=signal,
+            stdout=self.stdout,
+            stderr=self.stderr,
+            timed_out=self.timed_out,
+            out_of_memory=out_of_memory,
+            truncated=self.truncated,
+            duration_s=self.duration_s,
+        )
 
 
 class Filter(Protocol):

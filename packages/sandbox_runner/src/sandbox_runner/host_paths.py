@@ -162,19 +162,22 @@ class HostPaths:
         return ", ".join(f"{ours} -> {theirs}" for ours, theirs in self.folders) or "none"
 
 
-def prove(mounts: Sequence[MountSpec], paths: HostPaths, read_inside: Callable[[str], bytes | None]) -> list[str]:
+def prove(
+    mounts: Sequence[MountSpec], paths: HostPaths, read_inside: Callable[[str], bytes | None], token: str = ""
+) -> list[str]:
     """Show that the sandbox has at each of *mounts* the very folder that we have.
 
     Writes a file of a random name and content, one line, into each folder and asks *read_inside* for it by its path
     in the sandbox (None: not there; the line break may be left out). Raises `SandboxStartFailed` with all three paths
     of the first mount that is another one. Returns our paths of the mounts that this cannot prove: files, and folders
-    in which we may not write. What was written is removed in any case, and no link is followed.
+    in which we may not write. What was written is removed in any case, and no link is followed; who is killed before
+    leaves a file with *token* in its name.
     """
     unproved = []
     with ExitStack() as canaries:
         for mount in mounts:
             try:
-                name, line = _canary(os.path.realpath(mount.host_path), canaries)
+                name, line = _canary(os.path.realpath(mount.host_path), token, canaries)
             except OSError:
                 unproved.append(os.fspath(mount.host_path))
                 continue
@@ -184,11 +187,11 @@ def prove(mounts: Sequence[MountSpec], paths: HostPaths, read_inside: Callable[[
     return unproved
 
 
-def _canary(ours: str, canaries: ExitStack) -> tuple[str, bytes]:
+def _canary(ours: str, token: str, canaries: ExitStack) -> tuple[str, bytes]:
     """The name and the line of a new file in the folder *ours*. Raises `OSError`."""
     folder = os.open(ours, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
     canaries.callback(os.close, folder)
-    name, line = f".sandbox-runner-canary-{secrets.token_hex(8)}", secrets.token_hex(32).encode()
+    name, line = f".sandbox-runner-canary-{token}{secrets.token_hex(8)}", secrets.token_hex(32).encode()
     flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
     descriptor = os.open(name, flags, 0o444, dir_fd=folder)
     canaries.callback(_remove, name, folder)

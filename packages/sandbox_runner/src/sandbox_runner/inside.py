@@ -62,7 +62,7 @@ COMMAND = (
     _SWEEP
     + _OOM_KILLS
     + """\
-_sr_token=$1 _sr_keep=$2 _sr_place=$3 _sr_reaper=$PPID _sr_kills=0
+_sr_token=$1 _sr_keeper=$2 _sr_place=$3 _sr_reaper=$PPID _sr_kills=0
 shift 3
 [ "$_sr_reaper" = 0 ] && _sr_reaper=1
 [ -e "/tmp/.$_sr_token" ] && exit 1
@@ -73,16 +73,16 @@ printf '%s begin %s %s\\n' "$_sr_token" $$ "$_sr_reaper" >&2
 exec 3>&2 2>/dev/null  # what this shell itself would say of the command's end is not the command's
 (exec "$@") 2>&3 3>&-  # with exec no builtin of this shell is meant
 _sr_code=$?
-spared="1 $$ $_sr_keep" parents=$_sr_reaper begun= left=0
+spared="1 $$ $_sr_keeper" parents=$_sr_reaper begun= left=0
 sweep || left=1
 oom_kills
 printf '%s end %s %s %s\\n' "$_sr_token" "$_sr_code" "$((_sr_kills - _sr_before))" "$left" >&3
 """
 )
-#: Ends a command from outside: everything but its shell, which then ends by itself. Arguments: shell, reaper, keep.
+#: Ends a command from outside: everything but its shell, which then ends by itself. Arguments: shell, reaper, keeper.
 END = _SWEEP + """\nspared="1 $$ $1 $2 $3" parents="$1 $2 1" begun=\nsweep\n"""
-#: Ends a command that did not say that it began, whether it still will or has. Arguments: its token, keep. A file tells
-#: it to stop if it looks for that later; and if it has looked before, it is found by its token now.
+#: Ends a command that did not say that it began, whether it still will or has. Arguments: its token, keeper. A
+#: file tells it to stop if it looks for that later; and if it has looked before, it is found by its token now.
 END_UNBEGUN = _SWEEP + """\n: > "/tmp/.$1" || exit 1\nspared="1 $$ $2" parents=1 begun=$1\nsweep\n"""
 #: Says who the container's waiting process is, and which walls its kernel shows.
 PROBE = """\
@@ -90,7 +90,7 @@ for stat in /proc/[0-9]*/stat; do
     { IFS= read -r line < "$stat"; } 2>/dev/null || continue
     pid=${line%% *}
     set -- ${line##*) }
-    [ "$2" = 1 ] && [ "$pid" != $$ ] && [ "$pid" != $PPID ] && echo "keep $pid"
+    [ "$2" = 1 ] && [ "$pid" != $$ ] && [ "$pid" != $PPID ] && echo "keeper $pid"
 done
 while read -r name value; do
     case $name in CapEff:|NoNewPrivs:|Seccomp:) echo "$name $value" ;; esac
@@ -104,18 +104,18 @@ def new_token() -> str:
     return f"sandbox-{secrets.token_hex(16)}"
 
 
-def command(token: str, keep: int, place: str, argv: list[str], *, own_init: bool) -> list[str]:
+def command(token: str, keeper: int, place: str, argv: list[str], *, own_init: bool) -> list[str]:
     """What to give `docker exec` so that *argv* runs in the folder *place*, marked by *token*."""
     reaping = [INIT, "-s", "--"] if own_init else []
     # The token on the script's first line is what `END_UNBEGUN` finds.
-    return [*reaping, "/bin/sh", "-c", f": {token}\n{COMMAND}", "sandbox", token, str(keep), place, *argv]
+    return [*reaping, "/bin/sh", "-c", f": {token}\n{COMMAND}", "sandbox", token, str(keeper), place, *argv]
 
 
-def end(marks: Marks, keep: int) -> list[str]:
+def end(marks: Marks, keeper: int) -> list[str]:
     """What to give `docker exec` so that the command that *marks* tells of ends, with all that it started."""
     if marks.began is None:
-        return ["/bin/sh", "-c", END_UNBEGUN, "sandbox", marks.token.decode(), str(keep)]
-    return ["/bin/sh", "-c", END, "sandbox", *map(str, marks.began), str(keep)]
+        return ["/bin/sh", "-c", END_UNBEGUN, "sandbox", marks.token.decode(), str(keeper)]
+    return ["/bin/sh", "-c", END, "sandbox", *map(str, marks.began), str(keeper)]
 
 
 @dataclass(slots=True)

@@ -16,6 +16,7 @@ from sandbox_runner import build_lock, namespace, namespace_instance
 from sandbox_runner.docker_cli import DockerCli
 from sandbox_runner.docker_run import EXPIRES, KEPT, LABEL, NONCE, OWNER
 from sandbox_runner.errors import DockerUnavailable, SandboxError
+from sandbox_runner.records import remove_drafts
 from sandbox_runner.state import Owner, StateFolder
 
 _ABANDONED = "it could not be removed before"
@@ -30,6 +31,7 @@ class Listed:
     kind: str  # container, folder, or lock (of a build)
     state: str
     why: str
+    number: str = ""  # a container's, which no other will have
 
 
 def listed() -> list[Listed]:
@@ -85,13 +87,24 @@ def _late_containers(names: set[str]) -> list[Listed]:
 
 
 def _remove(one: Listed) -> None:
+    state = StateFolder.find(one.name)
     if one.kind == "container":
-        answer = DockerCli().run("rm", "--force", "--volumes", one.name)
-        if answer.code and DockerCli().inspect("container", one.name) is not None:
+        cli = DockerCli()
+        if (found := cli.inspect("container", one.number)) is None:
+            return
+        if state is not None and not _is_of(state, found["Config"]["Labels"]):
+            state = None  # of another sandbox, which has the name since
+        answer = cli.run("rm", "--force", "--volumes", one.number)
+        if answer.code and cli.inspect("container", one.number) is not None:
             raise SandboxError(answer.said)
-    if (state := StateFolder.find(one.name)) is not None:
+    if state is not None:
         namespace.remove_leftovers(state)
+        remove_drafts(state)
         state.remove()
+
+
+def _is_of(state: StateFolder, labels: dict[str, str]) -> bool:
+    return state.read(NONCE) == labels.get(NONCE, "").encode()
 
 
 def _folder(state: StateFolder, engine_answers: bool) -> Listed:
@@ -112,8 +125,10 @@ def _containers() -> list[Listed] | None:
     """The engine's; None if none answers."""
     try:
         cli = DockerCli()
-        names = cli.run("ps", "--all", "--filter", f"label={LABEL}", "--format", "{{.Names}}").stdout.decode().split()
-        inspected = [(name, cli.inspect("container", name)) for name in names]
+        answer = cli.run("ps", "--all", "--filter", f"label={LABEL}", "--format", "{{.Names}}")
+        if answer.code:
+            return None
+        inspected = [(name, cli.inspect("container", name)) for name in answer.stdout.decode().split()]
     except DockerUnavailable:
         return None
     listed = []
@@ -121,17 +136,18 @@ def _containers() -> list[Listed] | None:
         # Anybody who may use the engine can set labels: what does not read as ours is not ours.
         with suppress(ValueError):
             if found is not None:
+                status, number = found["State"]["Status"], found.get("Id", name)
                 why = _why(name, found["Config"]["Labels"])
-                listed.append(Listed(name=name, kind="container", state=found["State"]["Status"], why=why))
+                listed.append(Listed(name=name, kind="container", state=status, why=why, number=number))
     return listed
 
 
 def _why(name: str, labels: dict[str, str]) -> str:
     """Why a container of ours is a leftover; empty if it is not. Raises `ValueError` if its labels are not ours."""
-    nonce, expires = labels.get(NONCE, ""), float(labels.get(EXPIRES, ""))
+    expires = float(labels.get(EXPIRES, ""))
     pid, started, host = labels.get(OWNER, "").split(" ", 2)
     state = StateFolder.find(name)
-    if state is not None and state.read(NONCE) != nonce.encode():
+    if state is not None and not _is_of(state, labels):
         state = None
     if time.time() > expires:
         return "its time to live is over"

@@ -13,17 +13,17 @@ import secrets
 import select
 import shutil
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 from sandbox_runner import enter
 from sandbox_runner.ceilings import Group
-from sandbox_runner.errors import InvalidSpec, SandboxError, SandboxGone, SandboxStartFailed
-from sandbox_runner.execution import MAX_OUTPUT, ExecResult, Finished, OnOutput, run_command, status
-from sandbox_runner.instance import SandboxInstance, check_command
+from sandbox_runner.errors import InvalidSpec, SandboxGone, SandboxStartFailed
+from sandbox_runner.execution import KILLED, ExecResult, Finished, run_command
+from sandbox_runner.instance import Command, Common, SandboxInstance, found
 from sandbox_runner.processes import ENTER, INTERPRETER, called, end_processes, title
 from sandbox_runner.records import Records
 from sandbox_runner.state import StateFolder
@@ -39,24 +39,13 @@ _NO_PLACE = "bwrap: Can't chdir to "
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class About:
-    """What must be known of a sandbox to go on with it, or to remove it; without any secret."""
+class About(Common):
+    """What must be known of a namespace sandbox, too, also to remove it."""
 
-    name: str
     folder: str  # on the disk: its /tmp and its files of /etc
     groups: Mapping[str, str]  # its control group's directory, by controller
     canary: str  # the file in the workspace that proves that it is seen, while it starts
-    artifacts: str
-    kept: bool
     gid: int
-
-    @classmethod
-    def read(cls, name: str, data: bytes) -> About:
-        """What the state folder *name* says. Raises `SandboxError` if another version of this package wrote it."""
-        try:
-            return cls(**json.loads(data))
-        except TypeError:
-            raise SandboxError(f"{name} was made by another version of sandbox_runner: end it with that one") from None
 
 
 class NamespaceInstance(SandboxInstance):
@@ -65,74 +54,41 @@ class NamespaceInstance(SandboxInstance):
     A command that is started with `command_prefix` dies with the thread that started it. Its environment is PATH, HOME,
     LANG, XDG_CACHE_HOME, the allowed names as the caller has them at that time, the overrides, and PWD. If it cannot be
     run, the prefix says why on stderr and exits with code 125, or with 1 if it was bubblewrap that failed.
+
+    Of `exec`: *user* is the number a command has inside; on the host it stays the sandbox's user. `out_of_memory` is
+    the sandbox's, if commands run at the same time. It raises `SandboxStartFailed`, too, if the machine no longer lets
+    bubblewrap build the sandbox.
     """
 
     backend = "namespace"
 
     def __init__(self, about: About, state: StateFolder, records: Records) -> None:
-        self._about, self._state, self._records = about, state, records
+        super().__init__(about, state, records)
+        self._about: About = about
         self._group = Group(about.groups)
-        self._closed = False
-        self.container_name = about.name
         self.command_prefix = [sys.executable, *INTERPRETER, ENTER, str(state.path)]
 
-    def exec(
-        self,
-        argv: Sequence[str],
-        *,
-        timeout_s: float | None = None,
-        env: Mapping[str, str] | None = None,
-        cwd: str | None = None,
-        user: str | None = None,
-        stdin: bytes | None = None,
-        on_output: OnOutput | None = None,
-        max_output_bytes: int = MAX_OUTPUT,
-    ) -> ExecResult:
-        """See `SandboxInstance.exec`.
-
-        *user* is the number a command has inside; on the host it stays the sandbox's user. `out_of_memory` is the
-        sandbox's, if commands run at the same time. Raises `SandboxStartFailed` if the machine no longer lets
-        bubblewrap build the sandbox.
-        """
-        if self._closed:
-            raise SandboxGone(f"{self.container_name} is closed")
-        check_command(argv, env, cwd, user, timeout_s, stdin, max_output_bytes)
+    def _run(self, command: Command) -> ExecResult:
         token = secrets.token_hex(8)
-        request = {"env": dict(env or {}), "cwd": cwd, "user": self._numbers(user)}
+        request = {"env": dict(command.env), "cwd": command.cwd, "user": self._numbers(command.user)}
         kills = self._group.oom_kills()
         with self._asked(token, request) as said:
             complaint = _Complaint(said)
             finished = run_command(
-                [*self.command_prefix[:-1], f"--request={token}", str(self._state.path), *argv],
-                stdin=stdin,
-                timeout_s=timeout_s,
-                on_output=on_output,
-                max_output_bytes=max_output_bytes,
+                [*self.command_prefix[:-1], f"--request={token}", str(self._state.path), *command.argv],
+                stdin=command.stdin,
+                timeout_s=command.timeout_s,
+                on_output=command.on_output,
+                max_output_bytes=command.max_output_bytes,
                 end=lambda: self._end(token),
                 stderr_filter=complaint,
             )
             if not said.wait_end(_END_S):
                 self._end(token)
-        ran_out = self._group.oom_kills() > kills
-        return self._result(finished, said, complaint, ran_out)
+        return self._result(finished, said, complaint, out_of_memory=self._group.oom_kills() > kills)
 
-    def close(self) -> None:
-        """See `SandboxInstance.close`."""
-        if self._closed:
-            return
-        if not self._about.kept:
-            take_down(self._state, self._about)
-        self._closed = True
-        try:
-            self._records.publish_all(is_closed=not self._about.kept)
-        except OSError as error:
-            raise SandboxError(f"the records of {self.container_name} cannot be written: {error.strerror}") from None
-        finally:
-            if not self._about.kept:
-                self._state.remove()
-            self._records.close()
-
-    # One command
+    def _take_down(self) -> None:
+        take_down(self._state, self._about)
 
     def _numbers(self, user: str | None) -> tuple[int, int] | None:
         if user is None:
@@ -165,32 +121,21 @@ class NamespaceInstance(SandboxInstance):
         """End one command with everything it started; the sandbox goes on."""
         end_processes(lambda: called(title(self.container_name, token), f"--request={token}"))
 
-    def _result(self, finished: Finished, said: _Said, complaint: _Complaint, ran_out: bool) -> ExecResult:
-        code, stderr = said.exit_code, finished.stderr
+    def _result(self, finished: Finished, said: _Said, complaint: _Complaint, *, out_of_memory: bool) -> ExecResult:
+        code = said.exit_code
         if code is None and finished.timed_out:
-            code = 128 + 9
+            code = KILLED
         elif code is None:
             text = complaint.text.decode("utf-8", "replace").strip()
             if text.startswith(_NO_PROGRAM):
                 code = _NOT_FOUND if "No such file" in text else _NOT_EXECUTABLE
-            elif ran_out and finished.returncode < 0:
+            elif out_of_memory and finished.returncode < 0:
                 code = 128 - finished.returncode  # bubblewrap itself was what the kernel chose
             else:
                 self._explain(finished, text)
-        assert code is not None
-        exit_code, signal = status(code)
-        return ExecResult(
-            exit_code=exit_code,
-            signal=signal,
-            stdout=finished.stdout,
-            stderr=stderr,
-            timed_out=finished.timed_out,
-            out_of_memory=ran_out,
-            truncated=finished.truncated,
-            duration_s=finished.duration_s,
-        )
+        return finished.result(code, out_of_memory=out_of_memory)
 
-    def _explain(self, finished: Finished, text: str) -> None:
+    def _explain(self, finished: Finished, text: str) -> NoReturn:
         """Raise what kept a command from running to its end, which was not the command."""
         if self._state.read(enter.PLAN) is None:
             raise SandboxGone(f"{self.container_name} was closed while a command ran in it")
@@ -305,15 +250,10 @@ def attach(name: str, *, adopt: bool = True) -> NamespaceInstance:
 
     Without *adopt* it stays its owner's, and `close` leaves it. Raises `SandboxGone` if there is none of that name.
     """
-    state = StateFolder.find(name)
-    data = None if state is None else state.read(ABOUT)
-    if state is None or data is None or state.read(enter.PLAN) is None:
-        raise SandboxGone(f"there is no sandbox named {name}: `sandbox-runner ps` lists them")
-    about = About.read(state.name, data)
-    if adopt:
-        state.adopt(os.getpid())
-    else:
-        about = replace(about, kept=True)
+    state, data = found(name, ABOUT)
+    if state.read(enter.PLAN) is None:  # `take_down` has begun
+        raise SandboxGone(f"{name} is not there any more: `sandbox-runner cleanup` removes what is left of it")
+    about = About.read(state.name, data).taken(state, adopt=adopt)
     return NamespaceInstance(about, state, Records(state, Path(about.artifacts)))
 
 

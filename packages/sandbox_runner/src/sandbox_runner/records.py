@@ -12,7 +12,7 @@ import json
 import os
 import secrets
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO, Any, BinaryIO
@@ -26,6 +26,7 @@ PROGRESS = "docker_progress.txt"
 CONTAINER_LOGS = "container_logs.txt"
 CONTAINER_INSPECT = "container_inspect.json"
 _NAMES = (SANDBOX, BUILD_LOG, PROGRESS, CONTAINER_LOGS, CONTAINER_INSPECT)
+_DRAFTS = "drafts.json"  # in the state folder: where we write for a moment, and by which part of a name that is known
 _FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
@@ -35,11 +36,22 @@ class Records:
     def __init__(self, state: StateFolder, directory: Path) -> None:
         self._state = state
         self._directory = os.open(directory, _FOLDER)
+        self.token = secrets.token_hex(8)
+        self.will_write_in([directory])
+
+    def will_write_in(self, folders: Iterable[Path]) -> None:
+        """Note that we write in *folders*, for a moment, files of hidden names with `token` in them.
+
+        Who is killed in that moment leaves one; `remove_drafts` finds it.
+        """
+        noted = json.loads(self._state.read(_DRAFTS) or b"[]")
+        noted += [[self.token, str(folder)] for folder in folders]
+        self._state.write(_DRAFTS, json.dumps(noted).encode())
 
     def write(self, name: str, data: bytes) -> None:
         """Keep the record *name*, and publish it."""
         self._state.write(name, data)
-        publish(self._directory, name, data)
+        publish(self._directory, name, data, self.token)
 
     def write_json(self, name: str, value: dict[str, Any]) -> None:
         """As `write`, with the schema's version in front."""
@@ -48,7 +60,7 @@ class Records:
     @contextmanager
     def growing(self, name: str) -> Iterator[BinaryIO]:
         """A file to write the record *name* to, for everybody to read meanwhile; kept once it is whole."""
-        descriptor = _place(self._directory, name, b"")
+        descriptor = _place(self._directory, name, b"", self.token)
         with os.fdopen(descriptor, "r+b", buffering=0) as file:
             try:
                 yield file
@@ -62,7 +74,7 @@ class Records:
             self._state.write(SANDBOX, _json({**json.loads(data), "status": "closed"}))
         for name in _NAMES:
             if (data := self._state.read(name)) is not None:
-                publish(self._directory, name, data)
+                publish(self._directory, name, data, self.token)
 
     def close(self) -> None:
         """Let go of the directory."""
@@ -75,19 +87,32 @@ def _json(value: dict[str, Any]) -> bytes:
     return json.dumps(value, indent=1, ensure_ascii=False).encode("utf-8", "backslashreplace") + b"\n"
 
 
-def publish(directory: int, name: str, data: bytes | IO[bytes]) -> None:
+def remove_drafts(state: StateFolder) -> None:
+    """Remove what was left, by who was killed, in the folders that the sandbox of *state* was to write in."""
+    for token, folder in json.loads(state.read(_DRAFTS) or b"[]"):
+        with suppress(OSError):
+            directory = os.open(folder, _FOLDER)
+            try:
+                for name in os.listdir(directory):  # noqa: PTH208 - of the folder that was opened, and not of a path
+                    if name.startswith(".") and token in name:
+                        os.unlink(name, dir_fd=directory)
+            finally:
+                os.close(directory)
+
+
+def publish(directory: int, name: str, data: bytes | IO[bytes], token: str = "") -> None:
     """Write a new file *name* in the open *directory*, following no link; what had the name is replaced.
 
     *data* may be an open file, which is copied from where it stands.
 
-    A folder of that name is moved aside, to a name that ends in `.planted`.
+    A folder of that name is moved aside, to a name that ends in `.planted`. *token* is in the draft's name.
     """
-    os.close(_place(directory, name, data))
+    os.close(_place(directory, name, data, token))
 
 
-def _place(directory: int, name: str, data: bytes | IO[bytes]) -> int:
+def _place(directory: int, name: str, data: bytes | IO[bytes], token: str) -> int:
     """As `publish`; the new file, open. To open it by its name again could open what was planted there since."""
-    draft = f".{name}-{secrets.token_hex(8)}"
+    draft = f".{name}-{token}{secrets.token_hex(8)}"
     descriptor = os.open(
         draft, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o644, dir_fd=directory
     )

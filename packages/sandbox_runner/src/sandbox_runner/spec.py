@@ -268,7 +268,7 @@ def _check_mounts(spec: SandboxSpec) -> None:
             mode = Path(host).stat().st_mode
         except OSError as error:
             raise InvalidSpec("extra_mounts", f"{host}: {error.strerror}") from None
-        if stat.S_ISSOCK(mode) and host.endswith("docker.sock"):
+        if stat.S_ISSOCK(mode) and os.path.realpath(host).endswith("docker.sock"):
             raise InvalidSpec("extra_mounts", f"{host} would give the sandbox the whole host")
         seen.add(inside)
 

@@ -312,7 +312,7 @@ def test_what_is_left_is_listed_and_removed(memory: Path, monkeypatch, capfd) ->
         StateFolder.create(name, 60.0).adopt(owner.pid)
         assert cli.main(["ps", "--json"]) == 0
         (one,) = json.loads(capfd.readouterr().out)["sandboxes"]
-        assert one == {"name": name, "kind": "folder", "state": "owned", "why": ""}
+        assert one == {"name": name, "kind": "folder", "state": "owned", "why": "", "number": ""}
         assert cli.main(["cleanup", "--json"]) == 0
         assert json.loads(capfd.readouterr().out) == {"removed": []}
     assert cli.main(["ps"]) == 0
