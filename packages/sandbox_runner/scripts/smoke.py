@@ -11,7 +11,17 @@ import tempfile
 from pathlib import Path
 
 import sandbox_runner
-from sandbox_runner import BackendUnavailable, InvalidSpec, SandboxInstance, SandboxSpec, start_sandbox
+from sandbox_runner import (
+    BackendUnavailable,
+    ImageBuildFailed,
+    InvalidSpec,
+    SandboxInstance,
+    SandboxSpec,
+    start_sandbox,
+)
+from sandbox_runner.cli_doctor import base_image
+from sandbox_runner.docker_cli import DockerCli
+from sandbox_runner.image import BASE_IMAGE_VARIABLE
 from sandbox_runner.spec import check
 
 COMMAND = ("/bin/sh", "-c", "cat note.txt; echo made inside > /artifacts/made.txt")
@@ -45,6 +55,13 @@ def attempt(backend: str) -> int:
             sandbox = start_sandbox(workspace, artifacts, spec)
         except BackendUnavailable as error:
             print(f"skipped: {backend}: {error}")
+            return 0
+        except ImageBuildFailed as error:
+            if DockerCli().inspect("image", base_image()) is not None:
+                raise
+            # What cannot be fetched here is no fault of the package. An image that is here must do.
+            print(f"skipped: {backend}: {base_image()} is not here and could not be used: {error}")
+            print(f"name an image that is here, with apt, in {BASE_IMAGE_VARIABLE}")
             return 0
         with sandbox:
             show(sandbox, artifacts)

@@ -5,12 +5,14 @@ named in ISORUN_REQUIRE (comma-separated) may not be lacking, so the skip become
 than pytest and hypothesis, and nothing imports isorun: the package is tested in a checkout of its own, too.
 """
 
+import atexit
 import json
 import os
 import shlex
 import shutil
 import subprocess
 import sys
+import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple, NoReturn
@@ -21,6 +23,11 @@ from hypothesis import HealthCheck, settings
 # No test is timed: how long an input takes to make depends on the machine.
 settings.register_profile("untimed", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("untimed")
+
+#: State of our own, so that no test sees, or cleans up, what the user of this machine has. In memory, as it must be.
+_STATE = Path(tempfile.mkdtemp(prefix="sandbox-runner-tests-", dir="/dev/shm"))
+os.environ["XDG_RUNTIME_DIR"] = str(_STATE)
+atexit.register(shutil.rmtree, _STATE, ignore_errors=True)
 
 LABEL = "sandbox_runner"  # what every container of ours has; written down, not imported, so that a change is seen
 OWNER = "sandbox_runner.owner"

@@ -36,7 +36,13 @@ ETC = (
 # question that root's user without capabilities is answered wrongly: the folder is not writable, its files are, because
 # they are root's. One is core_pattern, a program that the kernel runs on the host.
 _KERNEL = ("acpi", "asound", "bus", "driver", "fs", "irq", "mtrr", "pressure", "scsi", "sys", "sysrq-trigger", "tty")
-_HIDDEN = ("kcore", "keys", "latency_stats", "sched_debug", "timer_list")  # as Docker has it
+_HIDDEN = (
+    *("kcore", "keys", "latency_stats", "sched_debug", "timer_list"),  # as Docker has it
+    # Of the whole machine's memory and log, and readable for root's user without capabilities, because they are root's.
+    *("allocinfo", "kmsg", "kpagecgroup", "kpagecount", "kpageflags", "pagetypeinfo", "slabinfo", "vmallocinfo"),
+    *("vmcore",),
+)
+_HIDDEN_FOLDERS = ("dynamic_debug",)
 _SYSTEM = ("/usr", "/bin", "/sbin", "/lib", "/lib32", "/lib64", "/libx32", "/nix/store")
 
 
@@ -95,9 +101,8 @@ def bubblewrap_argv(program: str, jail: Jail, command: Sequence[str]) -> list[st
         argv += ["--perms", "0444", "--ro-bind-data", str(descriptor), path]
     for directory in jail.directories:
         argv += ["--dir", directory]
-    # Last, so that the mounts above could still make their mount points.
     if not jail.writable:
-        argv += ["--remount-ro", "/dev", "--remount-ro", "/"]
+        argv += last_arguments()
     return [*argv, "--", *command]
 
 
@@ -162,6 +167,9 @@ def _machine(root: Path) -> list[str]:
     for name in _HIDDEN:
         if (root / "proc" / name).exists():
             arguments += ["--ro-bind", "/dev/null", f"/proc/{name}"]
+    for name in _HIDDEN_FOLDERS:
+        if (root / "proc" / name).exists():
+            arguments += ["--tmpfs", f"/proc/{name}", "--remount-ro", f"/proc/{name}"]
     return arguments
 
 
@@ -171,7 +179,10 @@ def mount_arguments(source: str, target: str, *, read_only: bool = False) -> lis
 
 
 def last_arguments() -> list[str]:
-    """The arguments that come after the mounts: nothing that no mount made writable stays so."""
+    """The arguments that come after the mounts: nothing that no mount made writable stays so.
+
+    Last, so that the mounts could still make their mount points.
+    """
     return ["--remount-ro", "/dev", "--remount-ro", "/"]
 
 

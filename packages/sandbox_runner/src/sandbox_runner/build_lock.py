@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import fcntl
 import os
+import stat
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -22,7 +23,7 @@ def build_lock(key: str, timeout_s: float, on_wait: Callable[[], None]) -> Itera
     A holder that is killed gives it back at once, and leaves an empty file that `sweep` removes.
     Raises `SandboxTimeout`.
     """
-    path = state_root() / f"build-{key}.lock"
+    path = state_root() / f".build-{key}.lock"  # beside the folders of sandboxes, whose names have no dot in front
     until = time.monotonic() + timeout_s
     descriptor = _take(path)
     if descriptor is None:
@@ -42,8 +43,8 @@ def build_lock(key: str, timeout_s: float, on_wait: Callable[[], None]) -> Itera
 def sweep(*, dry_run: bool = False) -> list[Path]:
     """Remove the lock files of builds that were killed; those that are held stay."""
     found = []
-    for path in sorted(state_root().glob("build-*.lock")):
-        descriptor = _take(path)
+    for path in sorted(state_root().glob(".build-*.lock")):
+        descriptor = _take(path) if _is_file(path) else None
         if descriptor is None:
             continue
         found.append(path)
@@ -51,6 +52,13 @@ def sweep(*, dry_run: bool = False) -> list[Path]:
             path.unlink(missing_ok=True)
         os.close(descriptor)
     return found
+
+
+def _is_file(path: Path) -> bool:
+    try:
+        return stat.S_ISREG(path.lstat().st_mode)
+    except FileNotFoundError:
+        return False
 
 
 def _take(path: Path) -> int | None:

@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import errno
 import os
-import re
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
@@ -21,6 +20,7 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
 from sandbox_runner.errors import BackendUnavailable, SandboxError
+from sandbox_runner.mountinfo import mounted
 from sandbox_runner.processes import end_processes
 from sandbox_runner.spec import SandboxSpec
 
@@ -29,7 +29,6 @@ HOST_LEAF = "sandbox-runner.host"
 _PERIOD_US = 100_000
 _LEAST_QUOTA_US = 1_000  # the kernel refuses less
 _END_S = 5.0
-_ESCAPED = re.compile(r"\\([0-7]{3})")
 _WALLS = {"memory": "memory_limit", "pids": "pids_limit"}
 
 
@@ -248,14 +247,10 @@ def _configured(tree: Tree, mount: _Mount) -> Path | None:
 def _mounts(mountinfo: str) -> list[_Mount]:
     """Of several mounts at one place the last, which hides the others."""
     found: dict[str, _Mount] = {}
-    for line in mountinfo.splitlines():
-        left, _, right = line.partition(" - ")
-        fields, source = left.split(" "), right.split(" ")
-        if len(fields) < 6 or len(source) < 3 or source[0] not in ("cgroup", "cgroup2"):
-            continue
-        root, point = (_ESCAPED.sub(lambda match: chr(int(match[1], 8)), field) for field in fields[3:5])
-        kinds = {"unified"} if source[0] == "cgroup2" else set(source[2].split(","))
-        found[point] = _Mount(PurePosixPath(root), Path(point), frozenset(kinds))
+    for mount in mounted(mountinfo):
+        if mount.kind in ("cgroup", "cgroup2"):
+            kinds = ("unified",) if mount.kind == "cgroup2" else mount.options
+            found[mount.point] = _Mount(PurePosixPath(mount.root), Path(mount.point), frozenset(kinds))
     return list(found.values())
 
 

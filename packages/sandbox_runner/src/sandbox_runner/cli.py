@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import math
+import signal
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
@@ -16,12 +17,17 @@ from dataclasses import asdict
 from sandbox_runner import __version__, cli_run
 from sandbox_runner.cli_doctor import doctor
 from sandbox_runner.cli_terminal import Interrupted, Terminal, described, interruptible, show, show_json, table, tell
-from sandbox_runner.errors import InvalidSpec, SandboxError
+from sandbox_runner.cli_words import complaint
+from sandbox_runner.docker_cli import DockerCli
+from sandbox_runner.docker_run import LABEL, NONCE
+from sandbox_runner.errors import BackendUnavailable, InvalidSpec, SandboxError, SandboxTimeout
 from sandbox_runner.leftovers import Listed, cleanup, listed, remove
 from sandbox_runner.spec import WALLS, SandboxSpec, bytes_of
 from sandbox_runner.start import attach
+from sandbox_runner.state import StateFolder
 
 MAX_OUTPUT = "64m"
+_ANSWER_S = 20.0
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -29,7 +35,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     words = list(sys.argv[1:] if argv is None else argv)
     # Not left to argparse, which would take options of the command for its own.
     end = words.index("--") if "--" in words else len(words)
-    arguments = _parser().parse_args(words[:end])
+    parser = _parser()
+    arguments, unknown = parser.parse_known_args(words[:end])
+    if unknown:
+        # What `parse_args` says, and what is most often meant.
+        takes = end == len(words) and arguments.do in (cli_run.run, _exec)
+        hint = "; the command comes after `--`" if takes else ""
+        parser.error(f"unrecognized arguments: {' '.join(unknown)}{hint}")
     arguments.command = words[end + 1 :]
     try:
         do: Callable[[argparse.Namespace], int] = arguments.do
@@ -40,14 +52,18 @@ def main(argv: Sequence[str] | None = None) -> int:
         code = cli_run.exit_code_of(error)
         if arguments.json:
             show_json({"error": described(error), "status": code})
-        tell(cli_run.complaint(error))
+        tell(complaint(error, name=getattr(arguments, "name", None)))
         return code
+    except KeyboardInterrupt:
+        # Outside of what `interruptible` guards there is nothing to take down.
+        tell(str(Interrupted(signal.SIGINT)))
+        return 128 + signal.SIGINT
 
 
 def _exec(arguments: argparse.Namespace) -> int:
     """In a sandbox that is somebody else's: it stays as it is, and theirs."""
     if not arguments.command:
-        raise InvalidSpec("COMMAND", "put `--` and then the command at the end")
+        raise InvalidSpec("COMMAND", cli_run.NO_COMMAND)
     stdin = cli_run.read_stdin() if arguments.stdin else None
     terminal = Terminal(is_shown=not arguments.json)
     with interruptible() as settle, attach(arguments.name, adopt=False) as sandbox:
@@ -71,33 +87,57 @@ def _exec(arguments: argparse.Namespace) -> int:
 
 
 def _ps(arguments: argparse.Namespace) -> int:
-    _show_list(listed(), "sandboxes", arguments)
+    silence = _silence()
+    _show_list(listed(), "sandboxes", arguments, silence)
     return 0
 
 
 def _cleanup(arguments: argparse.Namespace) -> int:
+    silence = _silence()
+    # What is known of a container whose engine does not answer is in these, and must last until it does.
+    unsure = {state.name for state in StateFolder.all() if state.read(NONCE) is not None} if silence else set()
     if arguments.names:
         found = [one for one in listed() if one.name in arguments.names]
         if missing := set(arguments.names) - {one.name for one in found}:
             raise InvalidSpec("NAME", f"there is no sandbox named {', '.join(sorted(missing))}: see sandbox-runner ps")
+        unsure &= set(arguments.names)
+        found = [one for one in found if one.name not in unsure]
         if not arguments.dry_run:
             remove(found)
     else:
         found = cleanup(dry_run=arguments.dry_run)
-    _show_list(found, "would_remove" if arguments.dry_run else "removed", arguments)
-    return 0
+    _show_list(found, "would_remove" if arguments.dry_run else "removed", arguments, silence)
+    if unsure:
+        tell(f"left, because their containers may stand: {', '.join(sorted(unsure))}")
+    return cli_run.FAILED if unsure else 0
 
 
-def _show_list(found: list[Listed], what: str, arguments: argparse.Namespace) -> None:
+def _silence() -> str | None:
+    """Why the engine was not asked, so that its containers are not in a list; None if it answers."""
+    try:
+        answer = DockerCli(_ANSWER_S).run("ps", "--quiet", "--filter", f"label={LABEL}")
+        why = answer.said if answer.code else ""
+    except (BackendUnavailable, SandboxTimeout) as error:
+        why = str(error)
+    why = why.strip().partition("\n")[0]
+    if why:
+        tell(f"the engine was not asked: {why}")
+    return why or None
+
+
+def _show_list(found: list[Listed], what: str, arguments: argparse.Namespace, silence: str | None) -> None:
     if arguments.json:
-        show_json({what: [asdict(one) for one in found]})
+        show_json({what: [asdict(one) for one in found], "engine": silence})
     elif found:
         rows = [(one.name, one.kind, one.state, one.why or "-") for one in found]
         show(table([("NAME", "KIND", "STATE", "LEFT BECAUSE"), *rows]))
         if what != "sandboxes":
             tell(f"{what.replace('_', ' ')}: {len(found)}")
     else:
-        tell("there is no sandbox" if what == "sandboxes" else "there is nothing to remove")
+        tell(
+            ("there is no sandbox" if what == "sandboxes" else "there is nothing to remove")
+            + (", as far as can be seen without the engine" if silence else "")
+        )
 
 
 # What can be typed
@@ -141,7 +181,12 @@ def _add_sandbox(one: argparse.ArgumentParser) -> None:
     add = one.add_argument
     add("--exec-backend", choices=("docker", "namespace"), default="docker", help="default: docker")
     add("--workspace", metavar="DIR", help=f"mounted at /workspace; default: a new one below ./{cli_run.RUNS}")
-    add("--artifacts", metavar="DIR", help=f"mounted at /artifacts, and for records; default: below ./{cli_run.RUNS}")
+    add(
+        "--artifacts",
+        metavar="DIR",
+        help=f"mounted at /artifacts, and for records; default: a new one below ./{cli_run.RUNS}, or, if that is in "
+        f"the workspace, below ~/.local/state/{cli_run.STATE}",
+    )
     add("--network", choices=("none", "open"), default="none", help="default: none")
     add("--cache", metavar="DIR", help="mounted at /cache and kept; default: an empty one")
     add("--env", metavar="NAME", action="append", default=[], help="a variable of yours that goes in; may be repeated")
@@ -153,7 +198,8 @@ def _add_sandbox(one: argparse.ArgumentParser) -> None:
     add("--loosen", metavar="WALL", action="append", default=[], help=f"do without one of: {', '.join(WALLS)}")
     add("--runtime", metavar="NAME", help="the engine's OCI runtime, for example runsc (gVisor)")
     add("--keep", action="store_true", help="leave the sandbox standing, for exec")
-    add("--ttl", type=_seconds, metavar="SECONDS", default=SandboxSpec().ttl_seconds, help="cleanup ends it after that")
+    ttl = SandboxSpec().ttl_seconds
+    add("--ttl", type=_seconds, metavar="SECONDS", default=ttl, help=f"cleanup ends it after that; default: {ttl:g}")
     add("--name", help="of the sandbox; default: one that no other has")
 
 
@@ -179,7 +225,10 @@ def _add_command(one: argparse.ArgumentParser) -> None:
 
 
 def _seconds(text: str) -> float:
-    value = float(text)
+    try:
+        value = float(text)
+    except ValueError:
+        value = math.nan
     if not 0 < value < math.inf:
         raise argparse.ArgumentTypeError(f"{text} must be a number above 0")
     return value

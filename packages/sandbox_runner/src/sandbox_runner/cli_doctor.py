@@ -1,13 +1,14 @@
 """`sandbox-runner doctor`: which backend works on this machine, by trying, and what to do about the rest.
 
 Changes nothing that lasts: the one sandbox it starts is a namespace sandbox in a
-temporary folder. No container is started, because there may be no image to start one of.
+temporary folder. No container is started, no image is built or fetched: it only says which one is here.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import os
 import re
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
@@ -19,12 +20,14 @@ from sandbox_runner.bubblewrap import find_bubblewrap
 from sandbox_runner.cli_terminal import plain, show, show_json, table
 from sandbox_runner.docker_cli import DockerCli
 from sandbox_runner.errors import SandboxError
+from sandbox_runner.image import BASE_IMAGE_VARIABLE, image_hash, image_tag
 from sandbox_runner.namespace import NamespaceSandbox
 from sandbox_runner.spec import SandboxSpec
 from sandbox_runner.state import state_root
 
 OLDEST = (20, 10)  # `docker run --pull` and cgroup v2
 GVISOR = "runsc"
+DEFAULT_BASE = "debian:bookworm-slim"  # of the built-in context's Dockerfile
 _ANSWER_S = 20.0
 _COMMAND_S = 30.0
 _CEILINGS = ("memory_limit", "pids_limit")
@@ -34,7 +37,7 @@ Status = Literal["ok", "warn", "fail"]
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """One thing that was looked at. `fail`: its backend does not work as it is; `remedy` says what to do."""
+    """One thing that was looked at. `fail`: its backend does not work as it is; `warn`: it may not; `remedy` helps."""
 
     backend: str
     item: str
@@ -54,7 +57,8 @@ def doctor(arguments: argparse.Namespace) -> int:
             table([(row.status, f"{row.backend}:", row.item, row.found) for row in rows]).split("\n"), rows, strict=True
         ):
             show(f"{line}\n      remedy: {plain(row.remedy)}" if row.remedy else line)
-        show(f"works: {', '.join(working) or 'nothing'}")
+        limits = {row.backend: f" ({plain(row.found)})" for row in rows if row.status == "warn"}
+        show(f"works: {', '.join(backend + limits.get(backend, '') for backend in working) or 'nothing'}")
     return 0 if working else 1
 
 
@@ -93,6 +97,31 @@ def docker_rows(connect: Callable[[], DockerCli]) -> Iterator[Row]:
     builder = _line(buildx.stdout.decode("utf-8", "replace")) if buildx.code == 0 else "the classic builder (no buildx)"
     yield Row("docker", "builder", "ok", builder)
     yield from engine_rows(info)
+    yield _image_row(cli)
+
+
+def base_image() -> str:
+    """What the built-in image is built on."""
+    return os.environ.get(BASE_IMAGE_VARIABLE) or DEFAULT_BASE
+
+
+def _image_row(cli: DockerCli) -> Row:
+    """Whether a sandbox of nothing but the defaults needs to fetch anything."""
+    name, spec = base_image(), SandboxSpec()
+    try:
+        if cli.inspect("image", name) is not None:
+            return Row("docker", "base image", "ok", f"{name} is here")
+        if cli.inspect("image", image_tag(spec, image_hash(spec))) is not None:
+            return Row("docker", "base image", "ok", f"{name} is not here, but what was built on it is")
+    except (SandboxError, OSError, ValueError) as error:
+        return Row("docker", "base image", "warn", _line(error), f"name another in {BASE_IMAGE_VARIABLE}")
+    return Row(
+        "docker",
+        "base image",
+        "warn",
+        f"{name} is not here, and would be fetched",
+        f"docker pull {name}; or name an image that is here, with apt, in {BASE_IMAGE_VARIABLE}; or run --image",
+    )
 
 
 def _engine(program: str, version: Mapping[str, Any]) -> Row:

@@ -10,12 +10,12 @@ written to nor read. A sandbox that is kept can still write there.
 from __future__ import annotations
 
 import argparse
-import json
+import errno
 import os
 import secrets
 import sys
 import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -23,28 +23,23 @@ from pathlib import Path
 from typing import IO, Any
 
 from sandbox_runner.cli_terminal import Interrupted, Terminal, described, interruptible, plain, show_json, tell
+from sandbox_runner.cli_words import complaint
 from sandbox_runner.docker import DockerSandbox
-from sandbox_runner.errors import BackendUnavailable, InvalidSpec, SandboxError
+from sandbox_runner.errors import InvalidSpec, SandboxError, SandboxGone
 from sandbox_runner.execution import ExecResult
 from sandbox_runner.instance import SandboxInstance
 from sandbox_runner.namespace import NamespaceSandbox
-from sandbox_runner.records import SCHEMA, publish
+from sandbox_runner.records import SCHEMA, as_json, publish
 from sandbox_runner.spec import WORKSPACE, MountSpec, ResourceSpec, SandboxSpec, check
+from sandbox_runner.starting import new_name
 
 USAGE, TIMED_OUT, FAILED = 2, 124, 125  # exit codes that are ours: the last two as `timeout` and `docker run` have them
 RUNS = "sandbox-runs"  # below the current folder: where one looks, on a disk that lasts, and owned by who asked
+STATE = "sandbox_runner/runs"  # below XDG_STATE_HOME, for who works in the current folder itself
 COMMAND, STATUS = "command.json", "exit_code"
 MAX_STDIN = 64 << 20
+NO_COMMAND = "put `--` and then the command at the end"
 Progress = Callable[[str], None] | None
-#: What the person typed, for the name that an `InvalidSpec` has of it.
-OPTIONS = {
-    "backend": "--exec-backend", "image_ref": "--image", "image_context_path": "--context",
-    "dockerfile": "--dockerfile",
-    "base_image": "--base-image", "network_mode": "--network", "cache_dir": "--cache", "env_allowlist": "--env",
-    "env_overrides": "--env-file", "extra_mounts": "--mount", "mounts": "--mount", "resources.memory": "--memory",
-    "resources.cpus": "--cpus", "resources.pids_limit": "--pids", "loosen": "--loosen", "runtime": "--runtime",
-    "ttl_seconds": "--ttl", "container_name": "--name", "image_pull_policy": "--pull",
-}  # fmt: skip
 
 
 @dataclass(slots=True)
@@ -53,6 +48,7 @@ class Ending:
 
     result: ExecResult | None = None
     error: BaseException | None = None
+    has_stood: bool = False  # the sandbox
 
     @property
     def code(self) -> int:
@@ -115,23 +111,14 @@ def endings(result: ExecResult | None) -> dict[str, Any]:
     return {name: None if result is None else getattr(result, name) for name in names}
 
 
-def complaint(error: BaseException) -> str:
-    """*error* in the words of the command line."""
-    if isinstance(error, BackendUnavailable):
-        return f"{error} (sandbox-runner doctor shows what works here)"
-    if not isinstance(error, InvalidSpec):
-        return str(error)
-    option = OPTIONS.get(error.field, error.field)
-    return f"{option}: {str(error).removeprefix(f'{error.field}: ')}"
-
-
 def run(arguments: argparse.Namespace) -> int:
     """The whole of it; gives the exit code. Raises `InvalidSpec` before anything is made, else it is a record."""
     this = _asked(arguments)
     stdin = read_stdin() if arguments.stdin else None
     terminal = Terminal(is_shown=not arguments.json)
     with ExitStack() as stack:
-        this.workspace.mkdir(parents=True, exist_ok=True)
+        _make_folder("--workspace", this.workspace)
+        _make_folder("--artifacts", this.artifacts)
         directory = _open_directory(this.artifacts)
         stack.callback(os.close, directory)
         files = {name: stack.enter_context(tempfile.TemporaryFile()) for name in ("stdout", "stderr")}
@@ -147,9 +134,13 @@ def run(arguments: argparse.Namespace) -> int:
             this.began = datetime.now(UTC)
             terminal.limit(arguments.timeout)
             return sandbox.exec(
-                this.argv, timeout_s=arguments.timeout, cwd=arguments.cwd, stdin=stdin, on_output=take,
+                this.argv,
+                timeout_s=arguments.timeout,
+                cwd=arguments.cwd,
+                stdin=stdin,
+                on_output=take,
                 max_output_bytes=arguments.max_output,
-            )  # fmt: skip
+            )
 
         settle = stack.enter_context(interruptible())
         this.ending = _attempt(this, begin, settle, None if arguments.json else tell)
@@ -167,6 +158,7 @@ def _attempt(
         with ExitStack() as stack:
             try:
                 sandbox = stack.enter_context(_started(this, progress))
+                ending.has_stood = True
                 ending.result = begin(sandbox)
             finally:
                 settle()
@@ -186,7 +178,7 @@ def _publish(this: Run, directory: int, files: Mapping[str, IO[bytes]]) -> None:
     for name, file in files.items():
         file.seek(0)
         publish(directory, f"{name}.log", file)
-    publish(directory, COMMAND, json.dumps(this.described(), indent=1, ensure_ascii=False).encode() + b"\n")
+    publish(directory, COMMAND, as_json(this.described()))
     publish(directory, STATUS, f"{this.ending.code}\n".encode())
 
 
@@ -196,10 +188,11 @@ def _tell_end(this: Run, arguments: argparse.Namespace) -> None:
         where = {"workspace": str(this.workspace), "artifacts": str(this.artifacts), "status": this.ending.code}
         show_json({**this.described(), **where})
     if error is not None:
-        tell(complaint(error))
+        tell(complaint(error, name=this.name, artifacts=this.artifacts))
     if this.ending.result is not None:
         tell_result(this.ending.result, arguments)
-    if this.spec.keep_container and this.ending.result is not None:
+    # Also when the command was interrupted, or the engine failed to run it: the sandbox is there then.
+    if this.spec.keep_container and this.ending.has_stood and not isinstance(error, SandboxGone):
         tell(f"{this.name} is kept: sandbox-runner exec {this.name} -- COMMAND, sandbox-runner cleanup {this.name}")
 
 
@@ -223,8 +216,17 @@ def read_stdin() -> bytes:
     return data
 
 
+def _make_folder(option: str, path: Path) -> None:
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise
+        why = "it is no folder" if isinstance(error, FileExistsError) else error.strerror
+        raise InvalidSpec(option, f"{path} cannot be made: {why}: name a folder that you can write") from None
+
+
 def _open_directory(path: Path) -> int:
-    path.mkdir(parents=True, exist_ok=True)
     try:
         return os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
     except OSError as error:
@@ -237,23 +239,49 @@ def _open_directory(path: Path) -> int:
 
 def _asked(arguments: argparse.Namespace) -> Run:
     if not arguments.command:
-        raise InvalidSpec("COMMAND", "put `--` and then the command at the end")
+        raise InvalidSpec("COMMAND", NO_COMMAND)
     spec = spec_of(arguments)
-    name = arguments.name or f"sandbox-{os.getpid()}-{secrets.token_hex(4)}"
+    name = arguments.name or new_name()
     check(spec, name)
-    stamp = f"{datetime.now(UTC):%Y%m%dT%H%M%SZ}-{secrets.token_hex(4)}"
-    workspace, artifacts = (
-        Path(given or f"{RUNS}/{stamp}/{kind}").absolute()
-        for given, kind in ((arguments.workspace, "workspace"), (arguments.artifacts, "artifacts"))
-    )
-    inner, outer = os.path.realpath(artifacts), os.path.realpath(workspace)
-    if f"{inner}/".startswith(f"{outer}/") or f"{outer}/".startswith(f"{inner}/"):
+    workspace, artifacts = _folders(arguments.workspace, arguments.artifacts)
+    return Run(arguments.command, spec, workspace, artifacts, arguments.cwd or WORKSPACE, name)
+
+
+def _folders(workspace: str | None, artifacts: str | None) -> tuple[Path, Path]:
+    """The two folders of a run, as they were given, else below a new one. Raises `InvalidSpec` if they overlap."""
+    for option, given in (("--workspace", workspace), ("--artifacts", artifacts)):
+        if given is not None and os.path.realpath(given) == "/":
+            raise InvalidSpec(option, "/ is all of this machine: name a folder")
+    runs = _runs([Path(given) for given in (workspace, artifacts) if given is not None])
+    new = runs / f"{datetime.now(UTC):%Y%m%dT%H%M%SZ}-{secrets.token_hex(4)}"
+    work = Path(workspace).absolute() if workspace is not None else new / "workspace"
+    records = Path(artifacts).absolute() if artifacts is not None else new / "artifacts"
+    if _is_in(records, work) or _is_in(work, records):
         raise InvalidSpec(
             "--artifacts",
-            f"{artifacts} and the workspace {workspace} overlap, so that commands could change the records of earlier "
+            f"{records} and the workspace {work} overlap, so that commands could change the records of earlier "
             "runs: name a folder elsewhere",
         )
-    return Run(arguments.command, spec, workspace, artifacts, arguments.cwd or WORKSPACE, name)
+    return work, records
+
+
+def _runs(given: Sequence[Path]) -> Path:
+    """Where new runs go: below the current folder, or with the person's state if that is in a folder that was given.
+
+    A run below a folder that a sandbox can write would be a run whose records its commands can change.
+    """
+    here = Path(RUNS).absolute()
+    if not any(_is_in(here, folder) for folder in given):
+        return here
+    # What is not absolute is not to be used, by the XDG Base Directory Specification.
+    state = os.environ.get("XDG_STATE_HOME", "")
+    if not state.startswith("/"):
+        state = os.path.expanduser("~/.local/state")  # noqa: PTH111 - no error where there is no home
+    return Path(state, STATE).absolute()
+
+
+def _is_in(path: Path, folder: Path) -> bool:
+    return Path(os.path.realpath(path)).is_relative_to(os.path.realpath(folder))
 
 
 def spec_of(arguments: argparse.Namespace) -> SandboxSpec:
@@ -283,7 +311,7 @@ def spec_of(arguments: argparse.Namespace) -> SandboxSpec:
 def _env_of(path: Path) -> dict[str, str]:
     """Lines NAME=VALUE, as `docker run --env-file` takes them. An error shows no value."""
     try:
-        lines = path.read_text(encoding="utf-8").splitlines()
+        lines = [line.removesuffix("\r") for line in path.read_bytes().decode().split("\n")]
     except (OSError, UnicodeDecodeError) as error:
         why = error.strerror if isinstance(error, OSError) else "is not UTF-8"
         raise InvalidSpec("env_overrides", f"{path}: {why}") from None

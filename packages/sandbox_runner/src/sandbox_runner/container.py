@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import json
+import os
 import secrets
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from sandbox_runner import inside
+from sandbox_runner import inside, walls
 from sandbox_runner.docker_cli import DockerCli
 from sandbox_runner.docker_run import NONCE
 from sandbox_runner.errors import DockerUnavailable, InvalidSpec, SandboxError, SandboxGone, SandboxTimeout
@@ -40,6 +41,25 @@ class About(Common):
     env_allowlist: tuple[str, ...]
     overridden: tuple[str, ...]
     timeout_s: float
+    sources: tuple[tuple[str, int, int], ...]  # our paths of what is mounted, each with its device and inode
+
+    def is_in_place(self) -> bool:
+        """Whether every source of a mount is what it was at the start."""
+        return identities(path for path, _, _ in self.sources) == tuple(map(tuple, self.sources))
+
+
+def identities(paths: Iterable[str | os.PathLike[str]]) -> tuple[tuple[str, int, int], ...] | None:
+    """Each path with the device and inode it is; None if one of them is reached by a link, or is not there."""
+    found = []
+    for path in (os.fspath(path) for path in paths):
+        try:
+            status = Path(path).lstat()
+        except OSError:
+            return None
+        if os.path.realpath(path) != path:
+            return None
+        found.append((path, status.st_dev, status.st_ino))
+    return tuple(found)
 
 
 class DockerInstance(SandboxInstance):
@@ -139,15 +159,23 @@ class DockerInstance(SandboxInstance):
                 return
         if not may_restart or not self._is_running():
             return
-        # It left no process for us to begin, or makes new ones faster than they can be ended.
-        self._cli.run("restart", "--time", "0", self.container_name)
+        # It left no process for us to begin, or makes new ones faster than they can be ended, or one that may not be
+        # ended by its user.
+        self._cli.run("kill", self.container_name)
+        if not self._about.is_in_place():
+            # The engine resolves the mounts anew: a command may have put a link in the place of one.
+            remove(self._cli, self.container_name, self._about.nonce)
+            return
+        self._cli.run("start", self.container_name)
         keeper = probe(self._cli, self.container_name, has_init=self._about.keeper != 1).keeper
         self._about = replace(self._about, keeper=keeper)
         self._about.write(self._state, ABOUT)
 
     def _result(self, finished: Finished, marks: inside.Marks, user: str | None) -> ExecResult:
-        code, killed = marks.ended or (KILLED if finished.timed_out else finished.returncode, 0)
-        if marks.ended is None and not finished.timed_out:
+        # Our shell's last word is the mark, and then it exits with 0: a mark without that is forged.
+        ended = marks.ended if finished.returncode == 0 else None
+        code, killed = ended or (KILLED if finished.timed_out else finished.returncode, 0)
+        if ended is None and not finished.timed_out:
             # Somebody ended our shell, so nobody has ended what the command left. If it did not even begin, it was the
             # engine that failed: that is no reason to end the commands of others by a restart.
             self._end(marks, user, may_restart=marks.began is not None)
@@ -194,8 +222,7 @@ def probe(cli: DockerCli, name: str, *, has_init: bool = True) -> Probed:
         lines = answer.stdout.decode("utf-8", "replace").splitlines()
         keepers = [int(line.split()[1]) for line in lines if line.startswith("keeper ")] if has_init else [1]
         if answer.code == 0 and lines[-1:] == ["ready"] and keepers:
-            shown = dict(line.split(None, 1) for line in lines if ":" in line)
-            return Probed(keeper=min(keepers), shown=shown)
+            return Probed(keeper=min(keepers), shown=walls.shown(lines))
         found = cli.inspect("container", name)
         if found is None or not found["State"]["Running"]:
             state = "is not there" if found is None else f"ended with exit code {found['State']['ExitCode']}"
@@ -252,9 +279,23 @@ def remove(cli: DockerCli, name: str, nonce: str, *, may_come: bool = False) -> 
             break
         time.sleep(0.1)
     for number in numbers:
+        inspected = cli.inspect("container", number)
+        if inspected is not None and inspected["Name"] != f"/{name}":
+            continue  # somebody else's, of an image that was committed from ours: it has our labels
+        remove_number(cli, name, number)
+
+
+def remove_number(cli: DockerCli, name: str, number: str) -> None:
+    """Remove the container *number*, and its volumes. Raises `SandboxError` if it stays."""
+    until = time.monotonic() + cli.timeout_s
+    while True:
         answer = cli.run("rm", "--force", "--volumes", number)
-        if cli.inspect("container", number) is not None:
+        if cli.inspect("container", number) is None:
+            return
+        # Somebody else has begun to remove it; then that takes as long as it takes.
+        if "already in progress" not in answer.said or time.monotonic() > until:
             raise SandboxError(f"{name} cannot be removed, run `sandbox-runner cleanup` later: {answer.said}")
+        time.sleep(0.1)
 
 
 def attach(name: str, *, adopt: bool = True) -> DockerInstance:
@@ -271,6 +312,8 @@ def attach(name: str, *, adopt: bool = True) -> DockerInstance:
         or inspected["Config"]["Labels"].get(NONCE) != about.nonce
         or not inspected["State"]["Running"]
     ):
-        raise SandboxGone(f"{name} does not run any more: `sandbox-runner cleanup` removes what is left of it")
+        raise SandboxGone(f"{name} does not run any more: `sandbox-runner cleanup {name}` removes what is left of it")
+    if not about.is_in_place():
+        raise SandboxGone(f"{name} has other folders than it was started with: `sandbox-runner cleanup {name}` ends it")
     about = about.taken(state, adopt=adopt)
     return DockerInstance(about, cli, state, Records(state, Path(about.artifacts)))

@@ -15,6 +15,7 @@ import io
 import os
 import stat
 import tarfile
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, cast
@@ -78,9 +79,9 @@ class Context:
         always = [dockerfile]
         text = ""
         for name in (f"{named}{IGNORE_FILE}", IGNORE_FILE):
-            if (root / name).is_file():
+            if os.path.lexists(root / name):
                 always.append(name)
-                text = _read_text(root / name)
+                text = _read_rules(root, name)
                 break
         try:
             return cls(root, dockerfile, IgnoreRules.parse(text, always))
@@ -109,42 +110,56 @@ class _Reading:
         self._root, self._rules, self._digest, self._tar = context.root, context.rules, digest, tar
         # Folders that are left out themselves; sent once something in them is kept.
         self._held: list[tarfile.TarInfo] = []
+        self._path = ""  # what is read now
 
     def all(self) -> None:
         try:
-            self._folder(os.open(self._root, _FOLDER), "", ())
+            self._walk(os.open(self._root, _FOLDER))
         except OSError as error:
-            raise self._refused("", error.strerror or str(error)) from None
+            raise self._refused(self._path, error.strerror or str(error)) from None
         self._digest.add(b"end")
 
-    def _folder(self, descriptor: int, folder: str, hits: Hits) -> None:
+    def _walk(self, descriptor: int) -> None:
+        """All that is in a folder. One is open at a time, and a list says where we are: it may be of any depth."""
         try:
-            for name in sorted(os.listdir(descriptor)):
-                path = f"{folder}/{name}" if folder else name
-                try:
-                    self._entry(descriptor, name, path, self._rules.hits(path, hits))
-                except OSError as error:
-                    raise self._refused(path, error.strerror or str(error)) from None
+            within = [_Folder.of(descriptor, "", ())]
+            while within:
+                folder = within[-1]
+                name = next(folder.names, None)
+                if name is not None:
+                    self._path = path = f"{folder.path}/{name}" if folder.path else name
+                    hits = self._rules.hits(path, folder.hits)
+                    if self._entry(descriptor, name, path, hits):
+                        descriptor = _moved(descriptor, name)
+                        within.append(_Folder.of(descriptor, path, hits))
+                    continue
+                within.pop()
+                if self._held and self._held[-1].name == folder.path:
+                    self._held.pop()
+                if within:
+                    self._path = within[-1].path
+                    descriptor = _moved(descriptor, "..")
+                    if _identity(descriptor) != within[-1].identity:
+                        raise self._refused(folder.path, "was moved while it was read")
         finally:
             os.close(descriptor)
 
-    def _entry(self, descriptor: int, name: str, path: str, hits: Hits) -> None:
+    def _entry(self, descriptor: int, name: str, path: str, hits: Hits) -> bool:
+        """Send it, unless it is left out. Whether it is a folder to go into."""
         found = os.stat(name, dir_fd=descriptor, follow_symlinks=False)
         out = self._rules.leave_out(hits)
         if stat.S_ISDIR(found.st_mode):
             if out and not self._rules.may_keep_below(path, hits):
-                return
+                return False
             info = _info(path, tarfile.DIRTYPE, found)
             if out:
                 self._held.append(info)
             else:
                 self._send(info, b"folder")
-            self._folder(os.open(name, _FOLDER, dir_fd=descriptor), path, hits)
-            if self._held[-1:] == [info]:
-                self._held.pop()
-        elif out:
-            return
-        elif stat.S_ISLNK(found.st_mode):
+            return True
+        if out:
+            return False
+        if stat.S_ISLNK(found.st_mode):
             info = _info(path, tarfile.SYMTYPE, found)
             info.linkname = os.readlink(name, dir_fd=descriptor)
             self._send(info, b"link", os.fsencode(info.linkname))
@@ -152,6 +167,7 @@ class _Reading:
             self._file(os.open(name, _FILE, dir_fd=descriptor), path)
         else:
             raise self._refused(path, "a socket, a device or a FIFO cannot be sent: leave it out in .dockerignore")
+        return False
 
     def _file(self, descriptor: int, path: str) -> None:
         with open(descriptor, "rb") as file:
@@ -182,6 +198,20 @@ class _Reading:
 
     def _refused(self, path: str, why: str) -> InvalidSpec:
         return InvalidSpec("image_context_path", f"{self._root / path}: {why}")
+
+
+@dataclass(frozen=True, slots=True)
+class _Folder:
+    """One that we are in."""
+
+    path: str
+    hits: Hits
+    names: Iterator[str]
+    identity: tuple[int, int]
+
+    @classmethod
+    def of(cls, descriptor: int, path: str, hits: Hits) -> _Folder:
+        return cls(path, hits, iter(sorted(os.listdir(descriptor))), _identity(descriptor))
 
 
 class _Content:
@@ -219,8 +249,27 @@ def _mode(info: tarfile.TarInfo) -> bytes:
     return b"%o" % info.mode
 
 
-def _read_text(path: Path) -> str:
+def _moved(descriptor: int, name: str) -> int:
+    """The folder *name* of an open folder, open in its place."""
+    found = os.open(name, _FOLDER, dir_fd=descriptor)
+    os.close(descriptor)
+    return found
+
+
+def _identity(descriptor: int) -> tuple[int, int]:
+    found = os.stat(descriptor)
+    return found.st_dev, found.st_ino
+
+
+def _read_rules(root: Path, name: str) -> str:
+    """The text of an ignore file. A link could make it any file of this machine, and an error's text tell of that."""
+    path = root / name
+    if path.is_symlink() or not path.resolve().is_relative_to(root):
+        raise InvalidSpec("image_context_path", f"{path} is a link, or reached by one: put a file there")
     try:
-        return path.read_text(encoding="utf-8", errors="surrogateescape")
+        with os.fdopen(os.open(path, _FILE), "rb") as file:
+            if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+                raise InvalidSpec("image_context_path", f"{path} is no file")
+            return file.read().decode("utf-8", "surrogateescape")
     except OSError as error:
         raise InvalidSpec("image_context_path", f"{path}: {error.strerror}") from None

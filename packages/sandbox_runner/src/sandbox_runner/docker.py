@@ -2,22 +2,24 @@
 
 from __future__ import annotations
 
-import json
 import os
 import secrets
 import time
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 from sandbox_runner.container import (
     ABOUT,
     ENVIRONMENT,
     About,
     DockerInstance,
+    Probed,
     env_file,
     has_subreapers,
+    identities,
     keep_logs,
     probe,
 )
@@ -28,21 +30,24 @@ from sandbox_runner.docker_run import (
     IMAGE,
     KEPT,
     LABEL,
+    NAME,
     NONCE,
     OWNER,
+    ROOT,
     Bind,
     Plan,
     missing_walls,
     run_arguments,
 )
-from sandbox_runner.errors import SandboxError, SandboxGone, SandboxStartFailed
+from sandbox_runner.errors import InvalidSpec, SandboxError, SandboxGone, SandboxStartFailed
 from sandbox_runner.host_paths import HostPaths, prove
 from sandbox_runner.image import Image, resolve_image
 from sandbox_runner.instance import SandboxInstance
 from sandbox_runner.records import BUILD_LOG, PROGRESS, SANDBOX, Records
 from sandbox_runner.seccomp import profile_path
 from sandbox_runner.spec import ARTIFACTS, CACHE, WALLS, WORKSPACE, MountSpec, SandboxSpec, check, check_folder
-from sandbox_runner.state import Owner, StateFolder
+from sandbox_runner.starting import described, make_folder, nested, new_name, open_records, owner_of, record_failure
+from sandbox_runner.state import Owner, StateFolder, state_root
 
 
 class DockerSandbox:
@@ -70,31 +75,39 @@ class DockerSandbox:
     def start(self) -> SandboxInstance:
         """Build or find the image, start the container, prove that it is what the spec says.
 
-        Raises `InvalidSpec` before anything is made; `DockerUnavailable`, `ImageBuildFailed`, `SandboxStartFailed` or
-        `SandboxTimeout` with nothing left but the records.
+        Raises `InvalidSpec` before anything is made, unless it is what lies in the image's context that cannot be
+        used; that, `DockerUnavailable`, `ImageBuildFailed`, `SandboxStartFailed` and `SandboxTimeout` leave nothing but
+        the folders and the records.
         """
         check(self._spec, self._name)
         check_folder("workspace_dir", self._workspace)
         check_folder("artifacts_dir", self._artifacts)
         cli = DockerCli(self._spec.docker_timeout_seconds)
+        self._check_nesting()
         version = cli.run("version", "--format", "{{.Server.Version}}")
         if version.code:
             raise SandboxStartFailed(f"the engine does not answer: {version.said}")
         make_folder(self._workspace)
-        make_folder(self._artifacts, like=self._workspace)
-        name = self._name or f"sandbox-{os.getpid()}-{secrets.token_hex(4)}"
-        state = StateFolder.create(name, self._spec.ttl_seconds)
-        try:
-            records = Records(state, self._artifacts)
-        except BaseException:
-            state.remove()
-            raise
+        make_folder(self._artifacts, owner_of(self._workspace))
+        name = self._name or new_name()
+        state, records = open_records(name, self._spec.ttl_seconds, self._artifacts)
         starting = _Starting(self._spec, name, self._workspace, self._artifacts, cli, state, records, self._progress)
         try:
             return starting.start(version.stdout.decode().strip())
         except BaseException as error:
             starting.abandon(error)
             raise
+
+    def _check_nesting(self) -> None:
+        cache = () if self._spec.cache_dir is None else (self._spec.cache_dir,)
+        folders = [(folder, False) for folder in (self._workspace, self._artifacts, *cache)]
+        folders += [(mount.host_path, mount.read_only) for mount in self._spec.extra_mounts]
+        mounts = [MountSpec(os.path.realpath(folder), WORKSPACE, read_only) for folder, read_only in folders]
+        if inner := nested(mounts):
+            raise InvalidSpec(
+                "mounts",
+                f"{inner[0]} lies in a folder that the sandbox can write, and could turn into a link: move it out",
+            )
 
 
 class _Starting:
@@ -116,7 +129,7 @@ class _Starting:
         self._workspace, self._artifacts = workspace, artifacts
         self._state, self._records = state, records
         self._nonce = secrets.token_hex(16)
-        self._is_run = self._is_answered = False
+        self._is_asked_for = self._is_answered = False  # the container, by `docker run`
 
     def start(self, engine: str) -> DockerInstance:
         spec, cli, name = self._spec, self._cli, self._name
@@ -126,38 +139,30 @@ class _Starting:
         paths = HostPaths.discover(spec.host_paths, cli, os.environ)
         mounts = self._mounts()
         image = self._image()
+        sources = identities(os.fspath(mount.host_path) for mount in mounts)
+        if sources is None:
+            raise SandboxStartFailed("a folder that is to be mounted was replaced while the image was made")
         plan = self._plan(
             image, [Bind(paths.translate(Path(m.host_path)), m.container_path, m.read_only) for m in mounts]
         )
         self._run(plan)
-        try:
-            probed = probe(cli, name, has_init="init" not in spec.loosen)
-        except SandboxGone as error:
-            raise SandboxStartFailed(str(error)) from None
-        own_init = "init" not in spec.loosen and has_subreapers(cli, name)
+        probed, inspected = self._probe(plan)
         # Where nothing is translated, our own two folders are proof enough: others' are not written to for that.
         to_prove = mounts if paths.folders or paths.strict else mounts[:2]
         self._records.will_write_in(Path(mount.host_path) for mount in to_prove)
         unproved = prove(to_prove, paths, self._read_inside, self._records.token)
-        inspected = cli.inspect("container", name)
-        if inspected is None:
-            raise SandboxStartFailed(f"{name} was removed while it started")
-        if missing := missing_walls(spec, plan, inspected, probed.shown):
-            raise SandboxStartFailed(
-                f"these walls do not stand: {', '.join(missing)}; the engine cannot make them, or ignored them. "
-                "To go on without one, name it in SandboxSpec.loosen"
-            )
         about = About(
             name=name,
             nonce=self._nonce,
             image_tag=image.tag,
             image_hash=image.hash,
             keeper=probed.keeper,
-            own_init=own_init,
+            own_init="init" not in spec.loosen and has_subreapers(cli, name),
             env_allowlist=tuple(spec.env_allowlist),
             overridden=tuple(spec.env_overrides),
             kept=spec.keep_container,
             timeout_s=spec.docker_timeout_seconds,
+            sources=sources,
             artifacts=str(self._artifacts),
         )
         about.write(self._state, ABOUT)
@@ -166,11 +171,9 @@ class _Starting:
 
     def abandon(self, error: BaseException) -> None:
         """Remove what was begun; what cannot be removed is found by `cleanup`, because the state folder stays."""
-        with suppress(OSError, SandboxError):
-            said = {"backend": "docker", "status": "failed", "container_name": self._name}
-            self._records.write_json(SANDBOX, {**said, "error": type(error).__name__, "message": str(error)})
+        record_failure(self._records, "docker", self._name, error)
         try:
-            if self._is_run:
+            if self._is_asked_for:
                 with suppress(OSError, SandboxError):
                     keep_logs(self._cli, self._name, self._records)
                 remove_container(self._cli, self._name, self._nonce, may_come=not self._is_answered)
@@ -187,9 +190,11 @@ class _Starting:
         spec = self._spec
         mounts = [MountSpec(self._workspace, WORKSPACE), MountSpec(self._artifacts, ARTIFACTS)]
         if spec.cache_dir is not None:
-            make_folder(Path(spec.cache_dir), like=self._workspace)
+            make_folder(Path(spec.cache_dir), owner_of(self._workspace))
             mounts.append(MountSpec(Path(spec.cache_dir).resolve(), CACHE))
-        return [*mounts, *spec.extra_mounts]
+        # By its real path: the engine must not follow a link that somebody puts there later.
+        more = [MountSpec(os.path.realpath(m.host_path), m.container_path, m.read_only) for m in spec.extra_mounts]
+        return [*mounts, *more]
 
     def _image(self) -> Image:
         """The image; what its building printed is in the artifacts directory from its first line on."""
@@ -197,13 +202,12 @@ class _Starting:
             return resolve_image(self._spec, self._cli, log, _teller(progress.write, self._progress))
 
     def _plan(self, image: Image, binds: list[Bind]) -> Plan:
-        spec, owner = self._spec, Owner.of(os.getpid())
-        if owner is None:
-            raise SandboxError("/proc shows no process: it must be mounted")
-        found = self._workspace.stat()
+        spec, owner = self._spec, Owner.of_this_process()
         labels = {
             LABEL: "1",
             IMAGE: image.tag,
+            NAME: self._name,
+            ROOT: str(state_root()),
             NONCE: self._nonce,
             OWNER: f"{owner.pid} {owner.started} {owner.host}",
             EXPIRES: f"{time.time() + spec.ttl_seconds:.0f}",
@@ -212,7 +216,7 @@ class _Starting:
         return Plan(
             name=self._name,
             image=image.id,
-            user=(found.st_uid, found.st_gid),
+            user=owner_of(self._workspace),
             binds=binds,
             labels=labels,
             seccomp=str(profile_path()),
@@ -222,11 +226,28 @@ class _Starting:
         if self._cli.inspect("container", self._name) is not None:
             raise SandboxStartFailed(f"a container named {self._name} is there already, and stays as it is")
         # Known by its label from here on: also `docker run` that fails can leave a container.
-        self._is_run = True
+        self._is_asked_for = True
         answer = self._cli.run(*run_arguments(self._spec, plan))
         self._is_answered = True
         if answer.code:
             raise SandboxStartFailed(f"the engine did not start {self._name}: {answer.said}")
+
+    def _probe(self, plan: Plan) -> tuple[Probed, dict[str, Any]]:
+        """Wait until commands can run; what they see, and the engine's word, once every wall stands by both."""
+        spec, cli, name = self._spec, self._cli, self._name
+        try:
+            probed = probe(cli, name, has_init="init" not in spec.loosen)
+        except SandboxGone as error:
+            raise SandboxStartFailed(str(error)) from None
+        inspected = cli.inspect("container", name)
+        if inspected is None:
+            raise SandboxStartFailed(f"{name} was removed while it started")
+        if missing := missing_walls(spec, plan, inspected, probed.shown):
+            raise SandboxStartFailed(
+                f"these walls do not stand: {', '.join(missing)}; the engine cannot make them, or ignored them. "
+                "To go on without one, name it in SandboxSpec.loosen"
+            )
+        return probed, inspected
 
     def _read_inside(self, path: str) -> bytes | None:
         # Printed by the shell itself, so that an image needs no other program.
@@ -234,38 +255,22 @@ class _Starting:
         answer = self._cli.run("exec", self._name, "/bin/sh", "-c", script, "sandbox", path)
         return None if answer.code else answer.stdout
 
-    def _described(self, plan: Plan, image: Image, engine: str, number: str, unproved: list[str]) -> dict[str, object]:
+    def _described(
+        self, plan: Plan, image: Image, engine: str, container_id: str, unproved: list[str]
+    ) -> dict[str, object]:
         spec = self._spec
-        told = replace(spec, env_overrides={}, build_args={})  # names only, below
         return {
-            "backend": "docker",
-            "status": "running",
-            "container_name": self._name,
-            "container_id": number,
+            **described(spec, "docker", self._name),
+            "container_id": container_id,
             "engine": engine,
             "image": {"tag": image.tag, "hash": image.hash, "id": image.id},
             "walls": {wall: wall not in spec.loosen for wall in WALLS},
-            "network": spec.network_mode,
             "user": list(plan.user),
             "mounts": [asdict(bind) for bind in plan.binds],
             "mounts_not_proved": unproved,
-            "environment": {"allowed": list(spec.env_allowlist), "overridden": sorted(spec.env_overrides)},
             "build_args": sorted(spec.build_args),
             "limits": {"memory_bytes": spec.memory_bytes, "pids": spec.pids, "cpus": spec.resources.cpus},
-            "spec": json.loads(json.dumps(asdict(told), default=os.fspath)),
         }
-
-
-def make_folder(folder: Path, like: Path | None = None) -> None:
-    """Make *folder* if it is not there, for the owner of *like* to write in. Raises `SandboxStartFailed`."""
-    try:
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        with suppress(FileExistsError):
-            folder.mkdir()
-            if like is not None and os.geteuid() == 0:
-                os.chown(folder, like.stat().st_uid, like.stat().st_gid)
-    except OSError as error:
-        raise SandboxStartFailed(f"{folder} cannot be made: {error.strerror}") from None
 
 
 def _teller(write: Callable[[bytes], object], progress: Callable[[str], None] | None) -> Callable[[str], None]:

@@ -6,7 +6,6 @@ The CLI and not the API, so that contexts, remote daemons, rootless Docker and p
 
 from __future__ import annotations
 
-import ctypes
 import json
 import os
 import selectors
@@ -18,17 +17,17 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import IO, Any
 
-from sandbox_runner.errors import DockerUnavailable, SandboxTimeout
+from sandbox_runner.errors import DockerUnavailable, SandboxError, SandboxTimeout
+from sandbox_runner.execution import die_with_parent, run_command
 
 PROGRAM_VARIABLE = "SANDBOX_RUNNER_DOCKER"
-_PR_SET_PDEATHSIG = 1
+_ANSWER_BYTES = 8 << 20  # of an answer that are kept: a container can print in its place without end
 _SAID_CHARS = 2000  # of what the engine said, in an error's text
 _NO_DAEMON = (
     "cannot connect to the docker daemon",
     "error during connect",
     "permission denied while trying to connect",
 )
-_libc = ctypes.CDLL(None, use_errno=True)
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,19 +66,18 @@ class DockerCli:
         """
         limit = timeout_s or self.timeout_s
         try:
-            done = subprocess.run(
+            done = run_command(
                 [self.program, *arguments],
-                input=stdin,
-                capture_output=True,
-                timeout=limit,
                 env={**os.environ, **(env or {})},
-                check=False,
-                preexec_fn=die_with_parent,
+                stdin=stdin or None,
+                timeout_s=limit,
+                max_output_bytes=_ANSWER_BYTES,
+                end=lambda: None,
             )
-        except subprocess.TimeoutExpired:
-            raise SandboxTimeout(f"`docker {arguments[0]}` took longer than {limit:g} s") from None
-        except OSError as error:
-            raise DockerUnavailable(f"{self.program} cannot be started: {error.strerror}") from None
+        except SandboxError as error:
+            raise DockerUnavailable(str(error)) from None
+        if done.timed_out:
+            raise SandboxTimeout(f"`docker {arguments[0]}` took longer than {limit:g} s")
         answer = Answer(done.returncode, done.stdout, done.stderr)
         if answer.code and answer.said.lower().startswith(_NO_DAEMON):
             raise DockerUnavailable(f"no Docker daemon answers: {answer.said}")
@@ -151,8 +149,3 @@ def docker_program() -> str:
     if program is None:
         raise DockerUnavailable(f"there is no {asked} on PATH: install a Docker CLI, or name one in {PROGRAM_VARIABLE}")
     return program
-
-
-def die_with_parent() -> None:
-    """For `preexec_fn`: a CLI whose caller was killed must not go on to make a container nobody knows of."""
-    _libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)

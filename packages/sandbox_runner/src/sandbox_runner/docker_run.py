@@ -10,16 +10,19 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from sandbox_runner import walls
 from sandbox_runner.errors import InvalidSpec
 from sandbox_runner.inside import KEEP_ALIVE
 from sandbox_runner.spec import CACHE, DEFAULT_NOFILE, WALLS, WORKSPACE, SandboxSpec
 
 LABEL = "sandbox_runner"
+NAME = "sandbox_runner.name"  # a container of an image that was committed from ours has all of our labels, and another
 NONCE = "sandbox_runner.nonce"  # of one start: what has the name and not this is somebody else's
 OWNER = "sandbox_runner.owner"
 IMAGE = "sandbox_runner.from"
 EXPIRES = "sandbox_runner.expires"
 KEPT = "sandbox_runner.kept"
+ROOT = "sandbox_runner.root"  # where its state is: whoever has another place can say nothing of its owner
 _RUN_BYTES = 16 << 20
 _INODES = 200_000
 _LOGS = ("--log-driver", "json-file", "--log-opt", "max-size=1m", "--log-opt", "max-file=2")
@@ -74,6 +77,7 @@ def run_arguments(spec: SandboxSpec, plan: Plan) -> list[str]:
         argv += ["--label", f"{name}={value}"]
     argv += ["--network", "none" if spec.network_mode == "none" else "bridge"]
     argv += _wall_options(spec, plan)
+    argv += ["--ulimit", "core=0:0"]  # a dump would hold the values of the environment
     argv += ["--tmpfs", f"/tmp:rw,exec,nosuid,nodev,mode=1777,size={spec.tmp_bytes},nr_inodes={_INODES}"]
     for place in ("/run", "/var/tmp"):
         argv += ["--tmpfs", f"{place}:rw,noexec,nosuid,nodev,{private},size={_RUN_BYTES},nr_inodes=1000"]
@@ -128,9 +132,8 @@ def missing_walls(spec: SandboxSpec, plan: Plan, inspected: Mapping[str, Any], s
         "user": inspected["Config"].get("User") == f"{plan.user[0]}:{plan.user[1]}",
     }
     if spec.runtime is None:
-        standing["capabilities"] &= int(shown.get("CapEff:", "1"), 16) == 0
-        standing["no_new_privileges"] &= shown.get("NoNewPrivs:") == "1"
-        standing["seccomp"] &= shown.get("Seccomp:") == "2"
+        for wall, stands in walls.standing(shown).items():
+            standing[wall] &= stands
     missing = [wall for wall in WALLS if wall not in spec.loosen and not standing[wall]]
     if spec.network_mode == "none" and host.get("NetworkMode") != "none":
         missing.append("network")

@@ -28,6 +28,7 @@ PLAN = "plan.json"
 SECCOMP = "seccomp.bpf"
 REQUEST = "request-"  # and its token: what one command wants
 STATUS = "status-"  # and its token: a FIFO, for what bubblewrap says of it
+RUNNING = "running-"  # and a token: which process is the first inside, where no control group holds it
 _STAGE = "/mnt"
 _NEW_MOUNTS, _BIND, _PRIVATE, _RECURSIVE = 0x0002_0000, 0x1000, 1 << 18, 0x4000
 
@@ -53,12 +54,13 @@ def _become_bubblewrap(folder: str, token: str, command: list[str]) -> NoReturn:
     request = _read(folder, REQUEST + token) if token else {}
     status = os.open(f"{folder}/{STATUS}{token}", os.O_WRONLY | os.O_NONBLOCK) if token else None
     filters = os.open(f"{folder}/{SECCOMP}", os.O_RDONLY) if plan["seccomp"] else None
+    running = None if plan["groups"] else _note(folder, token)
     for group in plan["groups"]:
         with open(f"{group}/cgroup.procs", "w", encoding="ascii") as file:  # noqa: PTH123 - pathlib is slow to import
             file.write("0")  # whoever writes it
     mounts = plan["mounts"]
     if plan["become"] is None:
-        mounts = [_by_descriptor(mount, plan["pinned"]) for mount in mounts]
+        mounts = [_checked(mount, plan["pinned"], by_descriptor=plan["by_descriptor"]) for mount in mounts]
     else:
         mounts = _staged(mounts, plan["pinned"])
         uid, gid = plan["become"]
@@ -73,10 +75,9 @@ def _become_bubblewrap(folder: str, token: str, command: list[str]) -> NoReturn:
     arguments += ["--uid", str(uid), "--gid", str(gid)]
     for name, value in _environment(plan, request).items():
         arguments += ["--setenv", name, value]
-    for option, descriptor in (("--seccomp", filters), ("--json-status-fd", status)):
+    for option, descriptor in (("--seccomp", filters), ("--json-status-fd", status), ("--info-fd", running)):
         if descriptor is not None:
-            os.set_inheritable(descriptor, True)
-            arguments += [option, str(descriptor)]
+            arguments += [option, str(_inheritable(descriptor))]
     _limit(plan["nofile"])
     os.execve(  # noqa: S606 - the program that `start` found, with our arguments
         plan["program"],
@@ -95,26 +96,61 @@ def _read(folder: str, name: str) -> dict[str, Any]:
         return found
 
 
+def _note(folder: str, token: str) -> int:
+    """Where bubblewrap notes, before the command begins, its first process: `take_down` finds it by no title then.
+
+    Of commands by `command_prefix` nobody removes the note at the end, so the next one does.
+    """
+    for name in os.listdir(folder) if not token else ():  # noqa: PTH208 - see above
+        if name.startswith(RUNNING):
+            try:
+                number = _read(folder, name)["child-pid"]
+                if _has_ended(number):
+                    os.unlink(f"{folder}/{name}")  # noqa: PTH108 - see above
+            except (FileNotFoundError, ValueError):
+                continue  # another did, or it is not written yet
+    path = f"{folder}/{RUNNING}{token or os.urandom(8).hex()}"
+    return os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+
+
+def _has_ended(number: int) -> bool:
+    try:
+        with open(f"/proc/{number}/stat", "rb") as file:  # noqa: PTH123 - see above
+            return file.read().rpartition(b")")[2].split()[0] == b"Z"  # which nobody has waited for
+    except (FileNotFoundError, ProcessLookupError):
+        return True
+
+
 def _environment(plan: dict[str, Any], request: dict[str, Any]) -> dict[str, str]:
     allowed = {name: os.environ[name] for name in plan["allowed"] if name in os.environ}
     return {**plan["environment"], **allowed, **plan["overrides"], **request.get("env", {})}
 
 
 def _open(source: str, pinned: dict[str, list[int]]) -> int:
-    """The folder or file *source*. One that the sandbox may have replaced must be the one that it was at the start."""
-    descriptor = os.open(source, os.O_PATH)
+    """The folder or file *source*, which had no link on its path at the start.
+
+    Who may write to a folder on that path, a command or the folder's owner, can have put one there since, to what only
+    we can open. One that the sandbox may have replaced must be the very one that it was at the start.
+    """
+    try:
+        descriptor = os.open(source, os.O_PATH)
+    except FileNotFoundError:
+        raise ValueError(f"{source}: No such file or directory") from None  # not what `main` takes it for
     found = os.fstat(descriptor)
-    if source in pinned and [found.st_dev, found.st_ino] != pinned[source]:
+    is_same = source not in pinned or [found.st_dev, found.st_ino] == pinned[source]
+    if not is_same or os.readlink(f"/proc/self/fd/{descriptor}") != source:  # noqa: PTH115 - see above
         raise ValueError(f"{source} is not what it was at the start")
     return descriptor
 
 
-def _by_descriptor(mount: list[str], pinned: dict[str, list[int]]) -> list[str]:
+def _checked(mount: list[str], pinned: dict[str, list[int]], *, by_descriptor: bool) -> list[str]:
     option, source, target = mount
-    if source not in pinned:
+    descriptor = _open(source, pinned)
+    if not by_descriptor:  # an older bubblewrap, for which `start` has refused what a command could replace
+        os.close(descriptor)
         return mount
     # bubblewrap compares what it has mounted with what is open, so there is no moment to replace it in.
-    return [f"{option}-fd", str(_inheritable(_open(source, pinned))), target]
+    return [f"{option}-fd", str(_inheritable(descriptor)), target]
 
 
 def _staged(mounts: list[list[str]], pinned: dict[str, list[int]]) -> list[list[str]]:

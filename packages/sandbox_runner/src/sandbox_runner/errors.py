@@ -6,7 +6,7 @@ class SandboxError(Exception):
 
 
 class InvalidSpec(SandboxError, ValueError):
-    """A field of the spec cannot be used; `field` names it. Nothing was started or written."""
+    """A field of the spec, or an argument of `exec`, cannot be used; `field` names it. Nothing was started."""
 
     def __init__(self, field: str, reason: str) -> None:
         super().__init__(f"{field}: {reason}")

@@ -5,24 +5,27 @@ It knows nothing of sandboxes: what must be ended inside one is the caller's `en
 
 from __future__ import annotations
 
+import ctypes
 import errno
 import os
 import selectors
+import signal
 import subprocess
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-from sandbox_runner.docker_cli import die_with_parent
 from sandbox_runner.errors import InvalidSpec, SandboxError
 
 MAX_OUTPUT = 16 << 20  # bytes of stdout, and of stderr, that are kept
 OnOutput = Callable[[str, bytes], None]
+_PR_SET_PDEATHSIG = 1
 _READ = 1 << 16
 _LOOK_S = 3.0
 _END_S = 5.0  # for the command to be gone after `end`, and for its last output
 KILLED = 128 + 9  # a shell's exit code of a command that SIGKILL ended
+_libc = ctypes.CDLL(None, use_errno=True)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -140,11 +143,7 @@ def run_command(
     timed_out = False
     with process:
         try:
-            until = float("inf") if timeout_s is None else began + timeout_s
-            while not pump.run(min(until, time.monotonic() + _LOOK_S)):
-                timed_out = time.monotonic() >= until
-                if timed_out or not is_alive():
-                    break
+            timed_out = not _follow(pump, float("inf") if timeout_s is None else began + timeout_s, is_alive)
         finally:
             if process.poll() is None:
                 # First: an engine whose client does not read may do nothing else for this sandbox.
@@ -162,6 +161,16 @@ def run_command(
         truncated=out.truncated or err.truncated,
         duration_s=time.monotonic() - began,
     )
+
+
+def _follow(pump: _Pump, until: float, is_alive: Callable[[], bool]) -> bool:
+    """Move bytes until the process has ended, or the sandbox is gone; False if *until* came first."""
+    while not pump.run(min(until, time.monotonic() + _LOOK_S)):
+        if time.monotonic() >= until:
+            return False
+        if not is_alive():
+            break
+    return True
 
 
 def _begin(
@@ -230,3 +239,8 @@ class _Pump:
         except OSError:
             return False  # it reads no more
         return bool(self._left)
+
+
+def die_with_parent() -> None:
+    """For `preexec_fn`: a process whose caller was killed must not go on to make what nobody knows of."""
+    _libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)

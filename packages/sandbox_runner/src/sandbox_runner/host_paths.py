@@ -24,6 +24,7 @@ from typing import Any
 
 from sandbox_runner.docker_cli import DockerCli
 from sandbox_runner.errors import InvalidSpec, SandboxStartFailed
+from sandbox_runner.mountinfo import mounted
 from sandbox_runner.spec import MountSpec
 
 PREFIX = "HOST_"
@@ -49,7 +50,7 @@ class Surroundings:
 
     def container_ids(self) -> list[str]:
         """What could be our container's id, the surest first."""
-        files = (mount[3] for mount in self._mounts() if mount[4] in _ENGINE_FILES)
+        files = (mount.root for mount in mounted(self.mountinfo) if mount.point in _ENGINE_FILES)
         # In nested containers a line of cgroup names all of them, and the last is ours.
         found = [ids[-1] for text in (*self.cgroup.splitlines(), *files) if (ids := _ID.findall(text))]
         if _HOSTNAME.fullmatch(self.hostname):
@@ -64,18 +65,15 @@ class Surroundings:
         theirs = ((container.get("GraphDriver") or {}).get("Data") or {}).get("UpperDir")
         ours = {
             option.removeprefix("upperdir=")
-            for mount in self._mounts()
-            if mount[4] == "/"
-            for option in mount[-1].split(",")
+            for mount in mounted(self.mountinfo)
+            if mount.point == "/"
+            for option in mount.options
             if option.startswith("upperdir=")
         }
         if theirs and ours:
             return theirs in ours
-        points = {os.path.realpath(_unescaped(mount[4])) for mount in self._mounts()}
+        points = {os.path.realpath(mount.point) for mount in mounted(self.mountinfo)}
         return all(os.path.realpath(mount["Destination"]) in points for mount in container.get("Mounts") or ())
-
-    def _mounts(self) -> Iterator[list[str]]:
-        return (fields for line in self.mountinfo.splitlines() if len(fields := line.split(" ")) > 6)
 
 
 @dataclass(frozen=True, slots=True)
@@ -245,10 +243,6 @@ def _folders(pairs: Iterable[tuple[str, str]]) -> tuple[tuple[str, str], ...]:
 
 def _holds(folder: str, path: str) -> bool:
     return path == folder or path.startswith(folder.rstrip("/") + "/")
-
-
-def _unescaped(path: str) -> str:
-    return re.sub(r"\\([0-7]{3})", lambda code: chr(int(code[1], 8)), path)
 
 
 def _text(name: str) -> str:

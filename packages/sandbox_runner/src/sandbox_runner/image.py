@@ -180,11 +180,16 @@ def _build_args(spec: SandboxSpec) -> Mapping[str, str]:
     for name, value in spec.build_args.items():
         if "\0" in value:
             raise InvalidSpec("build_args", f"the value of {name} holds a NUL")
-    if base is None or ("BASE_IMAGE" in spec.build_args and spec.base_image is None):
-        return spec.build_args
-    if "BASE_IMAGE" in spec.build_args:
+    if spec.base_image is not None and "BASE_IMAGE" in spec.build_args:
         raise InvalidSpec("build_args", "BASE_IMAGE is given as base_image too")
-    if not base or "\0" in base:
+    if "BASE_IMAGE" in spec.build_args:
+        # The engine is asked for it by its name, and a dash would make that an option.
+        if spec.build_args["BASE_IMAGE"].startswith("-"):
+            raise InvalidSpec("build_args", "BASE_IMAGE begins with a dash, and is no image")
+        return spec.build_args
+    if base is None:
+        return spec.build_args
+    if not base or "\0" in base or base.startswith("-"):
         raise InvalidSpec("base_image", f"{base!r} is no image")
     return {**spec.build_args, "BASE_IMAGE": base}
 

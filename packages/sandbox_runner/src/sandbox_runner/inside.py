@@ -14,33 +14,47 @@ from __future__ import annotations
 import secrets
 from dataclasses import dataclass
 
+from sandbox_runner import walls
+
 INIT = "/sbin/docker-init"
 _LINE_BYTES = 64  # of a mark, behind its first words
 _SAID_BYTES = 4096  # of what the engine says, that is kept
 #: The container's own command: it waits, for about as long as a machine lives.
 KEEP_ALIVE = "exec sleep 2147483647"
 
-# Ends every process whose parent is one of $parents, and every one that was begun with the token $begun, except those
-# in $spared; again and again, because their children become the reaper's. A name may hold line breaks, so a whole
-# `stat` is read. A zombie with threads is a process whose first thread has ended: it lives.
+# Ends every process that comes from one of $parents, and every one that was begun with the token $begun, except those
+# in $spared. Stops them all first: who is stopped makes no others and keeps its place below the ceiling of processes,
+# so a bomb cannot make new ones faster than they end. Orphans become the reaper's, so again until there is none. A name
+# may hold line breaks, so a whole `stat` is read. A zombie with threads lives: only its first thread has ended. That
+# something may not be killed (a setuid program's) is the exit code.
 _SWEEP = """\
 sweep() {
-    rounds=0
-    while [ $rounds -lt 2000 ]; do
-        rounds=$((rounds + 1)); found=no
-        for stat in /proc/[0-9]*/stat; do
-            line=
-            { while IFS= read -r part; do line="$line$part "; done < "$stat"; } 2>/dev/null
-            pid=${line%% *}
-            set -- ${line##*) }
-            [ "$1" = Z ] && [ "${18}" -le 1 ] && continue
-            case " $spared " in *" $pid "*) continue ;; esac
-            case " $parents " in *" $2 "*) ;; *) is_begun "${stat%/*}" || continue ;; esac
-            kill -9 "$pid" 2>/dev/null && found=yes
-        done
-        [ $found = no ] && return 0
+    rounds=0 stuck=0
+    while [ $rounds -lt 200 ]; do
+        rounds=$((rounds + 1)); stops=0; family=
+        while [ $stops -lt 50 ] && reach STOP; do stops=$((stops + 1)); done
+        reach KILL || return $stuck
     done
     return 1
+}
+reach() {
+    signal=$1; found=1
+    for stat in /proc/[0-9]*/stat; do
+        line=
+        { while IFS= read -r part; do line="$line$part "; done < "$stat"; } 2>/dev/null
+        pid=${line%% *}
+        [ -n "$pid" ] || continue
+        set -- ${line##*) }
+        [ "$1" = Z ] && [ "${18}" -le 1 ] && continue
+        case " $spared " in *" $pid "*) continue ;; esac
+        case " $family " in *" $pid "*) ;; *)
+            case " $parents $family " in *" $2 "*) ;; *) is_begun "${stat%/*}" || continue ;; esac
+            family="$family $pid" ;;
+        esac
+        case $signal$1 in STOP[TtZ]) continue ;; esac
+        if kill -$signal "$pid" 2>/dev/null; then found=0; elif [ -e "/proc/$pid" ]; then stuck=1; fi
+    done
+    return $found
 }
 is_begun() {
     [ -n "$begun" ] && { IFS= read -r line < "$1/cmdline"; } 2>/dev/null || return 1
@@ -73,30 +87,41 @@ printf '%s begin %s %s\\n' "$_sr_token" $$ "$_sr_reaper" >&2
 exec 3>&2 2>/dev/null  # what this shell itself would say of the command's end is not the command's
 (exec "$@") 2>&3 3>&-  # with exec no builtin of this shell is meant
 _sr_code=$?
-spared="1 $$ $_sr_keeper" parents=$_sr_reaper begun= left=0
+# This shell's own children, too: a command can make one beside itself (CLONE_PARENT).
+spared="1 $$ $_sr_keeper" parents="$_sr_reaper $$" begun= left=0
 sweep || left=1
 oom_kills
 printf '%s end %s %s %s\\n' "$_sr_token" "$_sr_code" "$((_sr_kills - _sr_before))" "$left" >&3
 """
 )
-#: Ends a command from outside: everything but its shell, which then ends by itself. Arguments: shell, reaper, keeper.
-END = _SWEEP + """\nspared="1 $$ $1 $2 $3" parents="$1 $2 1" begun=\nsweep\n"""
+#: Ends a command from outside. First what it started, as long as its shell and its reaper hold it together; then these
+#: two, found by their token, because they may be stopped. Arguments: token, keeper, shell, reaper.
+END = (
+    _SWEEP
+    + """
+token=$1 keeper=$2
+spared="1 $$ $2 $3 $4" parents="$3 $4 1" begun=
+sweep || exit 1
+spared="1 $$ $keeper" parents=1 begun=$token
+sweep
+"""
+)
 #: Ends a command that did not say that it began, whether it still will or has. Arguments: its token, keeper. A
 #: file tells it to stop if it looks for that later; and if it has looked before, it is found by its token now.
 END_UNBEGUN = _SWEEP + """\n: > "/tmp/.$1" || exit 1\nspared="1 $$ $2" parents=1 begun=$1\nsweep\n"""
 #: Says who the container's waiting process is, and which walls its kernel shows.
-PROBE = """\
+PROBE = (
+    """\
 for stat in /proc/[0-9]*/stat; do
     { IFS= read -r line < "$stat"; } 2>/dev/null || continue
     pid=${line%% *}
     set -- ${line##*) }
     [ "$2" = 1 ] && [ "$pid" != $$ ] && [ "$pid" != $PPID ] && echo "keeper $pid"
 done
-while read -r name value; do
-    case $name in CapEff:|NoNewPrivs:|Seccomp:) echo "$name $value" ;; esac
-done < /proc/self/status
-echo ready
 """
+    + walls.SHOW
+    + "echo ready\n"
+)
 
 
 def new_token() -> str:
@@ -115,7 +140,7 @@ def end(marks: Marks, keeper: int) -> list[str]:
     """What to give `docker exec` so that the command that *marks* tells of ends, with all that it started."""
     if marks.began is None:
         return ["/bin/sh", "-c", END_UNBEGUN, "sandbox", marks.token.decode(), str(keeper)]
-    return ["/bin/sh", "-c", END, "sandbox", *map(str, marks.began), str(keeper)]
+    return ["/bin/sh", "-c", END, "sandbox", marks.token.decode(), str(keeper), *map(str, marks.began)]
 
 
 @dataclass(slots=True)
@@ -135,9 +160,6 @@ class Marks:
 
     def feed(self, data: bytes) -> bytes:
         """See `execution.Filter`."""
-        if self.ended is not None:
-            self._hear(data)
-            return b""
         self._held += data
         if self.began is None and not self._take_begin():
             return b""
@@ -146,7 +168,7 @@ class Marks:
     def end(self) -> bytes:
         """See `execution.Filter`."""
         held, self._held = self._held, b""
-        if self.began is None:
+        if self.began is None or self.ended is not None:
             self._hear(held)
             return b""
         return held
@@ -156,43 +178,58 @@ class Marks:
         self.engine_said += data[: _SAID_BYTES - len(self.engine_said)]
 
     def _take_begin(self) -> bool:
-        said, mark, rest = self._held.partition(self.token)
+        self.has_no_place = self.token + b" place\n" in self._held
+        # The token alone is no mark: an engine that fails may show the command line.
+        said, _, rest = self._held.partition(self.token + b" begin ")
         line, newline, rest = rest.partition(b"\n")
-        if not mark or not newline:
+        numbers = line.split()
+        if not newline or len(numbers) != 2 or not all(map(_is_number, numbers)):
+            # An image's /bin/sh may print without end, and never begin.
+            unread = len(self.token) + _LINE_BYTES
+            self._hear(self._held[:-unread])
+            self._held = self._held[-unread:]
             return False
         self._hear(said)
         self._held = rest
-        word, *numbers = line.split()
-        self.has_no_place = word == b"place"
-        if len(numbers) == 2 and all(map(_is_number, numbers)):
-            self.began = int(numbers[0]), int(numbers[1])
-        return self.began is not None
+        self.began = int(numbers[0]), int(numbers[1])
+        return True
 
     def _take_end(self) -> bytes:
-        """What is the command's of what is held, without our mark."""
+        """What is the command's of what is held: all before the first mark. The last mark counts.
+
+        An earlier one was forged, by the command or by another of the same sandbox.
+        """
         mark, out = self.token + b" end ", b""
         while True:
             before, found, rest = self._held.partition(mark)
+            kept = len(before) - (0 if found else _overlap(before, mark))
+            out += self._own(before[:kept])
             if not found:
-                kept = len(before) - _overlap(before, mark)
                 self._held = before[kept:]
-                return out + before[:kept]
+                return out
             line, newline, after = rest.partition(b"\n")
             if not newline and len(line) <= _LINE_BYTES:
                 self._held = found + line
-                return out + before
+                return out
             numbers = line.split()
             if newline and len(numbers) == 3 and all(map(_is_number, numbers)):
                 self.ended = min(int(numbers[0]), 255), int(numbers[1])
                 self.has_left = numbers[2] != b"0"
-                self._held = b""
-                self._hear(after)
-                return out + before
-            out, self._held = out + before + found, rest  # forged, so it is the command's
+                self._held = after
+            else:
+                out += self._own(found)
+                self._held = rest
+
+    def _own(self, data: bytes) -> bytes:
+        """*data* if it is the command's; what comes behind a mark is the engine's."""
+        if self.ended is None:
+            return data
+        self._hear(data)
+        return b""
 
 
 def _is_number(text: bytes) -> bool:
-    # A command can read our token and forge a mark: it lies about itself alone, but must not make `int` raise.
+    # A command can read our token and forge a mark: it may lie, but must not make `int` raise.
     return text.isdigit() and len(text) < 19
 
 

@@ -73,7 +73,7 @@ class Common:
         """What the state folder *name* says. Raises `SandboxError` if another version of this package wrote it."""
         try:
             return cls(**json.loads(data))
-        except TypeError:
+        except (TypeError, ValueError):
             raise SandboxError(f"{name} was made by another version of sandbox_runner: end it with that one") from None
 
     def taken(self, state: StateFolder, *, adopt: bool) -> Self:

@@ -6,20 +6,24 @@ lives, or of which this machine cannot tell.
 
 from __future__ import annotations
 
+import json
+import os
 import shutil
 import time
 from collections.abc import Iterable
 from contextlib import suppress
 from dataclasses import dataclass
 
-from sandbox_runner import build_lock, namespace, namespace_instance
+from sandbox_runner import build_lock, container, namespace_instance
+from sandbox_runner.container import remove_number
 from sandbox_runner.docker_cli import DockerCli
-from sandbox_runner.docker_run import EXPIRES, KEPT, LABEL, NONCE, OWNER
+from sandbox_runner.docker_run import EXPIRES, KEPT, LABEL, NAME, NONCE, OWNER, ROOT
 from sandbox_runner.errors import DockerUnavailable, SandboxError
 from sandbox_runner.records import remove_drafts
-from sandbox_runner.state import Owner, StateFolder
+from sandbox_runner.state import Owner, StateFolder, state_root
 
 _ABANDONED = "it could not be removed before"
+_ELSEWHERE = "another user's or session's"
 _SETTLE_S = 2.0  # the engine may still be making what a caller asked for that was killed
 
 
@@ -45,7 +49,7 @@ def listed() -> list[Listed]:
 def cleanup(*, dry_run: bool = False) -> list[Listed]:
     """Remove what nobody owns any more, and say what that was. With *dry_run* only say it.
 
-    Raises `SandboxError`, after everything else was done, if something cannot be removed.
+    Raises `SandboxError`, after everything else was done, that names all that cannot be removed.
     """
     found = [one for one in listed() if one.why]
     found += [
@@ -54,16 +58,12 @@ def cleanup(*, dry_run: bool = False) -> list[Listed]:
     ]
     if dry_run:
         return found
-    failed = []
-    for one in found:
-        try:
-            _remove(one)
-        except (SandboxError, OSError) as error:
-            failed.append(f"{one.name}: {error}")
+    failed = _all_removed(found)
     if any(one.kind == "folder" for one in found) and shutil.which("docker"):
-        found += _late_containers({one.name for one in found if one.kind == "folder"})
+        late, left = _late_containers({one.name for one in found if one.kind == "folder"})
+        found, failed = found + late, {**failed, **left}
     if failed:
-        raise SandboxError("not everything could be removed: " + "; ".join(failed))
+        raise SandboxError("not everything could be removed: " + "; ".join(failed.values()))
     return found
 
 
@@ -73,17 +73,33 @@ def remove(found: Iterable[Listed]) -> None:
         _remove(one)
 
 
-def _late_containers(names: set[str]) -> list[Listed]:
-    """Containers that came to be after we had looked, for owners that were killed in the middle of it."""
-    late: list[Listed] = []
+def _all_removed(found: Iterable[Listed]) -> dict[str, str]:
+    """Remove each of *found*; why not, by name, for those that stay."""
+    failed = {}
+    for one in found:
+        try:
+            _remove(one)
+        except Exception as error:  # noqa: BLE001 - whatever it is, the others must not stay because of it
+            said = str(error) if isinstance(error, (SandboxError, OSError)) else repr(error)
+            failed[one.name] = said if one.name in said else f"{one.name}: {said}"
+    return failed
+
+
+def _late_containers(names: set[str]) -> tuple[list[Listed], dict[str, str]]:
+    """Remove containers that came to be after we had looked, for owners that were killed in the middle of it.
+
+    Those, and why not for those of them that stay.
+    """
+    late: dict[str, Listed] = {}
+    failed: dict[str, str] = {}
     until = time.monotonic() + _SETTLE_S
     while time.monotonic() < until:
         for one in _containers() or ():
-            if one.name in names and one.why:
-                _remove(one)
-                late.append(one)
+            if one.name in names and one.why and one.name not in failed:
+                failed.update(_all_removed([one]))
+                late[one.number] = one
         time.sleep(0.2)
-    return late
+    return list(late.values()), failed
 
 
 def _remove(one: Listed) -> None:
@@ -94,12 +110,11 @@ def _remove(one: Listed) -> None:
             return
         if state is not None and not _is_of(state, found["Config"]["Labels"]):
             state = None  # of another sandbox, which has the name since
-        answer = cli.run("rm", "--force", "--volumes", one.number)
-        if answer.code and cli.inspect("container", one.number) is not None:
-            raise SandboxError(answer.said)
+        remove_number(cli, one.name, one.number)
     if state is not None:
-        namespace.remove_leftovers(state)
-        remove_drafts(state)
+        namespace_instance.remove_leftovers(state)
+        with suppress(ValueError, TypeError):  # what is noted of drafts is not ours to understand: they stay
+            remove_drafts(state)
         state.remove()
 
 
@@ -108,7 +123,10 @@ def _is_of(state: StateFolder, labels: dict[str, str]) -> bool:
 
 
 def _folder(state: StateFolder, engine_answers: bool) -> Listed:
-    why, is_kept = "", namespace_instance.is_kept(state)
+    why, is_kept = "", False
+    with suppress(ValueError, AttributeError):  # half a file, or another version's: then its owner says all
+        # Also without its container: that may stand in another engine than the one that answers.
+        is_kept = any(_says_kept(state, file) for file in (container.ABOUT, namespace_instance.ABOUT))
     if not engine_answers and state.read(NONCE) is not None:
         # Its container may stand: without the folder nobody could tell any more whose that is.
         return Listed(name=state.name, kind="folder", state="unknown: no Docker daemon answers", why="")
@@ -121,6 +139,12 @@ def _folder(state: StateFolder, engine_answers: bool) -> Listed:
     return Listed(name=state.name, kind="folder", state="left" if why else "kept" if is_kept else "owned", why=why)
 
 
+def _says_kept(state: StateFolder, file: str) -> bool:
+    # Not as `About`: the sandbox may be another version's.
+    data = state.read(file)
+    return data is not None and json.loads(data).get("kept") is True
+
+
 def _containers() -> list[Listed] | None:
     """The engine's; None if none answers."""
     try:
@@ -131,19 +155,24 @@ def _containers() -> list[Listed] | None:
         inspected = [(name, cli.inspect("container", name)) for name in answer.stdout.decode().split()]
     except DockerUnavailable:
         return None
-    listed = []
+    containers = []
     for name, found in inspected:
         # Anybody who may use the engine can set labels: what does not read as ours is not ours.
         with suppress(ValueError):
             if found is not None:
-                status, number = found["State"]["Status"], found.get("Id", name)
-                why = _why(name, found["Config"]["Labels"])
-                listed.append(Listed(name=name, kind="container", state=status, why=why, number=number))
-    return listed
+                status, labels = found["State"]["Status"], found["Config"]["Labels"]
+                why = _why(name, labels)
+                state = status if why or _is_from_here(labels) else _ELSEWHERE
+                containers.append(
+                    Listed(name=name, kind="container", state=state, why=why, number=found.get("Id", name))
+                )
+    return containers
 
 
 def _why(name: str, labels: dict[str, str]) -> str:
     """Why a container of ours is a leftover; empty if it is not. Raises `ValueError` if its labels are not ours."""
+    if labels.get(NAME) != name:
+        raise ValueError(f"{name} is of an image that was committed from a sandbox, and has its labels")
     expires = float(labels.get(EXPIRES, ""))
     pid, started, host = labels.get(OWNER, "").split(" ", 2)
     state = StateFolder.find(name)
@@ -151,6 +180,8 @@ def _why(name: str, labels: dict[str, str]) -> str:
         state = None
     if time.time() > expires:
         return "its time to live is over"
+    if not _is_from_here(labels):
+        return ""  # it may be kept, or adopted: that is said where its state is
     if state is not None and state.is_abandoned:
         return _ABANDONED
     adopted = None if state is None else state.owner  # by `attach`; the label cannot change
@@ -158,3 +189,9 @@ def _why(name: str, labels: dict[str, str]) -> str:
     if labels.get(KEPT) == "yes" and state is not None:
         return ""
     return "" if owner.is_alive else "its owner is dead"
+
+
+def _is_from_here(labels: dict[str, str]) -> bool:
+    """Whether its state is, or was, where ours is."""
+    root = labels.get(ROOT)
+    return root is None or os.path.realpath(root) == os.path.realpath(state_root())

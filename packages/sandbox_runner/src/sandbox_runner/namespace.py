@@ -18,11 +18,10 @@ import secrets
 import subprocess
 import tempfile
 from collections.abc import Sequence
-from contextlib import suppress
 from dataclasses import asdict, replace
 from pathlib import Path
 
-from sandbox_runner import bpf, enter
+from sandbox_runner import bpf, enter, walls
 from sandbox_runner.bubblewrap import (
     Jail,
     View,
@@ -38,7 +37,28 @@ from sandbox_runner.errors import BackendUnavailable, InvalidSpec, SandboxError,
 from sandbox_runner.instance import SandboxInstance
 from sandbox_runner.namespace_instance import ABOUT, About, NamespaceInstance, attach, remove_leftovers, take_down
 from sandbox_runner.records import SANDBOX, Records
-from sandbox_runner.spec import ARTIFACTS, CACHE, DEFAULT_NOFILE, WALLS, WORKSPACE, SandboxSpec, check, check_folder
+from sandbox_runner.spec import (
+    ARTIFACTS,
+    CACHE,
+    DEFAULT_NOFILE,
+    WALLS,
+    WORKSPACE,
+    MountSpec,
+    SandboxSpec,
+    check,
+    check_folder,
+)
+from sandbox_runner.starting import (
+    described,
+    give_new_folder,
+    make_folder,
+    nested,
+    new_name,
+    open_new_folder,
+    open_records,
+    owner_of,
+    record_failure,
+)
 from sandbox_runner.state import StateFolder
 
 __all__ = [
@@ -60,14 +80,15 @@ _ALWAYS = {
     "read_only_root": "there is no image to write to: the machine's own programs are shown read-only",
 }
 _TEMPORARY = "/tmp"
+_OWN = "sandbox-runner"  # how the name of a sandbox's own folder begins
 #: Shows the canary, then which walls the kernel sees; by the shell alone, so that no other program need be there.
-_PROBE = """\
+_PROBE = (
+    """\
 IFS= read -r line < "$1" && echo "$line" || exit 1
-while read -r name value; do
-    case $name in CapEff:|NoNewPrivs:|Seccomp:) echo "$name $value" ;; esac
-done < /proc/self/status
 for place in "$2" "$3" /tmp /cache; do [ -w "$place" ] || echo "unwritable $place"; done
 """
+    + walls.SHOW
+)
 
 
 class NamespaceSandbox:
@@ -84,7 +105,7 @@ class NamespaceSandbox:
         spec: SandboxSpec,
         name: str | None = None,
     ) -> None:
-        self._workspace, self._artifacts = Path(workspace_dir).resolve(), Path(artifacts_dir).resolve()
+        self._workspace, self._artifacts = _resolved(workspace_dir), _resolved(artifacts_dir)
         self._spec = replace(spec, backend="namespace")
         self._name = name
 
@@ -102,42 +123,35 @@ class NamespaceSandbox:
         _check_walls(spec)
         _check_targets(mounts)
         program = _find_program()
-        nested = _nested(mounts)
-        if nested and not _can_pin(program):
-            raise InvalidSpec("mounts", f"{nested[0]} lies in a folder that the sandbox can write: use another place")
+        can_pin = _can_pin(program)
+        # What is its own lies there, too.
+        inner = nested([*mounts, MountSpec(_temporary() / _OWN, _TEMPORARY, read_only=True)])
+        if inner and not can_pin:
+            raise InvalidSpec("mounts", f"{inner[0]} lies in a folder that the sandbox can write: use another place")
         filters = None if "seccomp" in spec.loosen else bpf.program()
         parent = find_parent(Ceilings.of(spec), Tree.of_this_process())
-        self._workspace.mkdir(parents=True, exist_ok=True)
+        make_folder(self._workspace)
         user = _user_of(self._workspace)
         for folder in (self._artifacts, *([Path(spec.cache_dir)] if spec.cache_dir else [])):
-            _make(folder, user)
-        name = self._name or f"sandbox-{os.getpid()}-{secrets.token_hex(4)}"
-        state = StateFolder.create(name, spec.ttl_seconds)
-        try:
-            records = Records(state, self._artifacts)
-        except BaseException:
-            state.remove()
-            raise
+            make_folder(folder, user)
+        name = self._name or new_name()
+        state, records = open_records(name, spec.ttl_seconds, self._artifacts)
         starting = _Starting(spec, name, user, self._workspace, self._artifacts, state, records)
         try:
-            return starting.start(program, filters, parent, mounts, {path: _identity(path) for path in nested})
+            return starting.start(program, filters, parent, mounts, can_pin=can_pin)
         except BaseException as error:
             starting.abandon(error)
             raise
 
-    def _mounts(self) -> list[Sequence[str]]:
-        """What is shown beside the system: option, source, target. The source as it is now, without links."""
+    def _mounts(self) -> list[MountSpec]:
+        """What is shown beside the system. The source as it is now, without links."""
         spec = self._spec
-        found = [
-            mount_arguments(str(self._workspace), WORKSPACE),
-            mount_arguments(str(self._artifacts), ARTIFACTS),
+        others = [*([MountSpec(spec.cache_dir, CACHE)] if spec.cache_dir is not None else []), *spec.extra_mounts]
+        return [
+            MountSpec(self._workspace, WORKSPACE),
+            MountSpec(self._artifacts, ARTIFACTS),
+            *(replace(mount, host_path=_resolved(mount.host_path)) for mount in others),
         ]
-        if spec.cache_dir is not None:
-            found.append(mount_arguments(os.path.realpath(spec.cache_dir), CACHE))
-        for mount in spec.extra_mounts:
-            source = os.path.realpath(mount.host_path)
-            found.append(mount_arguments(source, mount.container_path, read_only=mount.read_only))
-        return list(found)
 
 
 class _Starting:
@@ -163,12 +177,13 @@ class _Starting:
         program: str,
         filters: bytes | None,
         parent: Parent | None,
-        mounts: list[Sequence[str]],
-        pinned: dict[str, tuple[int, int]],
+        mounts: list[MountSpec],
+        *,
+        can_pin: bool,
     ) -> NamespaceInstance:
         spec, name, user = self._spec, self._name, self._user
         group = Group.at(parent, name)
-        folder = Path(tempfile.gettempdir()).resolve() / f"sandbox-runner-{name}-{secrets.token_hex(4)}"
+        folder = _temporary() / f"{_OWN}-{name}-{secrets.token_hex(4)}"
         about = About(
             name=name,
             folder=str(folder),
@@ -179,24 +194,23 @@ class _Starting:
             gid=user[1],
         )
         # Noted before any of it is made: `cleanup` may have to remove it.
-        self._state.write(ABOUT, json.dumps(asdict(about)).encode())
+        about.write(self._state, ABOUT)
         self._about = about
         group.make(parent, Ceilings.of(spec))
-        own = _make_folder(folder, user, with_cache=spec.cache_dir is None)
+        own = _make_own_folder(folder, user, with_cache=spec.cache_dir is None)
         if filters is not None:
             self._state.write(enter.SECCOMP, filters)
-        plan = {**self._plan(program, [*own, *mounts], group), "pinned": pinned}
+        pinned = {path: _identity(path) for path in [*nested(mounts), *(str(mount.host_path) for mount in own)]}
+        plan = {**self._plan(program, [*own, *mounts], group), "pinned": pinned, "by_descriptor": can_pin}
         self._state.write(enter.PLAN, json.dumps(plan).encode())
         instance = NamespaceInstance(about, self._state, self._records)
-        walls = _prove(instance, spec, Path(about.canary), user)
-        self._records.write_json(SANDBOX, self._described(program, mounts, parent, walls))
+        standing = _prove(instance, spec, Path(about.canary), user)
+        self._records.write_json(SANDBOX, self._described(program, mounts, parent, standing))
         return instance
 
     def abandon(self, error: BaseException) -> None:
         """Remove what was begun; what cannot be removed is found by `cleanup`, because the state folder stays."""
-        with suppress(OSError, SandboxError):
-            said = {"backend": "namespace", "status": "failed", "container_name": self._name}
-            self._records.write_json(SANDBOX, {**said, "error": type(error).__name__, "message": str(error)})
+        record_failure(self._records, "namespace", self._name, error)
         try:
             if self._about is not None:
                 take_down(self._state, self._about)
@@ -206,7 +220,7 @@ class _Starting:
         finally:
             self._records.close()
 
-    def _plan(self, program: str, mounts: Sequence[Sequence[str]], group: Group) -> dict[str, object]:
+    def _plan(self, program: str, mounts: Sequence[MountSpec], group: Group) -> dict[str, object]:
         """What `enter` reads for each command."""
         spec, user = self._spec, self._user
         view = View(share_network=spec.network_mode == "open", keep_capabilities="capabilities" in spec.loosen)
@@ -214,7 +228,7 @@ class _Starting:
             "name": self._name,
             "program": program,
             "before": view_arguments(view),
-            "mounts": mounts,
+            "mounts": [mount_arguments(str(m.host_path), m.container_path, read_only=m.read_only) for m in mounts],
             "after": last_arguments(),
             "user": (0, 0) if "user" in spec.loosen else user,
             "become": user if user != (os.geteuid(), os.getegid()) else None,
@@ -228,26 +242,19 @@ class _Starting:
         }
 
     def _described(
-        self, program: str, mounts: Sequence[Sequence[str]], parent: Parent | None, walls: dict[str, bool]
+        self, program: str, mounts: Sequence[MountSpec], parent: Parent | None, standing: dict[str, bool]
     ) -> dict[str, object]:
-        spec = self._spec
-        told = replace(spec, env_overrides={}, build_args={})  # names only, below
         return {
-            "backend": "namespace",
-            "status": "running",
-            "container_name": self._name,
+            **described(self._spec, "namespace", self._name),
             "engine": _version_of(program),
-            "walls": walls,
-            "network": spec.network_mode,
+            "walls": standing,
             "user": list(self._user),
             "mounts": [
-                {"source": source, "target": target, "read_only": option == "--ro-bind"}
-                for option, source, target in mounts
+                {"source": str(mount.host_path), "target": mount.container_path, "read_only": mount.read_only}
+                for mount in mounts
             ],
-            "environment": {"allowed": list(spec.env_allowlist), "overridden": sorted(spec.env_overrides)},
-            "limits": asdict(Ceilings.of(spec)),
+            "limits": asdict(Ceilings.of(self._spec)),
             "held_by": None if parent is None else f"cgroup v{parent.version}",
-            "spec": json.loads(json.dumps(asdict(told), default=os.fspath)),
         }
 
 
@@ -257,21 +264,26 @@ def _check_walls(spec: SandboxSpec) -> None:
             raise InvalidSpec("loosen", f"the namespace backend cannot go without {wall}: {why}")
 
 
-def _check_targets(mounts: Sequence[Sequence[str]]) -> None:
+def _check_targets(mounts: Sequence[MountSpec]) -> None:
     """Raise `InvalidSpec` for a mount at a place that a command could turn into a link.
 
     Each command is mounted anew, and what follows a link there makes folders on the host.
     """
-    targets = [_TEMPORARY, *(target for option, _, target in mounts if option == "--bind")]
-    for _, _, target in mounts:
-        if above := next((place for place in targets if target.startswith(f"{place}/")), None):
-            raise InvalidSpec("mounts", f"{target} lies in {above}, which the sandbox can write: use another place")
+    writable = [_TEMPORARY, *(mount.container_path for mount in mounts if not mount.read_only)]
+    for mount in mounts:
+        if above := next((place for place in writable if mount.container_path.startswith(f"{place}/")), None):
+            raise InvalidSpec(
+                "mounts", f"{mount.container_path} lies in {above}, which the sandbox can write: use another place"
+            )
 
 
-def _nested(mounts: Sequence[Sequence[str]]) -> list[str]:
-    """The sources that a command could put a link in the place of, to any folder of the host, for the next command."""
-    writable = [source.rstrip("/") for option, source, _ in mounts if option == "--bind"]
-    return [source for _, source, _ in mounts if any(source.startswith(f"{above}/") for above in writable)]
+def _resolved(path: str | os.PathLike[str]) -> Path:
+    """Where *path* leads, as the kernel calls it: without links, and with one slash at the beginning."""
+    return Path("/" + os.path.realpath(path).lstrip("/"))
+
+
+def _temporary() -> Path:
+    return _resolved(tempfile.gettempdir())
 
 
 def _can_pin(program: str) -> bool:
@@ -304,40 +316,34 @@ def _version_of(program: str) -> str:
 
 def _user_of(workspace: Path) -> tuple[int, int]:
     """Whom a command is on this machine: the workspace's owner if we can become that, else we."""
-    found = workspace.stat()
-    return (found.st_uid, found.st_gid) if os.geteuid() == 0 else (os.geteuid(), os.getegid())
+    return owner_of(workspace) if os.geteuid() == 0 else (os.geteuid(), os.getegid())
 
 
-def _make(folder: Path, user: tuple[int, int]) -> None:
-    """Make *folder*, for *user* to write in, unless it is there."""
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    try:
-        folder.mkdir()
-    except FileExistsError:
-        return
-    if os.geteuid() == 0:
-        os.chown(folder, *user)
-
-
-def _make_folder(folder: Path, user: tuple[int, int], *, with_cache: bool) -> list[Sequence[str]]:
+def _make_own_folder(folder: Path, user: tuple[int, int], *, with_cache: bool) -> list[MountSpec]:
     """What the sandbox has of its own on the disk, and how it is mounted."""
     folder.mkdir(mode=0o700)
+    # It stays ours: no other user can put a link in the place of what is in it, and `enter` opens it as we.
+    root = open_new_folder(str(folder))
     mounts = []
-    places = {_TEMPORARY: 0o1777, **({CACHE: 0o700} if with_cache else {})}
-    for place, mode in places.items():
-        made = folder / place.strip("/")
-        made.mkdir()
-        made.chmod(mode)
-        mounts.append(mount_arguments(str(made), place))
-    for place, text in identity_files(*user).items():
-        file = folder / Path(place).name
-        file.write_text(text, encoding="utf-8")
-        file.chmod(0o444)
-        mounts.append(mount_arguments(str(file), place, read_only=True))
-    if os.geteuid() == 0:
-        for path in (folder, *folder.iterdir()):
-            os.chown(path, *user)
-    return list(mounts)
+    try:
+        places = {_TEMPORARY: 0o1777, **({CACHE: 0o700} if with_cache else {})}
+        for place, mode in places.items():
+            name = place.strip("/")
+            os.mkdir(name, dir_fd=root)
+            os.chmod(name, mode, dir_fd=root)
+            if os.geteuid() == 0:
+                give_new_folder(name, root, user)
+            mounts.append(MountSpec(folder / name, place))
+        for place, text in identity_files(*user).items():
+            name = Path(place).name
+            descriptor = os.open(name, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o400, dir_fd=root)
+            with open(descriptor, "w", encoding="utf-8") as file:  # noqa: PTH123 - it is no path
+                file.write(text)
+                os.fchmod(descriptor, 0o444)
+            mounts.append(MountSpec(folder / name, place, read_only=True))
+    finally:
+        os.close(root)
+    return mounts
 
 
 def _prove(instance: NamespaceInstance, spec: SandboxSpec, canary: Path, user: tuple[int, int]) -> dict[str, bool]:
@@ -348,13 +354,13 @@ def _prove(instance: NamespaceInstance, spec: SandboxSpec, canary: Path, user: t
     text = secrets.token_hex(16)
     with canary.open("x", encoding="ascii") as file:
         file.write(f"{text}\n")
+        os.fchmod(file.fileno(), 0o444)  # not by its path: the workspace's owner can put a link there
     try:
-        canary.chmod(0o444)
         result = instance.exec(
             ["/bin/sh", "-c", _PROBE, "sandbox", f"{WORKSPACE}/{canary.name}", WORKSPACE, ARTIFACTS], timeout_s=_PROVE_S
         )
     except SandboxStartFailed as error:
-        raise _explained(str(error), user[0]) from None
+        raise _start_error(str(error), user[0]) from None
     finally:
         canary.unlink(missing_ok=True)
     lines = result.stdout.decode("utf-8", "replace").splitlines()
@@ -362,19 +368,14 @@ def _prove(instance: NamespaceInstance, spec: SandboxSpec, canary: Path, user: t
         raise SandboxStartFailed(f"a command inside does not see the workspace {canary.parent}: {result}")
     if unwritable := [line.split()[1] for line in lines if line.startswith("unwritable ")]:
         raise SandboxStartFailed(f"{' and '.join(unwritable)} cannot be written inside by uid {user[0]}")
-    shown = dict(line.split(None, 1) for line in lines[1:])
-    walls = {wall: wall not in spec.loosen for wall in WALLS}
-    stand = {
-        "capabilities": int(shown.get("CapEff:", "1"), 16) == 0,
-        "no_new_privileges": shown.get("NoNewPrivs:") == "1",
-        "seccomp": shown.get("Seccomp:") == "2",
-    }
-    if missing := [wall for wall, stands in stand.items() if walls[wall] and not stands]:
+    wanted = {wall: wall not in spec.loosen for wall in WALLS}
+    standing = walls.standing(walls.shown(lines[1:]))
+    if missing := [wall for wall, stands in standing.items() if wanted[wall] and not stands]:
         raise SandboxStartFailed(f"these walls do not stand: {', '.join(missing)}")
-    return walls
+    return wanted
 
 
-def _explained(said: str, uid: int) -> SandboxError:
+def _start_error(said: str, uid: int) -> SandboxError:
     if any(sign in said for sign in ("No permissions to create", "Creating new namespace failed", "uid map")):
         return BackendUnavailable(
             f"this machine makes no user namespace for uid {uid} ({said}): "

@@ -10,8 +10,7 @@ from __future__ import annotations
 import json
 import os
 import secrets
-import select
-import shutil
+import stat
 import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
@@ -21,15 +20,15 @@ from typing import Any, NoReturn
 
 from sandbox_runner import enter
 from sandbox_runner.ceilings import Group
-from sandbox_runner.errors import InvalidSpec, SandboxGone, SandboxStartFailed
+from sandbox_runner.errors import InvalidSpec, SandboxError, SandboxGone, SandboxStartFailed
 from sandbox_runner.execution import KILLED, ExecResult, Finished, run_command
 from sandbox_runner.instance import Command, Common, SandboxInstance, found
-from sandbox_runner.processes import ENTER, INTERPRETER, called, end_processes, title
+from sandbox_runner.processes import ENTER, INTERPRETER, called, end_first, end_processes, title
 from sandbox_runner.records import Records
+from sandbox_runner.starting import FOLDER
 from sandbox_runner.state import StateFolder
 
 ABOUT = "namespace.json"  # in the state folder: `About`
-_END_S = 5.0
 _OURS = (b"bwrap: ", enter.SAYS.encode())  # how a complaint begins that is not the command's
 _OURS_BYTES = 4096  # how long one can be
 _NOT_FOUND, _NOT_EXECUTABLE = 127, 126  # as a shell has it
@@ -74,17 +73,20 @@ class NamespaceInstance(SandboxInstance):
         kills = self._group.oom_kills()
         with self._asked(token, request) as said:
             complaint = _Complaint(said)
-            finished = run_command(
-                [*self.command_prefix[:-1], f"--request={token}", str(self._state.path), *command.argv],
-                stdin=command.stdin,
-                timeout_s=command.timeout_s,
-                on_output=command.on_output,
-                max_output_bytes=command.max_output_bytes,
-                end=lambda: self._end(token),
-                stderr_filter=complaint,
-            )
-            if not said.wait_end(_END_S):
-                self._end(token)
+            try:
+                finished = run_command(
+                    [*self.command_prefix[:-1], f"--request={token}", str(self._state.path), *command.argv],
+                    stdin=command.stdin,
+                    timeout_s=command.timeout_s,
+                    on_output=command.on_output,
+                    max_output_bytes=command.max_output_bytes,
+                    end=lambda: self._end(token, said),
+                    stderr_filter=complaint,
+                )
+            finally:
+                ended = said.end()
+            if not ended:
+                raise SandboxError(f"a command of {self.container_name} outlives SIGKILL")
         return self._result(finished, said, complaint, out_of_memory=self._group.oom_kills() > kills)
 
     def _take_down(self) -> None:
@@ -102,7 +104,7 @@ class NamespaceInstance(SandboxInstance):
     @contextmanager
     def _asked(self, token: str, request: Mapping[str, Any]) -> Iterator[_Said]:
         """What `enter` is to do for one command, and where bubblewrap tells how that went."""
-        fifo = self._state.path / f"{enter.STATUS}{token}"
+        fifo, running = (self._state.path / f"{kind}{token}" for kind in (enter.STATUS, enter.RUNNING))
         wanted = None
         try:
             try:
@@ -113,13 +115,14 @@ class NamespaceInstance(SandboxInstance):
             with _Said(fifo) as said:
                 yield said
         finally:
-            for path in (fifo, wanted):
+            for path in (fifo, wanted, running):
                 if path is not None:
                     path.unlink(missing_ok=True)
 
-    def _end(self, token: str) -> None:
+    def _end(self, token: str, said: _Said) -> None:
         """End one command with everything it started; the sandbox goes on."""
         end_processes(lambda: called(title(self.container_name, token), f"--request={token}"))
+        said.end()  # what has another name by now would keep our pipes open
 
     def _result(self, finished: Finished, said: _Said, complaint: _Complaint, *, out_of_memory: bool) -> ExecResult:
         code = said.exit_code
@@ -166,26 +169,14 @@ class _Said:
         """As in a shell; None if the command did not begin, or bubblewrap did not live to see its end."""
         return self._number("exit-code")
 
-    def wait_end(self, within_s: float) -> bool:
-        """Wait until nothing of a command that has ended is left; False if that takes longer.
+    def end(self) -> bool:
+        """See to it that nothing is left of a command whose bubblewrap has ended; False if something outlives SIGKILL.
 
-        Its first process dies because bubblewrap has, and the kernel ends all others before that one's end is told.
+        Its first process dies because bubblewrap has; but a command can write to that one's memory, through
+        /proc/1/mem, and have it ask for no signal and be called something else.
         """
         number = self._number("child-pid")
-        if number is None:
-            return True
-        try:
-            descriptor = os.pidfd_open(number)
-        except ProcessLookupError:
-            return True
-        try:
-            if not _is_first_inside(number):
-                return True  # the number is somebody else's by now
-            poll = select.poll()
-            poll.register(descriptor, select.POLLIN)
-            return bool(poll.poll(within_s * 1000))
-        finally:
-            os.close(descriptor)
+        return number is None or end_first(number, self._number("pid-namespace"))
 
     def _number(self, key: str) -> int | None:
         self._take()
@@ -199,15 +190,6 @@ class _Said:
         with suppress(BlockingIOError):
             while self._descriptor >= 0 and (data := os.read(self._descriptor, 4096)):
                 self._text += data
-
-
-def _is_first_inside(number: int) -> bool:
-    """Whether a process is the first of a pid namespace below ours; also while it dies."""
-    with suppress(OSError):
-        for line in Path(f"/proc/{number}/status").read_text(encoding="utf-8", errors="replace").splitlines():
-            if line.startswith("NSpid:"):
-                return line.split()[2:] == ["1"]
-    return False
 
 
 class _Complaint:
@@ -257,13 +239,6 @@ def attach(name: str, *, adopt: bool = True) -> NamespaceInstance:
     return NamespaceInstance(about, state, Records(state, Path(about.artifacts)))
 
 
-def is_kept(state: StateFolder) -> bool:
-    """Whether *state* is that of a namespace sandbox which outlives its owner."""
-    data = state.read(ABOUT)
-    # Not as `About`: the sandbox may be another version's.
-    return data is not None and json.loads(data).get("kept") is True
-
-
 def remove_leftovers(state: StateFolder) -> None:
     """Remove what the namespace sandbox of *state* left outside of it; nothing if it is no such sandbox's.
 
@@ -278,17 +253,63 @@ def take_down(state: StateFolder, about: About) -> None:
     """End what runs in a sandbox and remove its control group and its folder. Not all of them need exist."""
     (state.path / enter.PLAN).unlink(missing_ok=True)  # first: from here on no command begins
     end_processes(lambda: called(title(about.name), str(state.path)))
+    for note in state.path.glob(f"{enter.RUNNING}*"):
+        _end_noted(note)
     Group(about.groups).remove()
     _remove_tree(about.folder)
     Path(about.canary).unlink(missing_ok=True)
 
 
+def _end_noted(note: Path) -> None:
+    with suppress(FileNotFoundError, ValueError):  # it has ended meanwhile, or never began
+        told = json.loads(note.read_text(encoding="ascii"))
+        if not end_first(told["child-pid"], told.get("pid-namespace")):
+            raise SandboxError(f"process {told['child-pid']} outlives SIGKILL")
+
+
 def _remove_tree(folder: str) -> None:
-    # A sandbox may have left folders that nobody can list; all of its processes are dead, so nothing moves under us.
-    for place, names, _ in os.walk(folder):
-        for name in names:
-            found = Path(place, name)
-            if not found.is_symlink():
-                found.chmod(0o700)
+    """Remove what a sandbox has left on the disk. All of its processes are dead, so nothing moves under us.
+
+    It may be deeper than a path or a stack is long: a folder's folders are moved up before it is removed. It may also
+    hold folders that nobody can list.
+    """
     with suppress(FileNotFoundError):
-        shutil.rmtree(folder)
+        try:
+            root = os.open(folder, FOLDER)
+        except NotADirectoryError:  # a link, which a command has put there
+            os.unlink(folder)  # noqa: PTH108 - it is no Path anywhere here
+            return
+        try:
+            while names := os.listdir(root):  # noqa: PTH208 - of the folder that was opened, and not of a path
+                for name in names:
+                    _remove_entry(root, name)
+        finally:
+            os.close(root)
+        os.rmdir(folder)  # noqa: PTH106 - as above
+
+
+def _remove_entry(root: int, name: str) -> None:
+    if not stat.S_ISDIR(os.stat(name, dir_fd=root, follow_symlinks=False).st_mode):
+        os.unlink(name, dir_fd=root)
+        return
+    _open_up(name, root)
+    place = os.open(name, FOLDER, dir_fd=root)
+    try:
+        for inner in os.listdir(place):  # noqa: PTH208 - as above
+            if stat.S_ISDIR(os.stat(inner, dir_fd=place, follow_symlinks=False).st_mode):
+                _open_up(inner, place)
+                os.rename(inner, secrets.token_hex(16), src_dir_fd=place, dst_dir_fd=root)
+            else:
+                os.unlink(inner, dir_fd=place)
+    finally:
+        os.close(place)
+    os.rmdir(name, dir_fd=root)
+
+
+def _open_up(name: str, parent: int) -> None:
+    """Let us list and empty a folder. Not by its path, which `chmod` would follow a link at."""
+    found = os.open(name, os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=parent)
+    try:
+        os.chmod(f"/proc/self/fd/{found}", 0o700)  # noqa: PTH101 - `fchmod` takes no O_PATH
+    finally:
+        os.close(found)

@@ -2,7 +2,8 @@
 
 They are known by their command line: `enter` starts bubblewrap under a name that holds the
 sandbox's, and what bubblewrap forks to be the first process inside keeps it. The end of that
-one is the end of all inside. A command inside that takes such a name ends itself by it.
+one is the end of all inside. A command inside that takes such a name ends itself by it; one that takes
+the name from the first process, whose memory is its own user's, is ended by that one's number.
 """
 
 from __future__ import annotations
@@ -61,6 +62,41 @@ def end_processes(members: Callable[[], Iterable[int]], within_s: float = _END_S
         finally:
             for descriptor in descriptors.values():
                 os.close(descriptor)
+
+
+def end_first(number: int, namespace: int | None, within_s: float = _END_S) -> bool:
+    """SIGKILL the first process of a sandbox's command; False if it lives after *within_s*.
+
+    The kernel ends all others in its pid namespace before its own end is told. *namespace*: that one's number, if it is
+    known. Nothing happens if *number* is somebody else's by now.
+    """
+    try:
+        descriptor = os.pidfd_open(number)
+    except ProcessLookupError:
+        return True
+    try:
+        if not _is_first_inside(number, namespace):
+            return True
+        with suppress(ProcessLookupError):
+            signal.pidfd_send_signal(descriptor, signal.SIGKILL)
+        poll = select.poll()
+        poll.register(descriptor, select.POLLIN)
+        return bool(poll.poll(within_s * 1000))
+    except PermissionError:
+        return True  # as above
+    finally:
+        os.close(descriptor)
+
+
+def _is_first_inside(number: int, namespace: int | None) -> bool:
+    """Whether a process is the first of a pid namespace, that one or any, below ours; also while it dies."""
+    with suppress(OSError):
+        if namespace is not None and Path(f"/proc/{number}/ns/pid").stat().st_ino != namespace:
+            return False
+        for line in Path(f"/proc/{number}/status").read_text(encoding="utf-8", errors="replace").splitlines():
+            if line.startswith("NSpid:"):
+                return line.split()[2:] == ["1"]
+    return False
 
 
 def _is_ours(entry: Path) -> bool:

@@ -55,7 +55,7 @@ class Records:
 
     def write_json(self, name: str, value: dict[str, Any]) -> None:
         """As `write`, with the schema's version in front."""
-        self.write(name, _json({"schema": SCHEMA, **value}))
+        self.write(name, as_json({"schema": SCHEMA, **value}))
 
     @contextmanager
     def growing(self, name: str) -> Iterator[BinaryIO]:
@@ -71,7 +71,7 @@ class Records:
     def publish_all(self, *, is_closed: bool = True) -> None:
         """Publish every record again, over whatever the sandbox has made of them, and say whether it is closed."""
         if is_closed and (data := self._state.read(SANDBOX)) is not None:
-            self._state.write(SANDBOX, _json({**json.loads(data), "status": "closed"}))
+            self._state.write(SANDBOX, as_json({**json.loads(data), "status": "closed"}))
         for name in _NAMES:
             if (data := self._state.read(name)) is not None:
                 publish(self._directory, name, data, self.token)
@@ -83,7 +83,8 @@ class Records:
             self._directory = -1
 
 
-def _json(value: dict[str, Any]) -> bytes:
+def as_json(value: dict[str, Any]) -> bytes:
+    """*value* as a record's bytes; what is no text in UTF-8 (a part of `argv` may be so) is escaped."""
     return json.dumps(value, indent=1, ensure_ascii=False).encode("utf-8", "backslashreplace") + b"\n"
 
 

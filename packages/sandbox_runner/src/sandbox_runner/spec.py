@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, Literal, get_args, get_type_hints
 
 from sandbox_runner.errors import InvalidSpec
+from sandbox_runner.state import state_roots
 
 WORKSPACE = "/workspace"
 ARTIFACTS = "/artifacts"
@@ -41,6 +42,7 @@ _OURS = (WORKSPACE, ARTIFACTS, CACHE)
 _KERNELS = ("/proc", "/sys", "/dev")
 _IN_MEMORY = ("/tmp", "/run", "/var/tmp")  # each sandbox has its own; what is below them can be mounted
 _ENV_BYTES = 65_000  # of one variable: the CLI reads lines of 64 KiB
+_SOCKETS = ("docker.sock", "containerd/containerd.sock", "podman/podman.sock")  # below /run and its like
 _NOT_IN_MOUNTS = ',"\n\r\0'  # --mount takes comma-separated values: such a path could add options of its own
 
 
@@ -78,7 +80,8 @@ class SandboxSpec:
     rebuild_image: bool = False  # build again, although the hash is there
     image_pull_policy: Literal["missing", "always", "never"] = "missing"  # of image_ref
     base_image: str | None = None  # build argument BASE_IMAGE; None: SANDBOX_RUNNER_BASE_IMAGE, else the Dockerfile's
-    build_args: Mapping[str, str] = field(default_factory=dict)  # not for secrets: an image's history shows them
+    # Not for secrets: an image's history shows them.
+    build_args: Mapping[str, str] = field(default_factory=dict, repr=False)
     build_target: str | None = None
     build_network: Literal["default", "host", "none"] = "default"
     build_timeout_seconds: float = 1800.0
@@ -88,7 +91,7 @@ class SandboxSpec:
     cache_mode: Literal["cold", "warm"] = "cold"  # warm: cache_dir is mounted at /cache; cold: an empty folder is
     cache_dir: str | os.PathLike[str] | None = None
     env_allowlist: tuple[str, ...] = ()  # names of the caller's environment that go in; one that is unset is left out
-    env_overrides: Mapping[str, str] = field(default_factory=dict)  # names and values
+    env_overrides: Mapping[str, str] = field(default_factory=dict, repr=False)  # names and values
     extra_mounts: tuple[MountSpec, ...] = ()
     resources: ResourceSpec = field(default_factory=ResourceSpec)
     loosen: tuple[str, ...] = ()  # which of `WALLS` do not stand
@@ -110,11 +113,6 @@ class SandboxSpec:
         """The ceiling of processes; None where it is loosened."""
         return None if "pids_limit" in self.loosen else self.resources.pids_limit or DEFAULT_PIDS
 
-    @property
-    def is_built(self) -> bool:
-        """Whether the image comes from a context."""
-        return self.image_ref is None
-
 
 def bytes_of(size: int | str) -> int:
     """4096, "4k", "2g" and the like in bytes. Raises `ValueError`."""
@@ -127,7 +125,11 @@ def bytes_of(size: int | str) -> int:
 def check(spec: SandboxSpec, container_name: str | None = None) -> None:
     """Raise `InvalidSpec` for the first field that cannot be used. Looks at the disk, changes nothing."""
     _check_types(spec)
+    _check_words(spec)
     _check_choices(spec)
+    _check_numbers(spec)
+    _check_places(spec)
+    _check_backend(spec)
     _check_image(spec)
     _check_environment(spec)
     _check_mounts(spec)
@@ -145,6 +147,48 @@ def check_folder(where: str, folder: Path) -> None:
         raise InvalidSpec(where, f"{folder} is no folder")
     if any(character in str(folder) for character in _NOT_IN_MOUNTS):
         raise InvalidSpec(where, f"{str(folder)!r} has a comma, a quote or a line break")
+    check_source(where, folder)
+
+
+def check_source(where: str, source: str | os.PathLike[str]) -> None:
+    """Raise `InvalidSpec` if *source*, mounted, would give the sandbox the engine, or what is kept of any sandbox.
+
+    That is one which is or holds an engine's socket, or is, holds or lies in a folder of our state. Compared by device
+    and inode, too: a bind mount gives a folder a second name.
+    """
+    real = Path(os.path.realpath(source))
+    own = _identity(real)
+    for socket in _engine_sockets():
+        if real in (socket, *socket.parents) or own in map(_identity, (socket, *socket.parents)):
+            raise InvalidSpec(
+                where, f"{os.fspath(source)} would give the sandbox the whole host: {socket} is an engine's"
+            )
+    above = {*map(_identity, (real, *real.parents))}
+    for root in (Path(os.path.realpath(root)) for root in state_roots()):
+        holds = real in (root, *root.parents) or own in map(_identity, (root, *root.parents))
+        if holds or root in real.parents or (root.exists() and _identity(root) in above):
+            raise InvalidSpec(
+                where, f"{os.fspath(source)} would give the sandbox the secrets of others, which are in {root}"
+            )
+
+
+def _identity(path: Path) -> tuple[int, int] | str:
+    """Device and inode; its own name where there is nothing."""
+    try:
+        found = path.stat()
+    except OSError:
+        return str(path)
+    return found.st_dev, found.st_ino
+
+
+def _engine_sockets() -> set[Path]:
+    """Where an engine listens on this machine, as far as that is usual or said by the environment."""
+    runtime = os.environ.get("XDG_RUNTIME_DIR") or f"/run/user/{os.geteuid()}"
+    paths = [f"{place}/{name}" for place in ("/run", "/var/run", runtime) for name in _SOCKETS]
+    paths += [f"{os.environ.get('HOME', '')}/.docker/{place}/docker.sock" for place in ("run", "desktop")]
+    told = (os.environ.get(name, "") for name in ("DOCKER_HOST", "CONTAINER_HOST"))
+    paths += [host.removeprefix("unix://") for host in told if host.startswith("unix://")]
+    return {Path(os.path.realpath(path)) for path in paths if os.path.lexists(path)}
 
 
 def check_env(where: str, env: Mapping[str, str]) -> None:
@@ -185,6 +229,9 @@ def _check_types(spec: SandboxSpec) -> None:
             raise InvalidSpec(name, f"must be {what}")
     if not all(isinstance(mount, MountSpec) for mount in spec.extra_mounts):
         raise InvalidSpec("extra_mounts", "must be a list of MountSpec")
+
+
+def _check_words(spec: SandboxSpec) -> None:
     for name in ("build_target", "platform", "runtime"):
         value = getattr(spec, name)
         if value is not None and not _WORD.fullmatch(value):
@@ -197,8 +244,15 @@ def _check_choices(spec: SandboxSpec) -> None:
         known, value = get_args(hints[name]), getattr(spec, name)
         if value not in known:
             raise InvalidSpec(name, f"{value!r} is none of {', '.join(known)}")
+
+
+def _check_numbers(spec: SandboxSpec) -> None:
     for name in ("build_timeout_seconds", "docker_timeout_seconds", "ttl_seconds", "tmp_bytes"):
         _check_positive(name, getattr(spec, name))
+
+
+def _check_places(spec: SandboxSpec) -> None:
+    """The cache's folder, and the pairs of `host_paths`."""
     if spec.cache_dir is not None and spec.cache_mode == "cold":
         raise InvalidSpec("cache_dir", 'is used with cache_mode="warm" only')
     if spec.cache_mode == "warm" and spec.cache_dir is None:
@@ -206,6 +260,9 @@ def _check_choices(spec: SandboxSpec) -> None:
     for name, value in (spec.host_paths or {}).items():
         if not all(isinstance(path, str) and path.startswith("/") for path in (name, value)):
             raise InvalidSpec("host_paths", f"{name!r}: {value!r} must both be absolute paths")
+
+
+def _check_backend(spec: SandboxSpec) -> None:
     if spec.backend == "namespace":
         for name in ("image_ref", "image_context_path", "dockerfile", "runtime", "platform", "build_target"):
             if getattr(spec, name) is not None:
@@ -219,13 +276,17 @@ def _check_image(spec: SandboxSpec) -> None:
         for name in ("image_context_path", "dockerfile", "base_image", "build_target"):
             if getattr(spec, name) is not None:
                 raise InvalidSpec(name, "an image_ref is used as it is, and not built")
+    if spec.base_image is not None and spec.base_image.startswith("-"):
+        raise InvalidSpec("base_image", f"{spec.base_image!r} is no image")
     if not _REPOSITORY.fullmatch(spec.image_repo):
         raise InvalidSpec("image_repo", f"{spec.image_repo!r} is no image's name: lower case, without a tag")
     if spec.image_context_path is not None:
         context = Path(spec.image_context_path)
         if not context.is_dir():
             raise InvalidSpec("image_context_path", f"{context} is no folder")
-        if spec.dockerfile is not None and (spec.dockerfile.startswith("/") or ".." in Path(spec.dockerfile).parts):
+        if spec.dockerfile is not None and (
+            spec.dockerfile.startswith(("/", "-")) or ".." in Path(spec.dockerfile).parts
+        ):
             raise InvalidSpec("dockerfile", f"{spec.dockerfile!r} must be a path inside the context")
         if not (context / (spec.dockerfile or "Dockerfile")).is_file():
             raise InvalidSpec("dockerfile", f"{context} has no file {spec.dockerfile or 'Dockerfile'}")
@@ -256,7 +317,8 @@ def _check_mounts(spec: SandboxSpec) -> None:
         host, inside = os.fspath(mount.host_path), mount.container_path
         if not host.startswith("/"):
             raise InvalidSpec("extra_mounts", f"{host!r} must be an absolute path of the host")
-        if not inside.startswith("/") or os.path.normpath(inside) != inside or inside == "/":
+        # Two slashes at the front stay two in `normpath`, and are one to the kernel.
+        if not inside.startswith("/") or inside.startswith("//") or os.path.normpath(inside) != inside or inside == "/":
             raise InvalidSpec("extra_mounts", f"{inside!r} must be an absolute path of the sandbox, without . and ..")
         if f"{inside}/".startswith(tuple(f"{own}/" for own in _KERNELS)) or inside in _IN_MEMORY:
             raise InvalidSpec("extra_mounts", f"{inside} is the sandbox's own")
@@ -270,6 +332,7 @@ def _check_mounts(spec: SandboxSpec) -> None:
             raise InvalidSpec("extra_mounts", f"{host}: {error.strerror}") from None
         if stat.S_ISSOCK(mode) and os.path.realpath(host).endswith("docker.sock"):
             raise InvalidSpec("extra_mounts", f"{host} would give the sandbox the whole host")
+        check_source("extra_mounts", host)
         seen.add(inside)
 
 

@@ -26,6 +26,13 @@ from sandbox_runner.errors import SandboxError, SandboxStartFailed
 
 _TMPFS, _RAMFS = 0x01021994, 0x858458F6
 _OWNER = "owner.json"
+_KINDS: dict[str, type | tuple[type, ...]] = {
+    "pid": int,
+    "started": int,
+    "host": str,
+    "created": (int, float),
+    "ttl_s": (int, float),
+}
 _ABANDONED = "abandoned"
 _DRAFT = re.compile(r"\..*-([0-9]+)-([0-9]+)-[0-9a-f]{8}")
 _libc = ctypes.CDLL(None, use_errno=True)
@@ -48,6 +55,14 @@ class Owner:
             return None
         state, *rest = text.rpartition(")")[2].split()
         return None if state == "Z" else cls(pid, int(rest[18]), this_host())
+
+    @classmethod
+    def of_this_process(cls) -> Owner:
+        """We. Raises `SandboxError`."""
+        owner = cls.of(os.getpid())
+        if owner is None:
+            raise SandboxError("/proc shows no process: it must be mounted")
+        return owner
 
     @property
     def is_here(self) -> bool:
@@ -77,9 +92,7 @@ class StateFolder:
     def create(cls, name: str, ttl_s: float) -> StateFolder:
         """A new folder, owned by this process. Raises `SandboxStartFailed` if one of that name is in use."""
         root = state_root()
-        owner = Owner.of(os.getpid())
-        if owner is None:
-            raise SandboxError("/proc shows no process: it must be mounted")
+        owner = Owner.of_this_process()
         # Complete before it has its name: `cleanup` may look at any moment. A draft's own name says whose it is, so
         # that there is no moment at which its maker can die and nobody knows.
         draft = root / f".{name}-{owner.pid}-{owner.started}-{secrets.token_hex(4)}"
@@ -177,16 +190,21 @@ class StateFolder:
             self.path.parent.rmdir()
 
     def _owner(self) -> dict[str, Any] | None:
+        """What is said of its owner; None if that is not there, or not ours to understand."""
         data = self.read(_OWNER)
-        return None if data is None else json.loads(data)
+        with suppress(ValueError):
+            found = json.loads(data or b"null")
+            if isinstance(found, dict) and all(isinstance(found.get(name), kind) for name, kind in _KINDS.items()):
+                return found
+        return None
 
 
 def state_root() -> Path:
     """The folder of all state folders of this user, made if need be. Raises `SandboxError` if there is no tmpfs."""
-    for place in (os.environ.get("XDG_RUNTIME_DIR"), f"/run/user/{os.geteuid()}", "/dev/shm"):
-        if not place or not Path(place).is_dir() or not os.access(place, os.W_OK) or not _is_in_memory(place):
+    for place in _places():
+        if not os.access(place, os.W_OK) or not _is_safe(place):
             continue
-        root = Path(place) / f"sandbox-runner-{os.geteuid()}"
+        root = place / f"sandbox-runner-{os.geteuid()}"
         found = None
         while found is None:
             with suppress(FileExistsError):
@@ -195,9 +213,32 @@ def state_root() -> Path:
                 found = root.lstat()
         # /dev/shm is everybody's: a folder that somebody else made there would be theirs to read.
         if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.geteuid() or found.st_mode & 0o077:
-            raise SandboxError(f"{root} must be a folder that is yours alone (mode 0700): remove it")
+            raise SandboxError(
+                f"{root} must be a folder that is yours alone (mode 0700): remove it or, if it is another user's, have "
+                "root remove it, or set XDG_RUNTIME_DIR to a folder of yours that is in memory (tmpfs)"
+            )
         return root
     raise SandboxError("no folder in memory (tmpfs) to keep secrets in: mount one at /dev/shm or set XDG_RUNTIME_DIR")
+
+
+def state_roots() -> list[Path]:
+    """Every folder that is, or could come to be, the root of this user's or another one's state. Makes none."""
+    mine = [place / f"sandbox-runner-{os.geteuid()}" for place in _places()]
+    return [*mine, *Path("/dev/shm").glob("sandbox-runner-*"), *Path("/run/user").glob("*/sandbox-runner-*")]
+
+
+def _places() -> list[Path]:
+    """Where the root may be: folders in memory, the first one best. By their real names: a link may be repointed."""
+    named = (os.environ.get("XDG_RUNTIME_DIR"), f"/run/user/{os.geteuid()}", "/dev/shm")
+    places = [Path(os.path.realpath(place)) for place in named if place]
+    return [place for place in places if place.is_dir() and _is_in_memory(str(place))]
+
+
+def _is_safe(place: Path) -> bool:
+    """Whether no other user can move what we put there: `sudo` may keep the caller's XDG_RUNTIME_DIR."""
+    found = place.stat()
+    is_shared = found.st_mode & (stat.S_IWGRP | stat.S_IWOTH) and not found.st_mode & stat.S_ISVTX
+    return found.st_uid in (0, os.geteuid()) and not is_shared
 
 
 def _is_in_memory(place: str) -> bool:

@@ -160,6 +160,26 @@ def test_records_that_cannot_be_written_leave_no_sandbox(start, tmp_path) -> Non
     sandbox.close()
 
 
+DEEP = """
+import os
+os.chdir("/tmp")
+for _ in range(3000):
+    os.mkdir("a-folder")
+    os.chdir("a-folder")
+open("file", "w").close()
+os.chmod(".", 0)
+"""
+
+
+def test_a_tree_that_is_deeper_than_a_path_does_not_stay(start) -> None:
+    """Nor does it keep the sandbox from its end."""
+    sandbox = start()
+    assert sandbox.exec(["python3", "-c", DEEP]).ok
+    state = sandbox._state.path
+    sandbox.close()
+    assert not state.exists()
+
+
 def test_a_name_that_is_in_use_is_refused(start, backend, tmp_path) -> None:
     """And the sandbox that has it goes on."""
     name = f"sr-con-{os.getpid()}-{backend.name}"

@@ -362,6 +362,57 @@ def test_ctrl_c_in_a_kept_sandbox_ends_the_command(kept: "Kept") -> None:
     assert typed("exec", name, "--", "echo", "it stands").stdout == "it stands\n"
 
 
+def test_ctrl_c_in_a_run_that_is_kept_leaves_the_sandbox(typed: Typed) -> None:
+    """The command is ended, the sandbox stands, and how to use and to remove it is said."""
+    mark, name = f"mark-{secrets.token_hex(8)}", f"sr-cli-{secrets.token_hex(4)}"
+    try:
+        with typed.begun(*typed.run, "--keep", "--name", name, "--", "sh", "-c", STUBBORN, mark) as process:
+            process.send_signal(signal.SIGINT)
+            said = process.communicate(timeout=60)[1]
+        assert (process.returncode, processes_with(mark)) == (130, [])
+        kept = f"{name} is kept: sandbox-runner exec {name} -- COMMAND, sandbox-runner cleanup {name}"
+        assert said.endswith(f"sandbox-runner: ended by SIGINT\nsandbox-runner: {kept}\n")
+        assert typed("exec", name, "--", "echo", "it stands").stdout == "it stands\n"
+    finally:
+        assert typed("cleanup", name).returncode == 0
+
+
+def test_a_kept_container_that_was_stopped_names_what_removes_it(on_docker: Typed, docker_cli) -> None:
+    """Of `exec`, and of a `run` that wants its name."""
+    name = f"sr-cli-{secrets.token_hex(4)}"
+    try:
+        assert on_docker(*on_docker.run, "--keep", "--name", name, "--", "true").returncode == 0
+        docker_cli("kill", name)
+        for words in (("exec", name), (*on_docker.run, "--name", name)):
+            done = on_docker(*words, "--", "true")
+            assert done.returncode == 125
+            assert f"`sandbox-runner cleanup {name}`" in done.stderr.splitlines()[-1]
+    finally:
+        assert on_docker("cleanup", name).returncode == 0
+
+
+def test_a_build_that_fails_names_its_log(docker_cli, base_image: str, tmp_path: Path) -> None:
+    """The whole path, of a file that is there."""
+    (tmp_path / "context").mkdir()
+    (tmp_path / "context" / "Dockerfile").write_text(f"FROM {base_image}\nRUN false\n")
+    done = Typed(tmp_path, "docker", ())("run", "--context", "context", "--artifacts", "a", "--", "ls")
+    assert done.returncode == 125
+    assert f"its output is in {tmp_path}/a/docker_build.log, the end of it is:" in done.stderr
+    assert (tmp_path / "a" / "docker_build.log").stat().st_size
+
+
+def test_a_smoke_without_a_base_image_is_skipped(docker_cli) -> None:
+    """It says why, and which variable helps; what cannot be fetched is no fault of the package."""
+    environ = {**os.environ, "SANDBOX_RUNNER_BASE_IMAGE": "localhost:9/sr-cli-no-such-image"}
+    script = Path(__file__).parents[2] / "scripts" / "smoke.py"
+    done = subprocess.run(
+        [sys.executable, script, "--docker"], env=environ, capture_output=True, text=True, timeout=120
+    )
+    assert (done.returncode, done.stderr) == (0, ""), done.stderr
+    assert done.stdout.startswith("skipped: docker: localhost:9/sr-cli-no-such-image is not here and could not be used")
+    assert done.stdout.endswith("in SANDBOX_RUNNER_BASE_IMAGE\n")
+
+
 def test_a_killed_run_is_found_by_cleanup(typed: Typed) -> None:
     """Nobody can catch SIGKILL; what is left is listed with its reason, and removed by its name."""
     mark, name = f"mark-{secrets.token_hex(8)}", f"sr-cli-{secrets.token_hex(4)}"
@@ -437,6 +488,6 @@ def test_the_doctor_finds_what_these_tests_found(docker_cli) -> None:
     place = tempfile.gettempdir()
     done = subprocess.run([*CLI, "doctor"], capture_output=True, text=True, timeout=60)
     assert done.returncode == 0, done.stdout
-    assert "docker" in done.stdout.splitlines()[-1]
+    assert done.stdout.splitlines()[-1].startswith("works: docker")
     assert not list(Path(place).glob("sandbox-doctor-*"))
     assert shutil.which(docker_cli.program) is not None

@@ -247,7 +247,7 @@ def test_a_killed_caller_leaves_no_container(
         assert wait_until(lambda: mark in commands(docker_cli)), "the step never ran"
         process.send_signal(signal.SIGKILL)
     assert wait_until(lambda: mark not in commands(docker_cli))
-    assert [path.name for path in build_lock.sweep()] == [f"build-{image_hash(spec)}.lock"]
+    assert [path.name for path in build_lock.sweep()] == [f".build-{image_hash(spec)}.lock"]
 
 
 def test_two_processes_build_one_hash_once_on_the_engine(

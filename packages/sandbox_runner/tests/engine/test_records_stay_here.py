@@ -2,6 +2,7 @@
 
 import json
 import os
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -64,8 +65,6 @@ def test_what_was_planted_before_is_not_followed(start, host_file, tmp_path, har
 
 def test_a_command_that_plants_without_end_leads_nothing_astray(start, host_file, tmp_path) -> None:
     """While it puts links under our names as fast as it can, the sandbox is closed and others are started."""
-    import subprocess
-
     sandbox = start()
     script = 'cd /artifacts; echo; while :; do for name in $NAMES; do ln -sf "$HOST" $name 2>/dev/null; done; done'
     environ = ["env", f"HOST={host_file}", f"NAMES={' '.join(NAMES)}"]

@@ -139,7 +139,7 @@ def test_the_ceilings_are_the_kernels(seen) -> None:
 DROPPED = {
     "capabilities": ("--cap-drop", True),
     "no_new_privileges": ("no-new-privileges", False),
-    "memory_limit": ("--memory", True),
+    "memory_limit": ("--memory-swap", True),
     "nofile_limit": ("--ulimit", True),
     "pids_limit": ("--pids-limit", True),
     "read_only_root": ("--read-only", False),

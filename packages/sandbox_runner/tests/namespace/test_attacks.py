@@ -5,6 +5,7 @@ import fcntl
 import os
 import socket
 import subprocess
+import tempfile
 import termios
 import threading
 import time
@@ -13,7 +14,16 @@ from pathlib import Path
 
 import pytest
 
-from sandbox_runner import InvalidSpec, MountSpec, NamespaceSandbox, SandboxSpec, SandboxStartFailed, namespace
+from sandbox_runner import (
+    InvalidSpec,
+    MountSpec,
+    NamespaceSandbox,
+    SandboxSpec,
+    SandboxStartFailed,
+    enter,
+    namespace,
+    namespace_instance,
+)
 from sandbox_runner.bubblewrap import find_bubblewrap
 from sandbox_runner.processes import called, title
 
@@ -81,6 +91,16 @@ def test_the_kernels_settings_cannot_be_written(sandbox, bubblewrap) -> None:
         bare = [bubblewrap, "--unshare-user", "--unshare-pid", "--cap-drop", "ALL", "--ro-bind", "/", "/"]
         shown = subprocess.run([*bare, "--proc", "/proc", "sh", "-c", look], capture_output=True).stdout
         assert b"/proc/sys/kernel/core_pattern\n" in shown
+
+
+def test_what_the_kernel_tells_root_alone_is_not_read(sandbox, bubblewrap) -> None:
+    """The machine's log and the state of its memory, which root's user reads without a capability, are empty files."""
+    look = "find /proc -maxdepth 1 -type f ! -perm -0004 -readable"
+    assert sandbox.exec(["sh", "-c", look]).stdout == b""
+    if os.geteuid() == 0:
+        bare = [bubblewrap, "--unshare-user", "--unshare-pid", "--cap-drop", "ALL", "--ro-bind", "/", "/"]
+        shown = subprocess.run([*bare, "--proc", "/proc", "sh", "-c", look], capture_output=True).stdout.split()
+        assert {b"/proc/kmsg", b"/proc/vmallocinfo"} <= set(shown)
 
 
 def test_processes_of_the_host_are_not_seen(sandbox) -> None:
@@ -299,19 +319,34 @@ def test_an_open_folder_of_the_caller_does_not_get_in(sandbox, tmp_path: Path) -
     assert (inside.stdout, outside.stdout) == (b"", SECRET.encode())
 
 
+def without_the_check(tmp_path: Path, monkeypatch) -> None:
+    """From now on `enter` opens whatever is at a mount's path, and bubblewrap mounts it by its path."""
+    text = Path(enter.__file__).read_text()
+    assert text.count("    if not is_same or ") == text.count("    if not by_descriptor:") == 1
+    text = text.replace("    if not is_same or ", "    if False and ")
+    (tmp_path / "enter.py").write_text(text.replace("    if not by_descriptor:", "    if True:"))
+    monkeypatch.setattr(namespace_instance, "ENTER", str(tmp_path / "enter.py"))
+
+
 #: Puts a link to a folder of the host where the artifacts lie, which the next command would have.
 REPLACE = ["sh", "-c", 'mv artifacts aside && ln -s "$1" artifacts', "sh"]
 
 
 @pytest.fixture(params=["own", "another's"])
-def nested(request: pytest.FixtureRequest, bubblewrap, tmp_path: Path) -> NamespaceSandbox:
-    """A sandbox whose artifacts lie in its workspace, which is ours or, if we are root, another user's."""
+def workspace(request: pytest.FixtureRequest, bubblewrap, tmp_path: Path) -> Path:
+    """A workspace that is ours or, if we are root, another user's; beside it a folder with a secret."""
     (tmp_path / "host").mkdir()
     (tmp_path / "host/secret").write_text(SECRET)
     (tmp_path / "workspace").mkdir()
     if os.geteuid() == 0 and request.param != "own":
         os.chown(tmp_path / "workspace", 65432, 65432)
-    return NamespaceSandbox(tmp_path / "workspace", tmp_path / "workspace/artifacts", SandboxSpec())
+    return tmp_path / "workspace"
+
+
+@pytest.fixture
+def nested(workspace: Path) -> NamespaceSandbox:
+    """A sandbox whose artifacts lie in its workspace."""
+    return NamespaceSandbox(workspace, workspace / "artifacts", SandboxSpec())
 
 
 def test_a_mount_cannot_be_redirected(nested: NamespaceSandbox, tmp_path: Path, monkeypatch) -> None:
@@ -324,10 +359,59 @@ def test_a_mount_cannot_be_redirected(nested: NamespaceSandbox, tmp_path: Path, 
             sandbox.exec(["cat", "/artifacts/secret"])
     (tmp_path / "workspace/artifacts").unlink()
     (tmp_path / "workspace/aside").rename(tmp_path / "workspace/artifacts")
-    monkeypatch.setattr(namespace, "_nested", lambda mounts: [])
+    without_the_check(tmp_path, monkeypatch)
     with nested.start() as sandbox:
         assert sandbox.exec([*REPLACE, f"{tmp_path}/host"]).ok
         assert sandbox.exec(["cat", "/artifacts/secret"]).stdout == SECRET.encode()
+
+
+def test_a_folder_that_is_swapped_on_the_host_is_not_shown(
+    workspace: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whoever owns the folder where the artifacts lie puts a link there, to what only we may open."""
+
+    def swapped(name: str) -> bytes:
+        with NamespaceSandbox(workspace, tmp_path / name, SandboxSpec()).start() as sandbox:
+            (tmp_path / name).rename(tmp_path / f"{name}-aside")
+            (tmp_path / name).symlink_to(tmp_path / "host")
+            return sandbox.exec(["cat", "/artifacts/secret"]).stdout
+
+    with pytest.raises(SandboxStartFailed, match=r"/one is not what it was at the start$"):
+        swapped("one")
+    without_the_check(tmp_path, monkeypatch)
+    assert swapped("two") == SECRET.encode()
+
+
+#: Moves the sandbox's own folder away, and makes one of links that has a folder of the host for its /tmp.
+OWN = 'cd /temporary && mv "$1" aside && mkdir "$1" && for n in $3; do ln -s "../aside/$n" "$1/$n"; done && '
+OWN += 'rm "$1/tmp" && ln -s "$2" "$1/tmp"'
+
+
+def test_the_sandboxs_own_folder_cannot_be_redirected(
+    workspace: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where the machine's folder for temporary files is mounted, a command reaches its own sandbox's folder there."""
+    temporary = tmp_path / "temporary"
+    temporary.mkdir()
+    os.chown(temporary, *namespace.owner_of(workspace))
+    monkeypatch.setattr(tempfile, "tempdir", str(temporary))
+    spec = SandboxSpec(extra_mounts=(MountSpec(temporary, "/temporary"),))
+
+    def redirected() -> bytes:
+        with NamespaceSandbox(workspace, tmp_path / "artifacts", spec).start() as sandbox:
+            (own,) = temporary.glob("sandbox-runner-*")
+            names = " ".join(os.listdir(own))
+            assert sandbox.exec(["sh", "-c", OWN, "sh", own.name, f"{tmp_path}/host", names]).ok
+            return sandbox.exec(["cat", "/tmp/secret"]).stdout
+
+    with pytest.raises(SandboxStartFailed, match=r"/tmp is not what it was at the start$"):
+        redirected()
+    (temporary / "aside").rename(tmp_path / "aside")
+    without_the_check(tmp_path, monkeypatch)
+    assert redirected() == SECRET.encode()
+    monkeypatch.setattr(namespace, "_can_pin", lambda program: False)
+    with pytest.raises(InvalidSpec, match=r"temporary/sandbox-runner lies in a folder that the sandbox can write"):
+        NamespaceSandbox(workspace, tmp_path / "artifacts", spec).start()
 
 
 def test_a_bubblewrap_that_cannot_pin_is_given_no_such_folder(

@@ -4,6 +4,7 @@ import json
 import os
 import resource
 import subprocess
+import sys
 import threading
 import time
 from pathlib import Path
@@ -206,6 +207,15 @@ def test_commands_run_at_the_same_time(sandbox) -> None:
     for thread in threads:
         thread.join()
     assert [result.exit_code for result in results] == [0, 0]
+
+
+def test_an_argument_that_is_no_text_is_recorded(bubblewrap, tmp_path: Path) -> None:
+    """It arrives byte for byte; the record, which is UTF-8, has it escaped."""
+    run = [sys.executable, "-m", "sandbox_runner", "run", "--exec-backend", "namespace", "--loosen", "memory_limit"]
+    done = subprocess.run([*run, "--loosen", "pids_limit", "--", "printf", b"a\xff"], cwd=tmp_path, capture_output=True)
+    assert (done.returncode, done.stdout) == (0, b"a\xff")
+    (record,) = tmp_path.glob("sandbox-runs/*/artifacts/command.json")
+    assert json.loads(record.read_text("utf-8"))["argv"] == ["printf", "a\udcff"]
 
 
 # The prefix

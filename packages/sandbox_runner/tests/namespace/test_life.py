@@ -3,8 +3,11 @@
 import json
 import os
 import random
+import signal
 import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -27,7 +30,9 @@ from sandbox_runner.state import StateFolder
 def left_of(name: str) -> list[str]:
     """What a sandbox of that name has on the host."""
     found = [str(path) for path in Path("/tmp").glob(f"sandbox-runner-{name}-*")]
-    found += [str(path) for path in Path("/sys/fs/cgroup").glob(f"**/sandbox-runner-{name}")]
+    # Not by `glob("**")`, which fails if another's group goes meanwhile.
+    groups = [Path(place, folder) for place, folders, _ in os.walk("/sys/fs/cgroup") for folder in folders]
+    found += [str(path) for path in groups if path.match(f"sandbox-runner-{name}")]
     found += [f"process {number}" for number in called(title(name))]
     return found + [str(state.path) for state in StateFolder.all() if state.name == name]
 
@@ -96,6 +101,108 @@ def test_closing_outruns_a_fork_bomb(start) -> None:
     assert left_of(sandbox.container_name) == []
 
 
+@pytest.mark.parametrize(("depth", "length"), [(3000, 3), (60, 200)])
+def test_closing_removes_what_is_deeper_than_a_path_or_a_stack(start, python, depth: int, length: int) -> None:
+    """A command cannot keep `close` or the clean-up from its end by the folders that it makes."""
+    sandbox = start()
+    script = f"import os; os.chdir('/tmp')\nfor _ in range({depth}): os.mkdir('d' * {length}); os.chdir('d' * {length})"
+    assert sandbox.exec([python, "-c", script]).ok
+    sandbox.close()
+    assert left_of(sandbox.container_name) == []
+
+
+def test_a_link_in_the_place_of_its_folder_is_removed_and_not_followed(start, tmp_path: Path) -> None:
+    """Where the folder's own place is mounted, a command can put one there."""
+    (tmp_path / "host").mkdir()
+    (tmp_path / "host/file").write_text("kept")
+    sandbox = start()
+    (own,) = Path("/tmp").glob(f"sandbox-runner-{sandbox.container_name}-*")
+    own.rename(tmp_path / "aside")
+    own.symlink_to(tmp_path / "host")
+    sandbox.close()
+    assert left_of(sandbox.container_name) == []
+    assert (tmp_path / "host/file").read_text() == "kept"
+
+
+#: Writes into the first process inside: it is called MARK, asks for no signal at its parent's end, and pauses.
+TAKE_OVER = """
+import os, time
+fields = open("/proc/1/stat").read().rpartition(")")[2].split()
+begin, end = int(fields[45]), int(fields[46])
+counter = int(open("/proc/1/syscall").read().split()[-1], 16)
+memory = os.open("/proc/1/mem", os.O_RDWR)
+os.pwrite(memory, b"MARK".ljust(end - begin, bytes(1)), begin)
+# prctl(PR_SET_PDEATHSIG, 0); pause(), for ever
+os.pwrite(memory, bytes.fromhex("b89d000000bf0100000031f60f05b8220000000f05ebf7"), counter)
+if os.fork() == 0:
+    os.fork() or os._exit(0)  # an orphan, whose end wakes it
+    os._exit(0)
+while not open("/proc/1/syscall").read().startswith("34 "):
+    time.sleep(0.001)
+print("taken", flush=True)
+time.sleep(600)
+"""
+
+
+@pytest.fixture
+def mark(require) -> Iterator[str]:
+    """What the first process is called once it is taken over; at the end none is left, also if the test fails."""
+    scope = Path("/proc/sys/kernel/yama/ptrace_scope")
+    if os.uname().machine != "x86_64" or (scope.exists() and scope.read_text().strip() != "0"):
+        require("ptrace", "the attack is written in another machine's code, or Yama keeps it from that memory")
+    name = f"taken-{os.getpid()}"
+    yield name
+    for number in called(name):
+        with suppress(ProcessLookupError):
+            os.kill(number, signal.SIGKILL)
+
+
+GROUPLESS = ("memory_limit", "pids_limit")
+
+
+@pytest.mark.parametrize("loosen", [(), GROUPLESS])
+def test_no_command_outlives_exec(start, python, mark: str, loosen: tuple[str, ...]) -> None:
+    """Also one that took over its sandbox's first process: no name leads to that, and it survives bubblewrap's end."""
+    sandbox, seen = start(loosen=loosen), set[int]()
+    attack = [python, "-c", TAKE_OVER.replace("MARK", mark)]
+    result = sandbox.exec(attack, timeout_s=3, on_output=lambda *_: seen.update(called(mark)))
+    assert (result.stdout, result.timed_out) == (b"taken\n", True)
+    assert seen
+    assert called(mark) == set()
+
+
+@pytest.mark.parametrize("by", ["prefix", "exec"])
+def test_what_took_over_the_first_process_is_ended_without_a_group(start, python, mark: str, by: str) -> None:
+    """Of the prefix `close` ends it, and of an owner that was killed in `exec` the clean-up."""
+    sandbox = start(loosen=GROUPLESS)
+    attack = [python, "-c", TAKE_OVER.replace("MARK", mark)]
+    script = (
+        "import sys; from sandbox_runner.namespace import attach; from pathlib import Path\n"
+        "show = lambda _, data: print(data.decode(), end='', flush=True)\n"
+        "attach(sys.argv[1], adopt=False).exec(sys.argv[2:], on_output=show)"
+    )
+    by_exec = [sys.executable, "-c", script, sandbox.container_name, *attack]
+    command = by_exec if by == "exec" else [*sandbox.command_prefix, *attack]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE)
+    assert process.stdout is not None
+    assert process.stdout.readline() == b"taken\n"
+    process.kill()
+    process.wait()
+    process.stdout.close()
+    assert called(mark)
+    sandbox.close()
+    assert called(mark) == set()
+
+
+def test_notes_of_ended_commands_do_not_pile_up(start) -> None:
+    """Where no group holds it, a command's first process is noted: till `exec` ends, or the prefix is used again."""
+    sandbox = start(loosen=GROUPLESS)
+    for _ in range(3):
+        assert sandbox.exec(["true"]).ok
+        assert subprocess.run([*sandbox.command_prefix, "true"]).returncode == 0
+    assert len(list(Path(sandbox.command_prefix[-1]).glob("running-*"))) <= 1
+
+
 def test_a_killed_owner_leaves_what_cleanup_finds(bubblewrap, tmp_path: Path) -> None:
     """Its state folder says whose the rest is; commands die with the owner."""
     script = (
@@ -121,7 +228,7 @@ def test_a_killed_owner_leaves_what_cleanup_finds(bubblewrap, tmp_path: Path) ->
     assert left_of(name) == []
 
 
-@pytest.mark.parametrize("step", ["Group.make", "_make_folder", "bpf.program", "_prove"])
+@pytest.mark.parametrize("step", ["Group.make", "_make_own_folder", "bpf.program", "_prove"])
 def test_what_a_step_made_is_found_if_the_owner_dies_right_after(bubblewrap, tmp_path: Path, step: str) -> None:
     """What is to be made is noted before it is made, so that no moment is without a note."""
     script = (

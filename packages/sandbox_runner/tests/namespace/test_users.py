@@ -3,13 +3,16 @@
 import os
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from sandbox_runner import BackendUnavailable, NamespaceSandbox, SandboxSpec
 from sandbox_runner.ceilings import Ceilings, Tree, find_parent
+from sandbox_runner.errors import SandboxStartFailed
+from sandbox_runner.starting import make_folder
 
 OTHER = 65432  # neither root nor anybody
 HERE = Path(__file__).parent
@@ -140,6 +143,61 @@ def test_root_becomes_the_workspaces_owner(others_workspace: Path, tmp_path: Pat
     assert prefixed.stdout == b"x\n"
     for made in (others_workspace / "made", tmp_path / "closed/artifacts/made"):
         assert (made.stat().st_uid, made.stat().st_gid) == (OTHER, OTHER + 1)
+
+
+def test_nothing_is_given_by_a_path_that_the_user_can_redirect(
+    others_workspace: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """root calls no chown or chmod of a name in a folder of the user's: they follow the link that could be there."""
+    redirectable = []
+
+    def watched(name: str) -> Callable[..., None]:
+        real = getattr(os, name)
+
+        def call(path: Any, *arguments: Any, dir_fd: int | None = None, **named: Any) -> None:  # noqa: ANN401
+            parent = Path(path).parent if dir_fd is None else dir_fd
+            if not str(path).startswith("/proc/self/fd/") and os.stat(parent).st_uid == OTHER:
+                redirectable.append(f"{name} {path}")
+            real(path, *arguments, dir_fd=dir_fd, **named)
+
+        return call
+
+    for name in ("chown", "chmod"):
+        monkeypatch.setattr(os, name, watched(name))
+    with NamespaceSandbox(
+        others_workspace, tmp_path / "closed/artifacts", SandboxSpec(), f"given-{os.getpid()}"
+    ).start():
+        (own,) = Path("/tmp").glob(f"sandbox-runner-given-{os.getpid()}-*")
+        assert (own.stat().st_uid, own.stat().st_mode & 0o777) == (0, 0o700)
+        assert {path.name for path in own.iterdir() if path.stat().st_uid == OTHER} == {"tmp", "cache"}
+    assert redirectable == []
+
+
+@pytest.mark.parametrize("swap", ["link", "folder"])
+def test_a_new_folder_that_was_swapped_is_not_given_away(
+    as_root, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, swap: str
+) -> None:
+    """Between its making and its giving, who owns the folder above puts in its place what is root's."""
+    (tmp_path / "roots").mkdir()
+    (tmp_path / "roots/file").write_text("")
+    mkdir, victim = os.mkdir, tmp_path / "roots"
+
+    def swapped(*arguments: Any, **named: Any) -> None:  # noqa: ANN401 - as `os.mkdir` has it
+        nonlocal victim
+        mkdir(*arguments, **named)
+        (tmp_path / "made").rmdir()
+        if swap == "link":
+            (tmp_path / "made").symlink_to(victim)
+        else:
+            victim = victim.rename(tmp_path / "made")
+
+    monkeypatch.setattr(os, "mkdir", swapped)
+    with pytest.raises(SandboxStartFailed):
+        make_folder(tmp_path / "made", (OTHER, OTHER))
+    assert victim.stat().st_uid == 0
+    monkeypatch.undo()
+    make_folder(tmp_path / "other", (OTHER, OTHER + 1))
+    assert ((tmp_path / "other").stat().st_uid, (tmp_path / "other").stat().st_gid) == (OTHER, OTHER + 1)
 
 
 def test_the_stage_is_not_seen_by_others(others_workspace: Path, tmp_path: Path) -> None:

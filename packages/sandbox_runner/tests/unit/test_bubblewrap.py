@@ -64,6 +64,15 @@ def test_what_a_loosened_view_adds(tmp_path: Path) -> None:
     ]  # fmt: skip
 
 
+def test_a_folder_of_the_kernels_is_shown_empty(tmp_path: Path) -> None:
+    """/dev/null can hide a file alone. Machines without dynamic debugging have no such folder."""
+    root = machine(tmp_path)
+    before = view_arguments(View(), root)
+    (root / "proc/dynamic_debug").mkdir()
+    hidden = ["--tmpfs", "/proc/dynamic_debug", "--remount-ro", "/proc/dynamic_debug"]
+    assert view_arguments(View(), root) == [*before, *hidden]
+
+
 def test_nothing_of_etc_is_shown_whole() -> None:
     """Folders that hold secrets beside what libraries read are not on the list; nor is the machine's list of users."""
     assert {"/etc", "/etc/ssl", "/etc/pki", "/etc/pki/tls", "/etc/passwd", "/etc/shadow"}.isdisjoint(ETC)

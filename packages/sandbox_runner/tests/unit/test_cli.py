@@ -1,5 +1,6 @@
 """The command line without an engine: what was typed, what is passed on, what a doctor says."""
 
+import errno
 import json
 import os
 import secrets
@@ -14,17 +15,20 @@ from pathlib import Path
 
 import pytest
 
-from sandbox_runner import cli, cli_run
-from sandbox_runner.cli_doctor import Row, docker_rows, engine_rows, works
+from sandbox_runner import cli, cli_run, cli_words
+from sandbox_runner.cli_doctor import DEFAULT_BASE, Row, docker_rows, engine_rows, works
 from sandbox_runner.cli_terminal import Interrupted, Terminal, interruptible, plain, table
+from sandbox_runner.context import builtin_context
 from sandbox_runner.docker_cli import DockerCli
-from sandbox_runner.errors import DockerUnavailable, InvalidSpec, SandboxGone
+from sandbox_runner.docker_run import NONCE
+from sandbox_runner.errors import DockerUnavailable, ImageBuildFailed, InvalidSpec, SandboxGone, SandboxStartFailed
 from sandbox_runner.execution import ExecResult
 from sandbox_runner.records import publish
 from sandbox_runner.spec import SandboxSpec
 from sandbox_runner.state import StateFolder
 
 CLI = (sys.executable, "-m", "sandbox_runner")
+NO_CLI = "there is no docker on PATH: install a Docker CLI, or name one in SANDBOX_RUNNER_DOCKER"
 SECRET = "a-value-that-nobody-may-see"
 INFO = {
     "SecurityOptions": ["name=seccomp,profile=default"],
@@ -69,9 +73,15 @@ def result(**given: object) -> ExecResult:
         (("--pids", "0", "--", "ls"), "--pids: 0 must be a whole number above 0"),
         (("--name", "a/b", "--", "ls"), "--name: 'a/b' must be letters, digits, dot, dash and underscore"),
         (("--context", "nowhere", "--", "ls"), "--context: nowhere is no folder"),
-        (("--dockerfile", "x", "--", "ls"), "--dockerfile: needs image_context_path, the folder it is in"),
+        (("--dockerfile", "x", "--", "ls"), "--dockerfile: needs --context, the folder it is in"),
         (("--env-file", "nowhere", "--", "ls"), "--env-file: nowhere: No such file or directory"),
         (("--exec-backend", "namespace", "--image", "x", "--", "ls"), "--image: the namespace backend has no image"),
+        (("--timeout", "1x", "--", "ls"), "argument --timeout: 1x must be a number above 0"),
+        (("ls", "-l"), "unrecognized arguments: ls -l; the command comes after `--`"),
+        (("--workspace", "/", "--", "ls"), "--workspace: / is all of this machine: name a folder"),
+        (("--artifacts", "//", "--", "ls"), "--artifacts: / is all of this machine: name a folder"),
+        (("--workspace", "/dev/null", "--", "ls"), "--workspace: /dev/null cannot be made: it is no folder"),
+        (("--workspace", "/proc/none", "--", "ls"), "--workspace: /proc/none cannot be made: No such file"),
         (("--timeout", "nan", "--", "ls"), "argument --timeout: nan must be a number above 0"),
         (("--max-output", "much", "--", "ls"), "argument --max-output: 'much' is no size"),
         (("--tim", "3", "--", "ls"), "unrecognized arguments: --tim"),
@@ -99,9 +109,28 @@ def test_the_workspace_and_the_artifacts_may_not_overlap(tmp_path: Path) -> None
     for workspace, artifacts in ((".", "out"), ("work", "link/out"), ("link/in", "work"), ("work", "work")):
         done = typed("run", "--workspace", workspace, "--artifacts", artifacts, "--", "ls", cwd=tmp_path)
         assert (done.returncode, "overlap" in done.stderr) == (2, True), done.stderr
-    done = typed("run", "--workspace", ".", "--", "ls", cwd=tmp_path)
-    assert "--artifacts: " in done.stderr
+    environ = {**os.environ, "XDG_STATE_HOME": str(tmp_path / "state")}
+    done = typed("run", "--workspace", ".", "--", "ls", cwd=tmp_path, env=environ)
+    assert (done.returncode, "overlap" in done.stderr) == (2, True), done.stderr
     assert sorted(path.name for path in tmp_path.iterdir()) == ["link", "work"]
+
+
+@pytest.mark.parametrize("option", ["--workspace", "--artifacts"])
+def test_who_works_in_the_current_folder_has_the_run_elsewhere(option, tmp_path: Path) -> None:
+    """With the person's state, so that neither folder of it lies in the other; else it is below the current one."""
+    (tmp_path / "here").mkdir()
+    given = {"cwd": tmp_path / "here", "env": {**os.environ, "SANDBOX_RUNNER_DOCKER": "no-such-docker"}}
+    for environ, home in (({"XDG_STATE_HOME": f"{tmp_path}/s"}, "s"), ({"XDG_STATE_HOME": ""}, "h/.local/state")):
+        given["env"] |= {"HOME": f"{tmp_path}/h", **environ}
+        done = typed("run", option, ".", "--", "ls", **given)
+        assert done.returncode == 125, done.stderr
+        told = dict(line.split()[1:3] for line in done.stderr.splitlines()[:2])
+        assert told.pop(option[2:]) == f"{tmp_path}/here"
+        (elsewhere,) = told.values()
+        assert Path(elsewhere).is_relative_to(tmp_path / home / "sandbox_runner" / "runs")
+        assert Path(elsewhere).is_dir()
+    typed("run", "--workspace", "../other", "--", "ls", **given)
+    assert len(list((tmp_path / "here" / "sandbox-runs").glob("*/artifacts"))) == 1
 
 
 def test_artifacts_behind_a_link_are_refused(tmp_path: Path) -> None:
@@ -115,10 +144,15 @@ def test_artifacts_behind_a_link_are_refused(tmp_path: Path) -> None:
 
 
 def test_every_field_that_can_be_wrong_is_an_option() -> None:
-    """`OPTIONS` names fields that a spec has, by options that exist."""
+    """`OPTIONS` names what a sandbox is made of, by options that exist."""
     help_ = typed("run", "--help").stdout
-    known = {field.name for field in fields(SandboxSpec)} | {"container_name", "mounts"}
-    for name, option in cli_run.OPTIONS.items():
+    known = {field.name for field in fields(SandboxSpec)} | {
+        "container_name",
+        "mounts",
+        "workspace_dir",
+        "artifacts_dir",
+    }
+    for name, option in cli_words.OPTIONS.items():
         assert name.partition(".")[0] in known
         assert f"{option} " in help_, option
 
@@ -128,6 +162,8 @@ def test_a_file_of_variables_is_read_as_docker_reads_it(tmp_path: Path) -> None:
     file = tmp_path / "env"
     file.write_text(f"# no\n\nA=1\nB={SECRET}=2 #\nC=\n")
     assert cli_run._env_of(file) == {"A": "1", "B": f"{SECRET}=2 #", "C": ""}
+    file.write_bytes("A=1\x85B=2\u2028\r\nC=x\ry\n".encode())  # \n alone ends a line
+    assert cli_run._env_of(file) == {"A": "1\x85B=2\u2028", "C": "x\ry"}
     file.write_text(f"A=1\n{SECRET}\n")
     with pytest.raises(InvalidSpec, match=r"^env_overrides: .*env, line 2: not NAME=VALUE$") as caught:
         cli_run._env_of(file)
@@ -193,6 +229,39 @@ def test_an_error_has_its_exit_code(error, code) -> None:
     """Also when the command had ended well before: what is left of its sandbox has to be looked after."""
     assert cli_run.Ending(error=error).code == code
     assert cli_run.Ending(result=result(), error=error).code == code
+
+
+@pytest.mark.parametrize(
+    ("error", "says"),
+    [
+        (
+            SandboxGone("mine does not run: `sandbox-runner cleanup` removes it"),
+            "mine does not run: `sandbox-runner cleanup mine` removes it",
+        ),
+        (
+            ImageBuildFailed(
+                "failed; its output is in docker_build.log, the end of it is:\nx is in docker_build.log, y"
+            ),
+            "failed; its output is in /a/docker_build.log, the end of it is:\nx is in docker_build.log, y",
+        ),
+        (
+            SandboxStartFailed("To go on without one, name it in SandboxSpec.loosen"),
+            "To go on without one, name it with --loosen",
+        ),
+        (
+            ImageBuildFailed('and image_pull_policy="never" forbids to fetch it'),
+            "and --pull never forbids to fetch it",
+        ),
+        (
+            OSError(errno.ENOSPC, "No space left on device", "/full/x"),
+            "/full/x: No space left on device: make room, or name folders on another disk with --workspace and "
+            "--artifacts (and TMPDIR, where output is kept while a command runs)",
+        ),
+    ],
+)
+def test_a_remedy_is_one_that_can_be_typed(error, says) -> None:
+    """With the sandbox's name, the log's whole path, and options instead of the names of the Python interface."""
+    assert cli_words.complaint(error, name="mine", artifacts=Path("/a")) == says
 
 
 def test_without_an_engine_the_records_say_why(tmp_path: Path) -> None:
@@ -314,7 +383,7 @@ def test_what_is_left_is_listed_and_removed(memory: Path, monkeypatch, capfd) ->
         (one,) = json.loads(capfd.readouterr().out)["sandboxes"]
         assert one == {"name": name, "kind": "folder", "state": "owned", "why": "", "number": ""}
         assert cli.main(["cleanup", "--json"]) == 0
-        assert json.loads(capfd.readouterr().out) == {"removed": []}
+        assert json.loads(capfd.readouterr().out) == {"removed": [], "engine": NO_CLI}
     assert cli.main(["ps"]) == 0
     assert capfd.readouterr().out.splitlines() == [
         f"{'NAME':{len(name)}}  KIND    STATE  LEFT BECAUSE",
@@ -327,7 +396,42 @@ def test_what_is_left_is_listed_and_removed(memory: Path, monkeypatch, capfd) ->
     assert cli.main(["cleanup", name]) == 2
     assert f"NAME: there is no sandbox named {name}" in capfd.readouterr().err
     assert cli.main(["cleanup"]) == 0
-    assert capfd.readouterr().err == "sandbox-runner: there is nothing to remove\n"
+    assert capfd.readouterr().err.splitlines() == [
+        f"sandbox-runner: the engine was not asked: {NO_CLI}",
+        "sandbox-runner: there is nothing to remove, as far as can be seen without the engine",
+    ]
+
+
+def test_without_an_engine_a_container_is_not_taken_for_gone(memory: Path, stub_docker, capfd) -> None:
+    """Why nobody was asked is said; what is known of its container stays, by name too, and the exit code is 125.
+
+    Control: with an engine that answers, all of it goes, and nothing is said.
+    """
+    state = StateFolder.create(f"sr-cli-{secrets.token_hex(4)}", 60.0)
+    state.write(NONCE, b"n")
+    state.abandon()
+    stub_docker({"ps": {"code": 1, "stderr": "Cannot connect to the Docker daemon at unix:///x.\nIs it running?"}})
+    why = "no Docker daemon answers: Cannot connect to the Docker daemon at unix:///x."
+    assert cli.main(["ps"]) == 0
+    assert capfd.readouterr().err == f"sandbox-runner: the engine was not asked: {why}\n"
+    for words in (["--dry-run"], [], [state.name]):
+        assert cli.main(["cleanup", *words]) == 125
+        assert f"left, because their containers may stand: {state.name}\n" in capfd.readouterr().err
+        assert state.path.is_dir()
+    assert cli.main(["cleanup", "--json"]) == 125
+    assert json.loads(capfd.readouterr().out) == {"removed": [], "engine": why}
+    stub_docker({"ps": {"stdout": ""}})
+    assert cli.main(["cleanup", "--json"]) == 0
+    said = capfd.readouterr()
+    assert (said.err, json.loads(said.out)["engine"]) == ("", None)
+    assert not state.path.exists()
+
+
+def test_ctrl_c_while_nothing_stands_is_one_line(monkeypatch, capfd) -> None:
+    """No traceback, and the exit code that a shell has for it."""
+    monkeypatch.setattr(cli, "listed", lambda: signal.raise_signal(signal.SIGINT))
+    assert cli.main(["ps"]) == 130
+    assert capfd.readouterr().err.endswith("sandbox-runner: ended by SIGINT\n")
 
 
 def test_a_sandbox_is_removed_by_its_name_alone(memory: Path, monkeypatch, capfd) -> None:
@@ -393,20 +497,48 @@ def test_the_absence_of_gvisor_is_said_and_is_no_failure() -> None:
 @pytest.mark.parametrize(
     ("answers", "statuses"),
     [
-        ({"version": {"stdout": '{"Server": {"Version": "19.03.1"}}'}}, ["fail", "ok", "ok", "ok", "ok"]),
-        ({"version": {"stdout": '{"Server": {"Version": "29.1"}}'}}, ["ok", "ok", "ok", "ok", "ok"]),
+        ({"version": {"stdout": '{"Server": {"Version": "19.03.1"}}'}}, ["fail", "ok", "ok", "ok", "ok", "ok"]),
+        ({"version": {"stdout": '{"Server": {"Version": "29.1"}}'}}, ["ok", "ok", "ok", "ok", "ok", "ok"]),
         ({"version": {"code": 1, "stderr": "Cannot connect to the Docker daemon at x"}}, ["fail"]),
         ({"version": {"stdout": "not JSON"}}, ["fail"]),
     ],
 )
 def test_the_engine_is_asked(answers, statuses, stub_docker) -> None:
     """An old one, a good one, one that does not answer, and one that is none."""
-    stub_docker({"info": {"stdout": json.dumps(INFO)}, "buildx": {"code": 1}, **answers})
+    stub_docker({"info": {"stdout": json.dumps(INFO)}, "buildx": {"code": 1}, "inspect": {"stdout": "[{}]"}, **answers})
     rows = list(docker_rows(DockerCli))
     assert [row.status for row in rows] == statuses
     assert all(bool(row.remedy) == (row.status == "fail") for row in rows)
     if len(rows) > 1:
         assert rows[1].found == "the classic builder (no buildx)"
+
+
+@pytest.mark.parametrize(
+    ("inspect", "status", "found"),
+    [
+        ([{"stdout": "[{}]"}], "ok", "is here"),
+        ([{"code": 1}, {"stdout": "[{}]"}], "ok", "is not here, but what was built on it is"),
+        ([{"code": 1}], "warn", "is not here, and would be fetched"),
+    ],
+)
+@pytest.mark.parametrize("named", ["", "theirs:1"])
+def test_the_base_image_is_looked_for(inspect, status, found, named, stub_docker, monkeypatch) -> None:
+    """An engine that answers cannot run the quickstart where there is nothing to build on."""
+    monkeypatch.setenv("SANDBOX_RUNNER_BASE_IMAGE", named)
+    version = {"stdout": '{"Server": {"Version": "29.1"}}'}
+    stub = stub_docker(
+        {"version": version, "info": {"stdout": json.dumps(INFO)}, "buildx": {"code": 1}, "inspect": inspect}
+    )
+    row = list(docker_rows(DockerCli))[-1]
+    assert (row.item, row.status, row.found) == ("base image", status, f"{named or DEFAULT_BASE} {found}")
+    assert bool(row.remedy) == (status == "warn")
+    assert not {"pull", "build", "run"} & {call.argv[0] for call in stub.calls}
+
+
+def test_the_base_image_is_the_built_in_contexts() -> None:
+    """`DEFAULT_BASE` is what its Dockerfile says."""
+    dockerfile = builtin_context() / "Dockerfile"
+    assert f"\nARG BASE_IMAGE={DEFAULT_BASE}\n" in dockerfile.read_text()
 
 
 def test_a_backend_works_if_nothing_of_it_failed() -> None:

@@ -321,8 +321,73 @@ def test_a_bad_line_of_dockerignore_is_the_specs_error(context: Path) -> None:
     with pytest.raises(InvalidSpec) as caught:
         image_hash(spec_of(context))
     assert str(caught.value) == (
-        f"image_context_path: {context}/.dockerignore: line 2, '[': it ends within brackets, or after a backslash"
+        f"image_context_path: {context}/.dockerignore: line 2: it ends within brackets, or after a backslash"
     )
+
+
+@pytest.mark.parametrize("target", ["secret", "nowhere", "context/a", "."])
+def test_a_dockerignore_that_is_a_link_is_refused(context: Path, tmp_path: Path, target: str) -> None:
+    """It could be any file of this machine, and an error's text tell of that."""
+    (tmp_path / "secret").write_text("hunter2[\n")
+    (context / ".dockerignore").symlink_to(tmp_path / target)
+    with pytest.raises(InvalidSpec) as caught:
+        image_hash(spec_of(context))
+    said = f"{context}/.dockerignore is a link, or reached by one: put a file there"
+    assert str(caught.value) == f"image_context_path: {said}"
+
+
+def test_a_dockerfiles_own_ignore_file_is_in_the_context(context: Path, tmp_path: Path) -> None:
+    """Not beside a link that leads out, and back in."""
+    lay(tmp_path, {"out/Other.dockerignore": "d\n"})
+    (tmp_path / "out" / "Other").symlink_to(context / "Other")
+    (context / "way").symlink_to(tmp_path / "out")
+    with pytest.raises(InvalidSpec, match=r"/way/Other\.dockerignore is a link, or reached by one"):
+        sent(context, "way/Other")
+
+
+@pytest.mark.parametrize("make", [Path.mkdir, os.mkfifo])
+def test_a_dockerignore_that_is_no_file_is_refused(context: Path, make: Callable[[Path], None]) -> None:
+    """At once: nobody waits for who writes into a pipe."""
+    make(context / ".dockerignore")
+    with pytest.raises(InvalidSpec, match=r"/\.dockerignore(: Is a directory| is no file)\Z"):
+        image_hash(spec_of(context))
+
+
+def test_folders_may_be_nested_deeper_than_a_stack(context: Path) -> None:
+    """Nor is a descriptor held for each; an entry after all of them is still sent, and counts."""
+    folder = os.open(context, os.O_RDONLY)
+    for _ in range(1200):
+        os.mkdir("x", dir_fd=folder)
+        below = os.open("x", os.O_RDONLY, dir_fd=folder)
+        os.close(folder)
+        folder = below
+    os.close(os.open("leaf", os.O_CREAT | os.O_WRONLY, dir_fd=folder))
+    os.close(folder)
+    lay(context, {"y": "1"})
+    before = image_hash(spec_of(context))
+    deepest = "/".join(["x"] * 1200) + "/leaf"
+    names = list(sent(context))
+    assert names.index(deepest) < names.index("y")
+    lay(context, {"y": "2"})
+    assert image_hash(spec_of(context)) != before
+
+
+def test_a_folder_that_is_moved_while_it_is_read_is_no_hash(
+    context: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """From there the way back would lead into somebody else's folder."""
+    lay(context, {"d/e/f": "1"})
+    real = os.listdir
+
+    def moved(descriptor: int) -> list[str]:
+        found = real(descriptor)
+        if found == ["f"]:
+            (context / "d" / "e").rename(tmp_path / "e")
+        return found
+
+    monkeypatch.setattr(os, "listdir", moved)
+    with pytest.raises(InvalidSpec, match="/d/e: was moved while it was read"):
+        image_hash(spec_of(context))
 
 
 def test_a_file_that_shrinks_while_it_is_read_is_no_hash(context: Path, monkeypatch: pytest.MonkeyPatch) -> None:

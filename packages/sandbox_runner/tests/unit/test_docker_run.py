@@ -189,6 +189,7 @@ ABOUT = About(
     kept=False,
     timeout_s=1,
     artifacts="/a",
+    sources=(),
 )
 
 

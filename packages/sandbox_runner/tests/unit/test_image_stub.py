@@ -22,6 +22,7 @@ from sandbox_runner.docker_cli import DockerCli
 from sandbox_runner.errors import ImageBuildFailed, InvalidSpec, SandboxTimeout
 from sandbox_runner.image import MAX_LOG, Image, image_hash, image_tag, resolve_image
 from sandbox_runner.spec import SandboxSpec
+from sandbox_runner.state import state_root
 
 NONE = {"code": 1, "stdout": "[]\n", "stderr": "Error: No such image\n"}
 CLASSIC = {"buildx version": {"code": 1, "stderr": "docker: unknown command: docker buildx\n"}}
@@ -326,6 +327,28 @@ def test_two_processes_build_one_hash_once(spec, tmp_path, monkeypatch) -> None:
     assert build_lock.sweep(dry_run=True) == []
 
 
+def test_a_sandbox_may_be_named_as_a_lock(spec) -> None:
+    """Its folder is beside the locks, is none, and is not swept; nor is a folder that has a lock's name."""
+    for name in (f"build-{image_hash(spec)}.lock", ".build-folder.lock"):
+        (state_root() / name).mkdir()
+    with build_lock.build_lock(image_hash(spec), 1.0, lambda: pytest.fail("it waited")):
+        assert build_lock.sweep() == []
+
+
+@pytest.mark.parametrize("base", ["--help", "-h", "--format={{.}}"])
+def test_a_base_image_is_no_option(spec, stub_docker, monkeypatch, base) -> None:
+    """Whoever names it: the spec, a build argument or the environment."""
+    stub = stub_docker()
+    for named in ({"base_image": base}, {"build_args": {"BASE_IMAGE": base}}):
+        with pytest.raises(InvalidSpec):
+            resolve(replace(spec, **named))
+    monkeypatch.setenv("SANDBOX_RUNNER_BASE_IMAGE", base)
+    with pytest.raises(InvalidSpec) as caught:
+        resolve(spec)
+    assert str(caught.value) == f"base_image: {base!r} is no image"
+    assert stub.calls == []
+
+
 def test_the_wait_for_another_build_ends(spec, stub_docker) -> None:
     """A build of the same hash that does not end keeps nobody longer than a build of their own may take."""
     stub = stub_docker({"inspect": NONE})
@@ -347,7 +370,7 @@ def test_a_killed_builder_gives_its_lock_back_and_its_file_is_swept(spec, tmp_pa
         first.send_signal(signal.SIGKILL)
     assert ends(cli)
     [left] = build_lock.sweep(dry_run=True)
-    assert left.name == f"build-{image_hash(spec)}.lock"
+    assert left.name == f".build-{image_hash(spec)}.lock"
     assert left.exists()
     with build_lock.build_lock(image_hash(spec), 1.0, lambda: pytest.fail("it waited for a dead process")):
         assert build_lock.sweep() == []  # a lock that is held stays

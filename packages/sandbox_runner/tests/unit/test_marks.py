@@ -82,6 +82,9 @@ def test_what_did_not_begin_is_the_engines() -> None:
     """All of it, up to a limit."""
     marks, came = through([b"Error response from daemon: no", b" such container\n"])
     assert (came, marks.began, marks.engine_said) == (b"", None, b"Error response from daemon: no such container\n")
+    shown = " ".join(command(TOKEN.decode(), 7, "/", ["x"], own_init=True)).encode()
+    marks, came = through([b"Error response from daemon: ", shown])
+    assert (came, marks.began, marks.engine_said) == (b"", None, (b"Error response from daemon: " + shown)[:4096])
     marks, came = through([b"x" * 100_000])
     assert (came, len(marks.engine_said)) == (b"", 4096)
 
@@ -90,6 +93,8 @@ def test_a_folder_that_is_not_there_is_told() -> None:
     """Before anything begins."""
     marks, came = through([TOKEN + b" place\n"])
     assert (came, marks.has_no_place, marks.began) == (b"", True, None)
+    marks, _ = through([BEGIN, TOKEN + b" place\n"])
+    assert marks.has_no_place is False
 
 
 def test_what_was_left_and_killed_is_told() -> None:
@@ -120,7 +125,7 @@ def test_a_token_is_not_known_beforehand() -> None:
     marks = Marks(TOKEN)
     assert TOKEN.decode() in end(marks, 7)
     marks.feed(BEGIN)
-    assert end(marks, 7)[-3:] == ["12", "11", "7"]
+    assert end(marks, 7)[-4:] == [TOKEN.decode(), "7", "12", "11"]
 
 
 def test_a_commands_own_arguments_come_last() -> None:

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from sandbox_runner import state as state_module
-from sandbox_runner.records import SANDBOX, Records, publish
+from sandbox_runner.records import SANDBOX, Records, publish, remove_drafts
 from sandbox_runner.state import StateFolder
 
 
@@ -210,3 +210,37 @@ def test_the_last_word_is_ours(records, folder) -> None:
     assert (folder / "container_logs.txt").read_bytes() == b"ours"
     records.close()
     records.close()
+
+
+def test_what_a_killed_owner_left_in_the_middle_of_writing_is_removed(records, state, folder, tmp_path) -> None:
+    """By the part of its name that was noted before; a file of another's, and one that is not hidden, stay."""
+    (tmp_path / "workspace").mkdir()
+    records.will_write_in([tmp_path / "workspace", tmp_path / "not-there"])
+    for place in (folder, tmp_path / "workspace"):
+        (place / f".draft-{records.token}1").touch()
+        (place / f"seen-{records.token}").touch()
+        (place / ".draft-0123456789abcdef").touch()
+    remove_drafts(state)
+    for place in (folder, tmp_path / "workspace"):
+        assert sorted(os.listdir(place)) == [".draft-0123456789abcdef", f"seen-{records.token}"]
+
+
+def test_a_draft_is_named_so_that_it_is_found(records, state, folder, monkeypatch) -> None:
+    """Who is killed between making the file and giving it its name leaves one that is removed."""
+
+    rename = os.rename
+
+    def die(*arguments: object, **options: object) -> None:
+        if "src_dir_fd" in options:
+            raise KeyboardInterrupt  # as sudden as a kill: nothing is tidied up
+        rename(*arguments, **options)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(os, "rename", die)
+    with pytest.raises(KeyboardInterrupt):
+        records.write("sandbox.json", b"{}")
+    with pytest.raises(KeyboardInterrupt):
+        records.publish_all()
+    monkeypatch.undo()
+    assert len(os.listdir(folder)) > 0
+    remove_drafts(state)
+    assert os.listdir(folder) == []

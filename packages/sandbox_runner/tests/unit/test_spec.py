@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 from sandbox_runner import DockerSandbox, InvalidSpec, MountSpec, ResourceSpec, SandboxSpec
-from sandbox_runner.spec import WALLS, bytes_of, check
+from sandbox_runner import state as state_module
+from sandbox_runner.spec import WALLS, bytes_of, check, check_folder
 
 #: Field, value, and how the text goes on. TMP is replaced by a folder that has `file`, and `context/Dockerfile`.
 REFUSED = [
@@ -29,6 +30,7 @@ REFUSED = [
     ("rebuild_image", "no", "must be True or False"),
     ("image_pull_policy", "sometimes", "'sometimes' is none of missing, always, never"),
     ("base_image", 5, "must be text"),
+    ("base_image", "--help", "'--help' is no image"),
     ("build_args", {"A-B": "x"}, "'A-B' is no name of a variable"),
     ("build_args", {"A": 5}, "the value of A must be text without a NUL"),
     ("build_args", {"A": "secret\0"}, "the value of A must be text without a NUL"),
@@ -39,6 +41,7 @@ REFUSED = [
     ("build_timeout_seconds", 0, "0 must be a number above 0"),
     ("build_timeout_seconds", float("inf"), "inf must be a number above 0"),
     ("platform", "linux amd64", "'linux amd64' must be letters, digits and ./:_-"),
+    ("platform", "--x", "'--x' must be letters, digits and ./:_-"),
     ("platform", 5, "must be text"),
     ("network_mode", "host", "'host' is none of open, none"),
     ("cache_mode", "hot", "'hot' is none of cold, warm"),
@@ -66,6 +69,9 @@ REFUSED = [
     ("extra_mounts", (MountSpec("/etc", "/"),), "'/' must be an absolute path of the sandbox, without . and .."),
     ("extra_mounts", (MountSpec("/etc", "/x/"),), "'/x/' must be an absolute path of the sandbox, without . and .."),
     ("extra_mounts", (MountSpec("/etc", "/x/../y"),), "'/x/../y' must be an absolute path of the sandbox, without . "),
+    ("extra_mounts", (MountSpec("/etc", "//"),), "'//' must be an absolute path of the sandbox, without . and .."),
+    ("extra_mounts", (MountSpec("/etc", "//sys"),), "'//sys' must be an absolute path of the sandbox, without . and"),
+    ("extra_mounts", (MountSpec("/etc", "//workspace/x"),), "'//workspace/x' must be an absolute path of the sandbox"),
     ("extra_mounts", (MountSpec("/etc", "/workspace"),), "/workspace is mounted already"),
     ("extra_mounts", (MountSpec("/etc", "/artifacts/x"),), "/artifacts/x is mounted already"),
     ("extra_mounts", (MountSpec("/etc", "/cache"),), "/cache is mounted already"),
@@ -154,7 +160,7 @@ def test_every_field_has_a_line_in_the_table() -> None:
     assert {field for field, _, _ in RESOURCES} == {field.name for field in dataclasses.fields(ResourceSpec)}
 
 
-@pytest.mark.parametrize("dockerfile", ["/etc/passwd", "../file", "x/../../file"])
+@pytest.mark.parametrize("dockerfile", ["/etc/passwd", "../file", "x/../../file", "-"])
 def test_a_dockerfile_is_in_its_context(place, dockerfile) -> None:
     """And not any file of this machine."""
     (place / "context" / "x").mkdir()
@@ -207,6 +213,72 @@ def test_the_engines_socket_cannot_be_mounted(tmp_path) -> None:
         for name in ("docker.sock", "link"):
             error = refusal(SandboxSpec(extra_mounts=(MountSpec(tmp_path / name, "/x"),)))
             assert str(error) == f"extra_mounts: {tmp_path / name} would give the sandbox the whole host"
+
+
+@pytest.fixture
+def engine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A socket that DOCKER_HOST names, in `run/deep` and with a link to it beside."""
+    (tmp_path / "run" / "deep").mkdir(parents=True)
+    (tmp_path / "run" / "workspace").mkdir()
+    path = tmp_path / "run" / "deep" / "engine"
+    monkeypatch.chdir(path.parent)  # for a short name
+    with socket.socket(socket.AF_UNIX) as server:
+        server.bind("engine")
+    (tmp_path / "link").symlink_to(path)
+    monkeypatch.setenv("DOCKER_HOST", f"unix://{path}")
+    return path
+
+
+@pytest.mark.parametrize("name", ["run/deep/engine", "link", "run/deep", "run", "run/../run/deep", "other"])
+def test_what_is_or_holds_an_engines_socket_is_no_source(tmp_path, engine, name) -> None:
+    """As a mount, workspace, artifacts or cache; nor by another name of the same file. A folder beside it is one."""
+    os.link(engine, tmp_path / "other")
+    said = f"{tmp_path / name} would give the sandbox the whole host: {engine} is an engine's"
+    assert str(refusal(SandboxSpec(extra_mounts=(MountSpec(tmp_path / name, "/x"),)))) == f"extra_mounts: {said}"
+    if (tmp_path / name).is_dir():
+        with pytest.raises(InvalidSpec, match=r"^workspace_dir: .* would give the sandbox the whole host"):
+            check_folder("workspace_dir", tmp_path / name)
+        error = refusal(SandboxSpec(cache_mode="warm", cache_dir=tmp_path / name))
+        assert str(error).startswith("cache_dir: ")
+    check(SandboxSpec(extra_mounts=(MountSpec(tmp_path / "run" / "workspace", "/x"),)))
+    check_folder("workspace_dir", tmp_path / "run" / "workspace")
+    check_folder("workspace_dir", tmp_path / "run" / "not" / "yet")
+
+
+@pytest.mark.parametrize("source", ["/", "/run", "/var/run"])
+def test_the_usual_places_of_an_engine_are_no_sources(source, monkeypatch) -> None:
+    """Whatever the environment says; here one that is always there stands in for the daemon's."""
+    monkeypatch.setattr("os.path.lexists", lambda path: path == "/run/docker.sock")
+    error = refusal(SandboxSpec(extra_mounts=(MountSpec(source, "/x"),)))
+    assert (
+        str(error) == f"extra_mounts: {source} would give the sandbox the whole host: /run/docker.sock is an engine's"
+    )
+
+
+def test_what_is_kept_of_sandboxes_is_no_source(tmp_path, monkeypatch) -> None:
+    """Neither the folder of all states, nor one that holds it or lies in it; what lies beside it is one."""
+    memory = tmp_path / "memory"
+    state = memory / f"sandbox-runner-{os.geteuid()}" / "one"
+    state.mkdir(parents=True)
+    (memory / "workspace").mkdir()
+    (tmp_path / "link").symlink_to(state)
+    monkeypatch.setenv("XDG_RUNTIME_DIR", str(memory))
+    monkeypatch.setattr(state_module, "_is_in_memory", lambda place: place == str(memory))
+    for source in (tmp_path, memory, state.parent, state, tmp_path / "link"):
+        error = refusal(SandboxSpec(extra_mounts=(MountSpec(source, "/x"),)))
+        said = f"{source} would give the sandbox the secrets of others, which are in {state.parent}"
+        assert str(error) == f"extra_mounts: {said}"
+        with pytest.raises(InvalidSpec) as raised:
+            check_folder("artifacts_dir", source)
+        assert str(raised.value) == f"artifacts_dir: {said}"
+    check_folder("artifacts_dir", memory / "workspace")
+    check_folder("artifacts_dir", memory / f"sandbox-runner-{os.geteuid()}0")
+
+
+def test_a_spec_does_not_show_the_values_of_variables() -> None:
+    """It is printed by many a traceback; so are build arguments not shown."""
+    shown = repr(SandboxSpec(env_overrides={"A": "secret"}, build_args={"B": "secret"}))
+    assert "secret" not in shown
 
 
 def test_the_strictest_spec_can_be_used(place) -> None:

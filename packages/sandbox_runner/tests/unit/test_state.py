@@ -18,7 +18,7 @@ from sandbox_runner.state import Owner, StateFolder, state_root, this_host
 @pytest.fixture(autouse=True)
 def root(tmp_path, monkeypatch) -> Path:
     """A place of the test's own, taken for one in memory."""
-    (tmp_path / "memory").mkdir()
+    (tmp_path / "memory").mkdir(mode=0o700)
     monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path / "memory"))
     monkeypatch.setattr(state_module, "_is_in_memory", lambda place: str(place).startswith(str(tmp_path)))
     return tmp_path / "memory" / f"sandbox-runner-{os.geteuid()}"
@@ -176,7 +176,10 @@ def test_a_root_that_is_somebody_elses_is_refused(root) -> None:
         root.chmod(mode)
         with pytest.raises(SandboxError) as raised:
             StateFolder.create("one", 60)
-        assert str(raised.value) == f"{root} must be a folder that is yours alone (mode 0700): remove it"
+        assert str(raised.value) == (
+            f"{root} must be a folder that is yours alone (mode 0700): remove it or, if it is another user's, have "
+            "root remove it, or set XDG_RUNTIME_DIR to a folder of yours that is in memory (tmpfs)"
+        )
     root.rmdir()
     root.symlink_to("/tmp")
     with pytest.raises(SandboxError, match="must be a folder that is yours alone"):
@@ -190,6 +193,44 @@ def test_a_root_of_another_user_is_refused(root) -> None:
     os.chown(root, 4321, 4321)
     with pytest.raises(SandboxError, match="must be a folder that is yours alone"):
         state_root()
+
+
+def test_a_place_where_others_could_move_it_is_not_used(root, tmp_path) -> None:
+    """One that others can write is none, unless they cannot rename there what is not theirs (sticky)."""
+    root.parent.chmod(0o1777)
+    assert state_root() == root
+    for mode in (0o777, 0o770):
+        root.parent.chmod(mode)
+        with pytest.raises(SandboxError, match=r"^no folder in memory"):
+            state_root()
+
+
+def test_a_place_is_known_by_its_real_name(root, tmp_path, monkeypatch) -> None:
+    """A link to it may be repointed by whoever owns the link."""
+    (tmp_path / "link").symlink_to(root.parent)
+    monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path / "link"))
+    assert state_root() == root
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can give a folder to another user")
+def test_a_place_of_another_user_is_not_used(root, tmp_path) -> None:
+    """`sudo` may keep XDG_RUNTIME_DIR: its owner could put a folder of their own in the place of root's."""
+    os.chown(root.parent, 4321, 4321)
+    with pytest.raises(SandboxError, match=r"^no folder in memory"):
+        state_root()
+    assert not root.exists()
+
+
+@pytest.mark.parametrize("said", [b"", b"{", b"[]", b"null", b'{"pid": 1}', b'{"pid": "1", "started": [], "host": 1}'])
+def test_what_is_not_understood_names_no_owner(root, said) -> None:
+    """Half a file, or another version's: its age says whether it is in use, as without the file."""
+    state = StateFolder.create("one", 60)
+    state.write("owner.json", said)
+    assert state.owner is None
+    assert state.owner_is_alive
+    assert not state.is_expired
+    os.utime(state.path, (1, 1))
+    assert not state.owner_is_alive
 
 
 def test_a_folder_on_a_disk_is_not_used(monkeypatch) -> None:
