@@ -19,7 +19,7 @@ from hypothesis import HealthCheck, settings
 settings.register_profile("untimed", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("untimed")
 
-FACILITIES = ("namespace", "seccomp", "landlock", "cgroup", "user", "root", "docker", "gvisor")
+FACILITIES = ("namespace", "seccomp", "landlock", "cgroup", "user", "root", "docker", "gvisor", "control_group")
 
 
 class Ids(NamedTuple):

@@ -20,6 +20,9 @@ from typing import Any, NamedTuple, NoReturn
 import pytest
 from hypothesis import HealthCheck, settings
 
+from sandbox_runner import BackendUnavailable, SandboxSpec
+from sandbox_runner.ceilings import Ceilings, Tree, find_parent
+
 # No test is timed: how long an input takes to make depends on the machine.
 settings.register_profile("untimed", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("untimed")
@@ -47,6 +50,15 @@ def lacking(name: str, reason: str) -> NoReturn:
 def require() -> Require:
     """`require(name, reason)`: call it once it is known that this machine lacks *name*."""
     return lacking
+
+
+@pytest.fixture(scope="session")
+def control_group(require: Require) -> None:
+    """A control group in which a namespace sandbox holds its ceilings; an ordinary user has one if root gave it."""
+    try:
+        find_parent(Ceilings.of(SandboxSpec(backend="namespace")), Tree.of_this_process())
+    except BackendUnavailable as error:
+        require("control_group", str(error))
 
 
 class Docker(NamedTuple):

@@ -56,7 +56,7 @@ BACKENDS = [
 
 
 @pytest.fixture(scope="session")
-def bubblewrap(require: Callable[[str, str], Any]) -> str:
+def bubblewrap(require: Callable[[str, str], Any], control_group: None) -> str:
     """The machine's bubblewrap."""
     return find_bubblewrap() or require("bubblewrap", "there is no bubblewrap on PATH")
 

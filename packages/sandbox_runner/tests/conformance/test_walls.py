@@ -47,20 +47,22 @@ def test_no_program_gives_more_rights(sandbox, home, lacking) -> None:
     assert shown(by_prefix.stdout, "NoNewPrivs") == "1"
 
 
-@pytest.mark.parametrize("place", ["/", "/etc", "/usr", "/usr/bin", "/root", "/home", "/var", "/opt"])
-def test_the_system_cannot_be_written(sandbox, place) -> None:
+WRITE = 'for place in "$@"; do (echo x > "$place/sr-written" && rm "$place/sr-written" && echo "$place"); done'
+
+
+def test_the_system_cannot_be_written(sandbox) -> None:
     """Not even by user 0."""
+    places = ["/", "/etc", "/usr", "/usr/bin", "/root", "/home", "/var", "/opt"]
     for user in (None, "0"):
-        result = sandbox.exec(["sh", "-c", f"echo x > {place}/sr-written"], user=user)
-        assert not result.ok
-        assert not os.path.exists(f"{place}/sr-written")
+        assert sandbox.exec(["sh", "-c", WRITE, "sh", *places], user=user).stdout == b""
+    assert not [place for place in places if os.path.exists(f"{place}/sr-written")]
 
 
-@pytest.mark.parametrize("place", ["/workspace", "/artifacts", "/cache", "/tmp", "/dev/shm"])
-def test_these_can_be_written(sandbox, place) -> None:
+def test_these_can_be_written(sandbox) -> None:
     """What a program needs, by its user."""
-    result = sandbox.exec(["sh", "-c", f"echo x > {place}/written && cat {place}/written && rm {place}/written"])
-    assert result.stdout == b"x\n", result.stderr
+    places = ["/workspace", "/artifacts", "/cache", "/tmp", "/dev/shm"]
+    result = sandbox.exec(["sh", "-c", WRITE, "sh", *places])
+    assert result.stdout.decode().split() == places, result.stderr
 
 
 @contextmanager

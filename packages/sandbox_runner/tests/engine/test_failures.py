@@ -92,7 +92,7 @@ def test_an_engine_that_fails_leaves_nothing(start, nothing_left, wrapped_docker
     """One subcommand of the real engine's CLI goes wrong; the others clean up."""
     wrapped_docker(wrong)
     with pytest.raises(error, match=said):
-        start(docker_timeout_seconds=5)
+        start(docker_timeout_seconds=3)
     nothing_left()
 
 
@@ -101,8 +101,8 @@ def test_a_container_that_comes_after_the_timeout_is_removed(start, nothing_left
     monkeypatch.setattr(container_module, "_SETTLE_S", 60.0)
     folder = wrapped_docker(
         'if argv[0] == "run":\n'
-        '    late = "sleep 6; \\"$@\\"; touch $0/done"\n'
-        '    subprocess.Popen(["sh", "-c", late, here, real, *argv], start_new_session=True)\n'
+        '    late = "sleep 7; \\"$@\\" >$0/said 2>&1; touch $0/done"\n'
+        '    subprocess.Popen(["sh", "-c", late, here, real, *argv], start_new_session=True, stdout=-3, stderr=-3)\n'
         "    time.sleep(60)"
     )
     with pytest.raises(SandboxTimeout, match=r"^`docker run` took longer than 5 s$"):

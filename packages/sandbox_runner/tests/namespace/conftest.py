@@ -16,7 +16,7 @@ Start = Callable[..., SandboxInstance]
 
 
 @pytest.fixture(scope="session")
-def bubblewrap(require) -> str:
+def bubblewrap(require, control_group) -> str:
     """bubblewrap, on a machine where it works for this user."""
     program = find_bubblewrap()
     if program is None:
