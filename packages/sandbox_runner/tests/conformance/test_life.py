@@ -182,7 +182,7 @@ def test_a_tree_that_is_deeper_than_a_path_does_not_stay(start) -> None:
 
 def test_a_name_that_is_in_use_is_refused(start, backend, tmp_path) -> None:
     """And the sandbox that has it goes on."""
-    name = f"sr-con-{os.getpid()}-{backend.name}"
+    name = f"sr-test-{os.getpid()}-{backend.name}"
     first = start(name=name)
     assert first.container_name == name
     with pytest.raises(SandboxStartFailed) as raised:

@@ -128,7 +128,7 @@ def test_the_listener_can_be_reached_from_here() -> None:
 
 def test_no_socket_of_this_machine_can_be_reached(sandbox) -> None:
     """Nor one without a file (an abstract one), which no mount hides."""
-    name = f"sr-con-{os.getpid()}"
+    name = f"sr-test-{os.getpid()}"
     connect = f"import socket; socket.socket(socket.AF_UNIX).connect('\\0{name}')"
     with socket.socket(socket.AF_UNIX) as server:
         server.bind(f"\0{name}")

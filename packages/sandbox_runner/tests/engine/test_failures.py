@@ -129,7 +129,7 @@ def test_an_image_that_cannot_run_is_told(docker_cli, base_image, nothing_left, 
     text, said = IMAGES[kind]
     (tmp_path / "nothing").touch()
     (tmp_path / "Dockerfile").write_text(text.format(base=base_image))
-    tag = f"sr-con-{os.getpid()}-{len(kind)}"
+    tag = f"sr-test-{os.getpid()}-{len(kind)}"
     environ = {**os.environ, "DOCKER_BUILDKIT": "0"}
     subprocess.run([docker_cli.program, "build", "--quiet", "-t", tag, tmp_path], check=True, env=environ)
     try:
@@ -171,8 +171,8 @@ def test_a_cli_that_is_not_there_is_told(monkeypatch, tmp_path) -> None:
 
 def test_an_image_that_is_not_there_is_told(start, nothing_left) -> None:
     """And not fetched, if it may not be."""
-    with pytest.raises(SandboxError, match="sr-con-no-such-image"):
-        start(image_ref="sr-con-no-such-image:1", image_pull_policy="never")
+    with pytest.raises(SandboxError, match="sr-test-no-such-image"):
+        start(image_ref="sr-test-no-such-image:1", image_pull_policy="never")
     nothing_left()
 
 

@@ -166,7 +166,7 @@ def test_there_is_nothing_to_attach_under_another_name() -> None:
 
 def test_a_container_of_somebody_else_keeps_its_name(docker_cli, base_image, tmp_path, nothing_left) -> None:
     """A start under its name is refused, and leaves it as it is."""
-    name = f"sr-con-foreign-{os.getpid()}"
+    name = f"sr-test-foreign-{os.getpid()}"
     number = docker_cli("run", "--detach", "--name", name, "--network", "none", base_image, "sleep", "3600")
     try:
         with pytest.raises(SandboxStartFailed) as raised:
@@ -183,7 +183,7 @@ def test_a_name_that_is_taken_in_the_last_moment(
     docker_cli, base_image, tmp_path, wrapped_docker, nothing_left
 ) -> None:
     """Between our look and `docker run` somebody else takes it: theirs stands, ours is not begun."""
-    name = f"sr-con-race-{os.getpid()}"
+    name = f"sr-test-race-{os.getpid()}"
     wrapped_docker(
         f'if argv[0] == "run": subprocess.run([real, "run", "-d", "--name", {name!r}, {base_image!r}, "sleep", "3600"])'
     )
