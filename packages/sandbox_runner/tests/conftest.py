@@ -35,12 +35,15 @@ atexit.register(shutil.rmtree, _STATE, ignore_errors=True)
 LABEL = "sandbox_runner"  # what every container of ours has; written down, not imported, so that a change is seen
 OWNER = "sandbox_runner.owner"
 RUNTIME = "runsc"
+FACILITIES = ("namespace", "root", "docker", "gvisor", "control_group", "cgroup-v1", "ptrace", "x86_64")
 
 Require = Callable[[str, str], NoReturn]
 
 
 def lacking(name: str, reason: str) -> NoReturn:
     """End the test: this machine lacks *name*. A failure if ISORUN_REQUIRE names it, else a skip."""
+    if name not in FACILITIES:
+        raise ValueError(f"{name} is not one of {', '.join(FACILITIES)}")
     if name in {word.strip() for word in os.environ.get("ISORUN_REQUIRE", "").split(",")}:
         pytest.fail(f"{name}: {reason}, and ISORUN_REQUIRE names it", pytrace=False)
     pytest.skip(f"{name}: {reason}")

@@ -58,7 +58,7 @@ BACKENDS = [
 @pytest.fixture(scope="session")
 def bubblewrap(require: Callable[[str, str], Any], control_group: None) -> str:
     """The machine's bubblewrap."""
-    return find_bubblewrap() or require("bubblewrap", "there is no bubblewrap on PATH")
+    return find_bubblewrap() or require("namespace", "there is no bubblewrap on PATH")
 
 
 @pytest.fixture(scope="session", params=BACKENDS, ids=lambda backend: backend.name)

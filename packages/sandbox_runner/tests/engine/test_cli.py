@@ -74,7 +74,7 @@ def typed(request, require, tmp_path: Path) -> Typed:
     said = json.loads(done.stdout)
     if "namespace" not in said["works"]:
         ill = [row for row in said["checks"] if row["backend"] == "namespace" and row["status"] == "fail"]
-        require("namespaces", ill[0]["remedy"] if ill else done.stderr)
+        require("namespace", ill[0]["remedy"] if ill else done.stderr)
     return Typed(tmp_path, "namespace", ("run", "--exec-backend", "namespace"))
 
 

@@ -20,14 +20,14 @@ def bubblewrap(require, control_group) -> str:
     """bubblewrap, on a machine where it works for this user."""
     program = find_bubblewrap()
     if program is None:
-        require("namespaces", "there is no bubblewrap")
+        require("namespace", "there is no bubblewrap")
     tried = subprocess.run(
         [program, "--unshare-user", "--unshare-pid", "--ro-bind", "/", "/", "--proc", "/proc", "true"],
         capture_output=True,
         text=True,
     )
     if tried.returncode:
-        require("namespaces", tried.stderr.strip())
+        require("namespace", tried.stderr.strip())
     return program
 
 
@@ -36,7 +36,7 @@ def python(require) -> str:
     """A Python that a sandbox sees too, for attacks that need system calls."""
     program = shutil.which("python3", path="/usr/local/bin:/usr/bin:/bin")
     if program is None:
-        require("namespaces", "there is no python3 in /usr, for the attacks to be written in")
+        require("namespace", "there is no python3 in /usr, for the attacks to be written in")
     return program
 
 
