@@ -4,6 +4,7 @@ import io
 import os
 import re
 import socket
+import subprocess
 import tarfile
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
@@ -370,6 +371,7 @@ def test_folders_may_be_nested_deeper_than_a_stack(context: Path) -> None:
     assert names.index(deepest) < names.index("y")
     lay(context, {"y": "2"})
     assert image_hash(spec_of(context)) != before
+    subprocess.run(["rm", "-r", context], check=True)  # pytest would fail to, in a later session
 
 
 def test_a_folder_that_is_moved_while_it_is_read_is_no_hash(
