@@ -27,6 +27,7 @@ ENV_FILE = ".env.backend"
 ENVIRONMENT = "environment"
 MAX_ENV_FILE_CHARS = 1 << 20  # such a file has some thousands; a device given by mistake never ends
 CONTAINER_ROOT = Path("/exec-workspace")
+KB_STORAGE = Path("/kdcube-storage")  # in a container; for the supervisor alone
 
 #: What any program on this system needs to find its files; nothing in it is a credential.
 BASE_NAMES = frozenset(
@@ -191,6 +192,7 @@ class Settings:
     traceback_remap: Annotated[bool, _From(_BOOL, "EXEC_TRACEBACK_REMAP")] = True
 
     image: Annotated[str, _From(_TEXT, "PY_CODE_EXEC_IMAGE")] = "py-code-exec:latest"
+    docker_runtime: Annotated[str | None, _From(_TEXT)] = None  # of executor containers; None: the daemon's own
     network_mode: Annotated[str, _From(_TEXT, "PY_CODE_EXEC_NETWORK_MODE")] = "host"
     host_workspace_path: Annotated[Path | None, _From(_ABSOLUTE, "HOST_EXEC_WORKSPACE_PATH")] = None
     host_bundles_path: Annotated[Path | None, _From(_ABSOLUTE, "HOST_BUNDLES_PATH")] = None
@@ -265,6 +267,15 @@ class Settings:
     def __repr__(self) -> str:
         given = (f"{row.name}={row.value!r}" for row in self.rows() if row.source != "default")
         return f"Settings({', '.join(given)})"
+
+    def host_paths(self) -> dict[str, str]:
+        """Our folders and the daemon's host's, as far as they are set: Docker-in-Docker."""
+        pairs = (
+            (get_exec_workspace_root(self), self.host_workspace_path),
+            (self.bundles_root, self.host_bundles_path),
+            (KB_STORAGE, self.host_kb_storage_path),
+        )
+        return {str(ours): str(theirs) for ours, theirs in pairs if theirs is not None}
 
     def check_embedded(self) -> None:
         """Raise `InvalidRequest` for what only a docker backend can do."""
@@ -403,6 +414,12 @@ def supervisor_environment(settings: Settings) -> dict[str, str]:
 def process_environment() -> dict[str, str]:
     """The environment of this process, as it is."""
     return dict(os.environ)
+
+
+def become_environment(environment: Mapping[str, str]) -> None:
+    """Make the environment of this process *environment* and nothing else."""
+    os.environ.clear()
+    os.environ.update(environment)
 
 
 def base_environment() -> dict[str, str]:

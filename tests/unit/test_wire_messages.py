@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from isorun.wire import values
 from isorun.wire.frames import MAX_FRAME, Frames, ProtocolError
 from isorun.wire.messages import (
+    ATTACHED,
     BUILD,
     CONTROL,
     TOOL,
@@ -69,7 +70,7 @@ def any_of(kind: type[Message]) -> st.SearchStrategy[Message]:
     )
 
 
-MESSAGES = st.one_of(*map(any_of, (*CONTROL, *BUILD, *TOOL)))
+MESSAGES = st.one_of(*map(any_of, (*CONTROL, *BUILD, *TOOL, *ATTACHED)))
 
 
 def header(**changes: object) -> bytes:

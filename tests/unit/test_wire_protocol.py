@@ -7,7 +7,8 @@ from pathlib import Path
 import isorun.wire.session
 from isorun.wire import messages
 from isorun.wire.frames import MAX_FRAME, PREFIX_BYTES
-from isorun.wire.messages import BUILD, CONTROL, REFUSALS, SUPERVISOR, TOOL, VERSION
+from isorun.wire.messages import ATTACHED, BUILD, CONTROL, REFUSALS, SUPERVISOR, TOOL, VERSION
+from isorun.wire.multiplex import WINDOW
 from isorun.wire.session import LEGAL, LEGAL_CONTROL
 from isorun.wire.values import MAX_DEPTH, MAX_INT_DIGITS, MAX_VALUES
 
@@ -25,7 +26,8 @@ def rows(chapter: str, section: str) -> list[list[str]]:
 
 def test_messages_and_fields_are_those_of_the_page() -> None:
     """Every message has one row, with its fields in order and their types."""
-    for section, kinds in (("Control stream", CONTROL), ("Build stream", BUILD), ("Tool stream", TOOL)):
+    sections = (("Control stream", CONTROL), ("Build stream", BUILD), ("Tool stream", TOOL), ("Attached stream", ATTACHED))
+    for section, kinds in sections:
         page = {name: written for name, _, written, _ in rows("Messages", section)}
         code = {f"`{kind.__name__}`": ", ".join(f"`{f.name}: {f.type}`" for f in fields(kind)) for kind in kinds}
         assert page == code
@@ -60,12 +62,13 @@ def test_numbers_and_words_are_those_of_the_page() -> None:
     assert f"more than {MAX_INT_DIGITS} digits" in PAGE
     assert f"at most {MAX_DEPTH} deep" in PAGE
     assert f"{MAX_VALUES:,} values" in PAGE
+    assert f"at most {WINDOW:,} bytes of a channel" in PAGE
     assert ", ".join(f"`{word}`" for word in REFUSALS) in PAGE.replace("\n", " ")
 
 
 def test_every_message_is_of_one_stream() -> None:
-    """No message is left out of the four lists, and none is in two."""
-    listed = [*CONTROL, *BUILD, *TOOL, *SUPERVISOR]
+    """No message is left out of the five lists, and none is in two."""
+    listed = [*CONTROL, *BUILD, *TOOL, *SUPERVISOR, *ATTACHED]
     assert len(listed) == len(set(listed))
     # By name: a dataclass with slots is made twice, and the first try may not be collected yet.
     assert {k.__name__ for k in listed} == {k.__name__ for k in messages.Message.__subclasses__()}

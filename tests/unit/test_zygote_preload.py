@@ -5,6 +5,6 @@ from isorun.executor import zygote
 
 def test_a_preload_that_fails_is_not_among_those_that_are_loaded() -> None:
     """Each name is told once: with its seconds, or with its reason."""
-    loaded, failed = zygote._preload(["json", "nosuch"])
+    loaded, failed = zygote.preload(["json", "nosuch"])
     assert list(loaded) == ["json"]
     assert failed == {"nosuch": "ModuleNotFoundError: No module named 'nosuch'"}

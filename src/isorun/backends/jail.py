@@ -387,6 +387,10 @@ class OutputTail:
         """What is kept now."""
         return bytes(self._kept)
 
+    def add(self, data: bytes) -> None:
+        """Keep *data* as well."""
+        self._kept = (self._kept + data)[-_OUTPUT_KEPT:]
+
     def _take(self, descriptor: int) -> None:
         try:
             data = os.read(descriptor, 1 << 16)

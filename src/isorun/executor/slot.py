@@ -12,6 +12,7 @@ import signal
 import socket
 import struct
 import sys
+from collections.abc import Callable
 from typing import Any
 
 from isorun.executor import init, interior, loader, rules
@@ -76,7 +77,7 @@ def run(message: ForkProgram, descriptors: list[int], kept: list[str], program: 
     return program.run(go)
 
 
-def seal(message: ForkProgram) -> int:
+def seal(message: ForkProgram, *, give_up_capabilities: Callable[[], None] = caps.drop_all) -> int:
     """Every one-way step after the namespaces. Returns the Landlock ABI (0: this kernel has none)."""
     limits: dict[str, Any] = message.limits
     table = rlimits.table(
@@ -103,10 +104,10 @@ def seal(message: ForkProgram) -> int:
             for step in (
                 ("session", os.setsid),
                 ("cpu", lambda: _pin(message.cpu)),
-                ("rlimits", lambda: rlimits.apply(table)),
+                ("rlimits", lambda: rlimits.apply(table, may_lack=limits.get("may_lack", ()))),
                 ("random state", reseed),
                 ("working directory", lambda: os.chdir(rules.OUT)),
-                ("capabilities", caps.drop_all),
+                ("capabilities", give_up_capabilities),
                 ("no_new_privs", caps.no_new_privileges),
                 ("landlock", restrict),
                 ("seccomp by number", lambda: seccomp.load(message.filters_by_number)),

@@ -30,8 +30,8 @@ def main(channel: socket.socket, preloads: list[str], kept: list[str], sys_path:
     namespaces.unshare(namespaces.NEWNS)  # the writable /tmp below is ours alone: no init is forked from here
     mounts.make_private()
     mounts.tmpfs("/tmp", size=_PRIVATE_BYTES, inodes=4096, mode=0o700)
-    loaded, failed = _preload(preloads)
-    _warm()
+    loaded, failed = preload(preloads)
+    warm()
     program = loader.Loader(rules.WORK, rules.OUT, sys_path, environ)
     gc.collect()
     gc.freeze()  # the collector would write to, and so copy, every page the slots share
@@ -40,7 +40,8 @@ def main(channel: socket.socket, preloads: list[str], kept: list[str], sys_path:
     os._exit(0)
 
 
-def _preload(names: list[str]) -> tuple[dict[str, float], dict[str, str]]:
+def preload(names: list[str]) -> tuple[dict[str, float], dict[str, str]]:
+    """Import *names*: seconds that each took, and the reason of each that failed."""
     loaded, failed = {}, {}
     for name in names:
         started = time.monotonic()
@@ -54,7 +55,7 @@ def _preload(names: list[str]) -> tuple[dict[str, float], dict[str, str]]:
     return loaded, failed
 
 
-def _warm() -> None:
+def warm() -> None:
     """What costs a millisecond the first time after a fork is done once, before."""
     exec(compile("async def f(): await g()\n", "warm", "exec", flags=0), {})  # noqa: S102
     importlib.import_module("asyncio")

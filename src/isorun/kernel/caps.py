@@ -26,6 +26,14 @@ def drop_all() -> None:
     drop_held()
 
 
+def demand_none() -> None:
+    """Raise OSError unless all five sets are empty already: who has no CAP_SETPCAP cannot empty the bounding set."""
+    with open("/proc/self/status", encoding="ascii", errors="replace") as status:
+        held = [line.strip() for line in status if line.startswith("Cap") and int(line.split()[1], 16)]
+    if held:
+        raise OSError(errno.EPERM, f"this process holds capabilities: {', '.join(held)}")
+
+
 def drop_held() -> None:
     """Empty the inheritable, permitted and effective sets: enough for a process that never executes."""
     header = (ctypes.c_uint32 * 2)(_CAPABILITY_VERSION_3, 0)

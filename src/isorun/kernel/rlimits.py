@@ -7,7 +7,7 @@ before, one slot's fork bomb would starve the others.
 Must not: raise a hard limit that was inherited lower, nor take "unlimited" for an answer.
 """
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 
 Row = tuple[str, int, int]  # name, soft, hard
 
@@ -52,11 +52,12 @@ def table(
     return tuple(rows)
 
 
-def apply(rows: Iterable[Row]) -> None:
+def apply(rows: Iterable[Row], *, may_lack: Collection[str] = ()) -> None:
     """Set each limit on this process. Raises OSError naming the one the kernel refused, and ValueError
     for a negative one, which the kernel would read as unlimited.
 
-    A hard limit that was inherited lower stays: it cannot be raised, and it is the tighter ceiling.
+    A hard limit that was inherited lower stays: it cannot be raised, and it is the tighter ceiling. Those in
+    *may_lack* may be refused: gVisor's kernel knows them by name only, and has nothing that they would bound.
     """
     import resource  # here: it exists on Unix only, and `table` must import anywhere
 
@@ -69,7 +70,10 @@ def apply(rows: Iterable[Row]) -> None:
             soft, hard = min(soft, inherited), min(hard, inherited)
         try:
             resource.setrlimit(which, (soft, hard))
-        except (OSError, ValueError) as exc:  # CPython turns EPERM and EINVAL into ValueError
+        except (OSError, ValueError) as exc:
+            if name in may_lack:
+                continue
+            # CPython turns EPERM and EINVAL into ValueError
             raise OSError(f"{name}: cannot be set to {soft}, {hard}: {exc}") from exc
 
 

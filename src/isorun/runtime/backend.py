@@ -1,27 +1,39 @@
 """Choosing a backend: the strongest that works, never a weaker level than was asked for."""
 
 from contextlib import AsyncExitStack
+from pathlib import Path
 
 from isorun.backends.base import Backend
 from isorun.core.errors import InvalidRequest, Unavailable
-from isorun.settings import Settings
+from isorun.runtime.folder import open_root, open_state
+from isorun.settings import Settings, get_exec_workspace_root
 
 NAMES = ("auto", "namespace", "docker")
+_SLOTS = "slots"
+_ROOT_LABEL = "isorun.root"
 
 
 async def choose_backend(wanted: str | Backend, settings: Settings, stack: AsyncExitStack) -> Backend:
-    """An entered backend, left with *stack*. Raises `Unavailable` with the reason if it cannot be entered."""
+    """An entered backend, left with *stack*. `auto` is namespace, else docker.
+
+    Raises `Unavailable` with the reason, of both for `auto`, if it cannot be entered.
+    """
     if not isinstance(wanted, str):
         return await stack.enter_async_context(wanted)
     if wanted not in NAMES:
         raise InvalidRequest(f"there is no backend {wanted!r}; use one of {', '.join(NAMES)}", code="unknown_backend")
     if wanted == "docker":
-        raise Unavailable(_NO_DOCKER)
+        return await stack.enter_async_context(docker_backend(settings))
     settings.check_embedded()
-    return await stack.enter_async_context(namespace_backend(settings))  # for `auto` too: there is no other
-
-
-_NO_DOCKER = "this version has no docker backend"
+    try:
+        return await stack.enter_async_context(namespace_backend(settings))
+    except Unavailable as embedded:
+        if wanted == "namespace":
+            raise
+        try:
+            return await stack.enter_async_context(docker_backend(settings))
+        except Unavailable as docker:
+            raise Unavailable(f"neither backend works here. namespace: {embedded}; docker: {docker}") from docker
 
 
 def namespace_backend(settings: Settings) -> Backend:
@@ -39,3 +51,33 @@ def namespace_backend(settings: Settings) -> Backend:
             cgroup_parent=str(settings.cgroup_parent) if settings.cgroup_parent else None,
         )
     )
+
+
+def docker_backend(settings: Settings) -> Backend:
+    """The Docker backend as the settings want it, not entered."""
+    from isorun.backends.docker import DockerBackend, Options
+
+    slots = docker_state(settings) / _SLOTS
+    slots.mkdir(mode=0o711, exist_ok=True)
+    return DockerBackend(
+        Options(
+            image=settings.image,
+            slots=slots,
+            labels=docker_labels(settings),
+            runtime=settings.docker_runtime,
+            preloads=settings.preload,
+            executor_uid=settings.executor_uid,
+            executor_gid=settings.executor_gid,
+            host_paths=settings.host_paths(),
+        )
+    )
+
+
+def docker_state(settings: Settings) -> Path:
+    """The folder, of this user alone, below which the folders that containers share with us are made."""
+    return Path(open_state(str(open_root(get_exec_workspace_root(settings)))))
+
+
+def docker_labels(settings: Settings) -> dict[str, str]:
+    """What the containers of a Runtime are found by once its process is gone."""
+    return {_ROOT_LABEL: str(docker_state(settings))}

@@ -127,8 +127,11 @@ class Inspection:
         return found | {task.file.path: (_finding(task, INVALID, hint),) for task in tasks}
 
     async def _sealed(self) -> Backend:
-        """The Runtime's backend if its programs run on isorun's own Python, else one that does."""
-        if self._backend.environment.python == sys.executable:
+        """The Runtime's backend if its programs run on isorun's own Python, else one that does.
+
+        An executor image has what the inspector needs: where that is the backend, there may be no other.
+        """
+        if self._backend.name == "docker" or self._backend.environment.python == sys.executable:
             return self._backend
         async with self._opening:
             if self._own is None:

@@ -128,7 +128,9 @@ class Runtime:
             self.root = open_root(get_exec_workspace_root(self.settings))
             self._host = stack.enter_context(HostLease.take(self.root))
             await asyncio.to_thread(self._tidy)
-            supervisor = asyncio.ensure_future(open_supervisor(self.settings, stack))  # starts beside the backend
+            wanted = self._wanted if isinstance(self._wanted, str) else self._wanted.name
+            starting = open_supervisor(self.settings, stack, in_container=wanted == "docker")
+            supervisor = asyncio.ensure_future(starting)  # beside the backend
             try:
                 self.backend: Backend = await choose_backend(self._wanted, self.settings, stack)
             except BaseException:

@@ -23,7 +23,7 @@ from typing import Any, Protocol
 
 from isorun.core.errors import InvalidRequest, SetupFailed
 from isorun.supervisor.descriptor import NO_NETWORK, Descriptor
-from isorun.supervisor.incarnation import Incarnation
+from isorun.supervisor.incarnation import Incarnation, LocalProcess, StartProcess
 from isorun.supervisor.inflight import InFlight
 from isorun.supervisor.records import unpacked
 from isorun.supervisor.session import CallLimits, Listener
@@ -132,13 +132,21 @@ def _one_runs_trouble() -> Iterator[None]:
 class Supervisor:
     """The supervisor of one bundle. Use it as `async with`; leaving the block ends its process.
 
-    *environment* is all that the process gets of ours. With *network* False it has none.
+    *environment* is all that the process gets of ours. With *network* False it has none. *start*: where it runs.
     Entering raises `InvalidRequest` (invalid_bundle) naming file, line and tool if the
     bundle cannot be loaded.
     """
 
-    def __init__(self, descriptor: Descriptor, environment: Mapping[str, str], *, network: bool = True) -> None:
+    def __init__(
+        self,
+        descriptor: Descriptor,
+        environment: Mapping[str, str],
+        *,
+        network: bool = True,
+        start: StartProcess = LocalProcess.start,
+    ) -> None:
         self.descriptor = descriptor
+        self._start_process = start
         self._environment = {**environment, **({} if network else {NO_NETWORK: "1"})}
         self.tools: Mapping[str, Mapping[str, Any]] = {}
         self._runs: dict[int, OpenedRun] = {}
@@ -162,7 +170,7 @@ class Supervisor:
             await self._keeper
 
     async def _start(self) -> Incarnation:
-        process = Incarnation(self.descriptor.to_json(), self._environment, self._printed)
+        process = Incarnation(await self._start_process(self.descriptor.to_json(), self._environment), self._printed)
         try:
             self.tools = await process.load()
         except BaseException:

@@ -10,10 +10,10 @@ import signal
 import socket
 import subprocess
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from isorun.core.errors import InvalidRequest, SetupFailed
 from isorun.kernel.readiness import Channel
@@ -31,14 +31,33 @@ _BOOT = (
 _ENVIRONMENT_BYTES = 32 << 10  # of RUNTIME_GLOBALS_JSON; the kernel takes 128 KiB for one variable at most
 
 
-class Incarnation:
-    """One incarnation of the supervisor process."""
+class Process(Protocol):
+    """A supervisor process, wherever it runs. `socket` is its control stream, `output` what it prints."""
 
-    def __init__(self, globals_json: str, environment: Mapping[str, str], printed: Callable[[str], None]) -> None:
-        self._printed = printed
-        self._rest, self._said = b"", ""
-        self._ended: asyncio.Future[str] | None = None
-        self._loop = asyncio.get_running_loop()
+    socket: socket.socket
+    output: int
+
+    def kill(self) -> None:
+        """End it now, with whatever its tools started; it may be gone already."""
+
+    def wait(self, timeout_s: float | None) -> bool:
+        """Wait for its end, in a thread; whether it came."""
+
+    def ending(self) -> str:
+        """How it ended: `exit code 1`, `signal 9`."""
+
+    def close(self) -> None:
+        """It has ended: remove what is left of it."""
+
+
+#: From `RUNTIME_GLOBALS_JSON` and an environment to a process. Raises `SetupFailed`, `Unavailable`.
+StartProcess = Callable[[str, Mapping[str, str]], Awaitable[Process]]
+
+
+class LocalProcess:
+    """See `Process`: a child of ours, on this machine."""
+
+    def __init__(self, globals_json: str, environment: Mapping[str, str]) -> None:
         ours, theirs = socket.socketpair()
         ours.setblocking(False)
         small = len(globals_json.encode()) <= _ENVIRONMENT_BYTES
@@ -61,13 +80,51 @@ class Incarnation:
             raise
         finally:
             os.close(writer)
-        self._socket, self._output = ours, reader
-        self._control = Channel(ours)
-        os.set_blocking(reader, False)
-        self._loop.add_reader(reader, self._read_output)
+        self.socket, self.output = ours, reader
         if not small and self._popen.stdin is not None:
             with suppress(BrokenPipeError), self._popen.stdin as stdin:
                 stdin.write(globals_json.encode())
+
+    @classmethod
+    async def start(cls, globals_json: str, environment: Mapping[str, str]) -> "LocalProcess":
+        """A `StartProcess`."""
+        return cls(globals_json, environment)
+
+    def kill(self) -> None:
+        """See `Process.kill`."""
+        with suppress(ProcessLookupError):
+            os.killpg(self._popen.pid, signal.SIGKILL)
+
+    def wait(self, timeout_s: float | None) -> bool:
+        """See `Process.wait`."""
+        try:
+            self._popen.wait(timeout_s)
+        except subprocess.TimeoutExpired:
+            return False
+        return True
+
+    def ending(self) -> str:
+        """See `Process.ending`."""
+        code = self._popen.returncode
+        return f"exit code {code}" if code >= 0 else f"signal {-code}"
+
+    def close(self) -> None:
+        """See `Process.close`."""
+
+
+class Incarnation:
+    """One incarnation of the supervisor process."""
+
+    def __init__(self, process: Process, printed: Callable[[str], None]) -> None:
+        self._printed = printed
+        self._rest, self._said = b"", ""
+        self._ended: asyncio.Future[str] | None = None
+        self._loop = asyncio.get_running_loop()
+        self._process = process
+        self._socket, self._output = process.socket, process.output
+        self._control = Channel(self._socket)
+        os.set_blocking(self._output, False)
+        self._loop.add_reader(self._output, self._read_output)
 
     async def load(self) -> Mapping[str, Mapping[str, Any]]:
         """The bundle's tools. Raises `InvalidRequest` (invalid_bundle), `SetupFailed`."""
@@ -106,8 +163,7 @@ class Incarnation:
 
     def kill(self) -> None:
         """End the process now."""
-        with suppress(ProcessLookupError):
-            os.killpg(self._popen.pid, signal.SIGKILL)
+        self._process.kill()
 
     async def end(self) -> str:
         """Close the socket, wait a little, kill, with whatever its tools started; how it ended, also if asked again."""
@@ -120,17 +176,18 @@ class Incarnation:
         with suppress(OSError):
             self._socket.shutdown(socket.SHUT_RDWR)
         try:
-            await asyncio.wait_for(asyncio.to_thread(self._popen.wait, _END_S), _END_S + 1)
-        except (subprocess.TimeoutExpired, TimeoutError):
+            await asyncio.wait_for(asyncio.to_thread(self._process.wait, _END_S), _END_S + 1)
+        except TimeoutError:
             pass
         finally:
             self.kill()
-            self._popen.wait()
+            self._process.wait(None)
         self._read_output()
         self._socket.close()
         os.close(self._output)
-        code = self._popen.returncode
-        return f"exit code {code}" if code >= 0 else f"signal {-code}"
+        how = self._process.ending()
+        await asyncio.to_thread(self._process.close)
+        return how
 
     def _read_output(self) -> None:
         try:

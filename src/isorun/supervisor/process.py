@@ -86,6 +86,11 @@ def _main(control: int) -> int:
     text = environment.get(GLOBALS) or sys.stdin.read()
     channel = socket.socket(fileno=control)
     os.set_inheritable(control, False)
+    return serve(channel, text, environment)
+
+
+def serve(channel: socket.socket, text: str, environment: Mapping[str, str]) -> int:
+    """Load the bundle of *text*, `RUNTIME_GLOBALS_JSON`, and answer its runs until *channel* ends. The exit code."""
     redirect()
     try:
         if environment.get(NO_NETWORK):

@@ -248,6 +248,16 @@ class CloseRun(Message):
     run: int
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Serve(Message):
+    """To a supervisor in a container, over its stdin: what it is, where it listens, and files for its `~/.aws`."""
+
+    globals_json: str
+    environment: dict[str, str]
+    aws: dict[str, str]
+    socket: str
+
+
 # Supervisor stream, supervisor to host
 
 
@@ -310,10 +320,95 @@ class RunClosed(Message):
     run: int
 
 
+# Attached stream, both ways: the channels of a container over its one stdin and stdout, see `wire.multiplex`
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Carry(Message):
+    """Bytes of a channel."""
+
+    channel: str
+    data: bytes
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Room(Message):
+    """`count` more bytes of the channel were delivered: as many may be sent again."""
+
+    channel: str
+    count: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Shut(Message):
+    """No more bytes come on the channel."""
+
+    channel: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Replaced(Message):
+    """From the host: give the program a new stream. From init: bytes of the channel are the new one's from here on."""
+
+    channel: str
+
+
+# Attached stream, host to init
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Prepare(Message):
+    """What the container is to become; filters as in `ForkProgram`. Programs see these variables of its environment."""
+
+    limits: dict[str, Any]
+    filters_by_number: bytes
+    filters_by_argument: bytes
+    preloads: list[str]
+    environment: list[str]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Look(Message):
+    """Say `Sealed`, now that the slot has said `Ready` on its control stream."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Terminate(Message):
+    """SIGTERM to the program."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Finish(Message):
+    """End every process but init, send what they left, and say `Finished`."""
+
+
+# Attached stream, init to host
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Sealed(Message):
+    """What the kernel says of the program's process, once that is sealed: `facts`, see `backends.container_walls`."""
+
+    facts: dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Finished(Message):
+    """Every process but init is dead. What the container's cgroup counted, -1 for what it does not tell."""
+
+    oom_kills: int
+    process_limit_hits: int
+    cpu_s: float
+    peak_memory_bytes: int
+    full_bytes: list[str]
+    full_inodes: list[str]
+
+
 CONTROL = (Put, Attached, Go, Joined, Ready, SetupError, Stored, StoreError, Started)
 BUILD = (BuildInit, ForkProgram, InitReady, BuildFailed, Exited, Warmed)
 TOOL = (Call, Log, Ended, Reply, Refused)
-SUPERVISOR = (OpenRun, CloseRun, Loaded, LoadFailed, Journal, RunLog, RunClaim, RunViolated, RunClosed)
+SUPERVISOR = (OpenRun, CloseRun, Serve, Loaded, LoadFailed, Journal, RunLog, RunClaim, RunViolated, RunClosed)
+ATTACHED = (Carry, Room, Shut, Replaced, Prepare, Look, Terminate, Finish, Sealed, Finished)
 
 _INT_FIELD = 1 << 63  # fields go into clocks, tables and databases; only values inside a tree may be longer
 _ENVELOPE = frozenset({"v", "t", "blobs"})
@@ -351,7 +446,7 @@ _FITS: dict[str, Callable[[object], bool]] = {
     "list[str]": lambda value: isinstance(value, (list, tuple)) and all(map(_is_str, value)),
     "str": _is_str,
 }
-_TYPES: dict[str, type[Message]] = {kind.__name__: kind for kind in (*CONTROL, *BUILD, *TOOL, *SUPERVISOR)}
+_TYPES: dict[str, type[Message]] = {kind.__name__: kind for kind in (*CONTROL, *BUILD, *TOOL, *SUPERVISOR, *ATTACHED)}
 _FIELDS = {
     kind: tuple(
         (name, annotation, _FITS[annotation], _CHOICES.get((kind.__name__, name)))

@@ -1,0 +1,185 @@
+"""A container whose one command is spoken to over its stdin, stdout and stderr, for as long as it lives.
+
+`docker run --interactive`, at the one choke point for the CLI: one CLI process a container
+carries the three streams, from a local daemon or a remote one, for any runtime. The
+container has the labels of every sandbox, so `cleanup` finds it when its owner was killed.
+Every wall stands, none can be loosened; `AttachedContainer.confirm` reads them back.
+
+What the streams carry is not known here.
+"""
+
+from __future__ import annotations
+
+import os
+import secrets
+import subprocess
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from sandbox_runner.container import remove
+from sandbox_runner.docker_cli import DockerCli
+from sandbox_runner.docker_run import EXPIRES, IMAGE, KEPT, LABEL, NAME, NONCE, OWNER, ROOT, Bind
+from sandbox_runner.errors import DockerUnavailable, SandboxGone, SandboxStartFailed
+from sandbox_runner.seccomp import profile_path
+from sandbox_runner.spec import MountSpec
+from sandbox_runner.starting import new_name
+from sandbox_runner.state import Owner, state_root
+
+_LOGS = ("--log-driver", "json-file", "--log-opt", "max-size=1m", "--log-opt", "max-file=2")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AttachedSpec:
+    """One container. Paths of `mounts` are the daemon's host's (see `host_paths`); sizes are bytes.
+
+    `env` is shown by `docker inspect`: no secret may be in it, nor in `command`. `tmpfs` maps a path inside to the
+    bytes and the inodes it may hold. `labels` are the caller's, beside ours.
+    """
+
+    image: str
+    command: tuple[str, ...]
+    user: tuple[int, int]
+    memory_bytes: int
+    pids: int
+    cpus: float
+    nofile: int
+    file_bytes: int | None = None
+    mounts: tuple[MountSpec, ...] = ()
+    tmpfs: Mapping[str, tuple[int, int]] = field(default_factory=dict)
+    env: Mapping[str, str] = field(default_factory=dict)
+    labels: Mapping[str, str] = field(default_factory=dict)
+    network: str = "none"
+    hostname: str = "sandbox"
+    runtime: str | None = None
+    ttl_seconds: float = 86_400.0
+
+
+class AttachedContainer:
+    """A container that was asked for. `stdin`, `stdout` and `stderr` are descriptors, ours to read, write and close.
+
+    The streams end when it does, or when the engine would not start it: then `stderr` says why. When our process ends,
+    however it ends, its command sees the end of its stdin.
+    """
+
+    def __init__(self, cli: DockerCli, name: str, nonce: str, process: subprocess.Popen[bytes]) -> None:
+        streams = [stream for stream in (process.stdin, process.stdout, process.stderr) if stream is not None]
+        self._cli, self._nonce, self._process = cli, nonce, process
+        self.name = name
+        self.stdin, self.stdout, self.stderr = (os.dup(stream.fileno()) for stream in streams)
+        for stream in streams:
+            stream.close()
+
+    @classmethod
+    def start(cls, cli: DockerCli, spec: AttachedSpec) -> AttachedContainer:
+        """Ask the engine for it; does not wait. Raises `DockerUnavailable`, `SandboxStartFailed`."""
+        name, nonce = new_name(), secrets.token_hex(16)
+        argv = [cli.program, *run_arguments(spec, name, nonce)]
+        try:
+            process = subprocess.Popen(
+                argv,
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.PIPE,
+                start_new_session=True,  # a terminal's Ctrl-C is for us
+            )
+        except OSError as error:
+            raise DockerUnavailable(f"{cli.program} cannot be started: {error.strerror}") from None
+        return cls(cli, name, nonce, process)
+
+    def inspect(self) -> dict[str, Any]:
+        """What the engine says of it. Raises `SandboxGone` if it does not know it."""
+        found = self._cli.inspect("container", self.name)
+        if found is None:
+            raise SandboxGone(f"the engine knows no container {self.name}")
+        return found
+
+    def confirm(self, spec: AttachedSpec) -> dict[str, Any]:
+        """`inspect`, once every wall of *spec* stands by the engine's word. Raises `SandboxStartFailed`."""
+        inspected = self.inspect()
+        if missing := missing_walls(spec, inspected):
+            raise SandboxStartFailed(
+                f"these walls do not stand: {', '.join(missing)}; the engine cannot make them, or ignored them"
+            )
+        return inspected
+
+    def wait(self, timeout_s: float | None) -> int | None:
+        """Its exit code once it has ended, or the engine refused it; None if *timeout_s* came first."""
+        try:
+            return self._process.wait(timeout_s)
+        except subprocess.TimeoutExpired:
+            return None
+
+    def remove(self) -> None:
+        """End and remove it, and its volumes. Raises `SandboxError` if it stays; `cleanup` finds it."""
+        for descriptor in (self.stdin, self.stdout, self.stderr):
+            os.close(descriptor)
+        was_alive = self._process.poll() is None
+        remove(self._cli, self.name, self._nonce, may_come=was_alive)
+        if self._process.poll() is None:
+            self._process.kill()
+        self._process.wait()
+
+
+def run_arguments(spec: AttachedSpec, name: str, nonce: str) -> list[str]:
+    """The arguments of `docker`."""
+    owner = Owner.of_this_process()
+    labels = {
+        **spec.labels,
+        LABEL: "1",
+        IMAGE: spec.image,
+        NAME: name,
+        ROOT: str(state_root()),
+        NONCE: nonce,
+        OWNER: f"{owner.pid} {owner.started} {owner.host}",
+        EXPIRES: f"{time.time() + spec.ttl_seconds:.0f}",
+        KEPT: "no",
+    }
+    argv = ["run", "--interactive", "--sig-proxy=false", "--name", name, "--pull", "never", "--no-healthcheck", *_LOGS]
+    argv += ["--network", spec.network]
+    if spec.network != "host":
+        argv += ["--hostname", spec.hostname]
+    for label, value in labels.items():
+        argv += ["--label", f"{label}={value}"]
+    memory = str(spec.memory_bytes)
+    argv += ["--cap-drop", "ALL", "--security-opt", "no-new-privileges", "--read-only"]
+    argv += ["--security-opt", f"seccomp={profile_path()}", "--user", f"{spec.user[0]}:{spec.user[1]}"]
+    argv += ["--memory", memory, "--memory-swap", memory, "--pids-limit", str(spec.pids), "--cpus", f"{spec.cpus:g}"]
+    argv += ["--ulimit", "core=0:0", "--ulimit", f"nofile={spec.nofile}:{spec.nofile}"]
+    if spec.file_bytes is not None:
+        argv += ["--ulimit", f"fsize={spec.file_bytes}:{spec.file_bytes}"]
+    for path, (size, inodes) in spec.tmpfs.items():
+        argv += ["--tmpfs", f"{path}:rw,exec,nosuid,nodev,mode=1777,size={size},nr_inodes={inodes}"]
+    for mount in spec.mounts:
+        argv += ["--mount", Bind(os.fspath(mount.host_path), mount.container_path, mount.read_only).option()]
+    for variable, value in spec.env.items():
+        argv += ["--env", f"{variable}={value}"]
+    argv += [] if spec.runtime is None else ["--runtime", spec.runtime]
+    return [*argv, "--workdir", "/", "--entrypoint", spec.command[0], spec.image, *spec.command[1:]]
+
+
+def missing_walls(spec: AttachedSpec, inspected: Mapping[str, Any]) -> list[str]:
+    """The walls that do not stand, by what the engine says it made."""
+    host, security = inspected["HostConfig"], inspected["HostConfig"].get("SecurityOpt") or []
+    ulimits = {limit["Name"]: limit["Hard"] for limit in host.get("Ulimits") or []}
+    tmpfs = host.get("Tmpfs") or {}
+    wanted_binds = {(os.fspath(mount.host_path), mount.container_path, not mount.read_only) for mount in spec.mounts}
+    binds = {(mount["Source"], mount["Destination"], mount["RW"]) for mount in inspected.get("Mounts") or ()}
+    standing = {
+        "capabilities": host.get("CapDrop") == ["ALL"] and not host.get("CapAdd") and not host.get("Privileged"),
+        "no_new_privileges": any(option.startswith("no-new-privileges") for option in security),
+        "memory_limit": host.get("Memory") == spec.memory_bytes and host.get("MemorySwap") == spec.memory_bytes,
+        "pids_limit": host.get("PidsLimit") == spec.pids,
+        "cpus": host.get("NanoCpus") == round(spec.cpus * 1e9),
+        "nofile_limit": ulimits.get("nofile") == spec.nofile,
+        "file_size_limit": ulimits.get("fsize") == spec.file_bytes,
+        "read_only_root": host.get("ReadonlyRootfs") is True,
+        "seccomp": any(option.startswith("seccomp={") for option in security),
+        "user": inspected["Config"].get("User") == f"{spec.user[0]}:{spec.user[1]}",
+        "network": host.get("NetworkMode") == spec.network,
+        "tmpfs": all(f"size={size}," in tmpfs.get(path, "") for path, (size, _) in spec.tmpfs.items()),
+        "mounts": binds == wanted_binds,
+        "runtime": spec.runtime in (None, host.get("Runtime")),
+    }
+    return [wall for wall, stands in standing.items() if not stands]

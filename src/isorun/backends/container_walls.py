@@ -1,0 +1,155 @@
+"""From what the kernel and the engine said of an executor container to the run's `isolation`, or the missing wall.
+
+Pure. The same walls as `walls`, held by other means: docs/security.md has both beside
+each other. `facts` are read by our init inside of the container, before a program is
+there; what the engine made of the command line is judged by `sandbox_runner.attached`.
+"""
+
+import errno
+from collections.abc import Mapping
+from typing import Any
+
+from isorun.backends.walls import status_fields
+from isorun.core.errors import SetupFailed
+from isorun.core.limits import Limits
+from isorun.executor import rules
+from isorun.kernel import mounts
+
+_CAPABILITY_SETS = ("CapInh", "CapPrm", "CapEff", "CapBnd", "CapAmb")
+_ALWAYS_TOLD = ("CapInh", "CapPrm", "CapEff", "CapBnd")  # gVisor has no ambient capabilities
+_WRITABLE = {rules.WORK, rules.OUT, "/tmp", "/dev/shm"}
+#: What the engine mounts writable of its own: root's alone, or the kernel's.
+_OF_THE_ENGINE = {
+    "/dev",
+    "/dev/pts",
+    "/dev/mqueue",
+    "/etc/hosts",
+    "/etc/hostname",
+    "/etc/resolv.conf",
+    "/sys/fs/cgroup",
+}
+_NAMESPACES = ("ipc", "mnt", "net", "pid", "uts")
+_DESCRIPTORS = [rules.STDIN, rules.STDOUT, rules.STDERR, rules.TOOLS, rules.CONTROL, rules.TRACE]
+#: A runtime with a kernel of its own (gVisor) shows neither filters nor namespaces in /proc.
+OWN_KERNEL = ("runsc",)
+
+
+def confirm(
+    facts: Mapping[str, Any],
+    *,
+    ready: Mapping[str, Any],
+    limits: Limits,
+    ids: tuple[int, int],
+    runtime: str,
+    host_namespaces: Mapping[str, str],
+    held_sizes: bool,
+) -> dict[str, Any]:
+    """The `isolation` of a slot in a container; `SetupFailed` names a wall that is missing.
+
+    *ready*: what the program's process said of itself. *ids*: the executor's uid and gid. *held_sizes*: whether the
+    file system of the workspace itself holds its ceilings.
+    """
+    own_kernel = has_own_kernel(runtime)
+    status, init = status_fields(facts["status"]), status_fields(facts["init"])
+    _ids(status, ids)
+    _rights(status, init, _ALWAYS_TOLD if own_kernel else _CAPABILITY_SETS)
+    filters = int(status.get("Seccomp_filters", "0"))
+    answers = int(ready.get("inet_errno", 0))
+    if own_kernel:
+        _demand(answers == errno.EAFNOSUPPORT, "seccomp", f"socket(AF_INET) answers {errno.errorcode.get(answers, 0)}")
+    else:
+        said = f"mode {status.get('Seccomp')}, {filters} filters, wanted the engine's and our two"
+        _demand(status.get("Seccomp") == "2" and filters >= 3, "seccomp", said)
+        own = {kind for kind, name in facts["namespaces"].items() if host_namespaces.get(kind) not in (None, name)}
+        shared = [kind for kind in _NAMESPACES if kind not in own]
+        _demand(not shared, "namespaces", f"{', '.join(shared)} would be the host's")
+    writable = _writable(facts["mountinfo"])
+    _demand(writable == _WRITABLE, "read_only", f"writable: {', '.join(sorted(writable))}")
+    _demand(set(facts["fds"]) <= set(_DESCRIPTORS), "descriptors", f"{facts['fds']}")
+    _sizes(facts["sizes"], limits, held_sizes=held_sizes)
+    held_by = _ceilings(facts["cgroup"], limits, told=not own_kernel)
+    return {
+        "level": "full",
+        "without": [],
+        "backend": "docker",
+        "limits": held_by,
+        "walls": {
+            "uid": ids[0],
+            "gid": ids[1],
+            "capabilities": {name: status[name] for name in _CAPABILITY_SETS if name in status},
+            "no_new_privs": int(status.get("NoNewPrivs", 1)),
+            "seccomp": {"mode": int(status.get("Seccomp", 0)), "filters": filters, "inet_errno": answers},
+            "landlock_abi": ready.get("landlock_abi", 0),
+            "namespaces": sorted(facts["namespaces"]),
+            "network": "none",
+            "runtime": runtime,
+            "read_only_root": True,
+            "writable": sorted(writable),
+            "sizes": facts["sizes"],
+            "workspace": "sized" if held_sizes else "watched",
+            "rlimits": _rlimits(facts["rlimits"]),
+            "cgroup": facts["cgroup"],
+            "descriptors": facts["fds"],
+            "hostname": ready.get("hostname"),
+        },
+    }
+
+
+def has_own_kernel(runtime: str) -> bool:
+    """Whether containers of that runtime do not run on the host's kernel."""
+    return any(name in runtime for name in OWN_KERNEL)
+
+
+def _demand(holds: bool, wall: str, said: object) -> None:
+    if not holds:
+        raise SetupFailed(f"wall {wall}", f"the container says: {said}")
+
+
+def _ids(status: Mapping[str, str], ids: tuple[int, int]) -> None:
+    _demand(status["Uid"].split() == [str(ids[0])] * 4, "uid", status["Uid"])
+    _demand(status["Gid"].split() == [str(ids[1])] * 4, "gid", status["Gid"])
+
+
+def _rights(status: Mapping[str, str], init: Mapping[str, str], told: tuple[str, ...]) -> None:
+    for whose, fields in (("capabilities", status), ("init", init)):
+        for name in told:
+            _demand(int(fields[name], 16) == 0, whose, f"{name} is {fields[name]}")
+    # A kernel that does not have the line is one that has no setuid files either: gVisor's, on a read-only root.
+    for whose, fields in (("no_new_privs", status), ("init", init)):
+        _demand(fields.get("NoNewPrivs", "1") == "1", whose, f"NoNewPrivs is {fields.get('NoNewPrivs')}")
+
+
+def _writable(mountinfo: str) -> set[str]:
+    uppermost = {mount.target: mount for mount in mounts.mounted(mountinfo)}
+    return {
+        mount.target
+        for mount in uppermost.values()
+        if not mount.read_only
+        and mount.kind not in ("proc", "sysfs", "cgroup", "cgroup2", "devpts", "mqueue")
+        and mount.target not in _OF_THE_ENGINE
+        and not mount.target.startswith("/proc/")
+        and mount.target not in rules.DEVICES
+    }
+
+
+def _sizes(sizes: Mapping[str, list[int]], limits: Limits, *, held_sizes: bool) -> None:
+    wanted = {"/tmp": limits.tmp_bytes, "/dev/shm": limits.shm_bytes}
+    if held_sizes:
+        wanted[rules.WORK] = limits.workspace_bytes
+    for path, most in wanted.items():
+        held = sizes[path][0]
+        _demand(0 < held < most + 8192, "sizes", f"{path} holds {held} bytes, wanted {most}")
+
+
+def _ceilings(cgroup: Mapping[str, int], limits: Limits, *, told: bool) -> str:
+    if not told:
+        return "engine"
+    for name, most in (("memory_bytes", limits.memory_bytes), ("processes", limits.processes + 1)):
+        _demand(0 < cgroup[name] <= most, f"cgroup {name}", f"{cgroup[name]}, wanted {most}")
+    return f"cgroup-v{cgroup['version']}"
+
+
+def _rlimits(text: str) -> dict[str, str]:
+    width = 26
+    rows = (line for line in text.splitlines() if line.startswith("Max "))
+    return {row[:width].strip(): row[width:].split()[1] for row in rows}

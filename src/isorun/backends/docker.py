@@ -1,0 +1,387 @@
+"""The Docker backend: each slot a container of its own, with our init as its first process.
+
+Theory of operation. A slot's `work/` and `out/` are folders of the daemon's host
+(`slot_folder`); nothing else of the host is mounted. `sandbox_runner.attached` starts the
+container and keeps its three streams. Over its stdin goes our code (`sent_code`), then
+frames: from there on it is a slot like any other, behind a `Relay`. What the kernel and
+the engine say of it must be what was asked for (`container_walls`), else it is not handed
+out. A run is over when every process of its container is dead: by the word of the kernel
+where the container's processes are visible to us, else of the engine.
+"""
+
+import asyncio
+import os
+from collections.abc import AsyncIterator, Mapping
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from isorun.backends import container_walls
+from isorun.backends.base import Program, Slot, Usage
+from isorun.backends.environment import Environment
+from isorun.backends.filters import Filters, build_filters
+from isorun.backends.jail import ENV, OutputTail
+from isorun.backends.relay import Relay
+from isorun.backends.sending import send_program
+from isorun.backends.sent_code import BOOT, executor_code
+from isorun.backends.slot_folder import Ids, SlotFolder, WorkspaceWatch, slot_folder
+from isorun.core.errors import CleanupFailed, SetupFailed, Unavailable
+from isorun.core.limits import Limits
+from isorun.core.outcome import Exit
+from isorun.executor import rules
+from isorun.kernel.readiness import Channel, wait_readable
+from isorun.wire.frames import ProtocolError
+from isorun.wire.messages import Exited, Finish, Finished, Look, Prepare, Ready, Sealed, SetupError, Warmed
+from sandbox_runner.attached import AttachedContainer, AttachedSpec
+from sandbox_runner.docker_cli import DockerCli
+from sandbox_runner.errors import SandboxError
+from sandbox_runner.host_paths import HostPaths
+from sandbox_runner.spec import MountSpec
+
+#: The version of what we expect of an image, in its label of this name.
+IMAGE_LABEL, IMAGE_VERSION = "isorun.image", "1"
+_BUILD_S = 60.0
+_KILL_S = 10.0
+_SAID = 2000  # of what the program's process printed before it was ready
+_PYTHON = ("python3", "-I", "-B", "-X", "utf8", "-c", BOOT)
+_NPROC = 1 << 16  # RLIMIT_NPROC counts every process of a uid on the host: the container's own ceiling is the one
+_LACKING = ("RLIMIT_MSGQUEUE", "RLIMIT_SIGPENDING", "RLIMIT_NPROC", "RLIMIT_MEMLOCK")  # of a kernel of its own
+_INIT = 1  # process of ours, which the container's ceiling counts too
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Options:
+    """What an operator may choose about the Docker backend. *slots*: the folder of slots, of the host's user alone."""
+
+    image: str
+    slots: Path
+    runtime: str | None = None
+    preloads: tuple[str, ...] = ()
+    executor_uid: int = 1001
+    executor_gid: int = 1000
+    labels: Mapping[str, str] = field(default_factory=dict)
+    host_paths: Mapping[str, str] = field(default_factory=dict)  # our folders and the daemon's host's
+
+
+class DockerBackend:
+    """Slots that are containers of *options.image*."""
+
+    name = "docker"
+
+    def __init__(self, options: Options) -> None:
+        self._options = options
+        self._output = OutputTail()
+        self._failed: dict[str, str] = {}  # preloads
+        self._environment = Environment(
+            python=f"python3 of {options.image}", version="", sys_path=(), binds=(), symlinks=()
+        )
+
+    async def __aenter__(self) -> "DockerBackend":
+        try:
+            await asyncio.to_thread(self._enter)
+        except SandboxError as error:
+            raise Unavailable(f"{error}") from error
+        return self
+
+    def _enter(self) -> None:
+        options = self._options
+        self._ids = Ids.of_this_process(options.executor_uid, options.executor_gid)
+        self._cli = DockerCli()
+        self._paths = HostPaths.discover(options.host_paths or None, self._cli, os.environ)
+        # A mount of ours is the daemon's, too, where it sees our paths as they are.
+        self._may_mount = self._ids.root and not self._paths.strict and not self._paths.folders
+        self._runtime = check_engine(self._cli, options.runtime)
+        check_image(self._cli, options.image)
+        self._filters: Filters = build_filters(cgroup=True)
+        self._host_namespaces = {path.name: str(path.readlink()) for path in Path("/proc/self/ns").iterdir()}
+
+    async def __aexit__(self, *exc: object) -> None:
+        """Nothing is held between slots."""
+
+    @property
+    def environment(self) -> Environment:
+        """The image's Python."""
+        return self._environment
+
+    @property
+    def notices(self) -> tuple[str, ...]:
+        """The preloads that the image's Python could not import, and why."""
+        return tuple(f"preload of {name} failed: {why}" for name, why in self._failed.items())
+
+    def infra_log(self) -> bytes:
+        """What the containers printed for people."""
+        return self._output.read()
+
+    @asynccontextmanager
+    async def launch(self, limits: Limits) -> AsyncIterator[Slot]:
+        """A sealed container; see `Backend.launch`."""
+        async with AsyncExitStack() as stack:
+            try:
+                async with asyncio.timeout(_BUILD_S) as deadline:
+                    slot = await self._built(stack, limits)
+            except TimeoutError as error:
+                if not deadline.expired():
+                    raise
+                raise SetupFailed("container", f"not ready after {_BUILD_S:.0f} s") from error
+            except SandboxError as error:
+                raise SetupFailed("container", str(error)) from error
+            except (OSError, ProtocolError) as error:
+                raise SetupFailed("container", str(error)) from error
+            yield slot
+
+    async def _built(self, stack: AsyncExitStack, limits: Limits) -> "DockerSlot":
+        folder = stack.enter_context(slot_folder(self._options.slots, limits, self._ids, may_mount=self._may_mount))
+        spec = self._spec(limits, folder)
+        container = AttachedContainer.start(self._cli, spec)
+        stack.push_async_callback(_remove, container)
+        relay = Relay(container, self._output.add)
+        stack.callback(relay.close)
+        relay.start(executor_code(), self._prepare(limits))
+        inspecting = asyncio.ensure_future(self._inspected(relay, container, spec))
+        stack.push_async_callback(_cancel, inspecting)
+        warmed = await relay.hear(Warmed)
+        self._failed = dict(warmed.failed)
+        control = Channel(relay.control)
+        ready = await _ready(control, relay)
+        relay.send(Look())
+        sealed = await relay.hear(Sealed)
+        inspected = await inspecting
+        isolation = container_walls.confirm(
+            sealed.facts,
+            ready=ready.isolation,
+            limits=limits,
+            ids=(self._ids.uid, self._ids.gid),
+            runtime=self._runtime,
+            host_namespaces=self._host_namespaces,
+            held_sizes=folder.is_sized,
+        )
+        first = _pidfd(int(inspected["State"]["Pid"]), inspected["Id"])
+        if first is not None:
+            stack.callback(os.close, first)
+        slot = DockerSlot(isolation, relay, control, folder, container, first, limits)
+        stack.push_async_callback(slot.stop_watching)
+        return slot
+
+    async def _inspected(self, relay: Relay, container: AttachedContainer, spec: AttachedSpec) -> Mapping[str, Any]:
+        await relay.hear(Warmed)  # before, the engine may not know it yet
+        return await asyncio.to_thread(container.confirm, spec)
+
+    def _prepare(self, limits: Limits) -> Prepare:
+        sealing = {**_plain(limits), "nproc": _NPROC, "data_bytes": None, "cpu_s": None, "without": []}
+        if container_walls.has_own_kernel(self._runtime):
+            sealing["may_lack"] = list(_LACKING)
+        return Prepare(
+            limits=sealing,
+            filters_by_number=self._filters.by_number,
+            filters_by_argument=self._filters.by_argument,
+            preloads=list(self._options.preloads),
+            environment=["PATH", *ENV],
+        )
+
+    def _spec(self, limits: Limits, folder: SlotFolder) -> AttachedSpec:
+        mounts = {name: self._paths.translate(folder.path / name) for name in ("work", "out")}
+        return AttachedSpec(
+            image=self._options.image,
+            command=_PYTHON,
+            user=(self._ids.uid, self._ids.gid),
+            memory_bytes=limits.memory_bytes,
+            pids=limits.processes + _INIT,
+            cpus=limits.cpus,
+            nofile=limits.open_files,
+            file_bytes=limits.file_bytes,
+            mounts=tuple(MountSpec(path, f"{rules.WORKSPACE}/{name}") for name, path in mounts.items()),
+            tmpfs={path: (size, max(size // 4096, 64)) for path, size in _tmpfs(limits).items()},
+            env=ENV,
+            labels=self._options.labels,
+            hostname=rules.HOSTNAME,
+            runtime=self._options.runtime,
+        )
+
+
+def _tmpfs(limits: Limits) -> dict[str, int]:
+    return {"/tmp": limits.tmp_bytes, "/dev/shm": limits.shm_bytes}
+
+
+def _plain(limits: Limits) -> dict[str, Any]:
+    return {name: getattr(limits, name) for name in Limits.__dataclass_fields__}
+
+
+def check_engine(cli: DockerCli, runtime: str | None) -> str:
+    """The runtime that containers get. Raises `Unavailable` if the daemon does not answer or does not know it."""
+    answer = cli.run("info", "--format", "{{.DefaultRuntime}} {{range $name, $_ := .Runtimes}}{{$name}} {{end}}")
+    if answer.code:
+        raise Unavailable(f"the Docker daemon does not answer: {answer.said}")
+    usual, *known = answer.stdout.decode().split()
+    if runtime is not None and runtime not in known:
+        raise Unavailable(
+            f"the Docker daemon knows no runtime {runtime} (ISORUN_DOCKER_RUNTIME), only {', '.join(sorted(known))}: "
+            "add it to the runtimes of its daemon.json"
+        )
+    return runtime or usual
+
+
+def check_image(cli: DockerCli, image: str) -> None:
+    """Raise `Unavailable` if *image* is not there, or is not one that this version of isorun can use."""
+    answer = cli.run("image", "inspect", "--format", f'{{{{index .Config.Labels "{IMAGE_LABEL}"}}}}', image)
+    if answer.code:
+        raise Unavailable(f"there is no image {image}: make it with `isorun image build`, or set PY_CODE_EXEC_IMAGE")
+    version = answer.stdout.decode().strip()
+    if version != IMAGE_VERSION:
+        raise Unavailable(
+            f"the image {image} is of version {version or 'none'} ({IMAGE_LABEL}), and this isorun needs "
+            f"{IMAGE_VERSION}: make it again with `isorun image build`"
+        )
+
+
+async def _ready(control: Channel, relay: Relay) -> Ready:
+    message = await control.receive()
+    if isinstance(message, Ready):
+        return message
+    if isinstance(message, SetupError):
+        raise SetupFailed(message.step, message.reason)
+    await relay.wait_over()
+    if relay.failure is not None:
+        raise relay.failure
+    said = b""
+    with suppress(BlockingIOError):
+        said = os.read(relay.stderr, _SAID)
+    raise SetupFailed("program process", f"it ended before the slot was ready: {said.decode(errors='replace')}")
+
+
+def _pidfd(pid: int, container_id: str) -> int | None:
+    """The container's first process, if it is one of those that we see, in the container's own cgroup."""
+    with suppress(OSError):
+        opened = os.pidfd_open(pid)
+        with suppress(OSError):
+            if container_id in Path(f"/proc/{pid}/cgroup").read_text(encoding="ascii"):
+                return opened
+        os.close(opened)
+    return None
+
+
+async def _cancel(task: "asyncio.Future[Any]") -> None:
+    task.cancel()
+    with suppress(asyncio.CancelledError, SetupFailed, SandboxError):
+        await task
+
+
+async def _remove(container: AttachedContainer) -> None:
+    try:
+        await asyncio.shield(asyncio.to_thread(container.remove))
+    except SandboxError as error:
+        raise CleanupFailed(f"{error}; `sandbox-runner cleanup` removes it") from error
+
+
+class DockerSlot:
+    """See `Slot`. Owned by the `launch` block that yielded it."""
+
+    memory_kills = 0
+
+    def __init__(
+        self,
+        isolation: Mapping[str, Any],
+        relay: Relay,
+        control: Channel,
+        folder: SlotFolder,
+        container: AttachedContainer,
+        first: int | None,
+        limits: Limits,
+    ) -> None:
+        self.isolation = isolation
+        self.stdout, self.stderr, self.tools = relay.stdout, relay.stderr, relay.tools
+        self.work, self.out = folder.work, folder.out
+        self._relay, self._control, self._folder = relay, control, folder
+        self._container, self._first = container, first
+        self._watch = WorkspaceWatch(folder, limits, relay.terminate)
+        self._watching: asyncio.Task[None] | None = None
+        self._ended: tuple[Exit, Usage] | None = None
+
+    @property
+    def is_waiting(self) -> bool:
+        """See `Slot.is_waiting`."""
+        return not self._relay.is_over
+
+    async def start(self, program: Program) -> None:
+        """See `Slot.start`."""
+        await send_program(self._control, program)
+        if not self._folder.is_sized:
+            self._watching = asyncio.create_task(self._watch.run(), name="isorun-workspace")
+
+    async def wait(self) -> None:
+        """See `Slot.wait`."""
+        await self._relay.wait_over()
+
+    def terminate(self) -> None:
+        """See `Slot.terminate`."""
+        self._relay.terminate()
+
+    async def stop_watching(self) -> None:
+        """The folder is about to go."""
+        if self._watching is not None:
+            self._watching.cancel()
+            with suppress(asyncio.CancelledError):
+                await self._watching
+            self._watching = None
+
+    async def kill(self) -> tuple[Exit, Usage]:
+        """See `Slot.kill`."""
+        if self._ended is None:
+            self._relay.send(Finish())
+            try:
+                async with asyncio.timeout(_KILL_S):
+                    await self._gone()
+            except TimeoutError:
+                await _remove(self._container)
+            await self.stop_watching()
+            self._ended = await self._told()
+        return self._ended
+
+    async def _gone(self) -> None:
+        """Return once the container's first process is dead, and with it all others."""
+        with suppress(SetupFailed):
+            await self._relay.hear(Finished)
+        if self._first is None:
+            await self._relay.wait_gone()
+        else:
+            await wait_readable(self._first)
+
+    async def _told(self) -> tuple[Exit, Usage]:
+        exited, finished = self._relay.heard(Exited), self._relay.heard(Finished)
+        if exited is None or finished is None:
+            return await self._engines_word(exited)
+        held = self._full()
+        exit_ = Exit(
+            code=exited.code,
+            signal=exited.signal,
+            oom_kills=max(finished.oom_kills, 0),
+            full_bytes=(*held[0], *finished.full_bytes),
+            full_inodes=(*held[1], *finished.full_inodes),
+            process_limit_hits=max(finished.process_limit_hits, 0),
+        )
+        used = exited.user_s + exited.system_s
+        return exit_, Usage(
+            cpu_s=finished.cpu_s if finished.cpu_s >= 0 else used,
+            max_rss_bytes=finished.peak_memory_bytes if finished.peak_memory_bytes > 0 else exited.max_rss_bytes,
+        )
+
+    async def _engines_word(self, exited: Exited | None) -> tuple[Exit, Usage]:
+        """init had no last word: it died with its container, as gVisor's does when memory is full."""
+        inspected = await asyncio.to_thread(self._container.inspect)
+        state = inspected["State"]
+        if not state.get("OOMKilled"):
+            raise self._relay.failure or SetupFailed("container", "its first process does not end")
+        exit_ = Exit(code=None, signal=9, oom_kills=1)
+        if exited is not None and exited.signal != 9:
+            exit_ = Exit(code=exited.code, signal=exited.signal, oom_kills=1)
+        return exit_, Usage(cpu_s=0.0, max_rss_bytes=0)
+
+    def _full(self) -> tuple[tuple[str, ...], tuple[str, ...]]:
+        if not self._folder.is_sized:
+            full = (rules.WORKSPACE,)
+            return (full if self._watch.full_bytes else (), full if self._watch.full_inodes else ())
+        found = os.fstatvfs(self._folder.out)
+        return (
+            (rules.WORKSPACE,) if found.f_bfree == 0 else (),
+            (rules.WORKSPACE,) if found.f_ffree == 0 else (),
+        )

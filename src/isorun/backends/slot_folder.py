@@ -1,0 +1,147 @@
+"""The `work/` and `out/` of one container slot, on the daemon's host, sized where this process may mount.
+
+Where isorun is root on the daemon's own machine, a slot's folder is a file system in
+memory that holds the run's ceilings of bytes and inodes itself, and what a program
+writes there is charged to its container. Elsewhere it is a folder of the disk, and
+`WorkspaceWatch` ends a run that grows past them.
+"""
+
+import asyncio
+import os
+import secrets
+import shutil
+import stat
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+from isorun.core.errors import CleanupFailed, SetupFailed, Unavailable
+from isorun.core.limits import Limits
+from isorun.kernel import mounts
+from isorun.kernel.libc import check, libc
+
+PREFIX = "slot_"
+_MNT_DETACH = 2
+_LOOK_S = 0.05
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Ids:
+    """The uid and gid of an executor container, on the host the same, and how its folders are given to it."""
+
+    uid: int
+    gid: int
+    root: bool  # we are: the folders become the executor's; else it shares them by its group
+
+    @classmethod
+    def of_this_process(cls, uid: int, gid: int) -> "Ids":
+        """Raises `Unavailable` if this process could not share a folder with that group."""
+        root = os.geteuid() == 0
+        if not root and gid not in {os.getegid(), *os.getgroups()}:
+            raise Unavailable(
+                f"the executor's group {gid} is none of yours, so it could not write its output: set "
+                f"ISORUN_EXECUTOR_GID to one of your groups ({os.getegid()}), or run isorun as root"
+            )
+        return cls(uid=uid, gid=gid, root=root)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SlotFolder:
+    """`work` and `out` are open directories, `path` holds both."""
+
+    path: Path
+    work: int
+    out: int
+    is_sized: bool
+
+
+@contextmanager
+def slot_folder(slots: Path, limits: Limits, ids: Ids, *, may_mount: bool) -> Iterator[SlotFolder]:
+    """A new one below *slots*; nothing of it is left behind the block. Raises `SetupFailed`, `CleanupFailed`."""
+    path = slots / f"{PREFIX}{secrets.token_hex(8)}"
+    opened: list[int] = []
+    sized = False
+    try:
+        try:
+            path.mkdir(mode=0o711 if ids.root else 0o710)
+            sized = may_mount and _mounted(path, limits)
+            opened.append(_given(path / "work", ids))
+            opened.append(_given(path / "out", ids))
+        except OSError as error:
+            raise SetupFailed("workspace", f"{path}: {error.strerror or error}") from error
+        yield SlotFolder(path=path, work=opened[0], out=opened[1], is_sized=sized)
+    finally:
+        for descriptor in opened:
+            os.close(descriptor)
+        remove(path)
+
+
+def _mounted(path: Path, limits: Limits) -> bool:
+    """Whether root may mount here: in a container it usually may not."""
+    try:
+        mounts.tmpfs(str(path), size=limits.workspace_bytes, inodes=limits.workspace_inodes + 3, mode=0o711)
+    except PermissionError:
+        return False
+    return True
+
+
+def _given(path: Path, ids: Ids) -> int:
+    path.mkdir(mode=0o755)
+    opened = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
+    if ids.root:
+        os.fchown(opened, ids.uid, ids.gid)
+        os.fchmod(opened, 0o755)
+    else:
+        os.fchown(opened, -1, ids.gid)
+        os.fchmod(opened, 0o2770)  # what is made in it belongs to the group
+    return opened
+
+
+def remove(path: Path) -> None:
+    """Unmount and remove a slot's folder, ours or one that a dead host left. Raises `CleanupFailed`."""
+    if not path.exists():
+        return
+    if os.path.ismount(path):
+        try:
+            check(libc.umount2(os.fsencode(path), _MNT_DETACH), f"umount {path}")
+        except OSError as error:
+            raise CleanupFailed(f"{path} stays mounted: {error.strerror or error}") from error
+    shutil.rmtree(path, ignore_errors=True)
+    if path.exists():
+        raise CleanupFailed(f"{path} stays behind: its files are uid {path.stat().st_uid}'s; remove it as root")
+
+
+class WorkspaceWatch:
+    """Looks every 50 ms what a folder of the disk holds, and calls *over* once it is more than *limits* allow.
+
+    A file that is unlinked and still open is not seen: only a sized file system (isorun as root) counts it.
+    """
+
+    def __init__(self, folder: SlotFolder, limits: Limits, over: Callable[[], None]) -> None:
+        self._folder, self._limits, self._over = folder, limits, over
+        self.full_bytes = self.full_inodes = False
+
+    async def run(self) -> None:
+        """Until it is cancelled, or a ceiling is passed."""
+        while True:
+            used, inodes = await asyncio.to_thread(_held, (self._folder.work, self._folder.out))
+            self.full_bytes = used > self._limits.workspace_bytes
+            self.full_inodes = inodes > self._limits.workspace_inodes
+            if self.full_bytes or self.full_inodes:
+                self._over()
+                return
+            await asyncio.sleep(_LOOK_S)
+
+
+def _held(directories: tuple[int, ...]) -> tuple[int, int]:
+    """Bytes on the disk and inodes below them, no link followed."""
+    used = inodes = 0
+    for directory in directories:
+        for _, folders, files, at in os.fwalk(".", dir_fd=directory, follow_symlinks=False):
+            for name in (*folders, *files):
+                with suppress(OSError):
+                    found = os.stat(name, dir_fd=at, follow_symlinks=False)
+                    inodes += 1
+                    used += found.st_blocks * 512 if stat.S_ISREG(found.st_mode) else 0
+    return used, inodes

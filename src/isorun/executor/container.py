@@ -1,0 +1,324 @@
+"""The first process of an executor container: makes the program's process, and speaks for it to the host.
+
+Theory of operation. The host has sent our code over stdin, and goes on with frames
+(`wire.multiplex`). We become unreadable for the program, import the preloads, fork the
+program's process, which seals itself as in any slot (`slot`), and from then on move
+bytes between its pipes and our own stdin and stdout. What we print on stderr is for
+people, and the engine's log. At `Finish`, or when the host is gone, every other process
+is killed; when we end, the engine ends the container.
+
+As pid 1 of its pid namespace this process is reached by no signal of the program's. It
+is in an untrusted place: the host believes its word only where nothing else could tell.
+"""
+
+import gc
+import os
+import resource
+import select
+import signal
+import socket
+import sys
+from collections.abc import Iterator
+from contextlib import suppress
+from typing import NoReturn
+
+from isorun.executor import loader, rules, slot, zygote
+from isorun.executor.container_facts import executor_line, facts_of, final_facts
+from isorun.executor.packets import Stream
+from isorun.executor.steps import StepFailed
+from isorun.kernel import caps, fds
+from isorun.wire.frames import ProtocolError
+from isorun.wire.messages import (
+    BuildFailed,
+    Exited,
+    Finish,
+    ForkProgram,
+    Look,
+    Message,
+    Prepare,
+    Ready,
+    Replaced,
+    Sealed,
+    SetupError,
+    Started,
+    Terminate,
+    Warmed,
+)
+from isorun.wire.multiplex import CHUNK, Multiplexer
+
+_SOCKETS = ("control", "tools")
+_SAID = ("tools", "stdout", "stderr")  # what a dead program may have left for the host to read
+CHANNELS = ("control", "tools", "stdout", "stderr")
+_BEHIND = 1 << 20  # bytes that the host has not read: nothing is read from the program until it has
+_INET_PROBE = (socket.AF_INET, socket.SOCK_STREAM)
+
+
+def main() -> NoReturn:
+    """Be the container, with the host at the other end of stdin and stdout. Never returns."""
+    try:
+        _Init().serve()
+    except BaseException as error:  # noqa: BLE001 - it is shown, and the container ends
+        os.write(rules.STDERR, f"[init] {type(error).__name__}: {error}\n".encode())
+    os._exit(70)
+
+
+class _Init:
+    def __init__(self) -> None:
+        caps.set_dumpable(False)
+        caps.no_new_privileges()
+        signal.signal(signal.SIGINT, signal.SIG_DFL)  # a handler would let the program's SIGINT through
+        self._streams = Multiplexer(CHANNELS)
+        self._ends: dict[str, int] = {}  # our end of each channel, until it is over
+        self._program = 0  # its pid, while it lives
+        self._is_finishing = False
+        self._woken = _wake_on_child()
+        for descriptor in (rules.STDIN, rules.STDOUT):
+            os.set_blocking(descriptor, False)
+
+    def serve(self) -> None:
+        """Until the host is gone or has had the last word."""
+        while True:
+            poll = select.poll()
+            poll.register(rules.STDIN, select.POLLIN)
+            poll.register(self._woken, select.POLLIN)
+            if self._streams.out:
+                poll.register(rules.STDOUT, select.POLLOUT)
+            for descriptor, events in self._interests():
+                poll.register(descriptor, events)
+            ready = {descriptor for descriptor, _ in poll.poll()}
+            if rules.STDIN in ready and not self._read_host():
+                return
+            if self._woken in ready:
+                os.read(self._woken, CHUNK)
+                self._reap()
+            for name in [name for name, descriptor in self._ends.items() if descriptor in ready]:
+                self._move(name)
+            if self._is_finishing and not any(self._streams.is_open(name) for name in _SAID):
+                self._say_the_last()
+            self._write_host()
+
+    # The host
+
+    def _read_host(self) -> bool:
+        try:
+            data = os.read(rules.STDIN, CHUNK)
+        except BlockingIOError:
+            return True
+        if not data:
+            return False
+        for message in self._streams.feed(data):
+            self._obey(message)
+        for name in _SOCKETS:
+            if name in self._ends and self._streams.is_over(name):
+                with suppress(OSError), socket.socket(fileno=os.dup(self._ends[name])) as end:
+                    end.shutdown(socket.SHUT_WR)
+        return True
+
+    def _write_host(self) -> None:
+        with suppress(BlockingIOError):
+            while self._streams.out:
+                del self._streams.out[: os.write(rules.STDOUT, self._streams.out[:CHUNK])]
+
+    def _obey(self, message: Message) -> None:
+        match message:
+            case Prepare():
+                self._prepare(message)
+            case Look():
+                facts = facts_of(self._program)
+                os.write(rules.STDERR, f"{executor_line(facts['status'])}\n".encode())
+                self._streams.send(Sealed(facts=facts))
+            case Terminate():
+                if self._program > 0:
+                    os.kill(self._program, signal.SIGTERM)
+            case Replaced(channel="tools"):
+                self._replace_tools()
+            case Finish():
+                self._finish()
+            case _:
+                raise ProtocolError(f"the host does not send {type(message).__name__}")
+
+    # The program
+
+    def _prepare(self, message: Prepare) -> None:
+        environ = {name: os.environ[name] for name in message.environment if name in os.environ}
+        sys_path = [path for path in sys.path if path]
+        loaded, failed = zygote.preload(message.preloads)
+        zygote.warm()
+        program = loader.Loader(rules.WORK, rules.OUT, sys_path, environ)
+        theirs = self._make_ends()
+        gc.collect()
+        gc.freeze()
+        self._streams.send(Warmed(python=sys.version.split()[0], preloads=loaded, failed=failed))
+        try:
+            pid = os.fork()
+        except OSError as error:
+            self._streams.send(BuildFailed(slot=0, step="program process", reason=str(error)))
+            return
+        if pid == 0:
+            _become_program(message, theirs, program)
+        for descriptor in theirs.values():
+            os.close(descriptor)
+        self._program = pid
+
+    def _make_ends(self) -> dict[int, int]:
+        """Our end of every channel is kept; theirs, by the number that it gets in the program."""
+        null = os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC)
+        theirs = {rules.STDIN: null}
+        for name, number in (("control", rules.CONTROL), ("tools", rules.TOOLS)):
+            ours, other = socket.socketpair()
+            ours.setblocking(False)
+            self._ends[name], theirs[number] = ours.detach(), other.detach()
+        for name, number in (("stdout", rules.STDOUT), ("stderr", rules.STDERR)):
+            self._ends[name], theirs[number] = os.pipe2(os.O_CLOEXEC)
+            os.set_blocking(self._ends[name], False)
+        return theirs
+
+    def _interests(self) -> Iterator[tuple[int, int]]:
+        behind = len(self._streams.out) > _BEHIND
+        for name, descriptor in self._ends.items():
+            events = select.POLLIN if self._streams.wants(name) and not behind else 0
+            if self._streams.waiting(name):
+                events |= select.POLLOUT
+            if events:
+                yield descriptor, events
+
+    def _move(self, name: str) -> None:
+        descriptor, streams = self._ends[name], self._streams
+        if streams.waiting(name):
+            try:
+                streams.delivered(name, os.write(descriptor, streams.waiting(name)[:CHUNK]))
+            except BlockingIOError:
+                pass
+            except OSError:  # nobody reads it any more
+                streams.delivered(name, len(streams.waiting(name)))
+        if most := streams.wants(name):
+            with suppress(BlockingIOError):
+                streams.push(name, _read(descriptor, most))
+
+    def _replace_tools(self) -> None:
+        """The supervisor is a new one: so is the program's stream, see PROTOCOL.md."""
+        ours, theirs = socket.socketpair()
+        ours.setblocking(False)
+        with socket.socket(fileno=self._ends["tools"]) as old, theirs:
+            with suppress(OSError):
+                old.send(self._streams.waiting("tools"))
+            with suppress(OSError):  # it reads nothing, or is gone: then it has no use for tools
+                socket.send_fds(old, [b"\0"], [theirs.fileno()])
+        self._ends["tools"] = ours.detach()
+        self._streams.replace("tools", ask=False)
+
+    def _reap(self, how: int = os.WNOHANG) -> None:
+        """The program's own end is told; of all others we only take the remains."""
+        with suppress(ChildProcessError):
+            while (found := os.wait4(-1, how))[0]:
+                pid, status, usage = found
+                if pid == self._program:
+                    self._program = 0
+                    self._streams.send(_exited(status, usage))
+
+    def _finish(self) -> None:
+        """Leave no process but this one; what the others left in their pipes has an end then."""
+        with suppress(ProcessLookupError):
+            while True:
+                os.kill(-1, signal.SIGKILL)  # all but ourselves
+                self._reap(0)
+        self._is_finishing = True
+
+    def _say_the_last(self) -> NoReturn:
+        _give_to_group(rules.WORKSPACE)
+        self._streams.send(final_facts())
+        os.set_blocking(rules.STDOUT, True)
+        while self._streams.out:
+            del self._streams.out[: os.write(rules.STDOUT, self._streams.out[:CHUNK])]
+        os._exit(0)
+
+
+def _wake_on_child() -> int:
+    """A descriptor that can be read once a child has died. The one handler here; a program's SIGCHLD only wakes us."""
+    reader, writer = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
+    signal.set_wakeup_fd(writer, warn_on_full_buffer=False)
+    signal.signal(signal.SIGCHLD, lambda *_: None)
+    return reader
+
+
+def _read(descriptor: int, most: int) -> bytes:
+    try:
+        return os.read(descriptor, most)
+    except BlockingIOError:
+        raise
+    except OSError:
+        return b""
+
+
+def _exited(status: int, usage: resource.struct_rusage) -> Exited:
+    code = os.waitstatus_to_exitcode(status)
+    return Exited(
+        slot=0,
+        code=code if code >= 0 else None,
+        signal=-code if code < 0 else None,
+        user_s=usage.ru_utime,
+        system_s=usage.ru_stime,
+        max_rss_bytes=usage.ru_maxrss * 1024,
+    )
+
+
+def _become_program(message: Prepare, theirs: dict[int, int], program: loader.Loader) -> NoReturn:
+    code = 70
+    try:
+        code = _run(message, theirs, program)
+    except BaseException as error:  # noqa: BLE001 - a forked child must never return into its parent's loop
+        os.write(rules.STDERR, f"the program's process: {error!r}\n".encode())
+    finally:
+        os._exit(code)
+
+
+def _run(message: Prepare, theirs: dict[int, int], program: loader.Loader) -> int:
+    fds.keep_only(theirs)
+    control = Stream(socket.socket(fileno=rules.CONTROL))
+    caps.set_dumpable(True)  # init is not; a program that is not could not read its own /proc
+    fork = ForkProgram(
+        slot=0,
+        limits=message.limits,
+        filters_by_number=message.filters_by_number,
+        filters_by_argument=message.filters_by_argument,
+        cpu=None,
+    )
+    _die_first()
+    try:
+        abi = slot.seal(fork, give_up_capabilities=caps.demand_none)
+    except StepFailed as failure:
+        control.send(SetupError(step=failure.step, reason=failure.reason))
+        return 70
+    program.enter()
+    control.send(Ready(isolation={"landlock_abi": abi, "hostname": os.uname().nodename, "inet_errno": _inet_errno()}))
+    go = slot.store_until_go(control, rules.WORKSPACE)
+    if go is None:
+        return 70
+    control.send(Started())
+    control.close()
+    return program.run(go)
+
+
+def _die_first() -> None:
+    """Out of memory, the program and its children are killed and not init."""
+    with suppress(OSError), open("/proc/self/oom_score_adj", "w", encoding="ascii") as file:
+        file.write("1000")
+
+
+def _inet_errno() -> int:
+    """What the seccomp filters answer where the kernel of the container does not tell that it has any (gVisor)."""
+    try:
+        socket.socket(*_INET_PROBE).close()
+    except OSError as error:
+        return error.errno or 0
+    return 0
+
+
+def _give_to_group(root: str) -> None:
+    """What the program made private is the host's to read, who has our group, or is root."""
+    for path, folders, files in os.walk(root, followlinks=False):
+        for name in (*folders, *files):
+            with suppress(OSError):
+                found = os.lstat(f"{path}/{name}")
+                if found.st_uid == os.geteuid() and not os.path.islink(f"{path}/{name}"):
+                    os.chmod(f"{path}/{name}", found.st_mode | (0o070 if name in folders else 0o060))

@@ -1,0 +1,116 @@
+"""What the init of a container reads of its own kernel: of the program's process, and of the control group at the end.
+
+Facts alone, as the files say them; what they must be is the host's to judge. Of two
+layouts of the control group the one that is there is read.
+"""
+
+import os
+import sys
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+from isorun.executor import rules
+from isorun.wire.messages import Finished
+
+_IN_MEMORY = ("/tmp", "/dev/shm")  # of the workspace the host sees itself how full it is
+
+_V2 = Path("/sys/fs/cgroup/memory.max")
+
+
+def facts_of(pid: int) -> dict[str, Any]:
+    """What the kernel shows of process *pid*, which is the program's, and of us."""
+    return {
+        "python": sys.executable,
+        "status": _text(f"/proc/{pid}/status"),
+        "init": _text("/proc/self/status"),
+        "mountinfo": _text(f"/proc/{pid}/mountinfo"),
+        "rlimits": _text(f"/proc/{pid}/limits"),
+        "namespaces": _namespaces(pid),
+        "fds": _descriptors(pid),
+        "sizes": {path: _size(path) for path in (rules.WORK, "/tmp", "/dev/shm")},
+        "cgroup": _cgroup_limits(),
+    }
+
+
+def executor_line(status: str) -> str:
+    """The line that operators grep `docker logs` for; *status* is the program's /proc/<pid>/status."""
+    fields = {name: value.split() for name, _, value in (line.partition(":") for line in status.splitlines())}
+    uid, gid, capabilities, privileges, seccomp = (
+        fields.get(name, ["?"])[0] for name in ("Uid", "Gid", "CapEff", "NoNewPrivs", "Seccomp")
+    )
+    effective = f"{int(capabilities, 16):x}" if capabilities != "?" else "?"
+    return f"[executor] UID={uid} GID={gid} CapEff={effective} NoNewPrivs={privileges} Seccomp={seccomp}"
+
+
+def final_facts() -> Finished:
+    """What the control group has counted, and which places are full."""
+    if _V2.exists():
+        events, pids, cpu = (_table(f"/sys/fs/cgroup/{name}") for name in ("memory.events", "pids.events", "cpu.stat"))
+        cpu_s = cpu["usage_usec"] / 1e6 if "usage_usec" in cpu else -1.0
+        peak = _number("/sys/fs/cgroup/memory.peak")
+    else:
+        events, pids = _table("/sys/fs/cgroup/memory/memory.oom_control"), _table("/sys/fs/cgroup/pids/pids.events")
+        spent = _number("/sys/fs/cgroup/cpuacct/cpuacct.usage")
+        cpu_s = spent / 1e9 if spent >= 0 else -1.0
+        peak = _number("/sys/fs/cgroup/memory/memory.max_usage_in_bytes")
+    return Finished(
+        oom_kills=events.get("oom_kill", -1),
+        process_limit_hits=pids.get("max", -1),
+        cpu_s=cpu_s,
+        peak_memory_bytes=peak,
+        full_bytes=[path for path in _IN_MEMORY if _is_full(path, "f_bfree")],
+        full_inodes=[path for path in _IN_MEMORY if _is_full(path, "f_ffree")],
+    )
+
+
+def _cgroup_limits() -> dict[str, int]:
+    """-1 for what is not told."""
+    if _V2.exists():
+        names = {"memory_bytes": "memory.max", "processes": "pids.max"}
+        return {"version": 2, **{name: _number(f"/sys/fs/cgroup/{file}") for name, file in names.items()}}
+    names = {"memory_bytes": "memory/memory.limit_in_bytes", "processes": "pids/pids.max"}
+    return {"version": 1, **{name: _number(f"/sys/fs/cgroup/{file}") for name, file in names.items()}}
+
+
+def _is_full(path: str, field: str) -> bool:
+    with suppress(OSError):
+        return int(getattr(os.statvfs(path), field)) == 0
+    return False
+
+
+def _size(path: str) -> list[int]:
+    """Bytes and inodes that the file system at *path* holds at most."""
+    found = os.statvfs(path)
+    return [found.f_blocks * found.f_frsize, found.f_files]
+
+
+def _namespaces(pid: int) -> dict[str, str]:
+    folder, found = f"/proc/{pid}/ns", {}
+    with suppress(OSError):
+        for name in os.listdir(folder):
+            found[name] = os.readlink(f"{folder}/{name}")
+    return found
+
+
+def _descriptors(pid: int) -> list[int]:
+    with suppress(OSError):
+        return sorted(map(int, os.listdir(f"/proc/{pid}/fd")))
+    return []
+
+
+def _table(path: str) -> dict[str, int]:
+    lines = (line.split() for line in _text(path).splitlines())
+    return {line[0]: int(line[1]) for line in lines if len(line) == 2 and line[1].isdecimal()}
+
+
+def _number(path: str) -> int:
+    text = _text(path).strip()
+    return int(text) if text.isdecimal() else -1
+
+
+def _text(path: str) -> str:
+    try:
+        return Path(path).read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        return ""
