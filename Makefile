@@ -61,10 +61,12 @@ dist: setup ## both wheels and both source archives, in dist/ (DIST=folder choos
 		(cd $$project && $(abspath $(BIN))/python -m hatchling build -d $(abspath $(DIST))); \
 	done
 
-lock: ## compile requirements/*.txt anew (needs uv)
+lock: ## compile requirements/*.txt and those of the images anew (needs uv)
 	$(LOCK) pyproject.toml -o requirements/base.txt
 	$(LOCK) pyproject.toml requirements/build.in --extra demo --extra dev -c requirements/base.txt \
 		-o requirements/dev.txt
+	$(LOCK) requirements/image.in -c requirements/dev.txt -o deployment/docker/py-code-exec/requirements.txt
+	$(LOCK) requirements/build.in -c requirements/dev.txt -o deployment/docker/all_in_one/requirements-build.txt
 
 clean: ## remove .venv and every cache
 	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache build dist

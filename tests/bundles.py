@@ -1,7 +1,10 @@
 """Bundles that a test writes for itself."""
 
 import os
+import shutil
+import subprocess
 import textwrap
+from contextlib import suppress
 from pathlib import Path
 
 
@@ -26,4 +29,28 @@ def supervisors() -> list[int]:
             continue
         if told["PPid"] == str(os.getpid()) and b"isorun.supervisor" in command and not told["State"].startswith("Z"):
             found.append(int(status.parent.name))
+    return [*found, *_in_containers()]
+
+
+def _in_containers() -> list[int]:
+    """The same, of those that run in containers: below each container's first process."""
+    if shutil.which("docker") is None:
+        return []
+    form = '{{index .Config.Labels "sandbox_runner.owner"}} {{.State.Pid}}'
+    told = subprocess.run(["docker", "inspect", "--format", form, *_numbers()], capture_output=True, text=True)
+    found = []
+    for owner, *_, first in (line.split() for line in told.stdout.splitlines()):
+        with suppress(OSError):
+            children = Path(f"/proc/{first}/task/{first}/children").read_text().split()
+            found += [int(pid) for pid in children if owner == str(os.getpid())]
     return found
+
+
+def _numbers() -> list[str]:
+    listed = ["docker", "ps", "--quiet", "--filter", "label=isorun.role=supervisor"]
+    return subprocess.run(listed, capture_output=True, text=True, check=True).stdout.split()
+
+
+def inspected() -> bytes:
+    """All that the engine tells of the supervisors in containers."""
+    return subprocess.run(["docker", "inspect", *_numbers()], capture_output=True, check=True).stdout

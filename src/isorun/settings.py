@@ -273,7 +273,6 @@ class Settings:
         pairs = (
             (get_exec_workspace_root(self), self.host_workspace_path),
             (self.bundles_root, self.host_bundles_path),
-            (KB_STORAGE, self.host_kb_storage_path),
         )
         return {str(ours): str(theirs) for ours, theirs in pairs if theirs is not None}
 

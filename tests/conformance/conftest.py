@@ -7,18 +7,22 @@ joins by a line in `KINDS` and `new_backend`.
 
 import textwrap
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 import isorun
+from isorun.backends import docker
 from isorun.backends.base import Backend
 from isorun.backends.fake import FakeBackend
 from isorun.backends.namespace import NamespaceBackend, Options
+from tests.docker.conftest import TAG, docker_engine, executor_image  # noqa: F401 - fixtures of two kinds
 
-KINDS = ("fake", "namespace-cgroup", "namespace-rlimits")
+KINDS = ("fake", "namespace-cgroup", "namespace-rlimits", "docker", "gvisor")
 SEALED = KINDS[1:]
+EMBEDDED, IN_CONTAINERS = KINDS[1:3], KINDS[3:]
 
 #: What this process would hand on if the environment leaked; no value is a real secret.
 SECRETS = {
@@ -42,6 +46,7 @@ SECRETS = {
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     if "kind" in metafunc.fixturenames:
         kinds = SEALED if "sealed" in metafunc.fixturenames else KINDS
+        kinds = EMBEDDED if "embedded" in metafunc.fixturenames else kinds
         metafunc.parametrize("kind", kinds, indirect=True, scope="session")
 
 
@@ -59,6 +64,12 @@ def sealed(kind: str) -> str:
 
 
 @pytest.fixture(scope="session")
+def embedded(kind: str) -> str:
+    """Asked for by tests of what only the embedded backend has: jails, and a Python of this machine."""
+    return kind
+
+
+@pytest.fixture(scope="session")
 def host_secrets() -> Iterator[None]:
     """Secrets in the environment of this process, which every backend of the session starts from."""
     with pytest.MonkeyPatch.context() as patch:
@@ -68,20 +79,29 @@ def host_secrets() -> Iterator[None]:
 
 
 @pytest.fixture(scope="session")
-def new_backend(kind: str, host_secrets: None) -> Callable[..., Backend]:
-    """A backend of this kind; keyword arguments are `Options` of the embedded one, which fake ignores."""
+def new_backend(
+    kind: str, host_secrets: None, request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> Callable[..., Backend]:
+    """A backend of this kind; keyword arguments are `Options` of the embedded one, which the others do not all have."""
+    image = str(request.getfixturevalue("executor_image")) if kind in IN_CONTAINERS else ""
 
     def make(**options: object) -> Backend:
         if kind == "fake":
             return FakeBackend()
+        if kind in IN_CONTAINERS:
+            known = {name: value for name, value in options.items() if name in docker.Options.__dataclass_fields__}
+            state = tmp_path_factory.mktemp("state")
+            runtime = "runsc" if kind == "gvisor" else None
+            return docker.DockerBackend(docker.Options(image=image, state=state, runtime=runtime, **known))
         return NamespaceBackend(Options(use_cgroup=kind == "namespace-cgroup", **options))
 
     return make
 
 
 def options_for(backend: Backend, root: Path, **options: object) -> dict[str, Any]:
-    """Options of a Runtime that reads no setting of this machine."""
+    """Options of a Runtime that reads no setting of this machine, but which image its supervisor starts from."""
     settings = options.pop("settings", None) or isorun.Settings()
+    settings = replace(settings, image=TAG)
     return {"backend": backend, "settings": settings, "workspace_root": root, **options}
 
 
@@ -93,7 +113,7 @@ def rt(kind: str, new_backend: Callable[..., Backend], tmp_path_factory, require
     try:
         twin.__enter__()
     except isorun.Unavailable as error:
-        require("namespace", str(error))
+        require("gvisor" if kind == "gvisor" else "docker" if kind == "docker" else "namespace", str(error))
     try:
         held = twin.execute("pass").isolation["limits"]
         if kind == "namespace-cgroup" and not held.startswith("cgroup"):

@@ -8,6 +8,7 @@ from typing import Any
 import isorun
 from isorun.tools.bundles import bundle_module, example_bundle
 from isorun.tools.workspace import Workspaces
+from tests.docker.conftest import TAG
 
 BUNDLE = example_bundle()
 WORKFLOW = bundle_module(BUNDLE, "workflow")
@@ -41,6 +42,7 @@ def settings_below(root: Path) -> isorun.Settings:
     """Settings that read nothing of this machine, with every root below *root*."""
     return replace(
         isorun.Settings(),
+        image=TAG,
         workspace_root=root / "runs",
         user_workspace_root=root / "workspace",
         sandbox_root=root / "sandbox",

@@ -144,7 +144,7 @@ def test_b3_a_file_that_was_there_before_is_noticed(run, tmp_path: Path) -> None
     assert result.notices == ("turn_1/files/kept.csv was in out/ before the run, which did not change it",)
 
 
-def test_b3_another_python_is_no_way_around_it(sealed: str, own, tmp_path: Path) -> None:
+def test_b3_another_python_is_no_way_around_it(embedded: str, own, tmp_path: Path) -> None:
     """That Python has none of the libraries; the inspector runs on isorun's own, which has."""
     venv.create(tmp_path / "bare", with_pip=False, symlinks=True)
     python = str(tmp_path / "bare/bin/python")

@@ -188,7 +188,7 @@ def test_the_pool_refills(own) -> None:
             wait_until(lambda: rt.waiting_slots == 2)
 
 
-@pytest.mark.usefixtures("sealed")
+@pytest.mark.usefixtures("embedded")
 def test_the_zygote_is_replaced_after_its_runs(own) -> None:
     """With zygote_runs=2 the third run comes from another jail, and the first jail is gone."""
     with own(backend_options={"zygote_runs": 2}) as rt:
@@ -200,7 +200,7 @@ def test_the_zygote_is_replaced_after_its_runs(own) -> None:
         wait_until(lambda: not Path(f"/proc/{jails[0]}").exists())
 
 
-@pytest.mark.usefixtures("sealed")
+@pytest.mark.usefixtures("embedded")
 @pytest.mark.parametrize("pool_size", [0, 3])
 def test_a_dead_zygote_costs_the_runs_in_flight_and_no_later_one(own, pool_size) -> None:
     """The run in flight raises SetupFailed, naming the zygote; slots that died waiting are not handed out."""

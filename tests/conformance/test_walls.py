@@ -1,8 +1,8 @@
 """The walls, as the host sees them from outside, against what a result's `isolation` claims.
 
-Only real backends. A sleeping program is looked at through the host's /proc and cgroup
-files: nothing it says of itself counts. Besides: what is left out on purpose is said,
-and no wall that is missing goes unnamed.
+Only the embedded backend; a container's walls are looked at in `tests/docker`. A sleeping
+program is looked at through the host's /proc and cgroup files: nothing it says of itself
+counts. Besides: what is left out on purpose is said, and no wall that is missing goes unnamed.
 """
 
 import os
@@ -58,7 +58,7 @@ def fields(pid: int) -> dict[str, str]:
 
 
 @pytest.fixture(scope="session")
-def seen(rt: isorun.SyncRuntime, kind: str, sealed: str) -> Iterator[Seen]:
+def seen(rt: isorun.SyncRuntime, kind: str, embedded: str) -> Iterator[Seen]:
     """A sleeping program of the shared Runtime, and the isolation that its result will claim."""
     name = f"walls-{os.getpid() % 10000}-{kind[-4:]}"
     run = rt.start(_SLEEPER, argv=[name], timeout_s=60)

@@ -22,6 +22,7 @@ from tests.docs.building import EPOCH, build, wheel_of
 
 ROOT = Path(__file__).parents[2]
 BUNDLE = "examples/bundles/with-isoruntime/"
+IMAGE = "deployment/docker/py-code-exec/"
 UNTRACKED = shutil.ignore_patterns(".git", ".venv", "dist", "__pycache__", ".*_cache", ".hypothesis")
 NEEDED = "import ensurepip, sys, venv; sys.exit(sys.version_info < (3, 11))"
 
@@ -74,15 +75,17 @@ def test_the_source_archive_gives_the_same_wheel(dist, tmp_path) -> None:
 
 
 def test_the_wheel_holds_the_package_and_the_bundle(dist) -> None:
-    """Each file of src/isorun and of the example bundle is in the wheel, and nothing but metadata beside them."""
+    """Each file of src/isorun, of the example bundle and of the image is there, and metadata, nothing else."""
     package = {path.relative_to(ROOT / "src").as_posix() for path in files_of(ROOT / "src" / "isorun")}
     bundle = {
         f"isorun/bundles/with-isoruntime/{path.relative_to(ROOT / BUNDLE).as_posix()}"
         for path in files_of(ROOT / BUNDLE)
     }
+    image = {f"isorun/images/py-code-exec/{path.name}" for path in files_of(ROOT / IMAGE)}
     names = names_in(wheel_of(dist, "isorun"))
-    assert {name for name in names if ".dist-info/" not in name} == package | bundle
+    assert {name for name in names if ".dist-info/" not in name} == package | bundle | image
     assert "isorun/bundles/with-isoruntime/tools_descriptor.py" in names
+    assert "isorun/images/py-code-exec/Dockerfile" in names
 
 
 def files_of(folder: Path) -> list[Path]:

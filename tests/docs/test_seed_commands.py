@@ -17,7 +17,7 @@ import pytest
 from tests.docs.building import wheel_of
 from tests.docs.pages import BIN, ROOT
 
-DOCKER = "needs the docker backend, which comes with a later version"
+COMPOSE = "needs Docker Compose, which only the service's compose file is for"
 SERVICE = "needs the service, which comes with a later version"
 
 
@@ -30,16 +30,33 @@ class Command:
     shows: str = ""  # a pattern in what it prints
     needs: str = ""
     instead: str = ""  # the file that is missing as long as `needs` is true
+    facility: str = ""  # what `typed` needs of the machine
+    shown_in: str = ""  # the test that types it on an engine, where the other tests of engines are
 
 
 OPERATIONS = (
-    Command(printed="docker --version", needs=DOCKER),
-    Command(printed="docker compose version", needs=DOCKER),
-    Command(printed="cd deployment/docker/py-code-exec", needs=DOCKER, instead="deployment/docker/py-code-exec"),
-    Command(printed="docker build -t py-code-exec:latest .", needs=DOCKER, instead="deployment/docker/py-code-exec"),
-    Command(printed="pip install -r requirements-chat.txt", needs=SERVICE, instead="requirements-chat.txt"),
+    Command(printed="docker --version", typed="docker --version", shows=r"^Docker version \d+\.", facility="docker"),
+    Command(printed="docker compose version", needs=COMPOSE, instead="deployment/cicd/local/docker-compose.yml"),
+    Command(
+        printed="cd deployment/docker/py-code-exec",
+        typed=f"cd {ROOT}; cd deployment/docker/py-code-exec; ls",
+        shows="^Dockerfile\n",
+    ),
+    Command(
+        printed="docker build -t py-code-exec:latest .",
+        shown_in="tests/docker/test_images.py::test_docker_build_as_printed",
+    ),
+    # In the environment of these tests, where all of it is there already: nothing is installed.
+    Command(
+        printed="pip install -r requirements-chat.txt",
+        typed=f"cd {ROOT}; python -m pip install -r requirements-chat.txt",
+        shows="already satisfied: pydantic==",
+    ),
     Command(printed="python kdcube_ai_app/apps/chat/api/web_app.py", needs=SERVICE, instead="src/isorun/service"),
-    Command(printed="docker ps | grep py-code-exec", needs=DOCKER),
+    Command(
+        printed="docker ps | grep py-code-exec",
+        shown_in="tests/docker/test_doctor_engine.py::test_the_older_guides_commands_show_a_run",
+    ),
     Command(printed="ls -la /tmp/codegen_*", typed="ls -la $ROOT/codegen_*", shows=r"\bout\n"),
     Command(printed="cd /path/to/deployment", typed="cd $PLACE"),
     Command(
@@ -61,8 +78,11 @@ OPERATIONS = (
         typed="ls -la $ROOT/",
         shows=r"codegen_[0-9a-z-]+",
     ),
-    Command(printed="docker ps -a | grep py-code-exec", needs=DOCKER),
-    Command(printed='docker compose logs chat | grep "docker.exec"', needs=DOCKER),
+    Command(
+        printed="docker ps -a | grep py-code-exec",
+        shown_in="tests/docker/test_doctor_engine.py::test_the_older_guides_commands_show_a_run",
+    ),
+    Command(printed='docker compose logs chat | grep "docker.exec"', needs=SERVICE),
     Command(
         printed="ls -la /path/to/deployment/exec-workspace/codegen_*",
         typed="ls -la $ROOT/codegen_*",
@@ -125,7 +145,11 @@ SANDBOX_RUNNER = (
         typed='pip install -q --no-index --find-links $DIST -t . "sandbox_runner==$VERSION"; ls',
         shows="sandbox_runner\n",
     ),
-    Command(printed="usertest run --exec-backend docker", needs=DOCKER),
+    # `usertest` is another project's; the same words behind our own command's name.
+    Command(
+        printed="usertest run --exec-backend docker",
+        shown_in="packages/sandbox_runner/tests/engine/test_cli.py::test_a_run_makes_its_folders_and_its_records",
+    ),
     Command(
         printed="python tools/scaffold/scaffold.py run install --project sandbox_runner",
         typed="cd $CHECKOUT; python tools/scaffold/scaffold.py run install --project sandbox_runner",
@@ -238,8 +262,10 @@ def checkout(place: dict[str, str], tmp_path_factory: pytest.TempPathFactory) ->
 
 @pytest.mark.timeout(200)  # two of them make an environment and fetch what they need
 @pytest.mark.parametrize("command", [c for c in COMMANDS if c.typed], ids=lambda c: c.printed)
-def test_the_command_runs(command, place, tmp_path, request) -> None:
+def test_the_command_runs(command, place, tmp_path, request, require) -> None:
     """It exits with 0 and shows what its document says that it shows."""
+    if command.facility and shutil.which("docker") is None:
+        require(command.facility, "there is no Docker CLI")
     environ = dict(place)
     for name in ("alone", "checkout"):
         if f"${name.upper()};" in command.typed:
@@ -262,10 +288,17 @@ def test_the_command_runs(command, place, tmp_path, request) -> None:
 @pytest.mark.parametrize("command", [c for c in COMMANDS if c.needs], ids=lambda c: c.printed)
 def test_a_command_that_does_not_run_says_what_is_missing(command) -> None:
     """The reason is one of two, and what it would need in the checkout is not there yet."""
-    assert command.needs in (DOCKER, SERVICE)
+    assert command.needs in (COMPOSE, SERVICE)
     assert not command.instead or not (ROOT / command.instead).exists(), "it is there now: run the command"
 
 
+@pytest.mark.parametrize("command", [c for c in COMMANDS if c.shown_in], ids=lambda c: c.printed)
+def test_a_command_that_needs_an_engine_is_typed_where_one_is(command) -> None:
+    """The test that is named is there; CI has an engine, and may not leave it out."""
+    path, _, name = command.shown_in.partition("::")
+    assert f"def {name}(" in (ROOT / path).read_text(encoding="utf-8")
+
+
 def test_each_command_runs_or_needs_something() -> None:
-    """No row is left open, and none has both."""
-    assert all(bool(command.typed) != bool(command.needs) for command in COMMANDS)
+    """No row is left open, and none has two answers."""
+    assert all(sum(map(bool, (c.typed, c.needs, c.shown_in))) == 1 for c in COMMANDS)

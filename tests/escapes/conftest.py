@@ -8,14 +8,17 @@ import shutil
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from isorun import Limits, Settings, SyncRuntime, Unavailable
+from isorun.backends import docker
 from isorun.backends.namespace import NamespaceBackend, Options
 from isorun.kernel import cgroup
 from tests.bundles import write_bundle
+from tests.docker.conftest import TAG, docker_engine, executor_image  # noqa: F401 - fixtures of one kind of ceilings
 from tests.escapes.attacking import idle, still_answers
 from tests.escapes.tool_bundle import SOURCES
 
@@ -41,9 +44,16 @@ ROOMY = Limits(wall_s=30.0, processes=256, workspace_inodes=300_000, open_files=
 Without = Callable[..., SyncRuntime]
 
 
-@pytest.fixture(scope="session", params=["cgroup", "no-cgroup"])
+def in_containers(state: Path, preloads: tuple[str, ...] = ()) -> docker.DockerBackend:
+    """The Docker backend with every wall up."""
+    return docker.DockerBackend(docker.Options(image=TAG, state=state, preloads=preloads))
+
+
+@pytest.fixture(scope="session", params=["cgroup", "no-cgroup", "docker"])
 def ceilings(request, require) -> str:
-    """What holds memory, processes and CPU: `cgroup`, or `no-cgroup` for rlimits and the watcher."""
+    """What holds memory, processes and CPU: `cgroup`, `no-cgroup` for rlimits and the watcher, or an engine."""
+    if request.param == "docker":
+        request.getfixturevalue("executor_image")
     if request.param == "cgroup":
         named = Settings.load().cgroup_parent
         found = cgroup.find_own_parent(str(named) if named else None)
@@ -56,22 +66,26 @@ def ceilings(request, require) -> str:
 def without(ceilings, require, tmp_path_factory) -> Iterator[Without]:
     """`without("seccomp", ..., limits=SMALL)`: a runtime under *ceilings* with those walls left out.
 
-    Runtimes are kept and given out again for the same arguments; no argument leaves no wall out.
+    Runtimes are kept and given out again for the same arguments; no argument leaves no wall out. With an engine the
+    control is the embedded backend without that wall: the same attack, where it has nothing in its way.
     """
     open_: dict[tuple[frozenset[str], Limits, tuple[str, ...]], SyncRuntime] = {}
 
     def opened(*walls: str, limits: Limits = SMALL, preload: tuple[str, ...] = ()) -> SyncRuntime:
         key = (frozenset(walls), limits, preload)
         if key not in open_:
-            named = Settings.load().cgroup_parent if ceilings == "cgroup" else None
+            named = Settings.load().cgroup_parent if ceilings != "no-cgroup" else None
             options = Options(
                 cgroup_parent=str(named) if named else None,
-                use_cgroup=ceilings == "cgroup",
+                use_cgroup=ceilings != "no-cgroup",
                 without=frozenset(walls),
                 preloads=preload,
             )
+            in_container = ceilings == "docker" and not walls
             runtime = SyncRuntime(
-                backend=NamespaceBackend(options),
+                backend=in_containers(tmp_path_factory.mktemp("state"), preload)
+                if in_container
+                else NamespaceBackend(options),
                 limits=limits,
                 pool_size=0,
                 workspace_root=tmp_path_factory.mktemp("runs"),
@@ -114,9 +128,15 @@ def tool_bundle(tmp_path_factory) -> Path:
 
 @contextmanager
 def _opened(ceilings: str, require, root: Path, bundle: Path) -> Iterator[SyncRuntime]:
-    options = Options(use_cgroup=ceilings == "cgroup")
+    root.mkdir(exist_ok=True)
+    embedded = NamespaceBackend(Options(use_cgroup=ceilings == "cgroup"))
     runtime = SyncRuntime(
-        backend=NamespaceBackend(options), limits=SMALL, pool_size=0, workspace_root=root, bundle=bundle
+        backend=in_containers(root) if ceilings == "docker" else embedded,
+        settings=replace(Settings.load(), image=TAG),
+        limits=SMALL,
+        pool_size=0,
+        workspace_root=root,
+        bundle=bundle,
     )
     try:
         runtime.__enter__()

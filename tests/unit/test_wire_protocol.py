@@ -26,7 +26,12 @@ def rows(chapter: str, section: str) -> list[list[str]]:
 
 def test_messages_and_fields_are_those_of_the_page() -> None:
     """Every message has one row, with its fields in order and their types."""
-    sections = (("Control stream", CONTROL), ("Build stream", BUILD), ("Tool stream", TOOL), ("Attached stream", ATTACHED))
+    sections = (
+        ("Control stream", CONTROL),
+        ("Build stream", BUILD),
+        ("Tool stream", TOOL),
+        ("Attached stream", ATTACHED),
+    )
     for section, kinds in sections:
         page = {name: written for name, _, written, _ in rows("Messages", section)}
         code = {f"`{kind.__name__}`": ", ".join(f"`{f.name}: {f.type}`" for f in fields(kind)) for kind in kinds}

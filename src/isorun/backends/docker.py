@@ -10,6 +10,7 @@ where the container's processes are visible to us, else of the engine.
 """
 
 import asyncio
+import logging
 import os
 from collections.abc import AsyncIterator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
@@ -17,7 +18,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from isorun.backends import container_walls
+from isorun.backends import container_lease, container_walls
 from isorun.backends.base import Program, Slot, Usage
 from isorun.backends.environment import Environment
 from isorun.backends.filters import Filters, build_filters
@@ -28,7 +29,7 @@ from isorun.backends.sent_code import BOOT, executor_code
 from isorun.backends.slot_folder import Ids, SlotFolder, WorkspaceWatch, slot_folder
 from isorun.core.errors import CleanupFailed, SetupFailed, Unavailable
 from isorun.core.limits import Limits
-from isorun.core.outcome import Exit
+from isorun.core.outcome import Code, Exit
 from isorun.executor import rules
 from isorun.kernel.readiness import Channel, wait_readable
 from isorun.wire.frames import ProtocolError
@@ -39,28 +40,32 @@ from sandbox_runner.errors import SandboxError
 from sandbox_runner.host_paths import HostPaths
 from sandbox_runner.spec import MountSpec
 
+_log = logging.getLogger("isorun")
 #: The version of what we expect of an image, in its label of this name.
 IMAGE_LABEL, IMAGE_VERSION = "isorun.image", "1"
+ROLE_LABEL = "isorun.role"  # executor or supervisor: for who looks at `docker ps`
 _BUILD_S = 60.0
 _KILL_S = 10.0
 _SAID = 2000  # of what the program's process printed before it was ready
 _PYTHON = ("python3", "-I", "-B", "-X", "utf8", "-c", BOOT)
 _NPROC = 1 << 16  # RLIMIT_NPROC counts every process of a uid on the host: the container's own ceiling is the one
 _LACKING = ("RLIMIT_MSGQUEUE", "RLIMIT_SIGPENDING", "RLIMIT_NPROC", "RLIMIT_MEMLOCK")  # of a kernel of its own
+#: What a kernel of its own takes of the ceilings that the host holds around it: memory, threads for each of the
+#: program's (it may be traced by one, and run on another), and threads of its own.
+_KERNEL_BYTES, _KERNEL_THREADS, _KERNEL_TASKS = 192 << 20, 3, 256
 _INIT = 1  # process of ours, which the container's ceiling counts too
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Options:
-    """What an operator may choose about the Docker backend. *slots*: the folder of slots, of the host's user alone."""
+    """What an operator may choose about the Docker backend. *state*: a folder of the host's user alone."""
 
     image: str
-    slots: Path
+    state: Path
     runtime: str | None = None
     preloads: tuple[str, ...] = ()
     executor_uid: int = 1001
     executor_gid: int = 1000
-    labels: Mapping[str, str] = field(default_factory=dict)
     host_paths: Mapping[str, str] = field(default_factory=dict)  # our folders and the daemon's host's
 
 
@@ -72,6 +77,7 @@ class DockerBackend:
     def __init__(self, options: Options) -> None:
         self._options = options
         self._output = OutputTail()
+        self._stack = AsyncExitStack()
         self._failed: dict[str, str] = {}  # preloads
         self._environment = Environment(
             python=f"python3 of {options.image}", version="", sys_path=(), binds=(), symlinks=()
@@ -82,6 +88,9 @@ class DockerBackend:
             await asyncio.to_thread(self._enter)
         except SandboxError as error:
             raise Unavailable(f"{error}") from error
+        self._lease = self._stack.enter_context(container_lease.take(self._options.state))
+        if self._is_translated:
+            self._say("Running in Docker-in-Docker mode")
         return self
 
     def _enter(self) -> None:
@@ -90,14 +99,18 @@ class DockerBackend:
         self._cli = DockerCli()
         self._paths = HostPaths.discover(options.host_paths or None, self._cli, os.environ)
         # A mount of ours is the daemon's, too, where it sees our paths as they are.
-        self._may_mount = self._ids.root and not self._paths.strict and not self._paths.folders
+        self._is_translated = self._paths.strict or bool(self._paths.folders)
+        self._may_mount = self._ids.root and not self._is_translated
         self._runtime = check_engine(self._cli, options.runtime)
+        self._has_own_kernel = container_walls.has_own_kernel(self._runtime)
         check_image(self._cli, options.image)
+        for name in container_lease.recover(options.state, self._cli):
+            _log.warning("what %s had left was removed: its process died", name)
         self._filters: Filters = build_filters(cgroup=True)
         self._host_namespaces = {path.name: str(path.readlink()) for path in Path("/proc/self/ns").iterdir()}
 
     async def __aexit__(self, *exc: object) -> None:
-        """Nothing is held between slots."""
+        await self._stack.aclose()
 
     @property
     def environment(self) -> Environment:
@@ -131,8 +144,11 @@ class DockerBackend:
             yield slot
 
     async def _built(self, stack: AsyncExitStack, limits: Limits) -> "DockerSlot":
-        folder = stack.enter_context(slot_folder(self._options.slots, limits, self._ids, may_mount=self._may_mount))
+        folder = stack.enter_context(slot_folder(self._lease, limits, self._ids, may_mount=self._may_mount))
         spec = self._spec(limits, folder)
+        if self._is_translated:
+            self._say(f"Container paths: workdir={folder.path / 'work'}")
+            self._say(f"Host paths: workdir={spec.mounts[0].host_path}")
         container = AttachedContainer.start(self._cli, spec)
         stack.push_async_callback(_remove, container)
         relay = Relay(container, self._output.add)
@@ -159,9 +175,16 @@ class DockerBackend:
         first = _pidfd(int(inspected["State"]["Pid"]), inspected["Id"])
         if first is not None:
             stack.callback(os.close, first)
-        slot = DockerSlot(isolation, relay, control, folder, container, first, limits)
+        slot = DockerSlot(
+            isolation, relay, control, folder, container, first, limits, has_own_kernel=self._has_own_kernel
+        )
         stack.push_async_callback(slot.stop_watching)
         return slot
+
+    def _say(self, text: str) -> None:
+        line = f"[docker.exec] {text}"
+        _log.info("%s", line)
+        self._output.add(f"{line}\n".encode())
 
     async def _inspected(self, relay: Relay, container: AttachedContainer, spec: AttachedSpec) -> Mapping[str, Any]:
         await relay.hear(Warmed)  # before, the engine may not know it yet
@@ -169,8 +192,8 @@ class DockerBackend:
 
     def _prepare(self, limits: Limits) -> Prepare:
         sealing = {**_plain(limits), "nproc": _NPROC, "data_bytes": None, "cpu_s": None, "without": []}
-        if container_walls.has_own_kernel(self._runtime):
-            sealing["may_lack"] = list(_LACKING)
+        if self._has_own_kernel:
+            sealing |= {"may_lack": list(_LACKING), "most_tasks": limits.processes}
         return Prepare(
             limits=sealing,
             filters_by_number=self._filters.by_number,
@@ -185,15 +208,17 @@ class DockerBackend:
             image=self._options.image,
             command=_PYTHON,
             user=(self._ids.uid, self._ids.gid),
-            memory_bytes=limits.memory_bytes,
-            pids=limits.processes + _INIT,
+            memory_bytes=limits.memory_bytes + (_KERNEL_BYTES if self._has_own_kernel else 0),
+            pids=limits.processes * _KERNEL_THREADS + _KERNEL_TASKS
+            if self._has_own_kernel
+            else limits.processes + _INIT,
             cpus=limits.cpus,
             nofile=limits.open_files,
             file_bytes=limits.file_bytes,
             mounts=tuple(MountSpec(path, f"{rules.WORKSPACE}/{name}") for name, path in mounts.items()),
             tmpfs={path: (size, max(size // 4096, 64)) for path, size in _tmpfs(limits).items()},
             env=ENV,
-            labels=self._options.labels,
+            labels={container_lease.LABEL: self._lease.name, ROLE_LABEL: "executor"},
             hostname=rules.HOSTNAME,
             runtime=self._options.runtime,
         )
@@ -287,7 +312,10 @@ class DockerSlot:
         container: AttachedContainer,
         first: int | None,
         limits: Limits,
+        *,
+        has_own_kernel: bool,
     ) -> None:
+        self._has_own_kernel = has_own_kernel
         self.isolation = isolation
         self.stdout, self.stderr, self.tools = relay.stdout, relay.stderr, relay.tools
         self.work, self.out = folder.work, folder.out
@@ -358,6 +386,7 @@ class DockerSlot:
             full_bytes=(*held[0], *finished.full_bytes),
             full_inodes=(*held[1], *finished.full_inodes),
             process_limit_hits=max(finished.process_limit_hits, 0),
+            limit=self._limit(finished),
         )
         used = exited.user_s + exited.system_s
         return exit_, Usage(
@@ -365,15 +394,21 @@ class DockerSlot:
             max_rss_bytes=finished.peak_memory_bytes if finished.peak_memory_bytes > 0 else exited.max_rss_bytes,
         )
 
+    def _limit(self, finished: Finished) -> Code | None:
+        """The ceiling that was watched and not held, and was passed."""
+        if self._watch.full_bytes or self._watch.full_inodes:
+            return Code.WORKSPACE_LIMIT if self._watch.full_bytes else Code.INODE_LIMIT
+        return Code.PROCESS_LIMIT if self._has_own_kernel and finished.process_limit_hits > 0 else None
+
     async def _engines_word(self, exited: Exited | None) -> tuple[Exit, Usage]:
-        """init had no last word: it died with its container, as gVisor's does when memory is full."""
+        """init had no last word: it died with its container, as gVisor's does when a ceiling around it is reached."""
         inspected = await asyncio.to_thread(self._container.inspect)
-        state = inspected["State"]
-        if not state.get("OOMKilled"):
+        killed = bool(inspected["State"].get("OOMKilled"))
+        if not killed and not self._has_own_kernel:
             raise self._relay.failure or SetupFailed("container", "its first process does not end")
-        exit_ = Exit(code=None, signal=9, oom_kills=1)
+        exit_ = Exit(code=None, signal=9, oom_kills=int(killed))
         if exited is not None and exited.signal != 9:
-            exit_ = Exit(code=exited.code, signal=exited.signal, oom_kills=1)
+            exit_ = Exit(code=exited.code, signal=exited.signal, oom_kills=int(killed))
         return exit_, Usage(cpu_s=0.0, max_rss_bytes=0)
 
     def _full(self) -> tuple[tuple[str, ...], tuple[str, ...]]:

@@ -154,7 +154,7 @@ def check_ceilings(configured: str | None) -> Check:
 def check_identity(identity: Identity) -> Check:
     """The real ids behind the executor; chosen ones should be nobody's, or that account may signal programs."""
     whose = "chosen, since this process is root" if identity.root else "those of this process"
-    owners = _accounts(identity.uid, identity.gid) if identity.root else ()
+    owners = accounts(identity.uid, identity.gid) if identity.root else ()
     warning = (
         f" (belongs to the account {' and the group '.join(owners)}, which may signal programs; "
         "set ISORUN_EXECUTOR_UID and ISORUN_EXECUTOR_GID to unused ids)"
@@ -164,7 +164,7 @@ def check_identity(identity: Identity) -> Check:
     return Check("ids of the executor", True, f"uid {identity.uid}, gid {identity.gid} on the host ({whose}){warning}")
 
 
-def _accounts(uid: int, gid: int) -> tuple[str, ...]:
+def accounts(uid: int, gid: int) -> tuple[str, ...]:
     """The names that the host has for these ids, each once."""
     names = []
     with suppress(KeyError):

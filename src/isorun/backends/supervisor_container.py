@@ -7,29 +7,29 @@ else shares. Credentials go over its stdin. It implements `supervisor.incarnatio
 
 import asyncio
 import os
-import secrets
-import shutil
 import socket
 import threading
 from collections.abc import Mapping
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
+from isorun.backends import container_lease
+from isorun.backends.docker import ROLE_LABEL
 from isorun.backends.sent_code import BOOT, supervisor_code
 from isorun.backends.slot_folder import Ids
 from isorun.core.errors import SetupFailed, Unavailable
 from isorun.core.limits import MIB
+from isorun.settings import KB_STORAGE
 from isorun.wire.messages import Serve, encode
 from sandbox_runner.attached import AttachedContainer, AttachedSpec
 from sandbox_runner.docker_cli import DockerCli
-from sandbox_runner.errors import SandboxError
+from sandbox_runner.errors import SandboxError, SandboxStartFailed
 from sandbox_runner.host_paths import HostPaths
 from sandbox_runner.spec import MountSpec
 
-KB_STORAGE = "/kdcube-storage"
 _INSIDE = "/run/isorun"
-_SOCKET = "supervisor.sock"
+_SHARED, _SOCKET = "shared", "supervisor.sock"
 _READY_S, _LOOK_S = 60.0, 0.02
 _MEMORY_BYTES = 2048 * MIB
 _PIDS, _OPEN_FILES = 1024, 4096
@@ -49,18 +49,15 @@ class SupervisorOptions:
     host_paths: Mapping[str, str]
     cpus: float
     aws: Mapping[str, str]  # the files of ~/.aws: names and contents
-    labels: Mapping[str, str]
 
 
 class SupervisorContainer:
     """See `supervisor.incarnation.Process`."""
 
-    def __init__(self, container: AttachedContainer, folder: Path, channel: socket.socket) -> None:
-        self._container, self._folder = container, folder
+    def __init__(self, container: AttachedContainer, lease: ExitStack, channel: socket.socket) -> None:
+        self._container, self._lease = container, lease
         self.socket, self.output = channel, os.dup(container.stderr)
-        self._gone = threading.Event()
-        self._removing = threading.Lock()
-        self._is_removed = False
+        self._removing = threading.Lock()  # it is asked for by the loop and by threads
 
     @classmethod
     async def start(
@@ -78,11 +75,12 @@ class SupervisorContainer:
     ) -> "SupervisorContainer":
         cli = DockerCli()
         paths = HostPaths.discover(options.host_paths or None, cli, os.environ)
-        folder = _folder(options)
-        container = None
-        try:
+        with ExitStack() as stack:
+            folder = stack.enter_context(container_lease.take(options.state))
+            shared = _shared(folder, options.ids)
             spec = _spec(options, paths, folder)
             container = AttachedContainer.start(cli, spec)
+            stack.callback(container.remove)
             told = Serve(
                 globals_json=globals_json,
                 environment=dict(environment),
@@ -90,21 +88,15 @@ class SupervisorContainer:
                 socket=f"{_INSIDE}/{_SOCKET}",
             )
             _write(container.stdin, supervisor_code() + encode(told))
-            channel = _connected(folder, container)
+            channel = _connected(shared, container)
+            stack.callback(channel.close)
             container.confirm(spec)
-        except BaseException:
-            if container is not None:
-                container.remove()
-            shutil.rmtree(folder, ignore_errors=True)
-            raise
-        return cls(container, folder, channel)
+            return cls(container, stack.pop_all(), channel)
 
     def kill(self) -> None:
         """See `Process.kill`."""
         with self._removing:
-            if not self._is_removed:
-                self._is_removed = True
-                self._container.remove()
+            self._lease.close()
 
     def wait(self, timeout_s: float | None) -> bool:
         """See `Process.wait`."""
@@ -112,32 +104,31 @@ class SupervisorContainer:
 
     def ending(self) -> str:
         """See `Process.ending`."""
-        code = self._container.wait(0)
-        return f"exit code {code}"
+        code = self._container.wait(0) or 0
+        return f"signal {code - 128}" if code > 128 else f"exit code {code}"
 
     def close(self) -> None:
         """See `Process.close`."""
         self.kill()
-        shutil.rmtree(self._folder, ignore_errors=True)
 
 
-def _folder(options: SupervisorOptions) -> Path:
+def _shared(lease: Path, ids: Ids) -> Path:
     """Where its socket will be: the host's and its own."""
-    folder = options.state / f"supervisor_{secrets.token_hex(8)}"
+    folder = lease / _SHARED
     folder.mkdir(mode=0o700)
-    if options.ids.root:
-        os.chown(folder, options.ids.uid, options.ids.gid)
+    if ids.root:
+        os.chown(folder, ids.uid, ids.gid)
     else:
-        os.chown(folder, -1, options.ids.gid)
+        os.chown(folder, -1, ids.gid)
         folder.chmod(0o2770)
     return folder
 
 
 def _spec(options: SupervisorOptions, paths: HostPaths, folder: Path) -> AttachedSpec:
-    mounts = [MountSpec(paths.translate(folder), _INSIDE)]
-    mounts.append(MountSpec(paths.translate(options.bundle), str(options.bundle), True))
+    mounts = [MountSpec(paths.translate(folder / _SHARED), _INSIDE)]
+    mounts.append(MountSpec(_on_the_host(paths, options.bundle), str(options.bundle), True))
     if options.knowledge is not None:
-        mounts.append(MountSpec(options.knowledge, KB_STORAGE, True))
+        mounts.append(MountSpec(options.knowledge, str(KB_STORAGE), True))
     return AttachedSpec(
         image=options.image,
         command=("python3", "-I", "-B", "-X", "utf8", "-c", BOOT),
@@ -149,10 +140,21 @@ def _spec(options: SupervisorOptions, paths: HostPaths, folder: Path) -> Attache
         mounts=tuple(mounts),
         tmpfs={"/tmp": (_TMP_BYTES, _TMP_BYTES // 4096)},
         env={"LANG": "C.UTF-8", "TZ": "UTC", "HOME": "/tmp"},
-        labels=options.labels,
+        labels={container_lease.LABEL: folder.name, ROLE_LABEL: "supervisor"},
         network=options.network,
         hostname="supervisor",
+        init=True,
     )
+
+
+def _on_the_host(paths: HostPaths, bundle: Path) -> str:
+    try:
+        return paths.translate(bundle)
+    except SandboxStartFailed as error:
+        raise Unavailable(
+            f"{error} The tools of a bundle run in a container: mount the folder that holds bundles at "
+            "AGENTIC_BUNDLES_ROOT (/bundles), set HOST_BUNDLES_PATH to the host's path of it, and name the bundle there"
+        ) from error
 
 
 def _write(descriptor: int, data: bytes) -> None:

@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from isorun.cli import cleanup, config, doctor, run, runs, tools
+from isorun.cli import cleanup, config, doctor, image, run, runs, tools
 
 #: What typer raises for a command line it cannot read; some versions have click beside them, some inside.
 UsageError: type[Exception] = typer.BadParameter.__mro__[2]
@@ -31,6 +31,10 @@ _tools.command("ls")(tools.ls)
 _tools.command("describe")(tools.describe)
 _tools.command("call")(tools.call)
 app.add_typer(_tools, name="tools")
+
+_image = typer.Typer(help="The image of the Docker backend.", no_args_is_help=True)
+_image.command("build")(image.build)
+app.add_typer(_image, name="image")
 
 _config = typer.Typer(help="Settings.", no_args_is_help=True)
 _config.command("show")(config.show)

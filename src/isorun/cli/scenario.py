@@ -45,7 +45,8 @@ def scenario(
     json_output: Annotated[bool, typer.Option("--json", help="Print one JSON object, and nothing else.")] = False,
 ) -> int:
     """Run scenarios of the example bundle; exit 0 only if each ended as it must."""
-    bundle = example_bundle()
+    settings = Settings.load()
+    bundle = example_bundle(settings=settings)
     table = bundle_module(bundle, "exec")
     if all_ and which:
         raise InvalidRequest("name one scenario, or --all, not both", code="invalid_scenario")
@@ -56,7 +57,7 @@ def scenario(
     chosen = list(table.SCENARIOS.values()) if all_ else [_picked(table, which)]
     stage = _Stage(Console(highlight=False, quiet=json_output), chosen, rounds=repeat, user=user)
     try:
-        asyncio.run(_until_interrupted(stage.play(bundle_module(bundle, "workflow"), Settings.load())))
+        asyncio.run(_until_interrupted(stage.play(bundle_module(bundle, "workflow"), settings)))
     except asyncio.CancelledError:
         raise KeyboardInterrupt from None
     if json_output:

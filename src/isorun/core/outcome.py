@@ -92,6 +92,7 @@ class Exit:
     full_bytes: tuple[str, ...] = ()  # mount points without a free block
     full_inodes: tuple[str, ...] = ()
     process_limit_hits: int | None = None
+    limit: Code | None = None  # for whose sake we ended it, where no kernel refuses
 
     def __post_init__(self) -> None:
         if (self.code is None) == (self.signal is None):
@@ -131,6 +132,8 @@ def classify(exit_: Exit, stop: Stop | None, claim: Claim | None) -> tuple[Statu
 
 
 def _ended_by_itself(exit_: Exit, claim: Claim | None) -> tuple[Status, Code | None]:
+    if exit_.limit is not None:
+        return Status.LIMIT_EXCEEDED, exit_.limit
     if exit_.code == 0:
         return Status.OK, None  # a child's OOM, a full disk it coped with: notices, not endings
     if exit_.signal == signal.SIGKILL and exit_.oom_kills > 0:

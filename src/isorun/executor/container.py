@@ -23,7 +23,7 @@ from contextlib import suppress
 from typing import NoReturn
 
 from isorun.executor import loader, rules, slot, zygote
-from isorun.executor.container_facts import executor_line, facts_of, final_facts
+from isorun.executor.container_facts import count_tasks, executor_line, facts_of, final_facts
 from isorun.executor.packets import Stream
 from isorun.executor.steps import StepFailed
 from isorun.kernel import caps, fds
@@ -46,6 +46,7 @@ from isorun.wire.messages import (
 )
 from isorun.wire.multiplex import CHUNK, Multiplexer
 
+_WATCH_MS = 20
 _SOCKETS = ("control", "tools")
 _SAID = ("tools", "stdout", "stderr")  # what a dead program may have left for the host to read
 CHANNELS = ("control", "tools", "stdout", "stderr")
@@ -71,6 +72,8 @@ class _Init:
         self._ends: dict[str, int] = {}  # our end of each channel, until it is over
         self._program = 0  # its pid, while it lives
         self._is_finishing = False
+        self._most_tasks = 0  # 0: the container's control group refuses, and counts what it refuses
+        self._refused_tasks = 0
         self._woken = _wake_on_child()
         for descriptor in (rules.STDIN, rules.STDOUT):
             os.set_blocking(descriptor, False)
@@ -85,7 +88,8 @@ class _Init:
                 poll.register(rules.STDOUT, select.POLLOUT)
             for descriptor, events in self._interests():
                 poll.register(descriptor, events)
-            ready = {descriptor for descriptor, _ in poll.poll()}
+            ready = {descriptor for descriptor, _ in poll.poll(_WATCH_MS if self._most_tasks else None)}
+            self._count_tasks()
             if rules.STDIN in ready and not self._read_host():
                 return
             if self._woken in ready:
@@ -159,6 +163,14 @@ class _Init:
         for descriptor in theirs.values():
             os.close(descriptor)
         self._program = pid
+        self._most_tasks = message.limits.get("most_tasks", 0)
+
+    def _count_tasks(self) -> None:
+        """Where no kernel refuses a process too many (gVisor's), end the program that has them."""
+        if self._most_tasks and not self._is_finishing and count_tasks(self._most_tasks) > self._most_tasks:
+            self._refused_tasks += 1
+            with suppress(ProcessLookupError):
+                os.kill(-1, signal.SIGKILL)
 
     def _make_ends(self) -> dict[int, int]:
         """Our end of every channel is kept; theirs, by the number that it gets in the program."""
@@ -226,7 +238,7 @@ class _Init:
 
     def _say_the_last(self) -> NoReturn:
         _give_to_group(rules.WORKSPACE)
-        self._streams.send(final_facts())
+        self._streams.send(final_facts(self._refused_tasks))
         os.set_blocking(rules.STDOUT, True)
         while self._streams.out:
             del self._streams.out[: os.write(rules.STDOUT, self._streams.out[:CHUNK])]
@@ -273,6 +285,8 @@ def _become_program(message: Prepare, theirs: dict[int, int], program: loader.Lo
 
 
 def _run(message: Prepare, theirs: dict[int, int], program: loader.Loader) -> int:
+    signal.set_wakeup_fd(-1)
+    signal.signal(signal.SIGCHLD, signal.SIG_DFL)
     fds.keep_only(theirs)
     control = Stream(socket.socket(fileno=rules.CONTROL))
     caps.set_dumpable(True)  # init is not; a program that is not could not read its own /proc

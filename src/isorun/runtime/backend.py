@@ -9,8 +9,6 @@ from isorun.runtime.folder import open_root, open_state
 from isorun.settings import Settings, get_exec_workspace_root
 
 NAMES = ("auto", "namespace", "docker")
-_SLOTS = "slots"
-_ROOT_LABEL = "isorun.root"
 
 
 async def choose_backend(wanted: str | Backend, settings: Settings, stack: AsyncExitStack) -> Backend:
@@ -57,13 +55,10 @@ def docker_backend(settings: Settings) -> Backend:
     """The Docker backend as the settings want it, not entered."""
     from isorun.backends.docker import DockerBackend, Options
 
-    slots = docker_state(settings) / _SLOTS
-    slots.mkdir(mode=0o711, exist_ok=True)
     return DockerBackend(
         Options(
             image=settings.image,
-            slots=slots,
-            labels=docker_labels(settings),
+            state=docker_state(settings),
             runtime=settings.docker_runtime,
             preloads=settings.preload,
             executor_uid=settings.executor_uid,
@@ -76,8 +71,3 @@ def docker_backend(settings: Settings) -> Backend:
 def docker_state(settings: Settings) -> Path:
     """The folder, of this user alone, below which the folders that containers share with us are made."""
     return Path(open_state(str(open_root(get_exec_workspace_root(settings)))))
-
-
-def docker_labels(settings: Settings) -> dict[str, str]:
-    """What the containers of a Runtime are found by once its process is gone."""
-    return {_ROOT_LABEL: str(docker_state(settings))}

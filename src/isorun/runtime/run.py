@@ -25,7 +25,7 @@ from isorun.core.outcome import Claim, Code, Exit, Status, Stop, classify
 from isorun.executor import rules
 from isorun.executor.loader import MAIN
 from isorun.runtime.events import Event, Feed
-from isorun.runtime.folder import RunFolder, utc_now
+from isorun.runtime.folder import RunFolder, failed, utc_now
 from isorun.runtime.output import OutputLog, PipeReader
 from isorun.runtime.request import RunRequest
 from isorun.runtime.toolstream import open_tools
@@ -140,13 +140,16 @@ class Conduct:
 
     async def run(self, program: Program) -> Ending:
         """Run *program* to its end. A misbehaving program is an `Ending`; only the sandbox raises."""
-        output = OutputLog(
-            str(self._folder.user_log),
-            f"===== EXECUTION {self._request.exec_id} START {utc_now()} =====",
-            self._limits,
-            self._published,
-            lambda: self.stop(Stop.OUTPUT),
-        )
+        try:
+            output = OutputLog(
+                str(self._folder.user_log),
+                f"===== EXECUTION {self._request.exec_id} START {utc_now()} =====",
+                self._limits,
+                self._published,
+                lambda: self.stop(Stop.OUTPUT),
+            )
+        except OSError as error:
+            raise failed(str(self._folder.user_log), error) from error
         try:
             self._folder.append_infra("executor", "INFO", executor_line(self._slot.isolation))
             await self._slot.start(program)

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
-from isorun.runtime.backend import docker_labels, docker_state
+from isorun.runtime.backend import docker_state
 from isorun.settings import Settings, base_environment, supervisor_environment
 
 if TYPE_CHECKING:
@@ -73,7 +73,6 @@ def container_start(settings: Settings, bundle: Path) -> "StartProcess":
         host_paths=settings.host_paths(),
         cpus=float(os.cpu_count() or 1),
         aws=_aws_files(),
-        labels=docker_labels(settings),
     )
 
     async def start(globals_json: str, environment: Mapping[str, str]) -> SupervisorContainer:

@@ -11,18 +11,21 @@ from pathlib import Path
 from types import ModuleType
 
 from isorun.core.errors import InvalidRequest
+from isorun.settings import Settings
 from isorun.supervisor.descriptor import DESCRIPTOR
 
 EXAMPLE = "with-isoruntime"
 
 
-def example_bundle(name: str = EXAMPLE) -> Path:
-    """The folder of an example: inside the installed package, or examples/bundles/ of a checkout.
+def example_bundle(name: str = EXAMPLE, settings: Settings | None = None) -> Path:
+    """The folder of an example: below AGENTIC_BUNDLES_ROOT, else in the installed package or examples/ of a checkout.
 
-    Raises `InvalidRequest` (missing_bundle).
+    The first is where a Docker daemon can mount it from, if isorun is in a container itself. Raises
+    `InvalidRequest` (missing_bundle).
     """
     package = Path(__file__).parents[1]
-    for folder in (package / "bundles" / name, package.parents[1] / "examples" / "bundles" / name):
+    places = [package / "bundles", package.parents[1] / "examples" / "bundles"]
+    for folder in (place / name for place in ([settings.bundles_root] if settings else []) + places):
         if (folder / DESCRIPTOR).is_file():
             return folder
     raise InvalidRequest(f"there is no example bundle {name}: install isorun anew", code="missing_bundle")

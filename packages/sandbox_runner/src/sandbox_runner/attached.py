@@ -53,6 +53,7 @@ class AttachedSpec:
     network: str = "none"
     hostname: str = "sandbox"
     runtime: str | None = None
+    init: bool = False  # the engine's own, as its first process: for a command that cannot be one
     ttl_seconds: float = 86_400.0
 
 
@@ -137,7 +138,7 @@ def run_arguments(spec: AttachedSpec, name: str, nonce: str) -> list[str]:
         KEPT: "no",
     }
     argv = ["run", "--interactive", "--sig-proxy=false", "--name", name, "--pull", "never", "--no-healthcheck", *_LOGS]
-    argv += ["--network", spec.network]
+    argv += ["--network", spec.network, "--cgroupns", "private"]
     if spec.network != "host":
         argv += ["--hostname", spec.hostname]
     for label, value in labels.items():
@@ -155,6 +156,7 @@ def run_arguments(spec: AttachedSpec, name: str, nonce: str) -> list[str]:
         argv += ["--mount", Bind(os.fspath(mount.host_path), mount.container_path, mount.read_only).option()]
     for variable, value in spec.env.items():
         argv += ["--env", f"{variable}={value}"]
+    argv += ["--init"] if spec.init else []
     argv += [] if spec.runtime is None else ["--runtime", spec.runtime]
     return [*argv, "--workdir", "/", "--entrypoint", spec.command[0], spec.image, *spec.command[1:]]
 

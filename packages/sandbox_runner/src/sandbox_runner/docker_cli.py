@@ -79,7 +79,7 @@ class DockerCli:
         if done.timed_out:
             raise SandboxTimeout(f"`docker {arguments[0]}` took longer than {limit:g} s")
         answer = Answer(done.returncode, done.stdout, done.stderr)
-        if answer.code and answer.said.lower().startswith(_NO_DAEMON):
+        if answer.code and any(words in answer.said.lower() for words in _NO_DAEMON):
             raise DockerUnavailable(f"no Docker daemon answers: {answer.said}")
         return answer
 

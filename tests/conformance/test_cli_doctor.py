@@ -1,0 +1,116 @@
+"""`isorun doctor`, typed: what decides its exit code, and what it says when nobody needs Docker."""
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from isorun.backends.doctor import Check
+from isorun.cli.doctor import Report
+
+Doctor = Callable[..., "subprocess.CompletedProcess[str]"]
+NO_DOCKER = {"SANDBOX_RUNNER_DOCKER": "/no/such/docker"}
+
+
+@pytest.fixture
+def doctor(tmp_path: Path) -> Doctor:
+    """The command, with a folder for its runs that is this user's own."""
+    inherited = {name: value for name, value in os.environ.items() if not name.startswith("ISORUN_")}
+    (tmp_path / "runs").mkdir(mode=0o750)
+
+    def run(*words: str, **variables: str) -> "subprocess.CompletedProcess[str]":
+        return subprocess.run(
+            [sys.executable, "-m", "isorun", "doctor", *words],
+            env={**inherited, "ISORUN_WORKSPACE_ROOT": str(tmp_path / "runs"), **variables},
+            cwd=tmp_path,
+            capture_output=True,
+            text=True,
+        )
+
+    return run
+
+
+def failed(told: dict[str, Any], *parts: str) -> list[str]:
+    return [check["name"] for part in parts for check in told[part] if not check["ok"]]
+
+
+def test_without_docker_the_embedded_backend_is_all_that_counts(doctor: Doctor) -> None:
+    """No Docker CLI is told, and is no failure: nobody asked for the Docker backend."""
+    told = json.loads((done := doctor("--json", **NO_DOCKER)).stdout)
+    assert (done.returncode, told["ok"], failed(told, "docker")) == (0, True, ["Docker CLI"])
+    text = doctor(**NO_DOCKER).stdout
+    assert "\n-   Docker CLI   there is no /no/such/docker on PATH: install a Docker CLI" in text
+    assert "FAILED" not in text
+    assert text.endswith("every wall stands: programs run sealed here\n")
+
+
+@pytest.mark.parametrize(("words", "variables"), [(("--backend", "docker"), {}), ((), {"ISORUN_BACKEND": "docker"})])
+def test_with_the_docker_backend_a_failed_docker_line_is_exit_4(words, variables, doctor: Doctor) -> None:
+    """Asked for by the option or by the setting: what a container needs decides, what a namespace needs does not."""
+    done = doctor(*words, **variables, **NO_DOCKER)
+    assert done.returncode == 4
+    assert "\nFAILED   Docker CLI   there is no /no/such/docker on PATH: install a Docker CLI" in done.stdout
+    assert "→ apt install docker.io" in done.stdout
+
+
+GOOD, BAD = Check("a", True, ""), Check("b", False, "")
+
+
+@pytest.mark.parametrize(
+    ("changes", "failed"),
+    [
+        ({}, False),
+        ({"host": [BAD]}, False),  # a program has run all the same
+        ({"host": [replace(BAD, name="bundle")]}, True),
+        ({"engine": (BAD,)}, False),
+        ({"engine": (BAD,), "docker": True}, True),
+        ({"production": [GOOD, BAD]}, True),
+        ({"run": BAD}, True),
+    ],
+)
+def test_what_decides_the_exit_code(changes, failed) -> None:
+    """A line of Docker's counts where runs are containers, and also if the trial run has gone well."""
+    report = Report(docker=False, host=[GOOD], engine=(GOOD,), production=[], run=GOOD, walls=[])
+    assert bool(replace(report, **changes).failed) == failed
+
+
+def test_a_backend_that_there_is_not_is_a_slip(doctor: Doctor) -> None:
+    """Nothing is looked at for a name that means nothing."""
+    done = doctor("--backend", "podman")
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr == "isorun: there is no backend 'podman'; use one of auto, namespace, docker\n"
+
+
+def test_production_makes_a_tool_call_and_its_rows_decide(doctor: Doctor, tmp_path: Path) -> None:
+    """A world-writable folder of runs is exit 4, while every wall stands and the tool call of a real run is logged."""
+    (tmp_path / "runs").chmod(0o777)
+    told = json.loads((done := doctor("--production", "--json", **NO_DOCKER)).stdout)
+    rows = {check["name"]: check for check in told["production"]}
+    assert (done.returncode, told["ok"], told["run"]["ok"]) == (4, False, True)
+    assert not rows["workspace permissions"]["ok"]
+    assert rows["tool call, logged"]["detail"].startswith("[tool_call] local_tools.write_note ")
+    services = "redis not configured, postgres not configured"
+    assert (rows["supervisor's services"]["ok"], rows["supervisor's services"]["detail"]) == (True, services)
+
+
+def test_production_without_a_folder_for_runs_says_so(doctor: Doctor) -> None:
+    """Nothing can run: each row that needs a run says why, and doctor goes on to the end."""
+    told = json.loads((done := doctor("--production", "--json", ISORUN_WORKSPACE_ROOT="/dev/null/runs")).stdout)
+    rows = {check["name"]: check["detail"] for check in told["production"] if not check["ok"]}
+    assert (done.returncode, told["run"]["ok"]) == (4, False)
+    assert rows["workspace permissions"] == "/dev/null/runs: Not a directory"
+    assert rows["tool call, logged"] == "no such line: /dev/null/runs cannot be used: Not a directory"
+
+
+def test_a_service_that_does_not_answer_is_a_failed_row(doctor: Doctor) -> None:
+    """Redis is configured and nobody listens there: the supervisor says so, and the row names what to correct."""
+    told = json.loads(doctor("--production", "--json", REDIS_HOST="127.0.0.1", REDIS_PORT="1", **NO_DOCKER).stdout)
+    row = next(check for check in told["production"] if check["name"] == "supervisor's services")
+    assert (row["ok"], row["detail"]) == (False, "redis unreachable, postgres not configured")
+    assert row["remedy"].startswith("correct REDIS_URL, REDIS_HOST")
