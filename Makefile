@@ -10,7 +10,7 @@ LOCK := UV_CUSTOM_COMPILE_COMMAND="make lock" uv pip compile --quiet --universal
 	--generate-hashes --no-emit-package sandbox-runner
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test check bench dist lock clean
+.PHONY: help setup demo test test-unit test-kit test-packages test-escapes check bench dist lock clean
 .DELETE_ON_ERROR:
 
 help: ## this list
@@ -35,11 +35,19 @@ $(STAMP): pyproject.toml packages/sandbox_runner/pyproject.toml requirements/dev
 demo: setup ## a program works on real data inside the walls, and fails to get out
 	$(BIN)/isorun demo
 
-test: setup ## unit tests, then all others; ISORUN_REQUIRE=name,name turns their skips into failures
+test: test-unit test-kit test-packages test-escapes ## all tests; ISORUN_REQUIRE=name,name turns their skips into failures
+
+test-unit: setup
 	$(BIN)/python -m pytest tests/unit
-	$(BIN)/python -m pytest tests/conformance tests/docs
-	$(BIN)/python -m pytest packages/sandbox_runner/tests --timeout=60 # with the package's own configuration
-	$(BIN)/python -m pytest tests/escapes # alone: it looks for anything that is left in any slot
+
+test-kit: setup
+	$(BIN)/python -m pytest tests/conformance tests/docker tests/docs
+
+test-packages: setup # with the package's own configuration
+	$(BIN)/python -m pytest packages/sandbox_runner/tests --timeout=60
+
+test-escapes: setup # alone: they look for anything that is left in any slot
+	$(BIN)/python -m pytest tests/escapes
 
 check: setup ## lint, format, types, direction of imports; then how many exceptions there are
 	$(BIN)/ruff check .

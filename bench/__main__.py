@@ -14,7 +14,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from bench import figures
+from bench import containers, figures
 
 _HERE = Path(__file__).parent
 _PAGE = _HERE.parent / "docs" / "performance.md"
@@ -34,7 +34,9 @@ async def measure(count: int, say: Console) -> tuple[list[figures.Figure], dict[
     cold = figures.cold_cli(max(count // 10, 5))
     say.print("peers …")
     peers = await figures.peer_figures(max(count // 5, 10), ours)
-    return [*found, *whole, *pandas, *tools, cold, *peers], isolation
+    say.print("containers …")
+    in_docker = await containers.figures(max(count // 4, 10))
+    return [*found, *whole, *pandas, *tools, cold, *peers, *in_docker], isolation
 
 
 def machine() -> dict[str, Any]:

@@ -276,8 +276,6 @@ async def peer_figures(count: int, ours: Spread) -> list[Figure]:
         ("peer: plain subprocess `python -I -c`, no walls", peers.plain_python, None),
         ("peer: cold Python in bubblewrap", peers.bubblewrapped_python, 3),
     ]
-    if peers.docker_is_there():
-        candidates.append(("peer: hardened `docker run` of Python", peers.docker_python, 50))
     for name, once, wanted in candidates:
         spread = Spread.of([await once(peers.HELLO) for _ in range(count)])
         times = spread.p50 / ours.p50

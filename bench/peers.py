@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from isorun.backends.environment import describe
+from isorun.settings import Settings
 from sandbox_runner.namespace import find_bubblewrap
 
 HELLO = "import os; open(os.path.join(os.environ['OUTPUT_DIR'], 'hello.txt'), 'w').write('hello')"
@@ -53,10 +54,13 @@ async def bubblewrapped_python(code: str) -> float:
         return await _timed(bubblewrap_argv(folder, code), {})
 
 
+IMAGE = Settings.load().image
+
+
 def docker_is_there() -> bool:
     """Whether an engine answers and has an image with Python to measure."""
     docker = shutil.which("docker")
-    return docker is not None and os.system(f"{docker} image inspect py-code-exec:latest >/dev/null 2>&1") == 0
+    return docker is not None and os.system(f"{docker} image inspect {IMAGE} >/dev/null 2>&1") == 0
 
 
 async def docker_python(code: str) -> float:
@@ -74,7 +78,7 @@ async def docker_python(code: str) -> float:
         "128",
     ]
     argv += ["--security-opt", "no-new-privileges", "--memory", "1g", "--cpus", "1", "--tmpfs", "/out"]
-    argv += ["-e", "OUTPUT_DIR=/out", "py-code-exec:latest", "python3", "-I", "-c", code]
+    argv += ["-e", "OUTPUT_DIR=/out", IMAGE, "python3", "-I", "-c", code]
     return await _timed(argv, {})
 
 

@@ -5,6 +5,7 @@ The contract part runs on every backend, `fake` too; a test that asks for the fi
 joins by a line in `KINDS` and `new_backend`.
 """
 
+import os
 import textwrap
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -47,7 +48,14 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     if "kind" in metafunc.fixturenames:
         kinds = SEALED if "sealed" in metafunc.fixturenames else KINDS
         kinds = EMBEDDED if "embedded" in metafunc.fixturenames else kinds
+        # Under gVisor the whole kit takes nine minutes: the scenarios are its sample, ISORUN_TEST_KINDS=gvisor is all.
+        if metafunc.module.__name__.rpartition(".")[2] != "test_scenarios" and "gvisor" not in _asked_for():
+            kinds = tuple(kind for kind in kinds if kind != "gvisor")
         metafunc.parametrize("kind", kinds, indirect=True, scope="session")
+
+
+def _asked_for() -> list[str]:
+    return os.environ.get("ISORUN_TEST_KINDS", "").split(",")
 
 
 @pytest.fixture(scope="session")

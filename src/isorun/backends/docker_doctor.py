@@ -45,6 +45,7 @@ _SHARE_BUNDLES = (
 )
 _DESKTOP = "Docker Desktop: add {folder} in Settings, Resources, File sharing; a remote daemon cannot see it"
 _READ = "import sys; sys.stdout.buffer.write(open(sys.argv[1], 'rb').read())"
+_PREFIX = "no Docker daemon answers: "  # of DockerUnavailable
 _DENIED = "permission denied while trying to connect"
 _UNREACHABLE = ("cannot connect to the docker daemon", "error during connect")
 _NOT_SHARED = ("mounts denied", "is not shared from the host", "bind source path does not exist")
@@ -147,7 +148,7 @@ def check_no_daemon(said: str, *, contained: bool) -> Check:
         return Check(
             "Docker daemon",
             False,
-            f"permission denied on the daemon's socket: {_line(said, _DENIED)}",
+            f"permission denied on the daemon's socket: {_line(said, _DENIED).removeprefix(_PREFIX)}",
             "put this user into the group of the socket and log in anew (usermod -aG docker USER); in a container "
             "start as root with docker-entrypoint.sh, which does that, or with --group-add of the socket's group id",
         )
