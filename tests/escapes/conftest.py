@@ -4,6 +4,7 @@ The limits are small, so that an attack reaches one of them in a second. Runtime
 long as the session: an attack that spoils its runtime is seen by the tests after it.
 """
 
+import os
 import shutil
 import time
 from collections.abc import Callable, Iterator
@@ -49,7 +50,24 @@ def in_containers(state: Path, preloads: tuple[str, ...] = ()) -> docker.DockerB
     return docker.DockerBackend(docker.Options(image=TAG, state=state, preloads=preloads))
 
 
-@pytest.fixture(scope="session", params=["cgroup", "no-cgroup", "docker"])
+#: What is attacked in a container, too, without being asked for by ISORUN_TEST_KINDS=docker, which takes 15 minutes.
+SAMPLE = ("test_artifacts_links", "test_escape_")
+NOT_SAMPLED = ("test_escape_tool_stream", "test_escape_leftovers")
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    if "ceilings" not in metafunc.fixturenames:
+        return
+    kinds = ["cgroup", "no-cgroup"]
+    module = metafunc.module.__name__.rpartition(".")[2]
+    is_sampled = module.startswith(SAMPLE) and module not in NOT_SAMPLED
+    asked = "docker" in os.environ.get("ISORUN_TEST_KINDS", "").split(",")
+    if (is_sampled or asked) and metafunc.definition.get_closest_marker("embedded") is None:
+        kinds.append("docker")
+    metafunc.parametrize("ceilings", kinds, indirect=True, scope="session")
+
+
+@pytest.fixture(scope="session")
 def ceilings(request, require) -> str:
     """What holds memory, processes and CPU: `cgroup`, `no-cgroup` for rlimits and the watcher, or an engine."""
     if request.param == "docker":

@@ -43,6 +43,7 @@ answer = [said(call("sethostname", b"evil", 4)), said(call("setdomainname", b"ev
     assert inside(without("seccomp", "capabilities"), "answer = os.uname().nodename") == "isorun"
 
 
+@pytest.mark.embedded
 def test_mountinfo_shows_the_interpreter_and_no_more(sealed) -> None:
     """The paths it shows are the listed system's and the interpreter's; the workspace root and other slots
     are not."""
@@ -81,6 +82,7 @@ answer = [os.path.join(at, name) for at, _, names in os.walk("/") for name in na
     assert [artifact.path for artifact in result.artifacts] == ["mine-alone"]
 
 
+@pytest.mark.embedded
 def test_the_host_root_is_not_there(sealed, tmp_path) -> None:
     """Homes, the workspace root, /proc/sys, /sys, /boot and this test's own files have no path inside."""
     (tmp_path / "file").write_text("host")
@@ -140,6 +142,7 @@ def test_no_socket_of_the_host_can_be_connected(sealed, tmp_path) -> None:
         assert outside(code)[paths[-1]] == "ok"
 
 
+@pytest.mark.embedded
 def test_the_cgroup_is_not_to_be_reached(sealed, without) -> None:
     """No cgroup filesystem is mounted; mounting one needs four walls to be down, and then shows the slot's
     own."""

@@ -57,6 +57,7 @@ DEVICES = [
 BOTH = "answer = {path: [reading(path), writing(path)] for path in PATHS}"
 
 
+@pytest.mark.embedded
 def test_the_kernels_settings_are_not_in_proc(sealed, without) -> None:
     """core_pattern, sysrq and all else that is not a process is hidden (subset=pid); else it is read-only
     by uid."""
@@ -71,6 +72,7 @@ def test_the_kernels_settings_are_not_in_proc(sealed, without) -> None:
     assert "ok" not in [bare[path][1] for path in PROC if not path.startswith("/proc/sys/user/")]
 
 
+@pytest.mark.embedded
 def test_mounts_and_sockets_in_proc_are_the_slots_own(sealed) -> None:
     """What subset=pid leaves of /proc/mounts and /proc/net is of this process: no line of the host's is in
     it."""
@@ -84,6 +86,7 @@ answer = [open("/proc/self/net/unix").read().count("\\n"), open("/proc/self/net/
     assert outside(code)[2] > 1
 
 
+@pytest.mark.embedded
 def test_no_device_but_five_is_there(sealed) -> None:
     """kmsg, kvm, vsock, mem, disks, terminals, fuse, tun: no node. Their opposite: /dev/null opens for
     both."""

@@ -37,6 +37,7 @@ answer = [place for place in places if os.path.lexists(os.path.join(place, "plan
 """
 
 
+@pytest.mark.embedded
 @pytest.mark.parametrize("off", LAYERS)
 def test_nothing_can_be_left_in_a_shared_place(without, off) -> None:
     """No file is made in /, /dev, /run, /var/tmp, /etc, /usr or the workspace's root, by any layer of
@@ -195,6 +196,7 @@ def test_no_interpreter_of_the_host_imports_what_a_run_left(sealed, tmp_path) ->
     assert not result.out_dir.is_relative_to(sysconfig.get_path("purelib"))
 
 
+@pytest.mark.embedded
 def test_devices_cannot_be_changed(sealed, without) -> None:
     """The five devices are the host's own nodes: modes, owners, attributes and names stay as they are."""
     before = {name: os.stat(f"/dev/{name}") for name in ("null", "zero", "full", "random", "urandom")}

@@ -94,6 +94,7 @@ answer = [said(call("pivot_root", b"/tmp/root", b"/tmp/root/old")), escape(), so
 """
 
 
+@pytest.mark.embedded
 def test_the_root_stays(sealed, without) -> None:
     """pivot_root and chroot are refused; the classic second chroot ends, at best, in the jail's root
     again."""
@@ -121,6 +122,7 @@ def test_no_device_is_made(sealed, without) -> None:
     assert bare == {"character": "EPERM", "block": "EPERM", "socket": "ok", "fifo": "ok"}
 
 
+@pytest.mark.embedded
 def test_what_is_mounted_never_honours_setuid_or_devices(sealed) -> None:
     """Every mount is nosuid, and nodev but for the five nodes bound one by one. No control: mounts are
     fixed."""

@@ -101,6 +101,7 @@ def test_setns_enters_nothing(sealed, without) -> None:
     assert inside(without("seccomp", "capabilities", "landlock"), MAKE + SETNS)[:5] == ["ok"] * 5
 
 
+@pytest.mark.embedded
 def test_no_namespace_file_of_another_process_is_there(sealed) -> None:
     """/proc/1/ns and the host's are not there to be opened, so even a working setns would lead nowhere."""
     code = "answer = [reading(f'/proc/{pid}/ns/net') for pid in (1, 3, 100)]"
@@ -133,6 +134,7 @@ answer = [attempt(lambda: write("uid_map", "0 1001 1")), attempt(lambda: write("
     assert inside(without("landlock"), code) == ["EPERM", "EPERM", "EACCES", 1001, 1000]
 
 
+@pytest.mark.embedded
 def test_no_other_identity_can_be_taken(sealed, without) -> None:
     """setuid(0) is EINVAL: only our own id is mapped. With capabilities the answer is the same."""
     code = """

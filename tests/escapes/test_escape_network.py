@@ -130,6 +130,7 @@ def test_no_address_is_out_there(sealed, without) -> None:
     assert set(bare) <= {"ENETUNREACH", "EADDRNOTAVAIL", "EACCES", "EAFNOSUPPORT"}, bare
 
 
+@pytest.mark.embedded
 def test_no_name_is_resolved(sealed) -> None:
     """getaddrinfo of any name fails with a resolver's error, not with a hang; `localhost` is in the hosts
     file."""

@@ -22,6 +22,7 @@ def host_process() -> Iterator[subprocess.Popen[bytes]]:
         process.kill()
 
 
+@pytest.mark.embedded
 def test_init_and_the_zygote_are_not_in_proc(sealed, without) -> None:
     """/proc names the program and its children, not init; without the option it names pid 1."""
     code = """
@@ -35,6 +36,7 @@ answer = [sorted(n for n in os.listdir("/proc") if n.isdigit()) == [str(os.getpi
     assert shown[2:5] == ["EACCES"] * 3
 
 
+@pytest.mark.embedded
 def test_another_run_is_not_in_proc(sealed) -> None:
     """Two runs at once see one process each. No control: no option lets slots share a pid namespace."""
     other = sealed.start("import time; print('up', flush=True); time.sleep(60)")
@@ -149,12 +151,14 @@ answer = [attempt(lambda: write("self")), attempt(lambda: write("1")), value.val
 """
 
 
+@pytest.mark.embedded
 def test_memory_is_not_written_through_proc(sealed, without) -> None:
     """/proc/self/mem is read-only inside, which keeps read-only pages what they are; init's is not there."""
     assert inside(sealed, MEMORY) == ["EACCES", "ENOENT", "old!"]
     assert inside(without("landlock"), MEMORY) == ["ok", "ENOENT", "new!"]
 
 
+@pytest.mark.embedded
 def test_a_child_reads_no_more_than_its_parent(sealed) -> None:
     """A new program image (execve) in the run sees /proc as the run does. No control: /proc is the run's."""
     code = f"""

@@ -190,6 +190,7 @@ if peer is not None:
 """
 
 
+@pytest.mark.embedded
 def test_the_tool_stream_does_not_lead_to_the_host_process(sealed) -> None:
     """SO_PEERPIDFD gives a handle of the host process that made the stream, and nothing can be done with
     it."""
@@ -223,6 +224,7 @@ os.kill(pid, 9)
     assert outside(code) == ["ok", "ok"]
 
 
+@pytest.mark.embedded
 def test_no_file_below_the_workspace_is_inherited(sealed) -> None:
     """/workspace, /tmp and /dev/shm hold what this run was given and nothing else. No control: they are new
     tmpfs."""

@@ -106,6 +106,7 @@ answer = [said(call("ioctl", 1, number, character)) for number in numbers] + ask
     assert inside(without("seccomp"), code) == ["ENOTTY"] * 4 + ["ok"]
 
 
+@pytest.mark.embedded
 def test_there_is_no_terminal_to_type_into(sealed) -> None:
     """No run has a controlling terminal or can get one: setsid was called, and there is no tty or pty to
     open."""

@@ -64,6 +64,7 @@ INOTIFY = (
 )
 
 
+@pytest.mark.embedded
 def test_inotify_held_by_one_run_is_not_missing_in_another(sealed, without) -> None:
     """The 128 instances of a user are shared by all slots, so one slot gets a few of them only."""
     took = "16 Too many open files\n"

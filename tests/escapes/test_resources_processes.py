@@ -69,6 +69,7 @@ def test_a_thread_bomb_ends_at_the_process_limit(sealed, without) -> None:
     assert without(limits=ROOMY).execute(THREADS.format(most=60)).stdout == "60\n"
 
 
+@pytest.mark.embedded
 def test_a_fork_bomb_does_not_starve_a_neighbour(sealed) -> None:
     """While one run holds all processes that it may have, another forks its own full number."""
     full = "import os, time\ntry:\n" + "".join(f"    {line}\n" for line in FORKS.format(most=99).splitlines()[1:])
@@ -110,6 +111,7 @@ def test_a_busy_loop_ends_at_the_deadline(sealed) -> None:
     # Control: without its loop the program ends by itself; every other test here shows that.
 
 
+@pytest.mark.embedded
 def test_two_spinning_processes_get_one_core(sealed, ceilings) -> None:
     """Two processes that try to leave their CPU and spin have, by the kernel's count, one core together."""
     code = """

@@ -10,6 +10,8 @@ from pathlib import Path
 
 import pytest
 
+from isorun.supervisor.incarnation import LocalProcess
+from tests.bundles import supervisors
 from tests.escapes.attacking import attack
 from tests.escapes.conftest import SMALL
 from tests.escapes.test_escape_tool_stream import _STAY, STREAM, VIOLATIONS
@@ -182,7 +184,11 @@ while True:
 
 def _supervisor(runtime) -> int:
     """The pid of the runtime's supervisor, as one of its tools sees it."""
-    return int(runtime._original._supervisor._process._popen.pid)
+    process = runtime._original._supervisor._process._process
+    if isinstance(process, LocalProcess):
+        return int(process._popen.pid)
+    (pid,) = supervisors()
+    return pid
 
 
 def _rss_kib(pid: int) -> int:

@@ -146,6 +146,7 @@ show(*[await by_id("good.write", path={path!r}, data=b"gotcha", mode=mode) for m
     assert {c["status"] for c in result.tool_calls} == {"ToolFailed"}
 
 
+@pytest.mark.embedded
 @pytest.mark.parametrize("path", ["link", "folder/link", "linked/victim"])
 def test_the_control_a_naive_tool_is_a_deputy(tooled, victim, path) -> None:
     """A tool that opens the path itself writes to the host's file through the planted link."""

@@ -31,6 +31,11 @@ install_packages() {
     rm -rf "$(python3 -c 'from importlib.util import find_spec; print(*find_spec("pandas").submodule_search_locations)')/tests"
 }
 
+# Programs that start `python` mean the one they run on.
+add_python() {
+    command -v python >/dev/null || ln -s "$(command -v python3)" /usr/local/bin/python
+}
+
 # One account for the program's ids, whoever had them in the base image.
 add_account() {
     sed -i -e "/^$name:/d" -e "/^[^:]*:[^:]*:$uid:/d" /etc/passwd
@@ -45,6 +50,7 @@ drop_setuid() {
 
 check_base
 install_packages "$(dirname "$0")/requirements.txt"
+add_python
 add_account
 drop_setuid
 mkdir -p /workspace/work /workspace/out

@@ -192,6 +192,7 @@ class DockerBackend:
 
     def _prepare(self, limits: Limits) -> Prepare:
         sealing = {**_plain(limits), "nproc": _NPROC, "data_bytes": None, "cpu_s": None, "without": []}
+        sealing["share_with_group"] = not self._ids.root
         if self._has_own_kernel:
             sealing |= {"may_lack": list(_LACKING), "most_tasks": limits.processes}
         return Prepare(

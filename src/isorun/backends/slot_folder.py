@@ -9,7 +9,6 @@ writes there is charged to its container. Elsewhere it is a folder of the disk, 
 import asyncio
 import os
 import secrets
-import shutil
 import stat
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -20,6 +19,7 @@ from isorun.core.errors import CleanupFailed, SetupFailed, Unavailable
 from isorun.core.limits import Limits
 from isorun.kernel import mounts
 from isorun.kernel.libc import check, libc
+from isorun.kernel.trees import remove_tree
 
 PREFIX = "slot_"
 _MNT_DETACH = 2
@@ -107,9 +107,13 @@ def remove(path: Path) -> None:
             check(libc.umount2(os.fsencode(path), _MNT_DETACH), f"umount {path}")
         except OSError as error:
             raise CleanupFailed(f"{path} stays mounted: {error.strerror or error}") from error
-    shutil.rmtree(path, ignore_errors=True)
-    if path.exists():
-        raise CleanupFailed(f"{path} stays behind: its files are uid {path.stat().st_uid}'s; remove it as root")
+    parent = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        remove_tree(path.name, parent)
+    except OSError as error:
+        raise CleanupFailed(f"{path} stays behind: {error.strerror or error}; remove it as root") from error
+    finally:
+        os.close(parent)
 
 
 class WorkspaceWatch:
@@ -137,11 +141,13 @@ class WorkspaceWatch:
 def _held(directories: tuple[int, ...]) -> tuple[int, int]:
     """Bytes on the disk and inodes below them, no link followed."""
     used = inodes = 0
-    for directory in directories:
-        for _, folders, files, at in os.fwalk(".", dir_fd=directory, follow_symlinks=False):
-            for name in (*folders, *files):
-                with suppress(OSError):
-                    found = os.stat(name, dir_fd=at, follow_symlinks=False)
-                    inodes += 1
-                    used += found.st_blocks * 512 if stat.S_ISREG(found.st_mode) else 0
+    waiting = [f"/proc/self/fd/{directory}" for directory in directories]
+    while waiting:
+        with suppress(OSError), os.scandir(waiting.pop()) as entries:  # what is deeper than a path is long is not seen
+            for entry in entries:
+                found = entry.stat(follow_symlinks=False)
+                inodes += 1
+                used += found.st_blocks * 512 if stat.S_ISREG(found.st_mode) else 0
+                if entry.is_dir(follow_symlinks=False):
+                    waiting.append(entry.path)
     return used, inodes

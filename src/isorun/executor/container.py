@@ -17,6 +17,7 @@ import resource
 import select
 import signal
 import socket
+import stat
 import sys
 from collections.abc import Iterator
 from contextlib import suppress
@@ -72,6 +73,7 @@ class _Init:
         self._ends: dict[str, int] = {}  # our end of each channel, until it is over
         self._program = 0  # its pid, while it lives
         self._is_finishing = False
+        self._is_shared = False  # the workspace, with a host who is not root
         self._most_tasks = 0  # 0: the container's control group refuses, and counts what it refuses
         self._refused_tasks = 0
         self._woken = _wake_on_child()
@@ -163,6 +165,7 @@ class _Init:
         for descriptor in theirs.values():
             os.close(descriptor)
         self._program = pid
+        self._is_shared = message.limits["share_with_group"]
         self._most_tasks = message.limits.get("most_tasks", 0)
 
     def _count_tasks(self) -> None:
@@ -237,7 +240,9 @@ class _Init:
         self._is_finishing = True
 
     def _say_the_last(self) -> NoReturn:
-        _give_to_group(rules.WORKSPACE)
+        if self._is_shared:
+            for folder in (rules.WORK, rules.OUT):
+                _give_to_group(folder)
         self._streams.send(final_facts(self._refused_tasks))
         os.set_blocking(rules.STDOUT, True)
         while self._streams.out:
@@ -329,10 +334,15 @@ def _inet_errno() -> int:
 
 
 def _give_to_group(root: str) -> None:
-    """What the program made private is the host's to read, who has our group, or is root."""
-    for path, folders, files in os.walk(root, followlinks=False):
-        for name in (*folders, *files):
-            with suppress(OSError):
-                found = os.lstat(f"{path}/{name}")
-                if found.st_uid == os.geteuid() and not os.path.islink(f"{path}/{name}"):
-                    os.chmod(f"{path}/{name}", found.st_mode | (0o070 if name in folders else 0o060))
+    """What the program made private is the host's to read and remove, who has our group. No link is followed."""
+    waiting = [root]
+    while waiting:
+        with suppress(OSError), os.scandir(waiting.pop()) as entries:
+            for entry in entries:
+                found = entry.stat(follow_symlinks=False)
+                if entry.is_symlink() or found.st_uid != os.geteuid():
+                    continue
+                is_folder = entry.is_dir(follow_symlinks=False)
+                os.chmod(entry.path, stat.S_IMODE(found.st_mode) | (0o770 if is_folder else 0o660))
+                if is_folder:
+                    waiting.append(entry.path)

@@ -30,6 +30,7 @@ from typing import Any, NamedTuple
 from isorun.core.errors import CleanupFailed, InvalidRequest
 from isorun.core.ids import check_exec_id
 from isorun.core.outcome import Code, Status
+from isorun.kernel.trees import open_any_folder, open_folder, remove_tree
 from isorun.runtime.folder import (
     BUILDING,
     INFRA_LOG,
@@ -42,10 +43,7 @@ from isorun.runtime.folder import (
     append_line,
     failed,
     lease_held,
-    open_any_folder,
-    open_folder,
     open_state,
-    remove_tree,
     state_name,
     utc_now,
     write_file,

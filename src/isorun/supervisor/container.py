@@ -39,6 +39,7 @@ def main() -> NoReturn:
 def _main() -> int:
     own = {name: value for name, value in process_environment().items() if name in BASE_NAMES}
     told = _told()
+    os.dup2(2, 1)  # the host reads one stream
     os.umask(0o007)  # the host may be another user of our group
     environment = {**own, **told.environment, "HOME": str(_HOME)}
     become_environment(environment)

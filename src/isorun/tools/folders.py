@@ -14,8 +14,9 @@ from pathlib import Path
 from typing import TypeVar
 
 from isorun.core.errors import InvalidRequest
+from isorun.kernel.trees import remove_tree
 from isorun.runtime.collect import Refusal, collect
-from isorun.runtime.folder import remove_tree, write_file
+from isorun.runtime.folder import write_file
 from isorun.runtime.journal import INDEX
 from isorun.runtime.request import CODE_NAME, MAIN_NAME
 from isorun.runtime.result import RunResult
