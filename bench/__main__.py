@@ -35,7 +35,7 @@ async def measure(count: int, say: Console) -> tuple[list[figures.Figure], dict[
     say.print("peers …")
     peers = await figures.peer_figures(max(count // 5, 10), ours)
     say.print("containers …")
-    in_docker = await containers.figures(max(count // 4, 10))
+    in_docker = await containers.figures(max(count // 4, 10), ours)
     return [*found, *whole, *pandas, *tools, cold, *peers, *in_docker], isolation
 
 

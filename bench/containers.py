@@ -14,24 +14,27 @@ _HIT_MS, _EMPTY_MS, _TIMES = 15, 600, 50
 _REST_S = 0.05
 
 
-async def figures(count: int) -> list[Figure]:
-    """None where no engine answers or it has no executor image; else four, and the peer."""
+async def figures(count: int, embedded: Spread) -> list[Figure]:
+    """None where no engine answers or it has no executor image; else three, and the peer.
+
+    *embedded*: whole runs of the embedded backend, which the gate of the peer compares with.
+    """
     if not peers.docker_is_there():
         return []
     hits, wholes = await _hits(count)
     empty = await _empty(max(count // 4, 5))
     peer = Spread.of([await peers.docker_python(peers.HELLO) for _ in range(max(count // 4, 5))])
-    times = peer.p50 / hits.p50
+    times = peer.p50 / embedded.p50
     return [
         _figure("docker: pool hit to the program's first output, paced", hits, _HIT_MS),
         _figure("docker: pool empty, to the program's first output", empty, _EMPTY_MS),
         _figure("docker: whole `execute` at a hit, hello file under contract, paced", wholes, None),
         Figure(
             name="peer: hardened `docker run` of Python",
-            value=f"{shown(peer)} ({times:.0f}× ours at a hit)",
-            gate=f"ours ≥ {_TIMES}× faster",
+            value=f"{shown(peer)} ({times:.0f}× a whole run, embedded; {peer.p50 / hits.p50:.0f}× a hit in Docker)",
+            gate=f"embedded ≥ {_TIMES}× faster",
             ok=times >= _TIMES,
-            raw={"ms": vars_of(peer), "times_ours": round(times, 2)},
+            raw={"ms": vars_of(peer), "times_ours": round(times, 2), "times_a_hit": round(peer.p50 / hits.p50, 2)},
         ),
     ]
 
