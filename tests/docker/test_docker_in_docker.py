@@ -77,6 +77,16 @@ def test_the_log_says_which_paths_are_whose(host: Host) -> None:
     assert f"[docker.exec] Host paths: workdir={host.workspace}/.isorun-1000/containers/host_" in log
 
 
+def test_a_workspace_that_is_watched_is_held(host: Host) -> None:
+    """appuser may mount nothing: a program that fills the disk is ended, and what it left is removed."""
+    code = "for n in range(500):\n    open(str(n), 'wb').write(bytes(1 << 20)); time.sleep(0.02)"
+    (host.workspace / "program.py").write_text(code)
+    options = ("-e", "ISORUN_MAX_WORKSPACE_BYTES=20000000")
+    ended, said = host.isorun("run", "/exec-workspace/program.py", options=options)
+    assert (ended, "workspace_limit" in said) == (5, True), said
+    assert list((host.workspace / ".isorun-1000/containers").iterdir()) == []
+
+
 def test_a_bundle_that_the_host_cannot_mount_is_said_with_the_missing_mount(host: Host) -> None:
     """It is in the image alone: the error names it, and what to set."""
     (host.workspace / "program.py").write_text("print(1)")

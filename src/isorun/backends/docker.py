@@ -5,8 +5,7 @@ Theory of operation. A slot's `work/` and `out/` are folders of the daemon's hos
 container and keeps its three streams. Over its stdin goes our code (`sent_code`), then
 frames: from there on it is a slot like any other, behind a `Relay`. What the kernel and
 the engine say of it must be what was asked for (`container_walls`), else it is not handed
-out. A run is over when every process of its container is dead: by the word of the kernel
-where the container's processes are visible to us, else of the engine.
+out.
 """
 
 import asyncio
@@ -19,21 +18,20 @@ from pathlib import Path
 from typing import Any
 
 from isorun.backends import container_lease, container_walls
-from isorun.backends.base import Program, Slot, Usage
+from isorun.backends.base import Slot
+from isorun.backends.docker_slot import DockerSlot, remove
 from isorun.backends.environment import Environment
 from isorun.backends.filters import Filters, build_filters
 from isorun.backends.jail import ENV, OutputTail
 from isorun.backends.relay import Relay
-from isorun.backends.sending import send_program
 from isorun.backends.sent_code import BOOT, executor_code
-from isorun.backends.slot_folder import Ids, SlotFolder, WorkspaceWatch, slot_folder
-from isorun.core.errors import CleanupFailed, SetupFailed, Unavailable
+from isorun.backends.slot_folder import Ids, SlotFolder, slot_folder
+from isorun.core.errors import SetupFailed, Unavailable
 from isorun.core.limits import Limits
-from isorun.core.outcome import Code, Exit
 from isorun.executor import rules
-from isorun.kernel.readiness import Channel, wait_readable
+from isorun.kernel.readiness import Channel
 from isorun.wire.frames import ProtocolError
-from isorun.wire.messages import Exited, Finish, Finished, Look, Prepare, Ready, Sealed, SetupError, Warmed
+from isorun.wire.messages import Look, Prepare, Ready, Sealed, SetupError, Warmed
 from sandbox_runner.attached import AttachedContainer, AttachedSpec
 from sandbox_runner.docker_cli import DockerCli
 from sandbox_runner.errors import SandboxError
@@ -45,7 +43,7 @@ _log = logging.getLogger("isorun")
 IMAGE_LABEL, IMAGE_VERSION = "isorun.image", "1"
 ROLE_LABEL = "isorun.role"  # executor or supervisor: for who looks at `docker ps`
 _BUILD_S = 60.0
-_KILL_S = 10.0
+_PAGES = 8192  # bytes by which the size of a file system is rounded
 _SAID = 2000  # of what the program's process printed before it was ready
 _PYTHON = ("python3", "-I", "-B", "-X", "utf8", "-c", BOOT)
 _NPROC = 1 << 16  # RLIMIT_NPROC counts every process of a uid on the host: the container's own ceiling is the one
@@ -137,9 +135,7 @@ class DockerBackend:
                 if not deadline.expired():
                     raise
                 raise SetupFailed("container", f"not ready after {_BUILD_S:.0f} s") from error
-            except SandboxError as error:
-                raise SetupFailed("container", str(error)) from error
-            except (OSError, ProtocolError) as error:
+            except (OSError, ProtocolError, SandboxError) as error:
                 raise SetupFailed("container", str(error)) from error
             yield slot
 
@@ -150,7 +146,7 @@ class DockerBackend:
             self._say(f"Container paths: workdir={folder.path / 'work'}")
             self._say(f"Host paths: workdir={spec.mounts[0].host_path}")
         container = AttachedContainer.start(self._cli, spec)
-        stack.push_async_callback(_remove, container)
+        stack.push_async_callback(remove, container)
         relay = Relay(container, self._output.add)
         stack.callback(relay.close)
         relay.start(executor_code(), self._prepare(limits))
@@ -163,6 +159,11 @@ class DockerBackend:
         relay.send(Look())
         sealed = await relay.hear(Sealed)
         inspected = await inspecting
+        if folder.is_sized and sealed.facts["sizes"][rules.WORK][0] > limits.workspace_bytes + _PAGES:
+            # The daemon has a mount namespace of its own (a service with PrivateTmp, say): from here on we watch.
+            _log.warning("the daemon does not see what we mount: workspaces are folders of the disk, and watched")
+            self._may_mount = False
+            return await self._built(stack, limits)
         isolation = container_walls.confirm(
             sealed.facts,
             ready=ready.isolation,
@@ -290,134 +291,3 @@ async def _cancel(task: "asyncio.Future[Any]") -> None:
     task.cancel()
     with suppress(asyncio.CancelledError, SetupFailed, SandboxError):
         await task
-
-
-async def _remove(container: AttachedContainer) -> None:
-    try:
-        await asyncio.shield(asyncio.to_thread(container.remove))
-    except SandboxError as error:
-        raise CleanupFailed(f"{error}; `sandbox-runner cleanup` removes it") from error
-
-
-class DockerSlot:
-    """See `Slot`. Owned by the `launch` block that yielded it."""
-
-    memory_kills = 0
-
-    def __init__(
-        self,
-        isolation: Mapping[str, Any],
-        relay: Relay,
-        control: Channel,
-        folder: SlotFolder,
-        container: AttachedContainer,
-        first: int | None,
-        limits: Limits,
-        *,
-        has_own_kernel: bool,
-    ) -> None:
-        self._has_own_kernel = has_own_kernel
-        self.isolation = isolation
-        self.stdout, self.stderr, self.tools = relay.stdout, relay.stderr, relay.tools
-        self.work, self.out = folder.work, folder.out
-        self._relay, self._control, self._folder = relay, control, folder
-        self._container, self._first = container, first
-        self._watch = WorkspaceWatch(folder, limits, relay.terminate)
-        self._watching: asyncio.Task[None] | None = None
-        self._ended: tuple[Exit, Usage] | None = None
-
-    @property
-    def is_waiting(self) -> bool:
-        """See `Slot.is_waiting`."""
-        return not self._relay.is_over
-
-    async def start(self, program: Program) -> None:
-        """See `Slot.start`."""
-        await send_program(self._control, program)
-        if not self._folder.is_sized:
-            self._watching = asyncio.create_task(self._watch.run(), name="isorun-workspace")
-
-    async def wait(self) -> None:
-        """See `Slot.wait`."""
-        await self._relay.wait_over()
-
-    def terminate(self) -> None:
-        """See `Slot.terminate`."""
-        self._relay.terminate()
-
-    async def stop_watching(self) -> None:
-        """The folder is about to go."""
-        if self._watching is not None:
-            self._watching.cancel()
-            with suppress(asyncio.CancelledError):
-                await self._watching
-            self._watching = None
-
-    async def kill(self) -> tuple[Exit, Usage]:
-        """See `Slot.kill`."""
-        if self._ended is None:
-            self._relay.send(Finish())
-            try:
-                async with asyncio.timeout(_KILL_S):
-                    await self._gone()
-            except TimeoutError:
-                await _remove(self._container)
-            await self.stop_watching()
-            self._ended = await self._told()
-        return self._ended
-
-    async def _gone(self) -> None:
-        """Return once the container's first process is dead, and with it all others."""
-        with suppress(SetupFailed):
-            await self._relay.hear(Finished)
-        if self._first is None:
-            await self._relay.wait_gone()
-        else:
-            await wait_readable(self._first)
-
-    async def _told(self) -> tuple[Exit, Usage]:
-        exited, finished = self._relay.heard(Exited), self._relay.heard(Finished)
-        if exited is None or finished is None:
-            return await self._engines_word(exited)
-        held = self._full()
-        exit_ = Exit(
-            code=exited.code,
-            signal=exited.signal,
-            oom_kills=max(finished.oom_kills, 0),
-            full_bytes=(*held[0], *finished.full_bytes),
-            full_inodes=(*held[1], *finished.full_inodes),
-            process_limit_hits=max(finished.process_limit_hits, 0),
-            limit=self._limit(finished),
-        )
-        used = exited.user_s + exited.system_s
-        return exit_, Usage(
-            cpu_s=finished.cpu_s if finished.cpu_s >= 0 else used,
-            max_rss_bytes=finished.peak_memory_bytes if finished.peak_memory_bytes > 0 else exited.max_rss_bytes,
-        )
-
-    def _limit(self, finished: Finished) -> Code | None:
-        """The ceiling that was watched and not held, and was passed."""
-        if self._watch.full_bytes or self._watch.full_inodes:
-            return Code.WORKSPACE_LIMIT if self._watch.full_bytes else Code.INODE_LIMIT
-        return Code.PROCESS_LIMIT if self._has_own_kernel and finished.process_limit_hits > 0 else None
-
-    async def _engines_word(self, exited: Exited | None) -> tuple[Exit, Usage]:
-        """init had no last word: it died with its container, as gVisor's does when a ceiling around it is reached."""
-        inspected = await asyncio.to_thread(self._container.inspect)
-        killed = bool(inspected["State"].get("OOMKilled"))
-        if not killed and not self._has_own_kernel:
-            raise self._relay.failure or SetupFailed("container", "its first process does not end")
-        exit_ = Exit(code=None, signal=9, oom_kills=int(killed))
-        if exited is not None and exited.signal != 9:
-            exit_ = Exit(code=exited.code, signal=exited.signal, oom_kills=int(killed))
-        return exit_, Usage(cpu_s=0.0, max_rss_bytes=0)
-
-    def _full(self) -> tuple[tuple[str, ...], tuple[str, ...]]:
-        if not self._folder.is_sized:
-            full = (rules.WORKSPACE,)
-            return (full if self._watch.full_bytes else (), full if self._watch.full_inodes else ())
-        found = os.fstatvfs(self._folder.out)
-        return (
-            (rules.WORKSPACE,) if found.f_bfree == 0 else (),
-            (rules.WORKSPACE,) if found.f_ffree == 0 else (),
-        )

@@ -65,7 +65,7 @@ def slot_folder(slots: Path, limits: Limits, ids: Ids, *, may_mount: bool) -> It
     try:
         try:
             path.mkdir(mode=0o711 if ids.root else 0o710)
-            sized = may_mount and _mounted(path, limits)
+            sized = may_mount and _mounted(path, limits, ids)
             opened.append(_given(path / "work", ids))
             opened.append(_given(path / "out", ids))
         except OSError as error:
@@ -77,8 +77,11 @@ def slot_folder(slots: Path, limits: Limits, ids: Ids, *, may_mount: bool) -> It
         remove(path)
 
 
-def _mounted(path: Path, limits: Limits) -> bool:
+def _mounted(path: Path, limits: Limits, ids: Ids) -> bool:
     """Whether root may mount here: in a container it usually may not."""
+    # Below the mount, too: a daemon that does not see it then shows these, and the size tells.
+    for name in ("work", "out"):
+        os.close(_given(path / name, ids))
     try:
         mounts.tmpfs(str(path), size=limits.workspace_bytes, inodes=limits.workspace_inodes + 3, mode=0o711)
     except PermissionError:
@@ -87,7 +90,7 @@ def _mounted(path: Path, limits: Limits) -> bool:
 
 
 def _given(path: Path, ids: Ids) -> int:
-    path.mkdir(mode=0o755)
+    path.mkdir(mode=0o755, exist_ok=True)
     opened = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
     if ids.root:
         os.fchown(opened, ids.uid, ids.gid)

@@ -7,8 +7,10 @@ else shares. Credentials go over its stdin. It implements `supervisor.incarnatio
 
 import asyncio
 import os
+import select
 import socket
 import threading
+import time
 from collections.abc import Mapping
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass
@@ -158,10 +160,15 @@ def _on_the_host(paths: HostPaths, bundle: Path) -> str:
 
 
 def _write(descriptor: int, data: bytes) -> None:
-    view = memoryview(data)
+    """All of *data*; a daemon that hangs takes none of it."""
+    os.set_blocking(descriptor, False)
+    view, until = memoryview(data), time.monotonic() + _READY_S
     try:
         while view:
-            view = view[os.write(descriptor, view) :]
+            if not select.select([], [descriptor], [], max(until - time.monotonic(), 0))[1]:
+                raise SetupFailed("supervisor", f"its container takes nothing after {_READY_S:.0f} s")
+            with suppress(BlockingIOError):
+                view = view[os.write(descriptor, view) :]
     except BrokenPipeError:
         return  # it ended; what it printed says why
 

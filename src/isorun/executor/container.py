@@ -52,7 +52,6 @@ _SOCKETS = ("control", "tools")
 _SAID = ("tools", "stdout", "stderr")  # what a dead program may have left for the host to read
 CHANNELS = ("control", "tools", "stdout", "stderr")
 _BEHIND = 1 << 20  # bytes that the host has not read: nothing is read from the program until it has
-_INET_PROBE = (socket.AF_INET, socket.SOCK_STREAM)
 
 
 def main() -> NoReturn:
@@ -172,7 +171,7 @@ class _Init:
         """Where no kernel refuses a process too many (gVisor's), end the program that has them."""
         if self._most_tasks and not self._is_finishing and count_tasks(self._most_tasks) > self._most_tasks:
             self._refused_tasks += 1
-            with suppress(ProcessLookupError):
+            with suppress(ProcessLookupError, PermissionError):
                 os.kill(-1, signal.SIGKILL)
 
     def _make_ends(self) -> dict[int, int]:
@@ -232,8 +231,11 @@ class _Init:
                     self._streams.send(_exited(status, usage))
 
     def _finish(self) -> None:
-        """Leave no process but this one; what the others left in their pipes has an end then."""
-        with suppress(ProcessLookupError):
+        """Leave no process but this one; what the others left in their pipes has an end then.
+
+        One that an operator began by `docker exec` may be another user's: it ends with the container, when we do.
+        """
+        with suppress(ProcessLookupError, PermissionError):
             while True:
                 os.kill(-1, signal.SIGKILL)  # all but ourselves
                 self._reap(0)
@@ -327,7 +329,7 @@ def _die_first() -> None:
 def _inet_errno() -> int:
     """What the seccomp filters answer where the kernel of the container does not tell that it has any (gVisor)."""
     try:
-        socket.socket(*_INET_PROBE).close()
+        socket.socket(socket.AF_INET).close()
     except OSError as error:
         return error.errno or 0
     return 0

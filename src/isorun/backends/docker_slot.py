@@ -1,0 +1,159 @@
+"""One executor container as a slot: started, waited for, ended.
+
+Its four channels are a `Relay`'s; its `work/` and `out/` are folders of the host. A run is over
+when every process of its container is dead: by the word of the kernel where the container's
+processes are visible to us, else of the engine.
+"""
+
+import asyncio
+import os
+from collections.abc import Mapping
+from contextlib import suppress
+from typing import Any
+
+from isorun.backends.base import Program, Usage
+from isorun.backends.relay import Relay
+from isorun.backends.sending import send_program
+from isorun.backends.slot_folder import SlotFolder, WorkspaceWatch
+from isorun.core.errors import CleanupFailed, SetupFailed
+from isorun.core.limits import Limits
+from isorun.core.outcome import Code, Exit
+from isorun.executor import rules
+from isorun.kernel.readiness import Channel, wait_readable
+from isorun.wire.messages import Exited, Finish, Finished
+from sandbox_runner.attached import AttachedContainer
+from sandbox_runner.errors import SandboxError
+
+_KILL_S = 10.0
+
+
+async def remove(container: AttachedContainer) -> None:
+    """End and remove *container*, also if we are cancelled meanwhile. Raises `CleanupFailed`."""
+    try:
+        await asyncio.shield(asyncio.to_thread(container.remove))
+    except SandboxError as error:
+        raise CleanupFailed(f"{error}; `sandbox-runner cleanup` removes it") from error
+
+
+class DockerSlot:
+    """See `Slot`. Owned by the `launch` block that yielded it."""
+
+    memory_kills = 0
+
+    def __init__(
+        self,
+        isolation: Mapping[str, Any],
+        relay: Relay,
+        control: Channel,
+        folder: SlotFolder,
+        container: AttachedContainer,
+        first: int | None,
+        limits: Limits,
+        *,
+        has_own_kernel: bool,
+    ) -> None:
+        self._has_own_kernel = has_own_kernel
+        self.isolation = isolation
+        self.stdout, self.stderr, self.tools = relay.stdout, relay.stderr, relay.tools
+        self.work, self.out = folder.work, folder.out
+        self._relay, self._control, self._folder = relay, control, folder
+        self._container, self._first = container, first
+        self._watch = WorkspaceWatch(folder, limits, relay.terminate)
+        self._watching: asyncio.Task[None] | None = None
+        self._ended: tuple[Exit, Usage] | None = None
+
+    @property
+    def is_waiting(self) -> bool:
+        """See `Slot.is_waiting`."""
+        return not self._relay.is_over
+
+    async def start(self, program: Program) -> None:
+        """See `Slot.start`."""
+        await send_program(self._control, program)
+        if not self._folder.is_sized:
+            self._watching = asyncio.create_task(self._watch.run(), name="isorun-workspace")
+
+    async def wait(self) -> None:
+        """See `Slot.wait`."""
+        await self._relay.wait_over()
+
+    def terminate(self) -> None:
+        """See `Slot.terminate`."""
+        self._relay.terminate()
+
+    async def stop_watching(self) -> None:
+        """The folder is about to go."""
+        if self._watching is not None:
+            self._watching.cancel()
+            with suppress(asyncio.CancelledError):
+                await self._watching
+            self._watching = None
+
+    async def kill(self) -> tuple[Exit, Usage]:
+        """See `Slot.kill`."""
+        if self._ended is None:
+            self._relay.send(Finish())
+            try:
+                async with asyncio.timeout(_KILL_S):
+                    await self._gone()
+            except TimeoutError:
+                await remove(self._container)
+            await self.stop_watching()
+            self._ended = await self._told()
+        return self._ended
+
+    async def _gone(self) -> None:
+        """Return once the container's first process is dead, and with it all others."""
+        with suppress(SetupFailed):
+            await self._relay.hear(Finished)
+        if self._first is None:
+            await self._relay.wait_gone()
+        else:
+            await wait_readable(self._first)
+
+    async def _told(self) -> tuple[Exit, Usage]:
+        exited, finished = self._relay.heard(Exited), self._relay.heard(Finished)
+        if exited is None or finished is None:
+            return await self._engines_word(exited)
+        held = self._full()
+        exit_ = Exit(
+            code=exited.code,
+            signal=exited.signal,
+            oom_kills=max(finished.oom_kills, 0),
+            full_bytes=(*held[0], *finished.full_bytes),
+            full_inodes=(*held[1], *finished.full_inodes),
+            process_limit_hits=max(finished.process_limit_hits, 0),
+            limit=self._limit(finished),
+        )
+        used = exited.user_s + exited.system_s
+        return exit_, Usage(
+            cpu_s=finished.cpu_s if finished.cpu_s >= 0 else used,
+            max_rss_bytes=finished.peak_memory_bytes if finished.peak_memory_bytes > 0 else exited.max_rss_bytes,
+        )
+
+    def _limit(self, finished: Finished) -> Code | None:
+        """The ceiling that was watched and not held, and was passed."""
+        if self._watch.full_bytes or self._watch.full_inodes:
+            return Code.WORKSPACE_LIMIT if self._watch.full_bytes else Code.INODE_LIMIT
+        return Code.PROCESS_LIMIT if self._has_own_kernel and finished.process_limit_hits > 0 else None
+
+    async def _engines_word(self, exited: Exited | None) -> tuple[Exit, Usage]:
+        """init had no last word: it died with its container, as gVisor's does when a ceiling around it is reached."""
+        inspected = await asyncio.to_thread(self._container.inspect)
+        killed = bool(inspected["State"].get("OOMKilled"))
+        if not killed and not self._has_own_kernel:
+            raise self._relay.failure or SetupFailed("container", "its first process does not end")
+        exit_ = Exit(code=None, signal=9, oom_kills=int(killed))
+        if exited is not None and exited.signal != 9:
+            exit_ = Exit(code=exited.code, signal=exited.signal, oom_kills=int(killed))
+        return exit_, Usage(cpu_s=0.0, max_rss_bytes=0)
+
+    def _full(self) -> tuple[tuple[str, ...], tuple[str, ...]]:
+        if not self._folder.is_sized:
+            full = (rules.WORKSPACE,)
+            return (full if self._watch.full_bytes else (), full if self._watch.full_inodes else ())
+        found = os.fstatvfs(self._folder.out)
+        return (
+            (rules.WORKSPACE,) if found.f_bfree == 0 else (),
+            (rules.WORKSPACE,) if found.f_ffree == 0 else (),
+        )
