@@ -185,7 +185,7 @@ class Relay:
         """Send what can be sent, and watch exactly those ends that have something to do."""
         for name in tuple(self._ends):
             self._deliver(name)
-            if self.failure is not None and not self._streams.waiting(name):
+            if self.failure is not None and name in self._ends and not self._streams.waiting(name):
                 self._close_end(name)
         if self.failure is not None:
             for name, descriptor in self._ends.items():
