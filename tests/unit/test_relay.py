@@ -157,21 +157,27 @@ async def test_messages_are_heard_by_who_waits_for_them(container: Container, re
     await relay.wait_over()
 
 
+@pytest.mark.parametrize("shut", [True, False], ids=["its end was said", "its end was not said"])
 async def test_what_was_said_before_the_end_is_delivered_though_nobody_reads_yet(
-    container: Container, relay: Relay
+    container: Container, relay: Relay, shut: bool
 ) -> None:
     """More than a pipe holds: the rest comes as it is read, and then the end."""
+    troubles: list[object] = []
+    asyncio.get_running_loop().set_exception_handler(lambda _, context: troubles.append(context))
     said = os.urandom(200_000)
     for start in range(0, len(said), 50_000):
         container.push("stdout", said[start : start + 50_000])
         await turns()
+    if shut:
+        container.push("stdout", b"")
     container.end()
     await relay.wait_gone()
     arrived = b""
     while (data := read(relay.stdout)) != b"":
         arrived += data or b""
         await turns(2)
-    assert arrived == said
+    await turns()
+    assert (arrived, troubles) == (said, [])
 
 
 @pytest.mark.parametrize(
