@@ -1,0 +1,95 @@
+"""A daemon that is stopped and started again under a Runtime: one of the test's own, with a bare image."""
+
+import os
+import shutil
+import signal
+import subprocess
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+import isorun
+from tests.docker.engine import Engine
+
+pytestmark = [pytest.mark.root, pytest.mark.timeout(200)]
+IMAGE = "py-code-exec:bare"
+
+
+class Daemon:
+    """A dockerd with its own socket, images and network namespace, in which it may do as it likes."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self.host = f"unix://{folder}/docker.sock"
+        self._process: subprocess.Popen[bytes] | None = None
+
+    def start(self) -> None:
+        """Return once it answers."""
+        places = {"data-root": "data", "exec-root": "exec", "pidfile": "pid"}
+        options = [f"--{name}={self._folder / place}" for name, place in places.items()]
+        with (self._folder / "log").open("ab") as log:
+            self._process = subprocess.Popen(
+                ["unshare", "--net", "dockerd", f"--host={self.host}", "--bridge=none", "--iptables=false", *options],
+                stdout=log,
+                stderr=log,
+                start_new_session=True,
+            )
+        until = time.monotonic() + 30
+        while self.docker("version").returncode:
+            assert time.monotonic() < until, (self._folder / "log").read_text()[-2000:]
+            time.sleep(0.1)
+
+    def stop(self) -> None:
+        """End it, and with it every container, as a daemon without live-restore does."""
+        if self._process is not None:
+            self._process.send_signal(signal.SIGTERM)
+            self._process.wait(60)
+            self._process = None
+
+    def docker(self, *arguments: str, **options: object) -> "subprocess.CompletedProcess[bytes]":
+        """`docker arguments…` at this daemon."""
+        environ = os.environ | {"DOCKER_HOST": self.host}
+        return subprocess.run(["docker", *arguments], env=environ, capture_output=True, timeout=60, **options)  # type: ignore[call-overload, no-any-return]
+
+
+@pytest.fixture
+def daemon(docker_engine: Engine, tmp_path: Path, require) -> Iterator[Daemon]:
+    """One that has an image with Python, and the label of ours."""
+    if shutil.which("dockerd") is None:
+        require("docker", "there is no dockerd to start a second one of")
+    folder = tmp_path / "daemon"
+    folder.mkdir()
+    made = Daemon(folder)
+    made.start()
+    try:
+        name = docker_engine("create", "--network", "none", docker_engine.base_image, "true")
+        with subprocess.Popen(["docker", "export", name], stdout=subprocess.PIPE) as exported:
+            change = ["--change", "LABEL isorun.image=1", "--change", "ENV PATH=/usr/bin:/bin"]
+            assert made.docker("import", *change, "-", IMAGE, stdin=exported.stdout).returncode == 0
+        docker_engine("rm", name)
+        yield made
+    finally:
+        made.stop()
+
+
+def test_a_daemon_that_stops_costs_what_runs_and_no_later_run(daemon: Daemon, tmp_path: Path, monkeypatch) -> None:
+    """The run in flight says that its container ended, the next that no daemon answers; once it is back, all works."""
+    monkeypatch.setenv("DOCKER_HOST", daemon.host)
+    settings = isorun.Settings.load(environ={"PY_CODE_EXEC_IMAGE": IMAGE})
+    root = tmp_path / "root"
+    with isorun.SyncRuntime(backend="docker", settings=settings, workspace_root=root, pool_size=1) as runtime:
+        run = runtime.start("print('up', flush=True)\ntime.sleep(60)", timeout_s=60)
+        next(event for event in run.events() if event.kind == "output")
+        daemon.stop()
+        with pytest.raises(isorun.SetupFailed, match=r"^container: "):
+            run.result()
+        with pytest.raises(
+            isorun.SetupFailed, match=r"(?i)cannot connect to the docker daemon|no docker daemon answers"
+        ):
+            runtime.execute("print(1)", timeout_s=10)
+        daemon.start()
+        assert runtime.execute("print('on')", timeout_s=10).stdout == "on\n"
+    assert daemon.docker("ps", "--all", "--quiet").stdout == b""
+    assert [line for line in Path("/proc/mounts").read_text().splitlines() if str(root) in line] == []
