@@ -276,6 +276,16 @@ class Settings:
         )
         return {str(ours): str(theirs) for ours, theirs in pairs if theirs is not None}
 
+    def check_docker(self) -> None:
+        """Raise `InvalidRequest` for what only the embedded backend can do."""
+        if self.program_python is not None:
+            name = self._row("program_python", _RULES["program_python"]).name_used
+            raise InvalidRequest(
+                f"{name} (--python) is of the embedded backend: in Docker programs run on the image's Python; leave it "
+                "out, or set PY_CODE_EXEC_IMAGE",
+                code="program_python",
+            )
+
     def check_embedded(self) -> None:
         """Raise `InvalidRequest` for what only a docker backend can do."""
         if self.network_mode not in ("host", "none"):

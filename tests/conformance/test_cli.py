@@ -115,6 +115,7 @@ def test_every_ending_has_its_exit_code(
     assert [line.split()[0] for line in verdict] == [status]
 
 
+NOWHERE = "unix:///nonexistent/docker.sock"
 REFUSALS = [
     (("run", "no.py"), 2, "isorun: no.py cannot be read: No such file or directory"),
     (("run", "/dev/null"), 2, "isorun: there is no code to run"),
@@ -148,7 +149,11 @@ REFUSALS = [
         2,
         "isorun: timeout_s is 9999, more than ISORUN_MAX_WALL_S (PY_CODE_EXEC_TIMEOUT) allows: ",
     ),
-    (("run", "{p}", "--backend", "docker"), 4, "isorun: this version has no docker backend"),
+    (
+        ("run", "{p}", "--backend", "docker", "--python", "/usr/bin/python3"),
+        2,
+        "isorun: ISORUN_PROGRAM_PYTHON (--python) is of the embedded backend: ",
+    ),
     (("run", "{p}", "--python", "/bin/true"), 4, "isorun: the program's Python cannot be run: /bin/true: "),
     (("run", "{p}", "--bogus"), 2, "isorun: No such option"),
     (("run",), 2, "isorun: Missing argument"),
@@ -174,6 +179,14 @@ def test_a_refusal_is_one_line(words: tuple[str, ...], code: int, line: str, pro
     assert _one_line(done).startswith(line.replace("{p}", path))
 
 
+def test_without_a_daemon_docker_is_refused_in_one_line(program, isorun: Isorun) -> None:
+    """Whether it is the daemon that is missing or the CLI; no other backend is taken."""
+    done = isorun("run", program("pass"), "--backend", "docker", DOCKER_HOST=NOWHERE)
+    assert done.returncode == 4
+    told = ("isorun: no Docker daemon answers: ", "isorun: there is no docker on PATH: ")
+    assert _one_line(done).startswith(told)
+
+
 @pytest.mark.parametrize(
     ("options", "code", "word"),
     [
@@ -184,7 +197,7 @@ def test_a_refusal_is_one_line(words: tuple[str, ...], code: int, line: str, pro
 )
 def test_with_json_a_refusal_is_an_object_too(options: tuple[str, ...], code: int, word: str, program, isorun) -> None:
     """A reader of JSON gets one object on stdout, beside the line on stderr, with the same exit code."""
-    done = isorun("run", program("pass"), "--json", *options)
+    done = isorun("run", program("pass"), "--json", *options, DOCKER_HOST=NOWHERE)
     assert done.returncode == code
     told = json.loads(done.stdout)
     message = done.stderr.decode().removeprefix("isorun: ").removesuffix("\n")

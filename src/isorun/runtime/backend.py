@@ -21,12 +21,13 @@ async def choose_backend(wanted: str | Backend, settings: Settings, stack: Async
     if wanted not in NAMES:
         raise InvalidRequest(f"there is no backend {wanted!r}; use one of {', '.join(NAMES)}", code="unknown_backend")
     if wanted == "docker":
+        settings.check_docker()
         return await stack.enter_async_context(docker_backend(settings))
     settings.check_embedded()
     try:
         return await stack.enter_async_context(namespace_backend(settings))
     except Unavailable as embedded:
-        if wanted == "namespace":
+        if wanted == "namespace" or settings.program_python is not None:  # which no image has
             raise
         try:
             return await stack.enter_async_context(docker_backend(settings))
