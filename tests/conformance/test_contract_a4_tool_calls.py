@@ -62,9 +62,9 @@ waiting: list[int] = []
 
 
 @isorun.tool
-def process() -> int:
-    """Return the id of the process that runs tools."""
-    return os.getpid()
+def process() -> list[object]:
+    """Return the id of the process that runs tools, and of its pid namespace."""
+    return [os.getpid(), os.readlink("/proc/self/ns/pid")]
 
 
 @isorun.tool
@@ -188,7 +188,7 @@ def test_a4_an_unknown_attribute_says_what_there_is(with_tools) -> None:
 
 def test_a4_tools_run_in_another_process(with_tools) -> None:
     """The supervisor's, outside of the program's own."""
-    result = with_tools("print(await local_tools.process() != os.getpid())")
+    result = with_tools("print(await local_tools.process() != [os.getpid(), os.readlink('/proc/self/ns/pid')])")
     assert result.stdout == "True\n"
 
 

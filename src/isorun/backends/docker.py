@@ -33,7 +33,7 @@ from isorun.kernel.readiness import Channel
 from isorun.wire.frames import ProtocolError
 from isorun.wire.messages import Look, Prepare, Ready, Sealed, SetupError, Warmed
 from sandbox_runner.attached import AttachedContainer, AttachedSpec
-from sandbox_runner.docker_cli import DockerCli
+from sandbox_runner.docker_cli import DockerCli, own_environment
 from sandbox_runner.errors import SandboxError
 from sandbox_runner.host_paths import HostPaths
 from sandbox_runner.spec import MountSpec
@@ -95,7 +95,7 @@ class DockerBackend:
         options = self._options
         self._ids = Ids.of_this_process(options.executor_uid, options.executor_gid)
         self._cli = DockerCli()
-        self._paths = HostPaths.discover(options.host_paths or None, self._cli, os.environ)
+        self._paths = HostPaths.discover(options.host_paths or None, self._cli, own_environment())
         # A mount of ours is the daemon's, too, where it sees our paths as they are.
         self._is_translated = self._paths.strict or bool(self._paths.folders)
         self._may_mount = self._ids.root and not self._is_translated

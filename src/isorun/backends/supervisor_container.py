@@ -25,7 +25,7 @@ from isorun.core.limits import MIB
 from isorun.settings import KB_STORAGE
 from isorun.wire.messages import Serve, encode
 from sandbox_runner.attached import AttachedContainer, AttachedSpec
-from sandbox_runner.docker_cli import DockerCli
+from sandbox_runner.docker_cli import DockerCli, own_environment
 from sandbox_runner.errors import SandboxError, SandboxStartFailed
 from sandbox_runner.host_paths import HostPaths
 from sandbox_runner.spec import MountSpec
@@ -76,7 +76,7 @@ class SupervisorContainer:
         cls, options: SupervisorOptions, globals_json: str, environment: Mapping[str, str]
     ) -> "SupervisorContainer":
         cli = DockerCli()
-        paths = HostPaths.discover(options.host_paths or None, cli, os.environ)
+        paths = HostPaths.discover(options.host_paths or None, cli, own_environment())
         with ExitStack() as stack:
             folder = stack.enter_context(container_lease.take(options.state))
             shared = _shared(folder, options.ids)

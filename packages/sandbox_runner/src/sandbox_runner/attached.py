@@ -116,11 +116,11 @@ class AttachedContainer:
         """End and remove it, and its volumes. Raises `SandboxError` if it stays; `cleanup` finds it."""
         for descriptor in (self.stdin, self.stdout, self.stderr):
             os.close(descriptor)
-        was_alive = self._process.poll() is None
-        remove(self._cli, self.name, self._nonce, may_come=was_alive)
-        if self._process.poll() is None:
-            self._process.kill()
-        self._process.wait()
+        try:
+            remove(self._cli, self.name, self._nonce, may_come=self._process.poll() is None)
+        finally:
+            self._process.kill()  # without effect if it has ended with its container
+            self._process.wait()
 
 
 def run_arguments(spec: AttachedSpec, name: str, nonce: str) -> list[str]:

@@ -24,7 +24,7 @@ from sandbox_runner.container import (
     probe,
 )
 from sandbox_runner.container import remove as remove_container
-from sandbox_runner.docker_cli import DockerCli
+from sandbox_runner.docker_cli import DockerCli, own_environment
 from sandbox_runner.docker_run import (
     EXPIRES,
     IMAGE,
@@ -136,7 +136,7 @@ class _Starting:
         # With a prefix as its environment a caller may never call us again, so the file is written first.
         self._state.write(ENVIRONMENT, env_file(spec.env_overrides))
         self._state.write(NONCE, self._nonce.encode())
-        paths = HostPaths.discover(spec.host_paths, cli, os.environ)
+        paths = HostPaths.discover(spec.host_paths, cli, own_environment())
         mounts = self._mounts()
         image = self._image()
         sources = identities(os.fspath(mount.host_path) for mount in mounts)

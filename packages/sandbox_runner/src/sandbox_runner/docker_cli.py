@@ -68,7 +68,7 @@ class DockerCli:
         try:
             done = run_command(
                 [self.program, *arguments],
-                env={**os.environ, **(env or {})},
+                env={**own_environment(), **(env or {})},
                 stdin=stdin or None,
                 timeout_s=limit,
                 max_output_bytes=_ANSWER_BYTES,
@@ -103,7 +103,7 @@ class DockerCli:
                 stdin=subprocess.DEVNULL if stdin is None else stdin,
                 stdout=subprocess.PIPE,
                 stderr=subprocess.STDOUT,
-                env={**os.environ, **(env or {})},
+                env={**own_environment(), **(env or {})},
                 preexec_fn=die_with_parent,
                 start_new_session=True,
             )
@@ -140,6 +140,15 @@ def _pump(process: subprocess.Popen[bytes], on_output: Callable[[bytes], None], 
                     return process.wait(max(until - time.monotonic(), 0))
                 on_output(data)
     raise subprocess.TimeoutExpired(process.args, left)
+
+
+def own_environment() -> dict[str, str]:
+    """A copy of this process's environment, also while another thread changes it."""
+    while True:
+        try:
+            return dict(os.environ)
+        except (KeyError, RuntimeError):  # a name went away, or came, between two of the copy's steps
+            continue
 
 
 def docker_program() -> str:
