@@ -48,7 +48,7 @@ def recover(state: Path, cli: DockerCli) -> list[str]:
         if lock is None:
             continue
         try:
-            _remove_containers(folder.name, cli)
+            remove_containers(folder.name, cli)
             for path in folder.glob(f"{slot_folder.PREFIX}*"):
                 slot_folder.remove(path)
             shutil.rmtree(folder, ignore_errors=True)
@@ -77,8 +77,11 @@ def _locked(folder: Path) -> int | None:
     return None
 
 
-def _remove_containers(name: str, cli: DockerCli) -> None:
+def remove_containers(name: str, cli: DockerCli) -> None:
+    """Remove all containers of the lease *name*. Raises `CleanupFailed`."""
     listed = cli.run("ps", "--all", "--quiet", "--no-trunc", "--filter", f"label={LABEL}={name}")
     numbers = listed.stdout.decode().split()
     if listed.code or (numbers and cli.run("rm", "--force", "--volumes", *numbers).code):
-        raise CleanupFailed(f"containers of {name}, whose process is dead, cannot be removed: {listed.said}")
+        raise CleanupFailed(
+            f"containers of {name} cannot be removed, `sandbox-runner cleanup` does later: {listed.said}"
+        )

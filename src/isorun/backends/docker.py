@@ -26,7 +26,7 @@ from isorun.backends.jail import ENV, OutputTail
 from isorun.backends.relay import Relay
 from isorun.backends.sent_code import BOOT, executor_code
 from isorun.backends.slot_folder import Ids, SlotFolder, slot_folder
-from isorun.core.errors import SetupFailed, Unavailable
+from isorun.core.errors import CleanupFailed, SetupFailed, Unavailable
 from isorun.core.limits import Limits
 from isorun.executor import rules
 from isorun.kernel.readiness import Channel
@@ -108,7 +108,15 @@ class DockerBackend:
         self._host_namespaces = {path.name: str(path.readlink()) for path in Path("/proc/self/ns").iterdir()}
 
     async def __aexit__(self, *exc: object) -> None:
-        await self._stack.aclose()
+        """Raises `CleanupFailed` if a container stays."""
+        try:
+            await asyncio.to_thread(container_lease.remove_containers, self._lease.name, self._cli)
+        except SandboxError as error:
+            raise CleanupFailed(
+                f"{error}; once the daemon is back, `sandbox-runner cleanup` removes what is left"
+            ) from error
+        finally:
+            await self._stack.aclose()
 
     @property
     def environment(self) -> Environment:

@@ -6,6 +6,7 @@ processes are visible to us, else of the engine.
 """
 
 import asyncio
+import logging
 import os
 from collections.abc import Mapping
 from contextlib import suppress
@@ -15,7 +16,7 @@ from isorun.backends.base import Program, Usage
 from isorun.backends.relay import Relay
 from isorun.backends.sending import send_program
 from isorun.backends.slot_folder import SlotFolder, WorkspaceWatch
-from isorun.core.errors import CleanupFailed, SetupFailed
+from isorun.core.errors import SetupFailed
 from isorun.core.limits import Limits
 from isorun.core.outcome import Code, Exit
 from isorun.executor import rules
@@ -24,15 +25,20 @@ from isorun.wire.messages import Exited, Finish, Finished
 from sandbox_runner.attached import AttachedContainer
 from sandbox_runner.errors import SandboxError
 
+_log = logging.getLogger("isorun")
 _KILL_S = 10.0
 
 
 async def remove(container: AttachedContainer) -> None:
-    """End and remove *container*, also if we are cancelled meanwhile. Raises `CleanupFailed`."""
+    """End and remove *container*, also if we are cancelled meanwhile.
+
+    One that cannot be removed, because the daemon is away, is the lease's to remove when the backend is left: it has
+    lost its stdin, so its program is dead or the daemon is.
+    """
     try:
         await asyncio.shield(asyncio.to_thread(container.remove))
     except SandboxError as error:
-        raise CleanupFailed(f"{error}; `sandbox-runner cleanup` removes it") from error
+        _log.warning("%s stays until the backend is left: %s", container.name, error)
 
 
 class DockerSlot:
@@ -139,10 +145,14 @@ class DockerSlot:
 
     async def _engines_word(self, exited: Exited | None) -> tuple[Exit, Usage]:
         """init had no last word: it died with its container, as gVisor's does when a ceiling around it is reached."""
-        inspected = await asyncio.to_thread(self._container.inspect)
+        failure = self._relay.failure or SetupFailed("container", "its first process does not end")
+        try:
+            inspected = await asyncio.to_thread(self._container.inspect)
+        except SandboxError as error:  # the daemon is away, and may have taken the container along
+            raise failure from error
         killed = bool(inspected["State"].get("OOMKilled"))
         if not killed and not self._has_own_kernel:
-            raise self._relay.failure or SetupFailed("container", "its first process does not end")
+            raise failure
         exit_ = Exit(code=None, signal=9, oom_kills=int(killed))
         if exited is not None and exited.signal != 9:
             exit_ = Exit(code=exited.code, signal=exited.signal, oom_kills=int(killed))
