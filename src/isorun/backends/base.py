@@ -59,6 +59,10 @@ class Slot(Protocol):
         """Which walls stand, as read back from the kernel."""
 
     @property
+    def origin(self) -> Sequence[str]:
+        """Where its folders are, for who reads the run's log and sees another host's paths; usually nothing."""
+
+    @property
     def stdout(self) -> int:
         """Read end of the program's stdout; non-blocking."""
 

@@ -42,6 +42,7 @@ _log = logging.getLogger("isorun")
 #: The version of what we expect of an image, in its label of this name.
 IMAGE_LABEL, IMAGE_VERSION = "isorun.image", "1"
 ROLE_LABEL = "isorun.role"  # executor or supervisor: for who looks at `docker ps`
+_DOCKER_IN_DOCKER = "Running in Docker-in-Docker mode"
 _BUILD_S = 60.0
 _PAGES = 8192  # bytes by which the size of a file system is rounded
 _SAID = 2000  # of what the program's process printed before it was ready
@@ -88,7 +89,7 @@ class DockerBackend:
             raise Unavailable(f"{error}") from error
         self._lease = self._stack.enter_context(container_lease.take(self._options.state))
         if self._is_translated:
-            self._say("Running in Docker-in-Docker mode")
+            _log.info("[docker.exec] %s", _DOCKER_IN_DOCKER)
         return self
 
     def _enter(self) -> None:
@@ -150,9 +151,6 @@ class DockerBackend:
     async def _built(self, stack: AsyncExitStack, limits: Limits) -> "DockerSlot":
         folder = stack.enter_context(slot_folder(self._lease, limits, self._ids, may_mount=self._may_mount))
         spec = self._spec(limits, folder)
-        if self._is_translated:
-            self._say(f"Container paths: workdir={folder.path / 'work'}")
-            self._say(f"Host paths: workdir={spec.mounts[0].host_path}")
         container = AttachedContainer.start(self._cli, spec)
         stack.push_async_callback(remove, container)
         relay = Relay(container, self._output.add)
@@ -185,15 +183,24 @@ class DockerBackend:
         if first is not None:
             stack.callback(os.close, first)
         slot = DockerSlot(
-            isolation, relay, control, folder, container, first, limits, has_own_kernel=self._has_own_kernel
+            isolation,
+            self._origin(folder, spec),
+            relay,
+            control,
+            folder,
+            container,
+            first,
+            limits,
+            has_own_kernel=self._has_own_kernel,
         )
         stack.push_async_callback(slot.stop_watching)
         return slot
 
-    def _say(self, text: str) -> None:
-        line = f"[docker.exec] {text}"
-        _log.info("%s", line)
-        self._output.add(f"{line}\n".encode())
+    def _origin(self, folder: SlotFolder, spec: AttachedSpec) -> tuple[str, ...]:
+        if not self._is_translated:
+            return ()
+        paths = f"Container paths: workdir={folder.path / 'work'}", f"Host paths: workdir={spec.mounts[0].host_path}"
+        return _DOCKER_IN_DOCKER, *paths
 
     async def _inspected(self, relay: Relay, container: AttachedContainer, spec: AttachedSpec) -> Mapping[str, Any]:
         await relay.hear(Warmed)  # before, the engine may not know it yet

@@ -8,7 +8,7 @@ processes are visible to us, else of the engine.
 import asyncio
 import logging
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from typing import Any
 
@@ -49,6 +49,7 @@ class DockerSlot:
     def __init__(
         self,
         isolation: Mapping[str, Any],
+        origin: Sequence[str],
         relay: Relay,
         control: Channel,
         folder: SlotFolder,
@@ -59,7 +60,7 @@ class DockerSlot:
         has_own_kernel: bool,
     ) -> None:
         self._has_own_kernel = has_own_kernel
-        self.isolation = isolation
+        self.isolation, self.origin = isolation, origin
         self.stdout, self.stderr, self.tools = relay.stdout, relay.stderr, relay.tools
         self.work, self.out = folder.work, folder.out
         self._relay, self._control, self._folder = relay, control, folder

@@ -99,6 +99,7 @@ class FakeSlot:
     """See `Slot`."""
 
     isolation = ISOLATION
+    origin = ()
     memory_kills = 0
 
     def __init__(self, ends: "_Ends", control: Channel, family: "_Family", work: int, out: int) -> None:
@@ -289,6 +290,7 @@ class ScriptedSlot:
     """See `Slot`. What it says must fit the kernel's buffers: nobody reads while it speaks."""
 
     isolation = ISOLATION
+    origin = ()
     memory_kills = 0
 
     def __init__(self, script: Script, ends: _Ends, work: int, out: int) -> None:

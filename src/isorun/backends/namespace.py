@@ -342,6 +342,8 @@ async def _kill(init_pidfd: int) -> None:
 class NamespaceSlot:
     """See `Slot`. Owned by the `launch` block that yielded it."""
 
+    origin = ()
+
     def __init__(
         self,
         *,

@@ -9,6 +9,7 @@ and only after that, when nothing can write any more, are pipes drained and file
 """
 
 import asyncio
+import logging
 import os
 import re
 import stat
@@ -35,6 +36,7 @@ from isorun.wire.messages import Ended
 if TYPE_CHECKING:
     from isorun.supervisor.client import Supervisor
 
+_log = logging.getLogger("isorun")
 _DRAIN_S = 5.0
 _BLANK = re.compile(r"\s")
 _TRACE = 8192
@@ -152,6 +154,9 @@ class Conduct:
             raise failed(str(self._folder.user_log), error) from error
         try:
             self._folder.append_infra("executor", "INFO", executor_line(self._slot.isolation))
+            for line in self._slot.origin:
+                _log.info("[docker.exec] %s", line)
+                self._folder.append_infra("docker.exec", "INFO", line)
             await self._slot.start(program)
             self._started = time.monotonic()
             self._feed.publish(Event(kind="started", at_s=0.0, data={"exec_id": self._request.exec_id}))

@@ -1,0 +1,148 @@
+"""From facts to `isolation`: a wall that the container does not show is named, and nothing is handed out."""
+
+import copy
+import errno
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from isorun.backends import container_walls
+from isorun.backends.walls import executor_line
+from isorun.core.errors import SetupFailed
+from isorun.core.limits import Limits
+from isorun.executor import container_facts
+
+LIMITS = Limits()
+STATUS = """Name:\tpython3
+Uid:\t1001\t1001\t1001\t1001
+Gid:\t1000\t1000\t1000\t1000
+CapInh:\t0000000000000000
+CapPrm:\t0000000000000000
+CapEff:\t0000000000000000
+CapBnd:\t0000000000000000
+CapAmb:\t0000000000000000
+NoNewPrivs:\t1
+Seccomp:\t2
+Seccomp_filters:\t3
+"""
+#: gVisor's, which has no ambient set, no NoNewPrivs and counts no filters.
+GVISOR = "".join(
+    f"{line}\n" for line in STATUS.splitlines() if not line.startswith(("CapAmb", "NoNewPrivs", "Seccomp"))
+)
+MOUNTS = "".join(
+    f"{number} 1 0:{number} / {target} {flags},relatime - {kind} {kind} {flags}\n"
+    for number, (target, kind, flags) in enumerate(
+        [
+            ("/", "overlay", "ro"),
+            ("/proc", "proc", "rw"),
+            ("/dev", "tmpfs", "rw"),
+            ("/dev/pts", "devpts", "rw"),
+            ("/dev/mqueue", "mqueue", "rw"),
+            ("/dev/shm", "tmpfs", "rw"),
+            ("/sys", "sysfs", "ro"),
+            ("/sys/fs/cgroup", "tmpfs", "rw"),
+            ("/tmp", "tmpfs", "rw"),
+            ("/etc/hosts", "ext4", "rw"),
+            ("/proc/keys", "tmpfs", "rw"),
+            ("/workspace/work", "tmpfs", "rw"),
+            ("/workspace/out", "tmpfs", "rw"),
+        ],
+        start=2,
+    )
+)
+HOST = {kind: f"{kind}:[1]" for kind in ("cgroup", "ipc", "mnt", "net", "pid", "user", "uts")}
+READY = {"landlock_abi": 7, "hostname": "isorun", "inet_errno": errno.EAFNOSUPPORT}
+
+
+def facts(**changes: object) -> dict[str, Any]:
+    """What init of a good container says."""
+    told = {
+        "status": STATUS,
+        "init": STATUS,
+        "mountinfo": MOUNTS,
+        "rlimits": "Limit                     Soft Limit           Hard Limit           Units\n"
+        "Max open files            1024                 1024                 files\n",
+        "namespaces": {kind: f"{kind}:[2]" for kind in HOST} | {"user": "user:[1]"},
+        "fds": [0, 1, 2, 3, 4, 6],
+        "sizes": {
+            "/workspace/work": [LIMITS.workspace_bytes, 10_003],
+            "/tmp": [LIMITS.tmp_bytes, 16_384],
+            "/dev/shm": [LIMITS.shm_bytes, 16_384],
+        },
+        "cgroup": {"version": 1, "memory_bytes": LIMITS.memory_bytes, "processes": LIMITS.processes + 1},
+    }
+    return {**copy.deepcopy(told), **changes}
+
+
+def confirmed(told: dict[str, Any], *, runtime: str = "runc", **changes: object) -> dict[str, Any]:
+    """`confirm`, as the backend asks it."""
+    options = {"ready": READY, "ids": (1001, 1000), "host_namespaces": HOST, "held_sizes": True, **changes}
+    return container_walls.confirm(told, limits=LIMITS, runtime=runtime, **options)
+
+
+def test_a_container_with_every_wall_is_full() -> None:
+    """With what the kernel said of each; the line that operators look for can be made of it."""
+    isolation = confirmed(facts())
+    assert (isolation["level"], isolation["backend"], isolation["limits"]) == ("full", "docker", "cgroup-v1")
+    assert executor_line(isolation) == "[executor] UID=1001 GID=1000 CapEff=0 NoNewPrivs=1 Seccomp=2"
+    assert container_facts.executor_line(STATUS) == executor_line(isolation)
+    assert isolation["walls"]["rlimits"] == {"Max open files": "1024"}
+
+
+def test_gvisor_is_believed_what_it_shows_and_tried_for_the_rest() -> None:
+    """Its kernel tells of no filters: a socket that is refused by ours does."""
+    isolation = confirmed(facts(status=GVISOR, init=GVISOR, namespaces={}), runtime="runsc")
+    assert (isolation["limits"], isolation["walls"]["seccomp"]["inet_errno"]) == ("engine", errno.EAFNOSUPPORT)
+    with pytest.raises(SetupFailed, match=r"wall seccomp: the container says: socket\(AF_INET\) answers 0"):
+        confirmed(facts(status=GVISOR, init=GVISOR), runtime="runsc", ready={**READY, "inet_errno": 0})
+
+
+def changed(name: str, old: str, new: str) -> Callable[[dict[str, Any]], None]:
+    """*name* of the facts with one text in another's place, which must be there."""
+
+    def change(told: dict[str, Any]) -> None:
+        assert old in told[name]
+        told[name] = told[name].replace(old, new, 1)
+
+    return change
+
+
+BREAKS: dict[str, tuple[str, Callable[[dict[str, Any]], object]]] = {
+    "uid": ("uid", changed("status", "Uid:\t1001", "Uid:\t0")),
+    "gid": ("gid", changed("status", "Gid:\t1000", "Gid:\t0")),
+    "effective": ("capabilities", changed("status", "CapEff:\t0", "CapEff:\t1")),
+    "bounding": ("capabilities", changed("status", "CapBnd:\t0", "CapBnd:\t1")),
+    "no_new_privs": ("no_new_privs", changed("status", "NoNewPrivs:\t1", "NoNewPrivs:\t0")),
+    "init's rights": ("init", changed("init", "CapPrm:\t0", "CapPrm:\t1")),
+    "no filter": ("seccomp", changed("status", "Seccomp:\t2", "Seccomp:\t0")),
+    "ours alone": ("seccomp", changed("status", "filters:\t3", "filters:\t2")),
+    "network": ("namespaces", lambda told: told["namespaces"].update(net=HOST["net"])),
+    "pid not told": ("namespaces", lambda told: told["namespaces"].pop("pid")),
+    "root": ("read_only", changed("mountinfo", "/ / ro", "/ / rw")),
+    "a mount more": ("read_only", lambda told: told.update(mountinfo=MOUNTS + "99 1 0:9 / /host rw - ext4 x rw\n")),
+    "a descriptor more": ("descriptors", lambda told: told["fds"].append(9)),
+    "/tmp": ("sizes", lambda told: told["sizes"].update({"/tmp": [1 << 40, 0]})),
+    "workspace": ("sizes", lambda told: told["sizes"].update({"/workspace/work": [1 << 40, 0]})),
+    "memory": ("cgroup memory_bytes", lambda told: told["cgroup"].update(memory_bytes=1 << 40)),
+    "memory not told": ("cgroup memory_bytes", lambda told: told["cgroup"].update(memory_bytes=-1)),
+    "processes": ("cgroup processes", lambda told: told["cgroup"].update(processes=1 << 20)),
+}
+
+
+@pytest.mark.parametrize("case", BREAKS)
+def test_a_wall_that_is_missing_is_named(case: str) -> None:
+    """Each alone; the slot is not handed out."""
+    wall, change = BREAKS[case]
+    told = facts()
+    change(told)
+    with pytest.raises(SetupFailed) as caught:
+        confirmed(told)
+    assert caught.value.step == f"wall {wall}"
+
+
+def test_a_workspace_that_is_watched_need_not_be_sized() -> None:
+    """It is said in the result."""
+    told = facts()
+    told["sizes"]["/workspace/work"] = [1 << 40, 0]
+    assert confirmed(told, held_sizes=False)["walls"]["workspace"] == "watched"
