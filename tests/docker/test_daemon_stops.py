@@ -4,6 +4,7 @@ import os
 import shutil
 import signal
 import subprocess
+import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -55,15 +56,14 @@ class Daemon:
 
 
 @pytest.fixture
-def daemon(docker_engine: Engine, tmp_path: Path, require) -> Iterator[Daemon]:
+def daemon(docker_engine: Engine, require) -> Iterator[Daemon]:
     """One that has an image with Python, and the label of ours."""
     if shutil.which("dockerd") is None:
         require("docker", "there is no dockerd to start a second one of")
-    folder = tmp_path / "daemon"
-    folder.mkdir()
+    folder = Path(tempfile.mkdtemp(dir="/tmp"))  # a socket has 107 bytes of path
     made = Daemon(folder)
-    made.start()
     try:
+        made.start()
         name = docker_engine("create", "--network", "none", docker_engine.base_image, "true")
         with subprocess.Popen(["docker", "export", name], stdout=subprocess.PIPE) as exported:
             change = ["--change", "LABEL isorun.image=1", "--change", "ENV PATH=/usr/bin:/bin"]
@@ -72,6 +72,10 @@ def daemon(docker_engine: Engine, tmp_path: Path, require) -> Iterator[Daemon]:
         yield made
     finally:
         made.stop()
+        for line in Path("/proc/mounts").read_text().splitlines():
+            if line.split()[1].startswith(f"{folder}/"):  # a daemon that was not stopped in order leaves some
+                subprocess.run(["umount", "--lazy", line.split()[1]], check=True)
+        subprocess.run(["rm", "-r", "--one-file-system", folder], check=True)
 
 
 def test_a_daemon_that_stops_costs_what_runs_and_no_later_run(daemon: Daemon, tmp_path: Path, monkeypatch) -> None:
