@@ -20,7 +20,7 @@ from isorun.core.errors import SetupFailed
 from isorun.core.limits import Limits
 from isorun.core.outcome import Code, Exit
 from isorun.executor import rules
-from isorun.kernel.readiness import Channel, wait_readable
+from isorun.kernel.readiness import Channel, is_readable, wait_readable
 from isorun.wire.messages import Exited, Finish, Finished
 from sandbox_runner.attached import AttachedContainer
 from sandbox_runner.errors import SandboxError
@@ -71,8 +71,8 @@ class DockerSlot:
 
     @property
     def is_waiting(self) -> bool:
-        """See `Slot.is_waiting`."""
-        return not self._relay.is_over
+        """See `Slot.is_waiting`. The kernel knows before the engine has closed the streams."""
+        return not (self._relay.is_over or (self._first is not None and is_readable(self._first)))
 
     async def start(self, program: Program) -> None:
         """See `Slot.start`."""
