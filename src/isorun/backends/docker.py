@@ -94,15 +94,15 @@ class DockerBackend:
 
     def _enter(self) -> None:
         options = self._options
-        self._ids = Ids.of_this_process(options.executor_uid, options.executor_gid)
         self._cli = DockerCli()
         self._paths = HostPaths.discover(options.host_paths or None, self._cli, own_environment())
-        # A mount of ours is the daemon's, too, where it sees our paths as they are.
-        self._is_translated = self._paths.strict or bool(self._paths.folders)
-        self._may_mount = self._ids.root and not self._is_translated
         self._runtime = check_engine(self._cli, options.runtime)
         self._has_own_kernel = container_walls.has_own_kernel(self._runtime)
         check_image(self._cli, options.image)
+        self._ids = Ids.of_this_process(options.executor_uid, options.executor_gid)
+        # A mount of ours is the daemon's, too, where it sees our paths as they are.
+        self._is_translated = self._paths.strict or bool(self._paths.folders)
+        self._may_mount = self._ids.root and not self._is_translated
         for name in container_lease.recover(options.state, self._cli):
             _log.warning("what %s had left was removed: its process died", name)
         self._filters: Filters = build_filters(cgroup=True)
