@@ -251,6 +251,10 @@ def _plain(limits: Limits) -> dict[str, Any]:
 
 def check_engine(cli: DockerCli, runtime: str | None) -> str:
     """The runtime that containers get. Raises `Unavailable` if the daemon does not answer or does not know it."""
+    # Asked first: without a daemon a CLI of 20.10 answers `info` with a complaint about the template.
+    version = cli.run("version", "--format", "{{.Server.Version}}")
+    if version.code:
+        raise Unavailable(f"the Docker daemon does not answer: {version.said}")
     answer = cli.run("info", "--format", "{{.DefaultRuntime}} {{range $name, $_ := .Runtimes}}{{$name}} {{end}}")
     if answer.code:
         raise Unavailable(f"the Docker daemon does not answer: {answer.said}")
