@@ -4,16 +4,18 @@ import asyncio
 import os
 import signal
 import socket
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from isorun.core.errors import Unavailable
 from isorun.settings import base_environment
 from isorun.supervisor.client import OpenedRun, Supervisor
 from isorun.supervisor.descriptor import load_descriptor
+from isorun.supervisor.incarnation import LocalProcess
 from isorun.supervisor.session import CallLimits
 from isorun.wire.messages import Call, Ended, Reply, decode_packet, encode
 from tests.bundles import write_bundle
@@ -173,3 +175,29 @@ async def test_a_process_that_takes_no_more_runs_is_not_waited_for(host: Host) -
     third, again = await host.open(Heard(), ["x.pid"])
     assert await answer(again, 1) == pid
     await third.close()
+
+
+async def test_a_place_that_is_away_does_not_end_the_keeping(tmp_path: Path) -> None:
+    """A supervisor that cannot be started anew, because a daemon is away, say, is tried again with the next run."""
+    starts: list[int] = []
+
+    async def start(globals_json: str, environment: Mapping[str, str]) -> LocalProcess:
+        starts.append(len(starts))
+        if starts[-1] == 1:
+            raise Unavailable("no Docker daemon answers")
+        return await LocalProcess.start(globals_json, environment)
+
+    descriptor = load_descriptor(write_bundle(tmp_path / "b", probe=TOOLS))
+    async with Supervisor(descriptor, base_environment(), start=start) as supervisor:
+        first = supervisor._process
+        assert first is not None
+        first.kill()
+        async with asyncio.timeout(_PATIENCE_S):
+            while len(starts) < 2:  # noqa: ASYNC110 - the keeper's own steps are told to nobody
+                await asyncio.sleep(0.01)
+        await asyncio.sleep(0.05)
+        assert (supervisor._process, supervisor._keeper.done()) == (None, False)
+        supervisor._restarted.set()  # as the next run does
+        async with asyncio.timeout(_PATIENCE_S):
+            while supervisor._process is None:  # noqa: ASYNC110 - as above
+                await asyncio.sleep(0.01)

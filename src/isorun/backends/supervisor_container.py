@@ -6,6 +6,7 @@ else shares. Credentials go over its stdin. It implements `supervisor.incarnatio
 """
 
 import asyncio
+import logging
 import os
 import select
 import socket
@@ -30,6 +31,7 @@ from sandbox_runner.errors import SandboxError, SandboxStartFailed
 from sandbox_runner.host_paths import HostPaths
 from sandbox_runner.spec import MountSpec
 
+_log = logging.getLogger("isorun")
 _INSIDE = "/run/isorun"
 _SHARED, _SOCKET = "shared", "supervisor.sock"
 _READY_S, _LOOK_S = 60.0, 0.02
@@ -98,7 +100,10 @@ class SupervisorContainer:
     def kill(self) -> None:
         """See `Process.kill`."""
         with self._removing:
-            self._lease.close()
+            try:
+                self._lease.close()
+            except SandboxError as error:  # the daemon is away; its stdin is closed, so it ends when that is back
+                _log.warning("%s stays, `sandbox-runner cleanup` removes it later: %s", self._container.name, error)
 
     def wait(self, timeout_s: float | None) -> bool:
         """See `Process.wait`."""

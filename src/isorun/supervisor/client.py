@@ -21,7 +21,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import asdict
 from typing import Any, Protocol
 
-from isorun.core.errors import InvalidRequest, SetupFailed
+from isorun.core.errors import IsorunError, SetupFailed
 from isorun.supervisor.descriptor import NO_NETWORK, Descriptor
 from isorun.supervisor.incarnation import Incarnation, LocalProcess, StartProcess
 from isorun.supervisor.inflight import InFlight
@@ -265,7 +265,7 @@ class Supervisor:
             if often:
                 raise SetupFailed("supervisor", f"it died {_RESTARTS} times within {_WITHIN_S:.0f} s")
             self._process = await self._start()
-        except (SetupFailed, InvalidRequest, OSError) as error:
+        except (IsorunError, OSError) as error:
             _log.error("the supervisor of %s is not started again: %s", self.descriptor.name, error)
             self._deaths.clear()
             for run in self._runs.values():
