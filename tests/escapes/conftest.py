@@ -45,9 +45,13 @@ ROOMY = Limits(wall_s=30.0, processes=256, workspace_inodes=300_000, open_files=
 Without = Callable[..., SyncRuntime]
 
 
-def in_containers(state: Path, preloads: tuple[str, ...] = ()) -> docker.DockerBackend:
+IN_CONTAINERS = {"docker": None, "gvisor": "runsc"}
+
+
+def in_containers(ceilings: str, state: Path, preloads: tuple[str, ...] = ()) -> docker.DockerBackend:
     """The Docker backend with every wall up."""
-    return docker.DockerBackend(docker.Options(image=TAG, state=state, preloads=preloads))
+    options = docker.Options(image=TAG, state=state, preloads=preloads, runtime=IN_CONTAINERS[ceilings])
+    return docker.DockerBackend(options)
 
 
 #: What is attacked in a container, too, without being asked for by ISORUN_TEST_KINDS=docker, which takes 15 minutes.
@@ -61,16 +65,16 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     kinds = ["cgroup", "no-cgroup"]
     module = metafunc.module.__name__.rpartition(".")[2]
     is_sampled = module.startswith(SAMPLE) and module not in NOT_SAMPLED
-    asked = "docker" in os.environ.get("ISORUN_TEST_KINDS", "").split(",")
-    if (is_sampled or asked) and metafunc.definition.get_closest_marker("embedded") is None:
-        kinds.append("docker")
+    asked = os.environ.get("ISORUN_TEST_KINDS", "").split(",")
+    if metafunc.definition.get_closest_marker("embedded") is None:
+        kinds += [kind for kind in IN_CONTAINERS if kind in asked or (kind == "docker" and is_sampled)]
     metafunc.parametrize("ceilings", kinds, indirect=True, scope="session")
 
 
 @pytest.fixture(scope="session")
 def ceilings(request, require) -> str:
     """What holds memory, processes and CPU: `cgroup`, `no-cgroup` for rlimits and the watcher, or an engine."""
-    if request.param == "docker":
+    if request.param in IN_CONTAINERS:
         request.getfixturevalue("executor_image")
     if request.param == "cgroup":
         named = Settings.load().cgroup_parent
@@ -99,9 +103,9 @@ def without(ceilings, require, tmp_path_factory) -> Iterator[Without]:
                 without=frozenset(walls),
                 preloads=preload,
             )
-            in_container = ceilings == "docker" and not walls
+            in_container = ceilings in IN_CONTAINERS and not walls
             runtime = SyncRuntime(
-                backend=in_containers(tmp_path_factory.mktemp("state"), preload)
+                backend=in_containers(ceilings, tmp_path_factory.mktemp("state"), preload)
                 if in_container
                 else NamespaceBackend(options),
                 limits=limits,
@@ -149,7 +153,7 @@ def _opened(ceilings: str, require, root: Path, bundle: Path) -> Iterator[SyncRu
     root.mkdir(exist_ok=True)
     embedded = NamespaceBackend(Options(use_cgroup=ceilings == "cgroup"))
     runtime = SyncRuntime(
-        backend=in_containers(root) if ceilings == "docker" else embedded,
+        backend=in_containers(ceilings, root) if ceilings in IN_CONTAINERS else embedded,
         settings=replace(Settings.load(), image=TAG),
         limits=SMALL,
         pool_size=0,

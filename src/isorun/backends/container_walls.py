@@ -53,46 +53,32 @@ def confirm(
     status, init = status_fields(facts["status"]), status_fields(facts["init"])
     _ids(status, ids)
     _rights(status, init, _ALWAYS_TOLD if own_kernel else _CAPABILITY_SETS)
-    filters = int(status.get("Seccomp_filters", "0"))
-    answers = int(ready.get("inet_errno", 0))
     if own_kernel:
-        _demand(answers == errno.EAFNOSUPPORT, "seccomp", f"socket(AF_INET) answers {errno.errorcode.get(answers, 0)}")
+        answer = ready.get("inet_errno", 0)
+        _demand(answer == errno.EAFNOSUPPORT, "seccomp", f"socket(AF_INET) answers {errno.errorcode.get(answer, 0)}")
     else:
-        said = f"mode {status.get('Seccomp')}, {filters} filters, wanted the engine's and our two"
-        _demand(status.get("Seccomp") == "2" and filters >= 3, "seccomp", said)
-        own = {kind for kind, name in facts["namespaces"].items() if host_namespaces.get(kind) not in (None, name)}
-        shared = [kind for kind in _NAMESPACES if kind not in own]
-        _demand(not shared, "namespaces", f"{', '.join(shared)} would be the host's")
+        _filtered(status)
+        _apart(facts["namespaces"], host_namespaces)
     writable = _writable(facts["mountinfo"])
     _demand(writable == _WRITABLE, "read_only", f"writable: {', '.join(sorted(writable))}")
     _demand(set(facts["fds"]) <= set(_DESCRIPTORS), "descriptors", f"{facts['fds']}")
     _sizes(facts["sizes"], limits, held_sizes=held_sizes)
     held_by = _ceilings(facts["cgroup"], limits, told=not own_kernel)
-    return {
-        "level": "full",
-        "without": [],
-        "backend": "docker",
-        "limits": held_by,
-        "walls": {
-            "uid": ids[0],
-            "gid": ids[1],
-            "capabilities": {name: status[name] for name in _CAPABILITY_SETS if name in status},
-            "no_new_privs": int(status.get("NoNewPrivs", 1)),
-            "seccomp": {"mode": int(status.get("Seccomp", 0)), "filters": filters, "inet_errno": answers},
-            "landlock_abi": ready.get("landlock_abi", 0),
-            "namespaces": sorted(facts["namespaces"]),
-            "network": "none",
-            "runtime": runtime,
-            "read_only_root": True,
-            "writable": sorted(writable),
-            "sizes": facts["sizes"],
-            "workspace": "sized" if held_sizes else "watched",
-            "rlimits": _rlimits(facts["rlimits"]),
-            "cgroup": facts["cgroup"],
-            "descriptors": facts["fds"],
-            "hostname": ready.get("hostname"),
-        },
+    walls = {
+        **_rights_said(status, ready, ids),
+        "namespaces": sorted(facts["namespaces"]),
+        "network": "none",
+        "runtime": runtime,
+        "read_only_root": True,
+        "writable": sorted(writable),
+        "sizes": facts["sizes"],
+        "workspace": "sized" if held_sizes else "watched",
+        "rlimits": _rlimits(facts["rlimits"]),
+        "cgroup": facts["cgroup"],
+        "descriptors": facts["fds"],
+        "hostname": ready.get("hostname"),
     }
+    return {"level": "full", "without": [], "backend": "docker", "limits": held_by, "walls": walls}
 
 
 def has_own_kernel(runtime: str) -> bool:
@@ -117,6 +103,31 @@ def _rights(status: Mapping[str, str], init: Mapping[str, str], told: tuple[str,
     # A kernel that does not have the line is one that has no setuid files either: gVisor's, on a read-only root.
     for whose, fields in (("no_new_privs", status), ("init", init)):
         _demand(fields.get("NoNewPrivs", "1") == "1", whose, f"NoNewPrivs is {fields.get('NoNewPrivs')}")
+
+
+def _rights_said(status: Mapping[str, str], ready: Mapping[str, Any], ids: tuple[int, int]) -> dict[str, Any]:
+    filters = int(status.get("Seccomp_filters", "0"))
+    seccomp = {"mode": int(status.get("Seccomp", 0)), "filters": filters, "inet_errno": ready.get("inet_errno", 0)}
+    return {
+        "uid": ids[0],
+        "gid": ids[1],
+        "capabilities": {name: status[name] for name in _CAPABILITY_SETS if name in status},
+        "no_new_privs": int(status.get("NoNewPrivs", 1)),
+        "seccomp": seccomp,
+        "landlock_abi": ready.get("landlock_abi", 0),
+    }
+
+
+def _filtered(status: Mapping[str, str]) -> None:
+    mode, filters = status.get("Seccomp"), int(status.get("Seccomp_filters", "0"))
+    said = f"mode {mode}, {filters} filters, wanted the engine's and our two"
+    _demand(mode == "2" and filters >= 3, "seccomp", said)
+
+
+def _apart(namespaces: Mapping[str, str], of_the_host: Mapping[str, str]) -> None:
+    own = {kind for kind, name in namespaces.items() if of_the_host.get(kind) not in (None, name)}
+    shared = [kind for kind in _NAMESPACES if kind not in own]
+    _demand(not shared, "namespaces", f"{', '.join(shared)} would be the host's")
 
 
 def _writable(mountinfo: str) -> set[str]:

@@ -170,15 +170,7 @@ class DockerBackend:
             _log.warning("the daemon does not see what we mount: workspaces are folders of the disk, and watched")
             self._may_mount = False
             return await self._built(stack, limits)
-        isolation = container_walls.confirm(
-            sealed.facts,
-            ready=ready.isolation,
-            limits=limits,
-            ids=(self._ids.uid, self._ids.gid),
-            runtime=self._runtime,
-            host_namespaces=self._host_namespaces,
-            held_sizes=folder.is_sized,
-        )
+        isolation = self._confirmed(sealed.facts, ready, limits, held_sizes=folder.is_sized)
         first = _pidfd(int(inspected["State"]["Pid"]), inspected["Id"])
         if first is not None:
             stack.callback(os.close, first)
@@ -195,6 +187,19 @@ class DockerBackend:
         )
         stack.push_async_callback(slot.stop_watching)
         return slot
+
+    def _confirmed(
+        self, facts: Mapping[str, Any], ready: Ready, limits: Limits, *, held_sizes: bool
+    ) -> Mapping[str, Any]:
+        return container_walls.confirm(
+            facts,
+            ready=ready.isolation,
+            limits=limits,
+            ids=(self._ids.uid, self._ids.gid),
+            runtime=self._runtime,
+            host_namespaces=self._host_namespaces,
+            held_sizes=held_sizes,
+        )
 
     def _origin(self, folder: SlotFolder, spec: AttachedSpec) -> tuple[str, ...]:
         if not self._is_translated:

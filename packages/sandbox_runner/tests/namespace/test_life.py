@@ -22,6 +22,7 @@ from sandbox_runner import (
     namespace,
 )
 from sandbox_runner import SandboxStartFailed as StartFailed
+from sandbox_runner.leftovers import listed, remove
 from sandbox_runner.namespace import attach, remove_leftovers
 from sandbox_runner.processes import called, title
 from sandbox_runner.state import StateFolder
@@ -273,12 +274,11 @@ def test_an_owner_killed_at_any_moment_leaves_nothing_that_is_not_found(bubblewr
         owner.kill()
         owner.communicate()
         owners.append(owner.pid)
-    found = [state for state in StateFolder.all() if state.owner is not None and state.owner.pid in owners]
+    names = {state.name for state in StateFolder.all() if state.owner is not None and state.owner.pid in owners}
+    found = [one for one in listed() if one.name in names]
     assert found
-    for state in found:
-        assert not state.owner_is_alive
-        remove_leftovers(state)
-        state.remove()
+    assert all(one.why for one in found)
+    remove(found)
     assert [left for number in owners for left in left_of(f"sandbox-{number}-*")] == []
     assert os.listdir(tmp_path / "w") == []
     assert os.listdir(tmp_path / "a") in ([], ["sandbox.json"])
