@@ -174,7 +174,7 @@ def test_b9_a_childs_out_of_memory_is_a_notice(own, kind) -> None:
     """
     code = """
 import subprocess
-eat = "import os; os.urandom(200 << 20)"  # above the limit in one piece: refused, or killed
+eat = "import os; os.urandom(1 << 30)"  # far above the limit in one piece: refused, or killed
 child = subprocess.run([sys.executable, "-c", eat], stderr=subprocess.DEVNULL)
 print("child", child.returncode != 0)
 """

@@ -12,10 +12,18 @@ from pathlib import Path
 import pytest
 
 import isorun
+from tests.bundles import write_bundle
 from tests.docker.engine import Engine
 
 pytestmark = [pytest.mark.root, pytest.mark.timeout(200)]
 IMAGE = "py-code-exec:bare"
+_SUMS = '''
+@isorun.tool
+def add(a: int, b: int) -> int:
+    """Add."""
+    return a + b
+'''
+_CALL = "print(agent_io_tools.tool_call_sync(tool_id='sums.add', params={'a': 40, 'b': 2}))"
 
 
 class Daemon:
@@ -53,6 +61,11 @@ class Daemon:
         """`docker arguments…` at this daemon."""
         environ = os.environ | {"DOCKER_HOST": self.host}
         return subprocess.run(["docker", *arguments], env=environ, capture_output=True, timeout=60, **options)  # type: ignore[call-overload, no-any-return]
+
+    def take(self, image: str) -> None:
+        """Have that image of the machine's own daemon."""
+        with subprocess.Popen(["docker", "save", image], stdout=subprocess.PIPE) as saved:
+            assert self.docker("load", stdin=saved.stdout).returncode == 0
 
 
 @pytest.fixture
@@ -97,3 +110,33 @@ def test_a_daemon_that_stops_costs_what_runs_and_no_later_run(daemon: Daemon, tm
         assert runtime.execute("print('on')", timeout_s=10).stdout == "on\n"
     assert daemon.docker("ps", "--all", "--quiet").stdout == b""
     assert [line for line in Path("/proc/mounts").read_text().splitlines() if str(root) in line] == []
+
+
+def test_a_daemon_that_stops_costs_the_tools_only_as_long_as_it_is_away(
+    daemon: Daemon, executor_image: str, tmp_path: Path, monkeypatch
+) -> None:
+    """A supervisor that went with its daemon is started anew by the next run that can be; none is left."""
+    daemon.take(executor_image)
+    monkeypatch.setenv("DOCKER_HOST", daemon.host)
+    bundle = write_bundle(tmp_path / "tooled", sums=_SUMS)
+    named = {"PY_CODE_EXEC_IMAGE": executor_image, "PY_CODE_EXEC_NETWORK_MODE": "none"}
+    settings, root = isorun.Settings.load(environ=named), tmp_path / "root"
+    options = {"settings": settings, "workspace_root": root, "pool_size": 0, "bundle": bundle}
+    with pytest.raises(isorun.CleanupFailed), isorun.SyncRuntime(backend="docker", **options) as runtime:
+        _calls_while_it_goes_and_comes(runtime, daemon)
+    daemon.start()
+    with isorun.SyncRuntime(backend="docker", **options) as runtime:
+        assert runtime.execute(_CALL).stdout == "42\n"
+    assert daemon.docker("ps", "--all", "--quiet").stdout == b""
+    assert list(root.glob(".isorun-*/containers/*")) == []
+    assert [line for line in Path("/proc/mounts").read_text().splitlines() if str(root) in line] == []
+
+
+def _calls_while_it_goes_and_comes(runtime: isorun.SyncRuntime, daemon: Daemon) -> None:
+    assert runtime.execute(_CALL).stdout == "42\n"
+    daemon.stop()
+    with pytest.raises(isorun.IsorunError):
+        runtime.execute(_CALL, timeout_s=10)
+    daemon.start()
+    assert runtime.execute(_CALL).stdout == "42\n"
+    daemon.stop()

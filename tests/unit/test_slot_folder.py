@@ -9,8 +9,9 @@ import pytest
 
 from isorun.backends import container_lease
 from isorun.backends.slot_folder import Ids, WorkspaceWatch, slot_folder
-from isorun.core.errors import Unavailable
+from isorun.core.errors import CleanupFailed, Unavailable
 from isorun.core.limits import Limits
+from sandbox_runner.errors import DockerUnavailable
 
 SMALL = replace(Limits(), workspace_bytes=1 << 20, workspace_inodes=50)
 OURS = Ids(uid=os.geteuid(), gid=os.getegid(), root=False)
@@ -58,23 +59,24 @@ async def test_a_workspace_that_is_too_full_is_told_once(tmp_path: Path, what: s
 
 
 class NoEngine:
-    """A CLI whose daemon has no containers."""
-
-    asked: list[tuple[str, ...]]
+    """A CLI whose daemon has no containers, or is away."""
 
     def __init__(self) -> None:
-        self.asked = []
+        self.asked: list[str] = []
+        self.is_away = False
 
     def run(self, *arguments: str) -> object:
-        """Note what it was asked, and answer with nothing."""
-        self.asked.append(arguments)
+        """Note which lease it was asked for, and answer with nothing."""
+        if self.is_away:
+            raise DockerUnavailable("no Docker daemon answers")
+        self.asked.append(arguments[-1].rpartition("=")[2])
         return type("Answer", (), {"code": 0, "stdout": b"", "said": ""})
 
 
 def test_a_lease_that_somebody_holds_is_left_alone(tmp_path: Path) -> None:
     """Once nobody does, its containers are asked for by its name, and its folder goes."""
     engine = NoEngine()
-    with container_lease.take(tmp_path) as lease:
+    with container_lease.take(tmp_path, engine) as lease:  # type: ignore[arg-type]
         assert container_lease.recover(tmp_path, engine) == []  # type: ignore[arg-type]
         assert lease.is_dir()
     assert not lease.exists()
@@ -82,4 +84,15 @@ def test_a_lease_that_somebody_holds_is_left_alone(tmp_path: Path) -> None:
     (dead / "slot_1/work").mkdir(parents=True)
     assert container_lease.recover(tmp_path, engine) == ["host_dead"]  # type: ignore[arg-type]
     assert not dead.exists()
-    assert engine.asked == [("ps", "--all", "--quiet", "--no-trunc", "--filter", "label=isorun.lease=host_dead")]
+    assert engine.asked == [lease.name, "host_dead"]
+
+
+def test_a_lease_whose_containers_stay_is_found_again(tmp_path: Path) -> None:
+    """Its daemon is away when it ends; whoever comes once that is back removes them."""
+    engine = NoEngine()
+    said = r"^containers of host_\w+ stay until isorun is started here again: no Docker daemon answers$"
+    with pytest.raises(CleanupFailed, match=said), container_lease.take(tmp_path, engine) as lease:  # type: ignore[arg-type]
+        engine.is_away = True
+    engine.is_away = False
+    assert container_lease.recover(tmp_path, engine) == [lease.name]  # type: ignore[arg-type]
+    assert (engine.asked, lease.exists()) == ([lease.name], False)

@@ -187,7 +187,7 @@ async def test_a_place_that_is_away_does_not_end_the_keeping(tmp_path: Path) -> 
             raise Unavailable("no Docker daemon answers")
         return await LocalProcess.start(globals_json, environment)
 
-    descriptor = load_descriptor(write_bundle(tmp_path / "b", probe=TOOLS))
+    descriptor = load_descriptor(write_bundle(tmp_path / "b", x=TOOLS))
     async with Supervisor(descriptor, base_environment(), start=start) as supervisor:
         first = supervisor._process
         assert first is not None
@@ -197,7 +197,11 @@ async def test_a_place_that_is_away_does_not_end_the_keeping(tmp_path: Path) -> 
                 await asyncio.sleep(0.01)
         await asyncio.sleep(0.05)
         assert (supervisor._process, supervisor._keeper.done()) == (None, False)
-        supervisor._restarted.set()  # as the next run does
-        async with asyncio.timeout(_PATIENCE_S):
-            while supervisor._process is None:  # noqa: ASYNC110 - as above
-                await asyncio.sleep(0.01)
+        with ExitStack() as stack:
+            out = os.open(tmp_path, os.O_RDONLY | os.O_DIRECTORY)
+            stack.callback(os.close, out)
+            heard = Heard()
+            run, stream = await Host(supervisor, out, stack).open(heard, ["x.pid"])
+            assert await answer(stream, 1) > 0  # what was asked before the process was there is answered
+            await run.close()
+        assert [record["status"] for record in heard.records] == ["ok"]

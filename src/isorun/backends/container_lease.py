@@ -17,6 +17,7 @@ from pathlib import Path
 from isorun.backends import slot_folder
 from isorun.core.errors import CleanupFailed
 from sandbox_runner.docker_cli import DockerCli
+from sandbox_runner.errors import SandboxError
 
 LABEL = "isorun.lease"
 _LEASES = "containers"
@@ -24,8 +25,11 @@ _PREFIX = "host_"
 
 
 @contextmanager
-def take(state: Path) -> Iterator[Path]:
-    """A new lease below *state*; the folder is gone behind the block. Its name is for `LABEL`."""
+def take(state: Path, cli: DockerCli) -> Iterator[Path]:
+    """A new lease below *state*, whose name is for `LABEL`. Behind the block its containers are gone, and the folder.
+
+    Raises `CleanupFailed` there if a container stays; then so does the folder, for `recover`.
+    """
     folder = _leases(state) / f"{_PREFIX}{secrets.token_hex(8)}"
     # Locked before it has a name that `recover` looks at.
     draft = folder.with_name(f".{folder.name}")
@@ -35,9 +39,12 @@ def take(state: Path) -> Iterator[Path]:
         draft.rename(folder)
         yield folder
     finally:
-        shutil.rmtree(folder, ignore_errors=True)
-        if lock is not None:
-            os.close(lock)
+        try:
+            remove_containers(folder.name, cli)
+            shutil.rmtree(folder, ignore_errors=True)
+        finally:
+            if lock is not None:
+                os.close(lock)
 
 
 def recover(state: Path, cli: DockerCli) -> list[str]:
@@ -79,9 +86,15 @@ def _locked(folder: Path) -> int | None:
 
 def remove_containers(name: str, cli: DockerCli) -> None:
     """Remove all containers of the lease *name*. Raises `CleanupFailed`."""
-    listed = cli.run("ps", "--all", "--quiet", "--no-trunc", "--filter", f"label={LABEL}={name}")
-    numbers = listed.stdout.decode().split()
-    if listed.code or (numbers and cli.run("rm", "--force", "--volumes", *numbers).code):
-        raise CleanupFailed(
-            f"containers of {name} cannot be removed, `sandbox-runner cleanup` does later: {listed.said}"
-        )
+    try:
+        answer = cli.run("ps", "--all", "--quiet", "--no-trunc", "--filter", f"label={LABEL}={name}")
+        if numbers := answer.stdout.decode().split():
+            answer = cli.run("rm", "--force", "--volumes", *numbers)
+    except SandboxError as error:
+        raise _stay(name, str(error)) from error
+    if answer.code:
+        raise _stay(name, answer.said)
+
+
+def _stay(name: str, said: str) -> CleanupFailed:
+    return CleanupFailed(f"containers of {name} stay until isorun is started here again: {said}")

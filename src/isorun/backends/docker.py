@@ -12,7 +12,7 @@ import asyncio
 import logging
 import os
 from collections.abc import AsyncIterator, Mapping
-from contextlib import AsyncExitStack, asynccontextmanager, suppress
+from contextlib import AsyncExitStack, ExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -26,7 +26,7 @@ from isorun.backends.jail import ENV, OutputTail
 from isorun.backends.relay import Relay
 from isorun.backends.sent_code import BOOT, executor_code
 from isorun.backends.slot_folder import Ids, SlotFolder, slot_folder
-from isorun.core.errors import CleanupFailed, SetupFailed, Unavailable
+from isorun.core.errors import SetupFailed, Unavailable
 from isorun.core.limits import Limits
 from isorun.executor import rules
 from isorun.kernel.readiness import Channel
@@ -76,7 +76,7 @@ class DockerBackend:
     def __init__(self, options: Options) -> None:
         self._options = options
         self._output = OutputTail()
-        self._stack = AsyncExitStack()
+        self._stack = ExitStack()
         self._failed: dict[str, str] = {}  # preloads
         self._environment = Environment(
             python=f"python3 of {options.image}", version="", sys_path=(), binds=(), symlinks=()
@@ -87,7 +87,7 @@ class DockerBackend:
             await asyncio.to_thread(self._enter)
         except SandboxError as error:
             raise Unavailable(f"{error}") from error
-        self._lease = self._stack.enter_context(container_lease.take(self._options.state))
+        self._lease = self._stack.enter_context(container_lease.take(self._options.state, self._cli))
         if self._is_translated:
             _log.info("[docker.exec] %s", _DOCKER_IN_DOCKER)
         return self
@@ -110,14 +110,7 @@ class DockerBackend:
 
     async def __aexit__(self, *exc: object) -> None:
         """Raises `CleanupFailed` if a container stays."""
-        try:
-            await asyncio.to_thread(container_lease.remove_containers, self._lease.name, self._cli)
-        except SandboxError as error:
-            raise CleanupFailed(
-                f"{error}; once the daemon is back, `sandbox-runner cleanup` removes what is left"
-            ) from error
-        finally:
-            await self._stack.aclose()
+        await asyncio.to_thread(self._stack.close)
 
     @property
     def environment(self) -> Environment:

@@ -21,7 +21,7 @@ from isorun.backends import container_lease
 from isorun.backends.docker import ROLE_LABEL
 from isorun.backends.sent_code import BOOT, supervisor_code
 from isorun.backends.slot_folder import Ids
-from isorun.core.errors import SetupFailed, Unavailable
+from isorun.core.errors import CleanupFailed, SetupFailed, Unavailable
 from isorun.core.limits import MIB
 from isorun.settings import KB_STORAGE
 from isorun.wire.messages import Serve, encode
@@ -80,7 +80,7 @@ class SupervisorContainer:
         cli = DockerCli()
         paths = HostPaths.discover(options.host_paths or None, cli, own_environment())
         with ExitStack() as stack:
-            folder = stack.enter_context(container_lease.take(options.state))
+            folder = stack.enter_context(container_lease.take(options.state, cli))
             shared = _shared(folder, options.ids)
             spec = _spec(options, paths, folder)
             container = AttachedContainer.start(cli, spec)
@@ -102,8 +102,11 @@ class SupervisorContainer:
         with self._removing:
             try:
                 self._lease.close()
-            except SandboxError as error:  # the daemon is away; its stdin is closed, so it ends when that is back
-                _log.warning("%s stays, `sandbox-runner cleanup` removes it later: %s", self._container.name, error)
+            except (
+                CleanupFailed,
+                SandboxError,
+            ) as error:  # the daemon is away; its stdin is closed, so it ends when that is back
+                _log.warning("%s", error)
 
     def wait(self, timeout_s: float | None) -> bool:
         """See `Process.wait`."""

@@ -68,6 +68,7 @@ class OpenedRun:
         self.table = InFlight.create()
         self.closed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self.own_stream = False  # whether `stream` is ours to close: the first one is the slot's
+        self.is_new = True  # no process has had its stream: what the program asks for waits in it
 
     async def close(self) -> None:
         """Once the run's last process is dead: hear the rest. The listener is told nothing afterwards."""
@@ -80,11 +81,17 @@ class OpenedRun:
 
     def hand_to(self, process: Incarnation) -> None:
         """Let *process* answer this run's calls."""
+        self.is_new = False
         if not process.hand_over(self.request, [self.stream.fileno(), self.out, self.table.descriptor]):
             # Whoever closes a run finds out, and kills it.
             self.listener.told("supervisor", "ERROR", "the supervisor does not answer: this run has no tools")
-            with suppress(OSError):
-                self.stream.shutdown(socket.SHUT_RDWR)
+            self.cut_off()
+
+    def cut_off(self) -> None:
+        """From here on the run's calls find no tools."""
+        self.is_new = False
+        with suppress(OSError):
+            self.stream.shutdown(socket.SHUT_RDWR)
 
     def replace_stream(self) -> socket.socket | None:
         """A new stream whose other end the program gets over the old one; None if it cannot be sent."""
@@ -96,8 +103,7 @@ class OpenedRun:
                 ours.close()
                 return None
             finally:
-                with suppress(OSError):
-                    self.stream.shutdown(socket.SHUT_RDWR)
+                self.cut_off()
         if self.own_stream:
             self.stream.close()
         self.stream, self.own_stream = ours, True
@@ -269,13 +275,14 @@ class Supervisor:
             _log.error("the supervisor of %s is not started again: %s", self.descriptor.name, error)
             self._deaths.clear()
             for run in self._runs.values():
-                with suppress(OSError):
-                    run.stream.shutdown(socket.SHUT_RDWR)
+                run.cut_off()
                 with _one_runs_trouble():
                     run.listener.told("supervisor", "ERROR", f"the supervisor is not started again: {error}")
             return
         for run in tuple(self._runs.values()):
-            if run.replace_stream() is not None:
+            if run.is_new:
+                run.hand_to(self._process)
+            elif run.replace_stream() is not None:
                 run.closed = asyncio.get_running_loop().create_future()
                 run.hand_to(self._process)
                 with _one_runs_trouble():
