@@ -92,7 +92,7 @@ def test_an_engine_that_fails_leaves_nothing(start, nothing_left, wrapped_docker
     """One subcommand of the real engine's CLI goes wrong; the others clean up."""
     wrapped_docker(wrong)
     with pytest.raises(error, match=said):
-        start(docker_timeout_seconds=3)
+        start(docker_timeout_seconds=10)
     nothing_left()
 
 
@@ -101,12 +101,12 @@ def test_a_container_that_comes_after_the_timeout_is_removed(start, nothing_left
     monkeypatch.setattr(container_module, "_SETTLE_S", 60.0)
     folder = wrapped_docker(
         'if argv[0] == "run":\n'
-        '    late = "sleep 7; \\"$@\\" >$0/said 2>&1; touch $0/done"\n'
+        '    late = "sleep 13; \\"$@\\" >$0/said 2>&1; touch $0/done"\n'
         '    subprocess.Popen(["sh", "-c", late, here, real, *argv], start_new_session=True, stdout=-3, stderr=-3)\n'
         "    time.sleep(60)"
     )
-    with pytest.raises(SandboxTimeout, match=r"^`docker run` took longer than 5 s$"):
-        start(docker_timeout_seconds=5)
+    with pytest.raises(SandboxTimeout, match=r"^`docker run` took longer than 10 s$"):
+        start(docker_timeout_seconds=10)
     until = time.monotonic() + 60
     while not (folder / "done").exists():
         assert time.monotonic() < until

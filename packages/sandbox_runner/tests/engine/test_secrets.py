@@ -126,7 +126,7 @@ def test_no_error_holds_a_secret(start, words, wrapped_docker, fails, tmp_path) 
     """Not in its text, its notes, its cause, or the record of the failure."""
     wrapped_docker(f'if argv[0] == {fails!r}: sys.exit("Error response from daemon: no")')
     with pytest.raises(SandboxError) as raised:
-        start(env_allowlist=("SR_ALLOWED",), env_overrides={"SR_OVER": words["OVER"]}, docker_timeout_seconds=3)
+        start(env_allowlist=("SR_ALLOWED",), env_overrides={"SR_OVER": words["OVER"]}, docker_timeout_seconds=10)
     error: BaseException | None = raised.value
     told = (tmp_path / "artifacts" / "sandbox.json").read_text()
     while error is not None:

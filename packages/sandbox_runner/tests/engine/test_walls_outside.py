@@ -180,8 +180,8 @@ def test_an_engine_that_leaves_the_network_on_is_refused(start, wrapped_docker, 
 def test_an_engine_that_leaves_the_init_out_is_refused(start, wrapped_docker, nothing_left) -> None:
     """It is waited for, as it may be slow."""
     wrapped_docker('argv = [part for part in argv if part != "--init"]')
-    with pytest.raises(SandboxTimeout, match=r"did not answer within 4 s"):
-        start(docker_timeout_seconds=4)
+    with pytest.raises(SandboxTimeout, match=r"did not answer within 10 s"):
+        start(docker_timeout_seconds=10)
     nothing_left()
 
 
