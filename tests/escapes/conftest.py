@@ -66,8 +66,11 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     module = metafunc.module.__name__.rpartition(".")[2]
     is_sampled = module.startswith(SAMPLE) and module not in NOT_SAMPLED
     asked = os.environ.get("ISORUN_TEST_KINDS", "").split(",")
-    if metafunc.definition.get_closest_marker("embedded") is None:
+    marks = {mark.name for mark in metafunc.definition.iter_markers()}
+    if "embedded" not in marks:
         kinds += [kind for kind in IN_CONTAINERS if kind in asked or (kind == "docker" and is_sampled)]
+    if "linux" in marks:
+        kinds = [kind for kind in kinds if kind != "gvisor"]
     metafunc.parametrize("ceilings", kinds, indirect=True, scope="session")
 
 
@@ -82,6 +85,12 @@ def ceilings(request, require) -> str:
         if isinstance(found, cgroup.Refusal):
             require("cgroup", f"no cgroup can be written here: {found}")
     return str(request.param)
+
+
+@pytest.fixture(scope="session")
+def kernel(ceilings) -> str:
+    """Who answers the program's system calls: `linux` or `gvisor`. Where they refuse differently, a test has both."""
+    return "gvisor" if ceilings == "gvisor" else "linux"
 
 
 @pytest.fixture(scope="session")

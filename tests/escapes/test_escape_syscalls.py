@@ -142,13 +142,19 @@ ENTRIES = {
 
 @X86
 @pytest.mark.parametrize("entry", ENTRIES)
-def test_foreign_entries_kill_the_program(sealed, without, entry) -> None:
-    """Numbers of another calling convention mean other calls, so using one ends the program: SIGSYS, not an
-    errno."""
+def test_foreign_entries_kill_the_program(sealed, without, kernel, entry) -> None:
+    """Numbers of another calling convention mean other calls, so using one ends the program: SIGSYS, not an errno.
+
+    gVisor takes the 32-bit entries for 64-bit calls of that number, which meet the filter as such.
+    """
     code = MACHINE_CODE.replace("CODE", repr(ENTRIES[entry]))
     result = sealed.execute(code)
-    assert (result.status, result.signal, result.stdout) == ("killed", 31, "calling\n")
-    assert result.error.message == "ended by signal 31 (SIGSYS)"
+    if kernel == "gvisor" and entry != "x32":
+        answer = {"32-bit": "answer -9\n", "32-bit socket": "answer -38\n"}[entry]  # writev's; none of that number
+        assert (result.status, result.stdout) == ("ok", "calling\n" + answer)
+    else:
+        assert (result.status, result.signal, result.stdout) == ("killed", 31, "calling\n")
+        assert result.error.message == "ended by signal 31 (SIGSYS)"
     bare = without("seccomp").execute(code)
     if entry == "x32":
         assert bare.stdout in ("calling\nanswer -38\n", "calling\nanswer 2\n")  # most kernels have no x32
