@@ -92,7 +92,7 @@ def test_a_hard_link_to_a_file_outside_cannot_be_made(sealed, secret: Path, tmp_
 
 
 def test_a_fifo_under_a_promised_name_does_not_block_the_reader(sealed, kernel, tmp_path: Path) -> None:
-    """Control: whoever opens it to read waits for a writer that never comes. gVisor makes none in a mounted folder."""
+    """Control: whoever opens it to read waits for a writer that never comes. gVisor keeps it to itself."""
     out = unsealed(tmp_path, "os.mkfifo(P)")
     with pytest.raises(subprocess.TimeoutExpired):
         opened("open(sys.argv[1]).read()", str(out / "turn_1/files/a.md"), seconds=1.0)
@@ -105,7 +105,7 @@ def test_a_fifo_under_a_promised_name_does_not_block_the_reader(sealed, kernel, 
 
 
 def test_a_socket_under_a_promised_name_is_not_opened(sealed, kernel, tmp_path: Path) -> None:
-    """Control: the naive copy fails on it as a whole. gVisor makes none in a mounted folder."""
+    """Control: the naive copy fails on it as a whole. gVisor keeps it to itself."""
     code = "s = socket.socket(socket.AF_UNIX); s.bind(P)"
     with pytest.raises(shutil.Error, match="No such device or address"):
         copied(unsealed(tmp_path, code))

@@ -130,9 +130,10 @@ def test_a_path_longer_than_the_host_takes_is_refused_and_said(sealed, without) 
     # Control: that of the test above, a hundred deep.
 
 
-def test_a_hundred_thousand_entries_in_out_end_at_the_inode_limit(sealed) -> None:
-    """Names of one file are counted like files, and so are folders and links."""
-    for entry in ("os.link('a', str(n))", "os.symlink('a', str(n))", "os.mkdir(str(n))", "os.mkfifo(str(n))"):
+def test_a_hundred_thousand_entries_in_out_end_at_the_inode_limit(sealed, kernel) -> None:
+    """Names of one file are counted like files, and so are folders and links. gVisor keeps a FIFO to itself."""
+    of_the_host = ["os.link('a', str(n))", "os.symlink('a', str(n))", "os.mkdir(str(n))"]
+    for entry in of_the_host + {"linux": ["os.mkfifo(str(n))"], "gvisor": []}[kernel]:
         code = f"import os\nopen('a', 'w').write('1')\nfor n in range(100_000): {entry}"
         assert ended(sealed.execute(code, timeout_s=9)) == TOO_MANY
     # Control: a hundred are made.

@@ -33,18 +33,27 @@ print(made)
 """
 
 
-def test_a_fork_bomb_ends_at_the_process_limit(sealed, without) -> None:
-    """A program that forks without end dies of it, is told so, and its children die with it."""
+def test_a_fork_bomb_ends_at_the_process_limit(sealed, without, kernel) -> None:
+    """A program that forks without end dies of it, is told so, and its children die with it.
+
+    Under gVisor, whose kernel may die of it first, not every time in those words.
+    """
     result = attack(sealed, FORKS.format(most=10_000), timeout_s=3)
-    assert ended(result) == PROCESS_LIMIT
-    assert result.error.hint == "use less, or raise ISORUN_MAX_PROCESSES"
+    if kernel == "gvisor":
+        assert result.status in ("limit_exceeded", "killed", "out_of_memory")
+    else:
+        assert ended(result) == PROCESS_LIMIT
+        assert result.error.hint == "use less, or raise ISORUN_MAX_PROCESSES"
     assert processes_inside() == []
     # Control: with room for it, the same program makes 60 processes.
     assert without(limits=ROOMY).execute(FORKS.format(most=60)).stdout == "60\n"
 
 
+@pytest.mark.linux
 def test_a_fork_bomb_that_ignores_errors_ends_at_the_deadline(sealed, ceilings) -> None:
-    """Every process forks for ever and none dies of EAGAIN: the deadline ends all of them."""
+    """Every process forks for ever and none dies of EAGAIN: the deadline ends all of them. Under gVisor none ever sees
+    EAGAIN: see the fork bomb above.
+    """
     code = "import os\nwhile True:\n    try: os.fork()\n    except OSError: pass"
     result = attack(sealed, code, timeout_s=1)
     assert ended(result) == timed_out(1)
@@ -82,8 +91,12 @@ def test_a_fork_bomb_does_not_starve_a_neighbour(sealed) -> None:
     # No control is possible: no option puts two slots into one user namespace, where NPROC would be shared.
 
 
+@pytest.mark.linux
 def test_no_signal_ends_pid_1(sealed) -> None:
-    """Each signal sent to init and to everybody is refused or without effect; the program goes on."""
+    """Each signal sent to init and to everybody is refused or without effect; the program goes on.
+
+    Under gVisor it ends its own container: `test_init_gets_no_signal`.
+    """
     code = """
         import os, signal
         child = os.fork()

@@ -2,6 +2,7 @@
 
 import copy
 import errno
+import os
 from collections.abc import Callable
 from typing import Any
 
@@ -146,3 +147,17 @@ def test_a_workspace_that_is_watched_need_not_be_sized() -> None:
     told = facts()
     told["sizes"]["/workspace/work"] = [1 << 40, 0]
     assert confirmed(told, held_sizes=False)["walls"]["workspace"] == "watched"
+
+
+@pytest.mark.parametrize(
+    ("most", "free", "full"),
+    [(4096, 1, False), (4096, 0, True), (0, 0, False)],
+    ids=["room", "none", "counted by nobody"],
+)
+def test_a_place_is_full_where_its_room_is_counted(monkeypatch, most: int, free: int, full: bool) -> None:
+    """gVisor says of every tmpfs that 0 of 0 inodes are free."""
+    size = os.statvfs_result((4096, 4096, 100, 50, 50, most, free, free, 0, 255))
+    monkeypatch.setattr(os, "statvfs", lambda path: size)
+    found = container_facts.final_facts(0)
+    assert found.full_inodes == (["/tmp", "/dev/shm"] if full else [])
+    assert found.full_bytes == []

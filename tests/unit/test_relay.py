@@ -26,6 +26,7 @@ from isorun.wire.messages import (
     encode,
 )
 from isorun.wire.multiplex import WINDOW, Multiplexer
+from isorun.wire.unbroken import unbroken
 
 WARM = Warmed(python="3.11", preloads={}, failed={})
 EXIT = Exited(slot=0, code=0, signal=None, user_s=0.1, system_s=0.1, max_rss_bytes=1)
@@ -56,7 +57,9 @@ class Container:
     def flush(self) -> None:
         """Send everything."""
         while self.streams.out:
-            del self.streams.out[: os.write(self.inside_out, self.streams.out[: 1 << 15])]
+            sent = unbroken(bytes(self.streams.out[: 1 << 14]))
+            assert os.write(self.inside_out, sent) == len(sent)  # a pipe takes as much at once
+            del self.streams.out[: 1 << 14]
 
     def heard(self) -> list[Message]:
         """What the host has sent since; what is of a channel waits in `streams`."""
@@ -183,14 +186,23 @@ async def test_what_was_said_before_the_end_is_delivered_though_nobody_reads_yet
 @pytest.mark.parametrize(
     "lie",
     [
-        b"no frame at all, and more than eight bytes",
-        encode(Go(argv=[], env={}, context={})),
-        encode(WARM) * 2,
-        encode(Carry(channel="stdin", data=b"x")),
-        encode(Carry(channel="tools", data=b"x" * (WINDOW + 1))),
-        encode(Replaced(channel="tools")),
+        b"a line\n",
+        unbroken(b"no frame at all, and more than eight bytes"),
+        unbroken(encode(Go(argv=[], env={}, context={}))),
+        unbroken(encode(WARM) * 2),
+        unbroken(encode(Carry(channel="stdin", data=b"x"))),
+        unbroken(encode(Carry(channel="tools", data=b"x" * (WINDOW + 1)))),
+        unbroken(encode(Replaced(channel="tools"))),
     ],
-    ids=["bytes", "a message of the host's", "said twice", "no such channel", "beyond the window", "not asked for"],
+    ids=[
+        "a line break",
+        "bytes",
+        "a message of the host's",
+        "said twice",
+        "no such channel",
+        "beyond the window",
+        "not asked for",
+    ],
 )
 async def test_an_init_that_lies_is_heard_no_further(container: Container, relay: Relay, lie: bytes) -> None:
     """Whoever waits is told that the protocol was broken; what comes behind it does not count."""
@@ -202,7 +214,7 @@ async def test_an_init_that_lies_is_heard_no_further(container: Container, relay
         except BlockingIOError:
             await turns(2)
     await turns()
-    os.write(container.inside_out, encode(EXIT))
+    os.write(container.inside_out, unbroken(encode(EXIT)))
     await turns()
     with pytest.raises(SetupFailed, match="the container broke the protocol: "):
         await relay.hear(Finished)

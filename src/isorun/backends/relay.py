@@ -19,6 +19,7 @@ from isorun.kernel import fds
 from isorun.wire.frames import ProtocolError
 from isorun.wire.messages import BuildFailed, Exited, Finished, Message, Sealed, Terminate, Warmed, encode
 from isorun.wire.multiplex import CHUNK, Multiplexer
+from isorun.wire.unbroken import Mended
 from sandbox_runner.attached import AttachedContainer
 
 _M = TypeVar("_M", bound=Message)
@@ -34,6 +35,7 @@ class Relay:
         self._container, self._printed = container, printed
         self._loop = asyncio.get_running_loop()
         self._streams = Multiplexer(CHANNELS)
+        self._mended = Mended()
         self._unsent = bytearray()  # of `executor_code`: it goes before every frame
         self._heard: dict[type[Message], Message] = {}
         self._news = asyncio.Event()
@@ -130,7 +132,7 @@ class Relay:
             self._fail(f"the container ended: {' '.join(said[-3:]) or 'it did not say why'}")
             return
         try:
-            for message in self._streams.feed(data):
+            for message in self._streams.feed(self._mended.feed(data)):
                 if isinstance(message, BuildFailed):
                     self._fail(f"{message.step}: {message.reason}")
                     return

@@ -3,8 +3,8 @@
 Theory of operation. The host has sent our code over stdin, and goes on with frames
 (`wire.multiplex`). We become unreadable for the program, import the preloads, fork the
 program's process, which seals itself as in any slot (`slot`), and from then on move
-bytes between its pipes and our own stdin and stdout. What we print on stderr is for
-people, and the engine's log. At `Finish`, or when the host is gone, every other process
+bytes between its pipes and our own stdin and stdout. The engine's log has a copy of what
+we print: our stdout is without line breaks (`wire.unbroken`), our stderr is for people. At `Finish`, or when the host is gone, every other process
 is killed; when we end, the engine ends the container.
 
 As pid 1 of its pid namespace this process is reached by no signal of the program's. It
@@ -46,6 +46,7 @@ from isorun.wire.messages import (
     Warmed,
 )
 from isorun.wire.multiplex import CHUNK, Multiplexer
+from isorun.wire.unbroken import unbroken
 
 _WATCH_MS = 20
 _SOCKETS = ("control", "tools")
@@ -69,6 +70,7 @@ class _Init:
         caps.no_new_privileges()
         signal.signal(signal.SIGINT, signal.SIG_DFL)  # a handler would let the program's SIGINT through
         self._streams = Multiplexer(CHANNELS)
+        self._unwritten = b""  # of what the host is being sent, as it goes out
         self._ends: dict[str, int] = {}  # our end of each channel, until it is over
         self._program = 0  # its pid, while it lives
         self._is_finishing = False
@@ -85,7 +87,7 @@ class _Init:
             poll = select.poll()
             poll.register(rules.STDIN, select.POLLIN)
             poll.register(self._woken, select.POLLIN)
-            if self._streams.out:
+            if self._streams.out or self._unwritten:
                 poll.register(rules.STDOUT, select.POLLOUT)
             for descriptor, events in self._interests():
                 poll.register(descriptor, events)
@@ -120,9 +122,13 @@ class _Init:
         return True
 
     def _write_host(self) -> None:
+        out = self._streams.out
         with suppress(BlockingIOError):
-            while self._streams.out:
-                del self._streams.out[: os.write(rules.STDOUT, self._streams.out[:CHUNK])]
+            while out or self._unwritten:
+                if not self._unwritten:
+                    self._unwritten = unbroken(bytes(out[:CHUNK]))
+                    del out[:CHUNK]
+                self._unwritten = self._unwritten[os.write(rules.STDOUT, self._unwritten) :]
 
     def _obey(self, message: Message) -> None:
         match message:
@@ -247,8 +253,7 @@ class _Init:
                 _give_to_group(folder)
         self._streams.send(final_facts(self._refused_tasks))
         os.set_blocking(rules.STDOUT, True)
-        while self._streams.out:
-            del self._streams.out[: os.write(rules.STDOUT, self._streams.out[:CHUNK])]
+        self._write_host()
         os._exit(0)
 
 

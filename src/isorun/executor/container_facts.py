@@ -71,8 +71,8 @@ def final_facts(refused_tasks: int) -> Finished:
         process_limit_hits=refused_tasks or pids.get("max", -1),
         cpu_s=cpu_s,
         peak_memory_bytes=peak,
-        full_bytes=[path for path in _IN_MEMORY if _is_full(path, "f_bfree")],
-        full_inodes=[path for path in _IN_MEMORY if _is_full(path, "f_ffree")],
+        full_bytes=[path for path in _IN_MEMORY if _is_full(path, "f_blocks", "f_bfree")],
+        full_inodes=[path for path in _IN_MEMORY if _is_full(path, "f_files", "f_ffree")],
     )
 
 
@@ -85,9 +85,10 @@ def _cgroup_limits() -> dict[str, int]:
     return {"version": 1, **{name: _number(f"/sys/fs/cgroup/{file}") for name, file in names.items()}}
 
 
-def _is_full(path: str, field: str) -> bool:
+def _is_full(path: str, most: str, free: str) -> bool:
     with suppress(OSError):
-        return int(getattr(os.statvfs(path), field)) == 0
+        found = os.statvfs(path)
+        return getattr(found, most) > 0 == getattr(found, free)  # gVisor counts no inodes: 0 of 0 are free
     return False
 
 
