@@ -126,7 +126,7 @@ def _untouched(victim: Path) -> bool:
 
 
 @pytest.mark.parametrize("kind", OUTSIDE)
-def test_a_tool_cannot_be_made_to_write_or_read_outside_the_run(tooled, victim, kind) -> None:
+def test_a_tool_cannot_be_made_to_write_or_read_outside_the_run(tooled, kernel, victim, kind) -> None:
     """Whatever path a program passes on, and whatever it has planted: nothing outside is opened, nobody blocks."""
     path = OUTSIDE[kind].format(victim=str(victim).lstrip("/"))
     code = (
@@ -139,10 +139,12 @@ show(*[await by_id("good.write", path={path!r}, data=b"gotcha", mode=mode) for m
     )
     result = tooled.execute(code, timeout_s=20)
     assert result.status == "ok", result.report_text
-    refused = json.loads(result.stdout)
-    assert {answer[0] for answer in refused} == {"ToolFailed"}, refused
     assert "untouched" not in result.stdout
     assert _untouched(victim)
+    if kernel == "gvisor" and kind in ("a FIFO", "a socket"):
+        return  # it keeps them to itself, so to the tool the name is free
+    refused = json.loads(result.stdout)
+    assert {answer[0] for answer in refused} == {"ToolFailed"}, refused
     assert {c["status"] for c in result.tool_calls} == {"ToolFailed"}
 
 

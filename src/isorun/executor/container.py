@@ -4,8 +4,9 @@ Theory of operation. The host has sent our code over stdin, and goes on with fra
 (`wire.multiplex`). We become unreadable for the program, import the preloads, fork the
 program's process, which seals itself as in any slot (`slot`), and from then on move
 bytes between its pipes and our own stdin and stdout. The engine's log has a copy of what
-we print: our stdout is without line breaks (`wire.unbroken`), our stderr is for people. At `Finish`, or when the host is gone, every other process
-is killed; when we end, the engine ends the container.
+we print: our stdout is without line breaks (`wire.unbroken`), our stderr is for people.
+At `Finish`, or when the host is gone, every other process is killed; when we end, the
+engine ends the container.
 
 As pid 1 of its pid namespace this process is reached by no signal of the program's. It
 is in an untrusted place: the host believes its word only where nothing else could tell.

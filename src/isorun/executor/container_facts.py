@@ -88,7 +88,7 @@ def _cgroup_limits() -> dict[str, int]:
 def _is_full(path: str, most: str, free: str) -> bool:
     with suppress(OSError):
         found = os.statvfs(path)
-        return getattr(found, most) > 0 == getattr(found, free)  # gVisor counts no inodes: 0 of 0 are free
+        return bool(getattr(found, most)) and not getattr(found, free)  # gVisor counts no inodes: 0 of 0 are free
     return False
 
 
