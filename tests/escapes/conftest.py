@@ -54,8 +54,11 @@ def in_containers(ceilings: str, state: Path, preloads: tuple[str, ...] = ()) ->
     return docker.DockerBackend(options)
 
 
-#: What is attacked in a container, too, without being asked for by ISORUN_TEST_KINDS=docker, which takes 15 minutes.
-SAMPLE = ("test_artifacts_links", "test_escape_")
+#: What is attacked in a container, too, without being asked for: ISORUN_TEST_KINDS=docker takes 15 minutes, gvisor 30.
+SAMPLES = {
+    "docker": ("test_artifacts_links", "test_escape_"),
+    "gvisor": ("test_escape_network", "test_escape_secrets"),
+}
 NOT_SAMPLED = ("test_escape_tool_stream", "test_escape_leftovers")
 
 
@@ -64,11 +67,11 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
         return
     kinds = ["cgroup", "no-cgroup"]
     module = metafunc.module.__name__.rpartition(".")[2]
-    is_sampled = module.startswith(SAMPLE) and module not in NOT_SAMPLED
+    sampled = [kind for kind, names in SAMPLES.items() if module.startswith(names) and module not in NOT_SAMPLED]
     asked = os.environ.get("ISORUN_TEST_KINDS", "").split(",")
     marks = {mark.name for mark in metafunc.definition.iter_markers()}
     if "embedded" not in marks:
-        kinds += [kind for kind in IN_CONTAINERS if kind in asked or (kind == "docker" and is_sampled)]
+        kinds += [kind for kind in IN_CONTAINERS if kind in [*asked, *sampled]]
     if "linux" in marks:
         kinds = [kind for kind in kinds if kind != "gvisor"]
     metafunc.parametrize("ceilings", kinds, indirect=True, scope="session")
@@ -124,7 +127,7 @@ def without(ceilings, require, tmp_path_factory) -> Iterator[Without]:
             try:
                 open_[key] = runtime.__enter__()
             except Unavailable as error:
-                require("namespace", str(error))
+                require(ceilings if ceilings in IN_CONTAINERS else "namespace", str(error))
         return open_[key]
 
     yield opened
@@ -172,7 +175,7 @@ def _opened(ceilings: str, require, root: Path, bundle: Path) -> Iterator[SyncRu
     try:
         runtime.__enter__()
     except Unavailable as error:
-        require("namespace", str(error))
+        require(ceilings if ceilings in IN_CONTAINERS else "namespace", str(error))
     try:
         yield runtime
     finally:
