@@ -187,16 +187,26 @@ def test_a_killed_host_leaves_nothing_that_the_next_one_does_not_remove(
 
 _APART = """
 import isorun, sys
+code = '''
+import signal
+signal.signal(signal.SIGTERM, signal.SIG_IGN)
+for n in range(10_000):
+    open(str(n), "wb").write(bytes(1 << 20))
+    time.sleep(0.1)
+'''
 settings = isorun.Settings.load(environ={"PY_CODE_EXEC_IMAGE": sys.argv[1], "ISORUN_MAX_WORKSPACE_BYTES": "8388608"})
 with isorun.SyncRuntime(backend="docker", settings=settings, workspace_root=sys.argv[2], pool_size=0) as runtime:
     for _ in range(2):
-        result = runtime.execute("[open(str(n), 'wb').write(bytes(1 << 20)) for n in range(64) if not time.sleep(0.1)]")
+        result = runtime.execute(code, timeout_s=20)
         print(result.isolation["walls"]["workspace"], result.status, result.error and result.error.code)
 """
 
 
 def test_a_mount_that_the_daemon_does_not_see_is_found_out(docker_engine, executor_image: str, tmp_path: Path) -> None:
-    """isorun in a mount namespace of its own, as a service may be: the workspace is watched instead, and held."""
+    """isorun in a mount namespace of its own, as a service may be: the workspace is watched instead, and held.
+
+    Also against a program that does not care for SIGTERM.
+    """
     alone = ["unshare", "--mount", "--propagation", "private"]
     done = subprocess.run(
         [*alone, sys.executable, "-c", _APART, executor_image, str(tmp_path)],

@@ -55,6 +55,26 @@ def test_the_control_well_formed_frames_by_hand_are_answered(tooled) -> None:
     assert (result.status, result.stdout) == ("ok", "42\n"), result.report_text
 
 
+def test_a_program_that_leaves_its_stream_full_has_a_result(tooled) -> None:
+    """Calls that nobody can take any more, since as many as may be are open, do not hold up the end of the run."""
+    full = """
+stream.settimeout(0.5)
+number = 0
+try:
+    while True:
+        number += 1
+        stream.sendall(message(t="Call", id=number, tool="bad.ahangs", params={}, reason="x" * 4000, timeout_s=None))
+except TimeoutError:
+    pass
+print("full", number > 64, flush=True)
+os._exit(0)
+"""
+    result = tooled.execute(STREAM + CALL + full, timeout_s=20)
+    assert (result.status, result.stdout) == ("ok", "full True\n"), result.report_text
+    assert result.timings["total_s"] < 9
+    # Control: that of the hand-made frames above.
+
+
 def test_a_breach_in_the_last_bytes_counts(tooled) -> None:
     """Garbage sent by a program that then exits 0 is found in the supervisor too."""
     result = tooled.execute(STREAM + "stream.sendall(b'\\xff' * 8)\nos._exit(0)")

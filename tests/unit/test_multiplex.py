@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 
 from isorun.wire.frames import ProtocolError
 from isorun.wire.messages import Carry, Finish, Replaced, Room, Shut, Terminate, encode
-from isorun.wire.multiplex import CHUNK, WINDOW, Multiplexer
+from isorun.wire.multiplex import CHUNK, LEFT, WINDOW, Multiplexer
 
 NAMES = ("a", "b")
 
@@ -55,6 +55,27 @@ def test_a_channel_that_nobody_reads_stops_itself_alone() -> None:
     right.delivered("a", WINDOW)
     carried(right, left)
     assert left.wants("a") == CHUNK
+
+
+def test_what_is_left_is_heard_though_nobody_reads_it() -> None:
+    """Once both sides have made room for it; and no more than that."""
+    left, right = Multiplexer(NAMES), Multiplexer(NAMES)
+    while most := left.wants("a"):
+        left.push("a", b"x" * most)
+    carried(left, right)
+    right.widen()
+    left.widen()
+    sent = WINDOW
+    while most := left.wants("a"):
+        left.push("a", b"x" * most)
+        sent += most
+    left.push("a", b"")
+    carried(left, right)
+    assert (sent, len(right.waiting("a"))) == (WINDOW + LEFT, WINDOW + LEFT)
+    right.delivered("a", sent)
+    assert right.is_over("a")
+    with pytest.raises(ProtocolError, match="goes on behind its end"):
+        right.feed(encode(Carry(channel="a", data=b"x")))
 
 
 def test_an_end_is_told_behind_what_came_before() -> None:

@@ -58,6 +58,21 @@ async def test_a_workspace_that_is_too_full_is_told_once(tmp_path: Path, what: s
         assert (over.is_set(), watch.full_bytes, watch.full_inodes) == (True, what == "bytes", what == "inodes")
 
 
+async def test_a_tree_too_deep_to_be_looked_at_is_too_full(tmp_path: Path) -> None:
+    """What is below a path's length could be anything; control: a tree that can be seen."""
+    with slot_folder(tmp_path, SMALL, OURS, may_mount=False) as made:
+        watch = WorkspaceWatch(made, SMALL, lambda: None)
+        place = os.dup(made.out)
+        for depth in range(17):
+            os.mkdir("d" * 250, dir_fd=place)
+            above, place = place, os.open("d" * 250, os.O_RDONLY, dir_fd=place)
+            os.close(above)
+            if depth == 10:
+                assert await watch.look() is False
+        os.close(place)
+        assert (await watch.look(), watch.full_bytes, watch.full_inodes) == (True, False, True)
+
+
 class NoEngine:
     """A CLI whose daemon has no containers, or is away."""
 

@@ -7,6 +7,7 @@ and stored below them.
 """
 
 import fcntl
+import logging
 import os
 import secrets
 import shutil
@@ -19,6 +20,7 @@ from isorun.core.errors import CleanupFailed
 from sandbox_runner.docker_cli import DockerCli
 from sandbox_runner.errors import SandboxError
 
+_log = logging.getLogger("isorun")
 LABEL = "isorun.lease"
 _LEASES = "containers"
 _PREFIX = "host_"
@@ -48,7 +50,10 @@ def take(state: Path, cli: DockerCli) -> Iterator[Path]:
 
 
 def recover(state: Path, cli: DockerCli) -> list[str]:
-    """Remove what dead holders left, containers first; the names of their leases. Raises `CleanupFailed`."""
+    """Remove what dead holders left, containers first; the names of their leases. Raises `CleanupFailed`.
+
+    A folder that cannot be removed, since a program has made it its own, is said and left: it holds nothing up.
+    """
     found = []
     for folder in sorted(_leases(state).glob(f"{_PREFIX}*")):
         lock = _locked(folder)
@@ -57,7 +62,10 @@ def recover(state: Path, cli: DockerCli) -> list[str]:
         try:
             remove_containers(folder.name, cli)
             for path in folder.glob(f"{slot_folder.PREFIX}*"):
-                slot_folder.remove(path)
+                try:
+                    slot_folder.remove(path)
+                except CleanupFailed as error:
+                    _log.warning("%s", error)
             shutil.rmtree(folder, ignore_errors=True)
             found.append(folder.name)
         finally:

@@ -6,7 +6,8 @@ there; what the engine made of the command line is judged by `sandbox_runner.att
 """
 
 import errno
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
 from isorun.backends.walls import status_fields
@@ -32,8 +33,19 @@ _NAMESPACES = ("ipc", "mnt", "net", "pid", "uts")
 _DESCRIPTORS = [rules.STDIN, rules.STDOUT, rules.STDERR, rules.TOOLS, rules.CONTROL, rules.TRACE]
 #: A runtime with a kernel of its own (gVisor) shows neither filters nor namespaces in /proc.
 OWN_KERNEL = ("runsc",)
+_PAGES = 8192  # bytes by which the size of a file system is rounded
 
 
+@contextmanager
+def _told() -> Iterator[None]:
+    """What a container says is hostile: of another shape, it has said nothing."""
+    try:
+        yield
+    except (AttributeError, IndexError, KeyError, TypeError, ValueError) as error:
+        raise SetupFailed("container", f"what it says of itself cannot be read: {error!r}") from error
+
+
+@_told()
 def confirm(
     facts: Mapping[str, Any],
     *,
@@ -55,13 +67,16 @@ def confirm(
     _rights(status, init, _ALWAYS_TOLD if own_kernel else _CAPABILITY_SETS)
     if own_kernel:
         answer = ready.get("inet_errno", 0)
-        _demand(answer == errno.EAFNOSUPPORT, "seccomp", f"socket(AF_INET) answers {errno.errorcode.get(answer, 0)}")
+        _demand(
+            answer == errno.EAFNOSUPPORT, "seccomp", f"socket(AF_INET) answers {errno.errorcode.get(answer, answer)}"
+        )
     else:
         _filtered(status)
         _apart(facts["namespaces"], host_namespaces)
     writable = _writable(facts["mountinfo"])
     _demand(writable == _WRITABLE, "read_only", f"writable: {', '.join(sorted(writable))}")
-    _demand(set(facts["fds"]) <= set(_DESCRIPTORS), "descriptors", f"{facts['fds']}")
+    held = set(facts["fds"])
+    _demand({*_DESCRIPTORS} - {rules.TRACE} <= held <= {*_DESCRIPTORS}, "descriptors", f"{facts['fds']}")
     _sizes(facts["sizes"], limits, held_sizes=held_sizes)
     held_by = _ceilings(facts["cgroup"], limits, told=not own_kernel)
     walls = {
@@ -79,6 +94,12 @@ def confirm(
         "hostname": ready.get("hostname"),
     }
     return {"level": "full", "without": [], "backend": "docker", "limits": held_by, "walls": walls}
+
+
+@_told()
+def is_sized(facts: Mapping[str, Any], limits: Limits) -> bool:
+    """Whether the workspace that the container sees holds its ceiling of bytes itself."""
+    return bool(facts["sizes"][rules.WORK][0] <= limits.workspace_bytes + _PAGES)
 
 
 def has_own_kernel(runtime: str) -> bool:
@@ -149,7 +170,7 @@ def _sizes(sizes: Mapping[str, list[int]], limits: Limits, *, held_sizes: bool) 
         wanted[rules.WORK] = limits.workspace_bytes
     for path, most in wanted.items():
         held = sizes[path][0]
-        _demand(0 < held < most + 8192, "sizes", f"{path} holds {held} bytes, wanted {most}")
+        _demand(0 < held < most + _PAGES, "sizes", f"{path} holds {held} bytes, wanted {most}")
 
 
 def _ceilings(cgroup: Mapping[str, int], limits: Limits, *, told: bool) -> str:

@@ -44,7 +44,6 @@ IMAGE_LABEL, IMAGE_VERSION = "isorun.image", "1"
 ROLE_LABEL = "isorun.role"  # executor or supervisor: for who looks at `docker ps`
 _DOCKER_IN_DOCKER = "Running in Docker-in-Docker mode"
 _BUILD_S = 60.0
-_PAGES = 8192  # bytes by which the size of a file system is rounded
 _SAID = 2000  # of what the program's process printed before it was ready
 _PYTHON = ("python3", "-I", "-B", "-X", "utf8", "-c", BOOT)
 _NPROC = 1 << 16  # RLIMIT_NPROC counts every process of a uid on the host: the container's own ceiling is the one
@@ -158,7 +157,7 @@ class DockerBackend:
         relay.send(Look())
         sealed = await relay.hear(Sealed)
         inspected = await inspecting
-        if folder.is_sized and sealed.facts["sizes"][rules.WORK][0] > limits.workspace_bytes + _PAGES:
+        if folder.is_sized and not container_walls.is_sized(sealed.facts, limits):
             # The daemon has a mount namespace of its own (a service with PrivateTmp, say): from here on we watch.
             _log.warning("the daemon does not see what we mount: workspaces are folders of the disk, and watched")
             self._may_mount = False

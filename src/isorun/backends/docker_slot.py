@@ -10,6 +10,7 @@ import logging
 import os
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
+from dataclasses import replace
 from typing import Any
 
 from isorun.backends.base import Program, Usage
@@ -21,7 +22,7 @@ from isorun.core.limits import Limits
 from isorun.core.outcome import Code, Exit
 from isorun.executor import rules
 from isorun.kernel.readiness import Channel, is_readable, wait_readable
-from isorun.wire.messages import Exited, Finish, Finished
+from isorun.wire.messages import Exited, Finished
 from sandbox_runner.attached import AttachedContainer
 from sandbox_runner.errors import SandboxError
 
@@ -65,7 +66,7 @@ class DockerSlot:
         self.work, self.out = folder.work, folder.out
         self._relay, self._control, self._folder = relay, control, folder
         self._container, self._first = container, first
-        self._watch = WorkspaceWatch(folder, limits, relay.terminate)
+        self._watch = WorkspaceWatch(folder, limits, relay.finish)
         self._watching: asyncio.Task[None] | None = None
         self._ended: tuple[Exit, Usage] | None = None
 
@@ -99,13 +100,16 @@ class DockerSlot:
     async def kill(self) -> tuple[Exit, Usage]:
         """See `Slot.kill`."""
         if self._ended is None:
-            self._relay.send(Finish())
+            self._relay.finish()
             try:
                 async with asyncio.timeout(_KILL_S):
                     await self._gone()
             except TimeoutError:
+                self._relay.stop()
                 await remove(self._container)
             await self.stop_watching()
+            if not self._folder.is_sized:
+                await self._watch.look()
             self._ended = await self._told()
         return self._ended
 
@@ -140,9 +144,13 @@ class DockerSlot:
 
     def _limit(self, finished: Finished) -> Code | None:
         """The ceiling that was watched and not held, and was passed."""
-        if self._watch.full_bytes or self._watch.full_inodes:
-            return Code.WORKSPACE_LIMIT if self._watch.full_bytes else Code.INODE_LIMIT
-        return Code.PROCESS_LIMIT if self._has_own_kernel and finished.process_limit_hits > 0 else None
+        has_forked = self._has_own_kernel and finished.process_limit_hits > 0
+        return self._workspace_limit() or (Code.PROCESS_LIMIT if has_forked else None)
+
+    def _workspace_limit(self) -> Code | None:
+        if self._watch.full_bytes:
+            return Code.WORKSPACE_LIMIT
+        return Code.INODE_LIMIT if self._watch.full_inodes else None
 
     async def _engines_word(self, exited: Exited | None) -> tuple[Exit, Usage]:
         """init had no last word: it died with its container, as gVisor's does when a ceiling around it is reached."""
@@ -154,10 +162,12 @@ class DockerSlot:
         killed = bool(inspected["State"].get("OOMKilled"))
         if not killed and not self._has_own_kernel:
             raise failure
-        exit_ = Exit(code=None, signal=9, oom_kills=int(killed))
-        if exited is not None and exited.signal != 9:
-            exit_ = Exit(code=exited.code, signal=exited.signal, oom_kills=int(killed))
-        return exit_, Usage(cpu_s=0.0, max_rss_bytes=0)
+        full_bytes, full_inodes = self._full()
+        exit_ = Exit(code=None, signal=9, oom_kills=int(killed), full_bytes=full_bytes, full_inodes=full_inodes)
+        # A program that ended well and whose init did not was not the last to act in its container.
+        if exited is not None and exited.signal != 9 and exited.code != 0:
+            exit_ = replace(exit_, code=exited.code, signal=exited.signal)
+        return replace(exit_, limit=self._workspace_limit()), Usage(cpu_s=0.0, max_rss_bytes=0)
 
     def _full(self) -> tuple[tuple[str, ...], tuple[str, ...]]:
         if not self._folder.is_sized:

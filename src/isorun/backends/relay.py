@@ -17,7 +17,7 @@ from isorun.core.errors import SetupFailed
 from isorun.executor.container import CHANNELS
 from isorun.kernel import fds
 from isorun.wire.frames import ProtocolError
-from isorun.wire.messages import BuildFailed, Exited, Finished, Message, Sealed, Terminate, Warmed, encode
+from isorun.wire.messages import BuildFailed, Exited, Finish, Finished, Message, Sealed, Terminate, Warmed, encode
 from isorun.wire.multiplex import CHUNK, Multiplexer
 from isorun.wire.unbroken import Mended
 from sandbox_runner.attached import AttachedContainer
@@ -39,6 +39,7 @@ class Relay:
         self._unsent = bytearray()  # of `executor_code`: it goes before every frame
         self._heard: dict[type[Message], Message] = {}
         self._news = asyncio.Event()
+        self._is_finishing = False
         self.failure: SetupFailed | None = None  # once it is set, nothing more comes of the container
         self.said = b""
         self._ends: dict[str, int] = {}
@@ -76,6 +77,13 @@ class Relay:
         """SIGTERM to the program."""
         self.send(Terminate())
 
+    def finish(self) -> None:
+        """Have init end everything, and say `Finished`."""
+        if not self._is_finishing:
+            self._is_finishing = True
+            self._streams.widen()
+            self.send(Finish())
+
     @property
     def is_over(self) -> bool:
         """Whether the program has ended, or the container."""
@@ -107,9 +115,13 @@ class Relay:
             self._news.clear()
             await self._news.wait()
 
+    def stop(self) -> None:
+        """Leave the container's streams alone from here on: they are about to be closed."""
+        self._fail("it is closed")
+
     def close(self) -> None:
         """Stop moving bytes and close every end, the slot's too."""
-        self._fail("it is closed")
+        self.stop()
         for name in tuple(self._ends):
             self._close_end(name)
         for end in (self.control, self.tools):
@@ -142,6 +154,9 @@ class Relay:
                 self._news.set()
         except ProtocolError as error:
             self._fail(f"the container broke the protocol: {error}")
+            return
+        if len(self._streams.out) > 2 * _BEHIND:  # what it says is delivered, and it is told so: nothing else grows
+            self._fail("the container broke the protocol: it reads nothing")
             return
         self._settle()
 
@@ -251,7 +266,8 @@ class Relay:
             except OSError:
                 data, received = b"", []
         if received:
-            self._streams.push(name, data[:-1]) if data[:-1] else None
+            if data[:-1]:
+                self._streams.push(name, data[:-1])
             self._replace(name, received)
         else:
             self._streams.push(name, data)

@@ -13,6 +13,7 @@ import stat
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from math import inf
 from pathlib import Path
 
 from isorun.core.errors import CleanupFailed, SetupFailed, Unavailable
@@ -24,6 +25,7 @@ from isorun.kernel.trees import remove_tree
 PREFIX = "slot_"
 _MNT_DETACH = 2
 _LOOK_S = 0.05
+_DEEPEST = 3800  # of a path's 4095 bytes, the next name's 255 taken off
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -122,7 +124,8 @@ def remove(path: Path) -> None:
 class WorkspaceWatch:
     """Looks every 50 ms what a folder of the disk holds, and calls *over* once it is more than *limits* allow.
 
-    A file that is unlinked and still open is not seen: only a sized file system (isorun as root) counts it.
+    It does not see a file that is unlinked and still open nor, if we are not root, what is in a folder that the program
+    has made its own (mode 0700): only a sized file system (isorun as root) counts it.
     """
 
     def __init__(self, folder: SlotFolder, limits: Limits, over: Callable[[], None]) -> None:
@@ -131,26 +134,35 @@ class WorkspaceWatch:
 
     async def run(self) -> None:
         """Until it is cancelled, or a ceiling is passed."""
-        while True:
-            used, inodes = await asyncio.to_thread(_held, (self._folder.work, self._folder.out))
-            self.full_bytes = used > self._limits.workspace_bytes
-            self.full_inodes = inodes > self._limits.workspace_inodes
-            if self.full_bytes or self.full_inodes:
-                self._over()
-                return
+        while not await self.look():  # noqa: ASYNC110 - a file system tells nobody that it grows
             await asyncio.sleep(_LOOK_S)
+        self._over()
+
+    async def look(self) -> bool:
+        """Whether a ceiling is passed, now or before."""
+        used, inodes = await asyncio.to_thread(_held, (self._folder.work, self._folder.out))
+        self.full_bytes |= used > self._limits.workspace_bytes
+        self.full_inodes |= inodes > self._limits.workspace_inodes
+        return self.full_bytes or self.full_inodes
 
 
-def _held(directories: tuple[int, ...]) -> tuple[int, int]:
-    """Bytes on the disk and inodes below them, no link followed."""
-    used = inodes = 0
+def _held(directories: tuple[int, ...]) -> tuple[int, float]:
+    """Bytes on the disk and inodes below them, no link followed; infinitely many of a tree too deep to be seen."""
+    used, inodes = 0, 0.0
     waiting = [f"/proc/self/fd/{directory}" for directory in directories]
     while waiting:
-        with suppress(OSError), os.scandir(waiting.pop()) as entries:  # what is deeper than a path is long is not seen
-            for entry in entries:
+        for entry in _entries(waiting.pop()):
+            inodes += 1
+            with suppress(FileNotFoundError):  # the program works meanwhile
                 found = entry.stat(follow_symlinks=False)
-                inodes += 1
                 used += found.st_blocks * 512 if stat.S_ISREG(found.st_mode) else 0
-                if entry.is_dir(follow_symlinks=False):
+                if stat.S_ISDIR(found.st_mode):
                     waiting.append(entry.path)
+            if len(entry.path) > _DEEPEST:
+                return used, inf
     return used, inodes
+
+
+def _entries(folder: str) -> Iterator["os.DirEntry[str]"]:
+    with suppress(FileNotFoundError, PermissionError), os.scandir(folder) as entries:
+        yield from entries

@@ -93,12 +93,21 @@ class SupervisorContainer:
             )
             _write(container.stdin, supervisor_code() + encode(told))
             channel = _connected(shared, container)
-            stack.callback(channel.close)
-            container.confirm(spec)
+            try:
+                container.confirm(spec)
+            except SandboxError:
+                channel.close()
+                raise
             return cls(container, stack.pop_all(), channel)
 
     def kill(self) -> None:
-        """See `Process.kill`."""
+        """See `Process.kill`. Whoever listens hears the end at once; what the engine has to do, it does meanwhile."""
+        with suppress(OSError):
+            self.socket.shutdown(socket.SHUT_RDWR)
+        threading.Thread(target=self.close, name="isorun-supervisor-end").start()
+
+    def close(self) -> None:
+        """See `Process.close`."""
         with self._removing:
             try:
                 self._lease.close()
@@ -116,10 +125,6 @@ class SupervisorContainer:
         """See `Process.ending`."""
         code = self._container.wait(0) or 0
         return f"signal {code - 128}" if code > 128 else f"exit code {code}"
-
-    def close(self) -> None:
-        """See `Process.close`."""
-        self.kill()
 
 
 def _shared(lease: Path, ids: Ids) -> Path:

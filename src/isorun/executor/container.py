@@ -18,7 +18,6 @@ import resource
 import select
 import signal
 import socket
-import stat
 import sys
 from collections.abc import Iterator
 from contextlib import suppress
@@ -168,6 +167,7 @@ class _Init:
             return
         if pid == 0:
             _become_program(message, theirs, program)
+        sys.path[:] = sys_path  # nothing that we import from here on may be the program's
         for descriptor in theirs.values():
             os.close(descriptor)
         self._program = pid
@@ -246,6 +246,7 @@ class _Init:
             while True:
                 os.kill(-1, signal.SIGKILL)  # all but ourselves
                 self._reap(0)
+        self._streams.widen()
         self._is_finishing = True
 
     def _say_the_last(self) -> NoReturn:
@@ -342,7 +343,10 @@ def _inet_errno() -> int:
 
 
 def _give_to_group(root: str) -> None:
-    """What the program made private is the host's to read and remove, who has our group. No link is followed."""
+    """What the program made private is the host's to read and remove, who has our group. No link is followed.
+
+    Nor is anything kept but permissions: a sticky bit would keep the host from removing what is in a folder.
+    """
     waiting = [root]
     while waiting:
         with suppress(OSError), os.scandir(waiting.pop()) as entries:
@@ -351,6 +355,6 @@ def _give_to_group(root: str) -> None:
                 if entry.is_symlink() or found.st_uid != os.geteuid():
                     continue
                 is_folder = entry.is_dir(follow_symlinks=False)
-                os.chmod(entry.path, stat.S_IMODE(found.st_mode) | (0o770 if is_folder else 0o660))
+                os.chmod(entry.path, (found.st_mode & 0o777) | (0o770 if is_folder else 0o660))
                 if is_folder:
                     waiting.append(entry.path)

@@ -257,7 +257,7 @@ class Supervisor:
             return
         self._deaths.append(time.monotonic())
         _log.error("the supervisor of %s died (%s)", self.descriptor.name, how)
-        for run in tuple(self._runs.values()):
+        for run in [run for run in self._runs.values() if not run.is_new]:
             with _one_runs_trouble():
                 run.listener.told("supervisor", "ERROR", f"the supervisor died ({how})")
                 run.journal_the_unsaid()

@@ -181,7 +181,7 @@ class Incarnation:
             pass
         finally:
             self.kill()
-            self._process.wait(None)
+            await asyncio.to_thread(self._process.wait, None)
         self._read_output()
         self._socket.close()
         os.close(self._output)

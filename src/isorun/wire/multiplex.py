@@ -11,6 +11,7 @@ from isorun.wire.frames import Frames, ProtocolError
 from isorun.wire.messages import Carry, Message, Replaced, Room, Shut, decode, encode
 
 WINDOW = 1 << 18
+LEFT = 1 << 20  # what a dead program may have left in its pipes and sockets, and more than the kernel lets it
 CHUNK = 1 << 16  # the most that one read of a local end should bring
 
 
@@ -32,11 +33,21 @@ class Multiplexer:
     def __init__(self, channels: tuple[str, ...]) -> None:
         self._channels = {name: _Channel() for name in channels}
         self._frames = Frames()
+        self._window = WINDOW
         self.out = bytearray()
 
     def send(self, message: Message) -> None:
         """A message of the caller's own, behind everything that is to be sent already."""
         self.out += encode(message)
+
+    def widen(self) -> None:
+        """Room for `LEFT` bytes more on every channel; both sides do it, the one that sends not before the other.
+
+        A reader who reads nothing then cannot keep a program that is dead from being heard to its end.
+        """
+        self._window = WINDOW + LEFT
+        for channel in self._channels.values():
+            channel.room += LEFT
 
     # From the local ends to the peer
 
@@ -87,7 +98,7 @@ class Multiplexer:
         channel = self._known(message.channel)
         if channel.peer_is_done:
             raise ProtocolError(f"{message.channel} goes on behind its end")
-        if len(channel.pending) + channel.unsaid + len(message.data) > WINDOW:
+        if len(channel.pending) + channel.unsaid + len(message.data) > self._window:
             raise ProtocolError(f"{message.channel} carries more than there is room for")
         channel.pending += message.data
         if channel.ignored:
@@ -95,7 +106,7 @@ class Multiplexer:
 
     def _opened(self, message: Room) -> None:
         channel = self._known(message.channel)
-        if not 0 < message.count <= WINDOW - channel.room:
+        if not 0 < message.count <= self._window - channel.room:
             raise ProtocolError(f"{message.channel} opens room for {message.count} bytes that were not sent")
         channel.room += message.count
 

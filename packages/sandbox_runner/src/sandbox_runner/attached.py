@@ -27,6 +27,7 @@ from sandbox_runner.spec import MountSpec
 from sandbox_runner.starting import new_name
 from sandbox_runner.state import Owner, state_root
 
+_TERMINALS = "/dev/pts"
 _LOGS = ("--log-driver", "json-file", "--log-opt", "max-size=1m", "--log-opt", "max-file=2")
 
 
@@ -71,6 +72,7 @@ class AttachedContainer:
         self.stdin, self.stdout, self.stderr = (os.dup(stream.fileno()) for stream in streams)
         for stream in streams:
             stream.close()
+        self._is_open = True
 
     @classmethod
     def start(cls, cli: DockerCli, spec: AttachedSpec) -> AttachedContainer:
@@ -113,9 +115,10 @@ class AttachedContainer:
             return None
 
     def remove(self) -> None:
-        """End and remove it, and its volumes. Raises `SandboxError` if it stays; `cleanup` finds it."""
-        for descriptor in (self.stdin, self.stdout, self.stderr):
-            os.close(descriptor)
+        """End and remove it, and its volumes. Raises `SandboxError` if it stays, for `cleanup` or a second call."""
+        was_open, self._is_open = self._is_open, False
+        for descriptor in (self.stdin, self.stdout, self.stderr) if was_open else ():
+            os.close(descriptor)  # once: by a second call the number may be another's
         try:
             remove(self._cli, self.name, self._nonce, may_come=self._process.poll() is None)
         finally:
@@ -150,6 +153,8 @@ def run_arguments(spec: AttachedSpec, name: str, nonce: str) -> list[str]:
     argv += ["--ulimit", "core=0:0", "--ulimit", f"nofile={spec.nofile}:{spec.nofile}"]
     if spec.file_bytes is not None:
         argv += ["--ulimit", f"fsize={spec.file_bytes}:{spec.file_bytes}"]
+    # In place of the devpts that an engine mounts: all of a machine's terminals are counted as one.
+    argv += ["--tmpfs", f"{_TERMINALS}:rw,noexec,nosuid,nodev,mode=0755,size=4096,nr_inodes=1"]
     for path, (size, inodes) in spec.tmpfs.items():
         argv += ["--tmpfs", f"{path}:rw,exec,nosuid,nodev,mode=1777,size={size},nr_inodes={inodes}"]
     for mount in spec.mounts:
@@ -181,6 +186,7 @@ def missing_walls(spec: AttachedSpec, inspected: Mapping[str, Any]) -> list[str]
         "user": inspected["Config"].get("User") == f"{spec.user[0]}:{spec.user[1]}",
         "network": host.get("NetworkMode") == spec.network,
         "tmpfs": all(f"size={size}," in tmpfs.get(path, "") for path, (size, _) in spec.tmpfs.items()),
+        "terminals": _TERMINALS in tmpfs,
         "mounts": binds == wanted_binds,
         "runtime": spec.runtime in (None, host.get("Runtime")),
     }

@@ -82,6 +82,23 @@ def test_every_wall_stands_by_the_engines_word(begin: Begin, base_image: str) ->
         container.confirm(replace(spec, pids=21, user=(0, 0)))
 
 
+def test_no_terminal_can_be_made(begin: Begin, docker_cli, base_image: str) -> None:
+    """Terminals are counted over the whole machine. Control: with the devpts that an engine mounts one can be."""
+    look = "import os\ntry: print(os.open('/dev/ptmx', os.O_RDONLY))\nexcept OSError as error: print(error.strerror)"
+    assert read(begin("python3", "-c", look).stdout) == b"No such file or directory\n"
+    assert docker_cli("run", "--rm", "--network", "none", "--user", "1001", base_image, "python3", "-c", look) == "3"
+
+
+def test_a_second_removal_closes_nothing(begin: Begin) -> None:
+    """The numbers of its descriptors are others' by then."""
+    container = begin()
+    container.remove()
+    others = [os.open(os.devnull, os.O_RDONLY) for _ in range(3)]
+    container.remove()
+    for other in others:
+        os.close(other)
+
+
 def test_what_the_engine_refuses_is_told_on_stderr(begin: Begin, docker_cli) -> None:
     """The streams end, and nothing is left."""
     container = begin(image="nosuch:nosuch")

@@ -36,7 +36,7 @@ INSPECTED: dict[str, Any] = {
         "Ulimits": [{"Name": "nofile", "Hard": 100}, {"Name": "fsize", "Hard": 4096}],
         "ReadonlyRootfs": True,
         "NetworkMode": "none",
-        "Tmpfs": {"/tmp": "rw,size=1048576,nr_inodes=64"},
+        "Tmpfs": {"/tmp": "rw,size=1048576,nr_inodes=64", "/dev/pts": "rw,size=4096"},
         "Runtime": "runc",
     },
     "Mounts": [
@@ -70,6 +70,7 @@ def test_every_wall_is_on_the_command_line() -> None:
         ("--ulimit", "nofile=100:100"),
         ("--ulimit", "fsize=4096:4096"),
         ("--tmpfs", "/tmp:rw,exec,nosuid,nodev,mode=1777,size=1048576,nr_inodes=64"),
+        ("--tmpfs", "/dev/pts:rw,noexec,nosuid,nodev,mode=0755,size=4096,nr_inodes=1"),
         ("--mount", "type=bind,source=/host/out,target=/out"),
         ("--mount", "type=bind,source=/host/in,target=/in,readonly"),
         ("--env", "TZ=UTC"),
@@ -108,7 +109,8 @@ BREAKS: dict[str, Callable[[dict[str, Any]], object]] = {
     "read_only_root": lambda host: host.update(ReadonlyRootfs=False),
     "seccomp": lambda host: host.update(SecurityOpt=["no-new-privileges", "seccomp=unconfined"]),
     "network": lambda host: host.update(NetworkMode="bridge"),
-    "tmpfs": lambda host: host.update(Tmpfs={}),
+    "tmpfs": lambda host: host["Tmpfs"].pop("/tmp"),
+    "terminals": lambda host: host["Tmpfs"].pop("/dev/pts"),
 }
 
 
