@@ -130,6 +130,11 @@ async def blocks(path: str) -> None:
     time.sleep(600)
 
 @isorun.tool
+async def stalls() -> None:
+    """Hold the event loop for ever."""
+    time.sleep(600)
+
+@isorun.tool
 def ends(how: str) -> None:
     """End the process."""
     if how == "exit":
@@ -605,6 +610,19 @@ def test_a5_one_that_dies_again_and_again_is_given_up_and_tried_again(own, bundl
                 PRELUDE + "await asyncio.sleep(3)\nshow(await by_id('probe.add', a=1))", timeout_s=20
             )
             assert shown(again) == [2], again.report_text
+
+
+def test_a5_one_that_answers_nobody_is_killed_and_replaced(own, bundle: Path, mine) -> None:
+    """Where a run ends and its supervisor takes no notice; the next run has its tools."""
+    with own(bundle=bundle, pool_size=0) as runtime:
+        (first,) = mine()
+        task = "asyncio.create_task(said(probe.stalls()))\nawait asyncio.sleep(0.3)\nshow('on')"
+        result = runtime.execute(PRELUDE + task, timeout_s=20)
+        assert shown(result) == ["on"]
+        assert "the supervisor does not answer; it is killed" in infra(result)
+        after = runtime.execute(PRELUDE + "show(await probe.add(a=1))", timeout_s=30)
+        assert shown(after) == [2], after.report_text
+        assert first not in mine()
 
 
 def test_a5_a_program_outlives_the_supervisor_it_does_not_need(own, bundle: Path, mine) -> None:

@@ -161,3 +161,33 @@ def test_a_place_is_full_where_its_room_is_counted(monkeypatch, most: int, free:
     found = container_facts.final_facts(0)
     assert found.full_inodes == (["/tmp", "/dev/shm"] if full else [])
     assert found.full_bytes == []
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"sizes": {}},
+        {"sizes": {"/workspace/work": [], "/tmp": [], "/dev/shm": []}},
+        {"status": ""},
+        {"init": None},
+        {"fds": 7},
+        {"fds": [["0"]]},
+        {"mountinfo": "short"},
+        {"cgroup": {"memory_bytes": "much"}},
+        {"namespaces": []},
+    ],
+    ids=str,
+)
+def test_facts_of_another_shape_are_none(change: dict[str, Any]) -> None:
+    """The container says them, so they may be anything; nothing but a failed setup comes of it."""
+    with pytest.raises(SetupFailed, match=r"^container: what it says of itself cannot be read: "):
+        confirmed(facts(**change))
+
+
+@pytest.mark.parametrize(("change", "wall"), [({"fds": []}, "descriptors"), ({"status": "NoNewPrivs"}, "no_new_privs")])
+def test_what_nobody_saw_does_not_stand(change: dict[str, Any], wall: str) -> None:
+    """A list that is empty, or a line that is missing, is no wall."""
+    if "status" in change:
+        change = {"status": "\n".join(line for line in STATUS.splitlines() if not line.startswith("NoNewPrivs"))}
+    with pytest.raises(SetupFailed, match=rf"^wall {wall}: "):
+        confirmed(facts(**change))
