@@ -9,6 +9,7 @@ import pytest
 
 from isorun.backends import container_lease
 from isorun.backends.slot_folder import Ids, WorkspaceWatch, slot_folder
+from isorun.backends.slot_folder import _held as held
 from isorun.core.errors import CleanupFailed, Unavailable
 from isorun.core.limits import Limits
 from sandbox_runner.errors import DockerUnavailable
@@ -71,6 +72,23 @@ async def test_a_tree_too_deep_to_be_looked_at_is_too_full(tmp_path: Path) -> No
                 assert await watch.look() is False
         os.close(place)
         assert (await watch.look(), watch.full_bytes, watch.full_inodes) == (True, False, True)
+
+
+def test_what_changes_while_it_is_looked_at_hides_nothing_else(tmp_path: Path, monkeypatch) -> None:
+    """A program puts a file in the place of a folder; the rest is counted, and the watch goes on."""
+    with slot_folder(tmp_path, SMALL, OURS, may_mount=False) as made:
+        (made.path / "out/folder").mkdir()
+        (made.path / "work/file").write_bytes(bytes(4096))
+        scan = os.scandir
+
+        def late(folder: str) -> object:
+            if folder.endswith("/folder"):
+                raise NotADirectoryError
+            return scan(folder)
+
+        with monkeypatch.context() as changed:
+            changed.setattr(os, "scandir", late)
+            assert held((made.work, made.out)) == (4096, 2)
 
 
 class NoEngine:

@@ -153,7 +153,7 @@ def _held(directories: tuple[int, ...]) -> tuple[int, float]:
     while waiting:
         for entry in _entries(waiting.pop()):
             inodes += 1
-            with suppress(FileNotFoundError):  # the program works meanwhile
+            with suppress(OSError):  # the program works meanwhile
                 found = entry.stat(follow_symlinks=False)
                 used += found.st_blocks * 512 if stat.S_ISREG(found.st_mode) else 0
                 if stat.S_ISDIR(found.st_mode):
@@ -164,5 +164,5 @@ def _held(directories: tuple[int, ...]) -> tuple[int, float]:
 
 
 def _entries(folder: str) -> Iterator["os.DirEntry[str]"]:
-    with suppress(FileNotFoundError, PermissionError), os.scandir(folder) as entries:
+    with suppress(OSError), os.scandir(folder) as entries:  # of one that is gone, or the program's own
         yield from entries

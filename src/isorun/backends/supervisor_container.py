@@ -111,10 +111,8 @@ class SupervisorContainer:
         with self._removing:
             try:
                 self._lease.close()
-            except (
-                CleanupFailed,
-                SandboxError,
-            ) as error:  # the daemon is away; its stdin is closed, so it ends when that is back
+            except (CleanupFailed, SandboxError) as error:
+                # The daemon is away; its stdin is closed, so it ends when that is back.
                 _log.warning("%s", error)
 
     def wait(self, timeout_s: float | None) -> bool:
