@@ -18,17 +18,17 @@ README = Path(__file__).parents[1] / "README.md"
 BEGIN, END = "## Public names\n", "\n## The command line\n"  # the headings that it stands between
 #: Name -> the test that shows what it promises.
 TESTS = {
-    "__version__": "unit/test_cli.py::test_the_entry_point_is_this_function",
+    "__version__": "unit/cli/test_cli.py::test_the_entry_point_is_this_function",
     "BackendUnavailable": "namespace/test_life.py::test_without_bubblewrap_the_remedy_is_named",
     "DockerSandbox": "engine/test_readme.py::test_an_example_runs_as_printed",
-    "DockerUnavailable": "unit/test_cli.py::test_without_an_engine_the_records_say_why",
+    "DockerUnavailable": "unit/cli/test_cli.py::test_without_an_engine_the_records_say_why",
     "ExecResult": "conformance/test_commands.py::test_the_signal_is_the_one_that_ended_it",
     "ImageBuildFailed": "engine/test_image.py::test_a_failed_build_says_why_and_leaves_no_container",
-    "InvalidSpec": "unit/test_cli.py::test_what_cannot_be_used_is_named_as_it_was_typed",
+    "InvalidSpec": "unit/cli/test_cli.py::test_what_cannot_be_used_is_named_as_it_was_typed",
     "MountSpec": "engine/test_cli.py::test_options_reach_the_sandbox",
     "NamespaceSandbox": "namespace/test_attacks.py::test_only_what_was_meant_is_shown",
     "ResourceSpec": "conformance/test_ending.py::test_memory_that_is_full_is_said",
-    "SandboxError": "unit/test_cli.py::test_an_error_has_its_exit_code",
+    "SandboxError": "unit/cli/test_cli.py::test_an_error_has_its_exit_code",
     "SandboxGone": "conformance/test_ending.py::test_a_sandbox_that_is_closed_is_gone",
     "SandboxInstance": "conformance/test_ending.py::test_a_timeout_ends_everything",
     "SandboxSpec": "namespace/test_life.py::test_the_sandbox_describes_itself",

@@ -19,9 +19,9 @@ from sandbox_runner import (
     SandboxSpec,
     start_sandbox,
 )
-from sandbox_runner.cli_doctor import base_image
-from sandbox_runner.docker_cli import DockerCli
-from sandbox_runner.image import BASE_IMAGE_VARIABLE
+from sandbox_runner.cli.doctor import base_image
+from sandbox_runner.docker.command import DockerCli
+from sandbox_runner.docker.image import BASE_IMAGE_VARIABLE
 from sandbox_runner.spec import check
 
 COMMAND = ("/bin/sh", "-c", "cat note.txt; echo made inside > /artifacts/made.txt")

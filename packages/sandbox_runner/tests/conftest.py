@@ -6,6 +6,7 @@ than pytest and hypothesis, and nothing imports isorun: the package is tested in
 """
 
 import atexit
+import fcntl
 import json
 import os
 import shlex
@@ -14,6 +15,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple, NoReturn
 
@@ -21,7 +23,7 @@ import pytest
 from hypothesis import HealthCheck, settings
 
 from sandbox_runner import BackendUnavailable, SandboxSpec
-from sandbox_runner.ceilings import Ceilings, Tree, find_parent
+from sandbox_runner.namespace.ceilings import find_parent, of_spec, this_host
 
 # No test is timed: how long an input takes to make depends on the machine.
 settings.register_profile("untimed", deadline=None, suppress_health_check=[HealthCheck.too_slow])
@@ -59,7 +61,7 @@ def require() -> Require:
 def control_group(require: Require) -> None:
     """A control group in which a namespace sandbox holds its ceilings; an ordinary user has one if root gave it."""
     try:
-        find_parent(Ceilings.of(SandboxSpec(backend="namespace")), Tree.of_this_process())
+        find_parent(of_spec(SandboxSpec(backend="namespace")), this_host())
     except BackendUnavailable as error:
         require("control_group", str(error))
 
@@ -95,8 +97,42 @@ def _is_anothers(owner: list[str]) -> bool:
     return stat.rpartition(")")[2].split()[19] == owner[1]
 
 
+@contextmanager
+def left_by_all_users(folder: Path, look: Callable[[], set[str]]) -> Iterator[set[str]]:
+    """What is there after the block that was not there before it: found by the last of all who share *folder*.
+
+    Workers share an engine, and what another one is in the middle of is no leftover. So the first of them looks
+    before, the last one after, and the set stays empty for all others.
+    """
+    left: set[str] = set()
+    with _users(folder) as users:
+        if not users:
+            users["before"] = sorted(look())
+        users["now"] = users.get("now", 0) + 1
+    try:
+        yield left
+    finally:
+        with _users(folder) as users:
+            users["now"] -= 1
+            if not users["now"]:
+                left |= look() - set(users["before"])
+                users.clear()
+
+
+@contextmanager
+def _users(folder: Path) -> Iterator[dict[str, Any]]:
+    """What the workers have noted in *folder*, to be changed by one of them at a time."""
+    with (folder / "users-of-the-engine").open("a+", encoding="utf-8") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        file.seek(0)
+        noted: dict[str, Any] = json.loads(file.read() or "{}")
+        yield noted
+        file.truncate(0)
+        file.write(json.dumps(noted))
+
+
 @pytest.fixture(scope="session")
-def docker_cli() -> Iterator[Docker]:
+def docker_cli(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Docker]:
     """The Docker CLI, and a daemon that answers it. At the session's end nothing of ours may be left there."""
     program = shutil.which(os.environ.get("SANDBOX_RUNNER_DOCKER") or "docker")
     if program is None:
@@ -105,9 +141,11 @@ def docker_cli() -> Iterator[Docker]:
     if asked.returncode:
         lacking("docker", f"no daemon answers: {asked.stderr.strip() or asked.stdout.strip()}")
     docker = Docker(program)
-    before = docker.left()
-    yield docker
-    left = docker.left() - before
+    # pytest-xdist gives each worker a folder of its own below the session's.
+    beside = "PYTEST_XDIST_WORKER" in os.environ
+    folder = tmp_path_factory.getbasetemp()
+    with left_by_all_users(folder.parent if beside else folder, docker.left) as left:
+        yield docker
     assert not left, f"the tests left these in the engine: {', '.join(sorted(left))}"
 
 

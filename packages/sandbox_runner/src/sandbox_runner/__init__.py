@@ -13,13 +13,13 @@ __version__ = "0.1.0"
 
 _WHERE = {
     "BackendUnavailable": "errors",
-    "DockerSandbox": "docker",
+    "DockerSandbox": "docker.sandbox",
     "DockerUnavailable": "errors",
     "ExecResult": "execution",
     "ImageBuildFailed": "errors",
     "InvalidSpec": "errors",
     "MountSpec": "spec",
-    "NamespaceSandbox": "namespace",
+    "NamespaceSandbox": "namespace.sandbox",
     "ResourceSpec": "spec",
     "SandboxError": "errors",
     "SandboxGone": "errors",
@@ -34,7 +34,7 @@ _WHERE = {
 __all__ = ["__version__", *sorted(_WHERE)]
 
 if TYPE_CHECKING:
-    from sandbox_runner.docker import DockerSandbox as DockerSandbox
+    from sandbox_runner.docker.sandbox import DockerSandbox as DockerSandbox
     from sandbox_runner.errors import BackendUnavailable as BackendUnavailable
     from sandbox_runner.errors import DockerUnavailable as DockerUnavailable
     from sandbox_runner.errors import ImageBuildFailed as ImageBuildFailed
@@ -46,7 +46,7 @@ if TYPE_CHECKING:
     from sandbox_runner.execution import ExecResult as ExecResult
     from sandbox_runner.instance import SandboxInstance as SandboxInstance
     from sandbox_runner.leftovers import cleanup as cleanup
-    from sandbox_runner.namespace import NamespaceSandbox as NamespaceSandbox
+    from sandbox_runner.namespace.sandbox import NamespaceSandbox as NamespaceSandbox
     from sandbox_runner.spec import MountSpec as MountSpec
     from sandbox_runner.spec import ResourceSpec as ResourceSpec
     from sandbox_runner.spec import SandboxSpec as SandboxSpec

@@ -2,7 +2,7 @@
 
 
 class SandboxError(Exception):
-    """Base of every error of this package. What a command itself did wrong is no error but an `ExecResult`."""
+    """Base of every error of this package. A command that fails gives an `ExecResult` and raises nothing."""
 
 
 class InvalidSpec(SandboxError, ValueError):
@@ -18,7 +18,7 @@ class BackendUnavailable(SandboxError):
 
 
 class DockerUnavailable(BackendUnavailable):
-    """No Docker CLI, or no daemon that answers it."""
+    """No Docker CLI, or no engine that answers it."""
 
 
 class ImageBuildFailed(SandboxError):
@@ -34,4 +34,4 @@ class SandboxTimeout(SandboxError):
 
 
 class SandboxGone(SandboxError):
-    """The sandbox is not there any more: closed, killed, or its daemon stopped."""
+    """The sandbox is not there any more: closed, killed, or its engine stopped."""

@@ -1,4 +1,4 @@
-"""Runs one command on the host to its end: output bounded, time bounded, whatever it prints.
+"""Runs one command on the host to its end: output bounded, time bounded.
 
 It knows nothing of sandboxes: what must be ended inside one is the caller's `end`.
 """
@@ -14,7 +14,7 @@ import subprocess
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import IO, Protocol
 
 from sandbox_runner.errors import InvalidSpec, SandboxError
 
@@ -33,6 +33,7 @@ class ExecResult:
     """What a command came to. Exactly one of `exit_code` and `signal` is set.
 
     As in a shell, an exit code of 128 + n is read as signal n. `truncated`: it printed more than was kept.
+    `too_many_locks`: it was ended, because it held more than 4,096 file locks.
     """
 
     exit_code: int | None
@@ -43,6 +44,7 @@ class ExecResult:
     out_of_memory: bool
     truncated: bool
     duration_s: float
+    too_many_locks: bool = False
 
     @property
     def ok(self) -> bool:
@@ -61,7 +63,7 @@ class Finished:
     truncated: bool
     duration_s: float
 
-    def result(self, code: int, *, out_of_memory: bool) -> ExecResult:
+    def result(self, code: int, *, out_of_memory: bool, too_many_locks: bool = False) -> ExecResult:
         """The result of the command that it ran, which ended with a shell's exit *code*."""
         exit_code, signal = status(code)
         return ExecResult(
@@ -73,6 +75,7 @@ class Finished:
             out_of_memory=out_of_memory,
             truncated=self.truncated,
             duration_s=self.duration_s,
+            too_many_locks=too_many_locks,
         )
 
 
@@ -88,6 +91,17 @@ class Filter(Protocol):
 def status(code: int) -> tuple[int | None, int | None]:
     """Exit code and signal of a shell's exit *code*."""
     return (None, code - 128) if 128 < code <= 192 else (code, None)
+
+
+class _Passed:
+    """One stream: passed on, and not kept."""
+
+    def __init__(self, on_output: Callable[[bytes], None]) -> None:
+        self._on_output = on_output
+
+    def take(self, data: bytes) -> None:
+        if data:
+            self._on_output(data)
 
 
 class _Kept:
@@ -133,10 +147,11 @@ def run_command(
 
     After *timeout_s* the process is killed, and *end* is called, which must end what it started elsewhere; so also if
     *on_output* raises. What is printed beyond *max_output_bytes* is read and dropped.
-    *is_alive* is asked every few seconds: if the sandbox is gone, the process is killed likewise.
+    *is_alive* is asked every few seconds: if the sandbox is gone, the process is killed likewise. Long because a
+    process, its pipes and its end have one owner.
     """
     began = time.monotonic()
-    process = _begin(argv, env, cwd, has_stdin=stdin is not None)
+    process = _begin(argv, env, cwd, subprocess.DEVNULL if stdin is None else subprocess.PIPE, subprocess.PIPE)
     out = _Kept("stdout", max_output_bytes, on_output, None)
     err = _Kept("stderr", max_output_bytes, on_output, stderr_filter)
     pump = _Pump(process, {"stdout": out, "stderr": err}, stdin)
@@ -163,6 +178,30 @@ def run_command(
     )
 
 
+def follow(
+    argv: Sequence[str],
+    *,
+    env: Mapping[str, str],
+    stdin: IO[bytes] | None,
+    timeout_s: float,
+    on_output: Callable[[bytes], None],
+) -> int | None:
+    """Run *argv* to its end and give its exit code; None if *timeout_s* came first.
+
+    *on_output* gets what it prints to either stream, as it comes. *stdin* is a real file. It and what
+    it started are gone then, also after an error.
+    """
+    until = time.monotonic() + timeout_s
+    process = _begin(argv, env, None, subprocess.DEVNULL if stdin is None else stdin, subprocess.STDOUT)
+    with process:
+        try:
+            return process.returncode if _Pump(process, {"stdout": _Passed(on_output)}, None).run(until) else None
+        finally:
+            # It leads its process group, and its number is not free before we wait for it.
+            if process.returncode is None:
+                os.killpg(process.pid, signal.SIGKILL)
+
+
 def _follow(pump: _Pump, until: float, is_alive: Callable[[], bool]) -> bool:
     """Move bytes until the process has ended, or the sandbox is gone; False if *until* came first."""
     while not pump.run(min(until, time.monotonic() + _LOOK_S)):
@@ -174,16 +213,16 @@ def _follow(pump: _Pump, until: float, is_alive: Callable[[], bool]) -> bool:
 
 
 def _begin(
-    argv: Sequence[str], env: Mapping[str, str] | None, cwd: str | None, *, has_stdin: bool
+    argv: Sequence[str], env: Mapping[str, str] | None, cwd: str | None, stdin: int | IO[bytes], stderr: int
 ) -> subprocess.Popen[bytes]:
     try:
         return subprocess.Popen(
             list(argv),
             env=None if env is None else dict(env),
             cwd=cwd,
-            stdin=subprocess.PIPE if has_stdin else subprocess.DEVNULL,
+            stdin=stdin,
             stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
+            stderr=stderr,
             preexec_fn=die_with_parent,
             process_group=0,  # a terminal's Ctrl-C is for us, who then end the command wherever it runs
         )
@@ -196,7 +235,9 @@ def _begin(
 class _Pump:
     """Moves the bytes between us and the process."""
 
-    def __init__(self, process: subprocess.Popen[bytes], streams: Mapping[str, _Kept], stdin: bytes | None) -> None:
+    def __init__(
+        self, process: subprocess.Popen[bytes], streams: Mapping[str, _Kept | _Passed], stdin: bytes | None
+    ) -> None:
         self._process, self._streams = process, streams
         self._left = memoryview(stdin or b"")
         if process.stdin is not None:
@@ -242,5 +283,5 @@ class _Pump:
 
 
 def die_with_parent() -> None:
-    """For `preexec_fn`: a process whose caller was killed must not go on to make what nobody knows of."""
+    """For `preexec_fn`: a process whose caller was killed must not go on to make things without an owner."""
     _libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)

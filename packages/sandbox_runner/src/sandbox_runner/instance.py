@@ -74,7 +74,9 @@ class Common:
         try:
             return cls(**json.loads(data))
         except (TypeError, ValueError):
-            raise SandboxError(f"{name} was made by another version of sandbox_runner: end it with that one") from None
+            raise SandboxError(
+                f"{name} was made by another version of sandbox_runner: use that version to end it"
+            ) from None
 
     def taken(self, state: StateFolder, *, adopt: bool) -> Self:
         """As it is for this process, which becomes the owner with *adopt*; else it is left as it is by `close`."""
@@ -85,7 +87,7 @@ class Common:
 
 
 def found(name: str, file: str) -> tuple[StateFolder, bytes]:
-    """The state folder of the sandbox *name*, and what *file* in it says. Raises `SandboxGone` if there is none."""
+    """The state folder of the sandbox *name*, and what *file* in it says. Raises `SandboxGone` without one."""
     state = StateFolder.find(name)
     data = None if state is None else state.read(file)
     if state is None or data is None:
@@ -97,7 +99,7 @@ class SandboxInstance(ABC):
     """A sandbox that was proved to stand. Leaving its `with` closes it.
 
     `command_prefix`: what to put before a command so that `subprocess` runs it inside. `container_name` is the
-    sandbox's name; `image_tag` and `image_hash` are None where there is no image, or it was not built here.
+    sandbox's name; `image_tag` and `image_hash` are None without an image, or if we did not build it.
     """
 
     backend: str

@@ -14,11 +14,12 @@ from collections.abc import Iterable
 from contextlib import suppress
 from dataclasses import dataclass
 
-from sandbox_runner import build_lock, container, namespace_instance
-from sandbox_runner.container import remove_number
-from sandbox_runner.docker_cli import DockerCli
-from sandbox_runner.docker_run import EXPIRES, KEPT, LABEL, NAME, NONCE, OWNER, ROOT
+from sandbox_runner.docker import build_lock, container
+from sandbox_runner.docker.command import DockerCli
+from sandbox_runner.docker.container import remove_number
+from sandbox_runner.docker.line import EXPIRES, KEPT, LABEL, NAME, NONCE, OWNER, ROOT
 from sandbox_runner.errors import DockerUnavailable, SandboxError
+from sandbox_runner.namespace import instance as namespace_instance
 from sandbox_runner.records import remove_drafts
 from sandbox_runner.state import Owner, StateFolder, state_root
 
@@ -47,7 +48,7 @@ def listed() -> list[Listed]:
 
 
 def cleanup(*, dry_run: bool = False) -> list[Listed]:
-    """Remove what nobody owns any more, and say what that was. With *dry_run* only say it.
+    """Remove each sandbox whose owner is gone, and say which. With *dry_run* only say it.
 
     Raises `SandboxError`, after everything else was done, that names all that cannot be removed.
     """
@@ -68,7 +69,7 @@ def cleanup(*, dry_run: bool = False) -> list[Listed]:
 
 
 def remove(found: Iterable[Listed]) -> None:
-    """Remove these, whoever's they are. Raises `SandboxError` or `OSError` if one stays."""
+    """Remove these, even if their owner is alive. Raises `SandboxError` or `OSError` if one stays."""
     for one in found:
         _remove(one)
 
@@ -129,7 +130,7 @@ def _folder(state: StateFolder, engine_answers: bool) -> Listed:
         is_kept = any(_says_kept(state, file) for file in (container.ABOUT, namespace_instance.ABOUT))
     if not engine_answers and state.read(NONCE) is not None:
         # Its container may stand: without the folder nobody could tell any more whose that is.
-        return Listed(name=state.name, kind="folder", state="unknown: no Docker daemon answers", why="")
+        return Listed(name=state.name, kind="folder", state="unknown: the Docker engine does not answer", why="")
     if state.is_abandoned:
         why = _ABANDONED
     elif state.is_expired:
@@ -172,7 +173,7 @@ def _containers() -> list[Listed] | None:
 def _why(name: str, labels: dict[str, str]) -> str:
     """Why a container of ours is a leftover; empty if it is not. Raises `ValueError` if its labels are not ours."""
     if labels.get(NAME) != name:
-        raise ValueError(f"{name} is of an image that was committed from a sandbox, and has its labels")
+        raise ValueError(f"{name} runs an image that was committed from a sandbox, with the labels of that sandbox")
     expires = float(labels.get(EXPIRES, ""))
     pid, started, host = labels.get(OWNER, "").split(" ", 2)
     state = StateFolder.find(name)

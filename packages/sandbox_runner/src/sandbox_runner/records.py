@@ -69,7 +69,7 @@ class Records:
                 self._state.write(name, file.read())
 
     def publish_all(self, *, is_closed: bool = True) -> None:
-        """Publish every record again, over whatever the sandbox has made of them, and say whether it is closed."""
+        """Publish every record again, over each change that the sandbox has made, and say whether it is closed."""
         if is_closed and (data := self._state.read(SANDBOX)) is not None:
             self._state.write(SANDBOX, as_json({**json.loads(data), "status": "closed"}))
         for name in _NAMES:
@@ -84,7 +84,7 @@ class Records:
 
 
 def as_json(value: dict[str, Any]) -> bytes:
-    """*value* as a record's bytes; what is no text in UTF-8 (a part of `argv` may be so) is escaped."""
+    """*value* as a record's bytes; what is not UTF-8 text (a part of `argv` may be so) is escaped."""
     return json.dumps(value, indent=1, ensure_ascii=False).encode("utf-8", "backslashreplace") + b"\n"
 
 

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, Literal, get_args, get_type_hints
 
 from sandbox_runner.errors import InvalidSpec
+from sandbox_runner.linux.mountinfo import mounted
 from sandbox_runner.state import state_roots
 
 WORKSPACE = "/workspace"
@@ -43,6 +44,13 @@ _KERNELS = ("/proc", "/sys", "/dev")
 _IN_MEMORY = ("/tmp", "/run", "/var/tmp")  # each sandbox has its own; what is below them can be mounted
 _ENV_BYTES = 65_000  # of one variable: the CLI reads lines of 64 KiB
 _SOCKETS = ("docker.sock", "containerd/containerd.sock", "podman/podman.sock")  # below /run and its like
+#: Filesystems whose files are the kernel's own: processes, settings, devices, namespaces.
+_MADE_UP = frozenset((
+    "proc", "sysfs", "devtmpfs", "devpts", "cgroup", "cgroup2", "cpuset", "nsfs", "mqueue", "debugfs", "tracefs",
+    "securityfs", "selinuxfs", "bpf", "configfs", "efivarfs", "pstore", "binfmt_misc", "fusectl", "hugetlbfs",
+    "resctrl",
+))  # fmt: skip
+_HARMLESS = {(1, 3), (1, 5), (1, 7), (1, 8), (1, 9)}  # null, zero, full, random, urandom: each sandbox has them
 _NOT_IN_MOUNTS = ',"\n\r\0'  # --mount takes comma-separated values: such a path could add options of its own
 
 
@@ -97,10 +105,12 @@ class SandboxSpec:
     loosen: tuple[str, ...] = ()  # which of `WALLS` do not stand
     runtime: str | None = None  # the engine's OCI runtime, for example runsc (gVisor)
     tmp_bytes: int = 1 << 30  # of /tmp, counted as memory
-    host_paths: Mapping[str, str] | None = None  # if we are in a container: our paths and the daemon's host's
+    host_paths: Mapping[str, str] | None = None  # if we are in a container: our paths and the engine's host's
     # Its life
     keep_container: bool = False  # `close` leaves it running, to be reattached
-    ttl_seconds: float = 86_400.0  # `cleanup` ends it after that, whoever's it is
+    ttl_seconds: float = (
+        86_400.0  # `cleanup` ends it after that, whoever's it is; a container ends itself a minute later
+    )
     docker_timeout_seconds: float = 120.0  # of one command to the engine, other than a build or a command of yours
 
     @property
@@ -118,7 +128,7 @@ def bytes_of(size: int | str) -> int:
     """4096, "4k", "2g" and the like in bytes. Raises `ValueError`."""
     matched = _SIZE.fullmatch(str(size))
     if matched is None:
-        raise ValueError(f"{size!r} is no size: bytes, or a number with k, m or g")
+        raise ValueError(f"{size!r} is not a size: give bytes, or a number with k, m or g")
     return int(matched[1]) * _UNIT[matched[2].lower()]
 
 
@@ -136,7 +146,7 @@ def check(spec: SandboxSpec, container_name: str | None = None) -> None:
     _check_ceilings(spec)
     for name in spec.loosen:
         if name not in WALLS:
-            raise InvalidSpec("loosen", f"{name!r} is no wall; there are {', '.join(WALLS)}")
+            raise InvalidSpec("loosen", f"{name!r} is not a wall; use one of {', '.join(WALLS)}")
     if container_name is not None and not _CONTAINER.fullmatch(container_name):
         raise InvalidSpec("container_name", f"{container_name!r} must be letters, digits, dot, dash and underscore")
 
@@ -144,25 +154,26 @@ def check(spec: SandboxSpec, container_name: str | None = None) -> None:
 def check_folder(where: str, folder: Path) -> None:
     """Raise `InvalidSpec` if *folder* is something else, or the engine cannot mount a folder of that name."""
     if folder.exists() and not folder.is_dir():
-        raise InvalidSpec(where, f"{folder} is no folder")
+        raise InvalidSpec(where, f"{folder} is not a folder")
     if any(character in str(folder) for character in _NOT_IN_MOUNTS):
         raise InvalidSpec(where, f"{str(folder)!r} has a comma, a quote or a line break")
     check_source(where, folder)
 
 
 def check_source(where: str, source: str | os.PathLike[str]) -> None:
-    """Raise `InvalidSpec` if *source*, mounted, would give the sandbox the engine, or what is kept of any sandbox.
+    """Raise `InvalidSpec` if *source*, mounted, would give the sandbox the engine, the host's kernel, or our state.
 
-    That is one which is or holds an engine's socket, or is, holds or lies in a folder of our state. Compared by device
-    and inode, too: a bind mount gives a folder a second name.
+    That is one which is or holds an engine's socket, which the kernel makes up (/proc, /sys, a device), or is, holds or
+    lies in a folder of our state. Compared by device and inode, too: a bind mount gives a folder a second name.
     """
     real = Path(os.path.realpath(source))
     own = _identity(real)
     for socket in _engine_sockets():
         if real in (socket, *socket.parents) or own in map(_identity, (socket, *socket.parents)):
             raise InvalidSpec(
-                where, f"{os.fspath(source)} would give the sandbox the whole host: {socket} is an engine's"
+                where, f"{os.fspath(source)} would give the sandbox the whole host: {socket} is the socket of an engine"
             )
+    _check_kernels(where, source, real)
     above = {*map(_identity, (real, *real.parents))}
     for root in (Path(os.path.realpath(root)) for root in state_roots()):
         holds = real in (root, *root.parents) or own in map(_identity, (root, *root.parents))
@@ -170,6 +181,27 @@ def check_source(where: str, source: str | os.PathLike[str]) -> None:
             raise InvalidSpec(
                 where, f"{os.fspath(source)} would give the sandbox the secrets of others, which are in {root}"
             )
+
+
+def _check_kernels(where: str, source: str | os.PathLike[str], real: Path) -> None:
+    try:
+        found = os.stat(source)  # noqa: PTH116 - a link of /proc leads where its text does not
+    except OSError:
+        return  # it is made later, as a folder
+    if stat.S_ISCHR(found.st_mode) and divmod(found.st_rdev, 256) in _HARMLESS:
+        return
+    if stat.S_ISCHR(found.st_mode) or stat.S_ISBLK(found.st_mode):
+        raise InvalidSpec(where, f"{os.fspath(source)} would give the sandbox a device of the host")
+    # The last of several mounts at one place hides the others.
+    mounts = {Path(mount.point): mount.kind for mount in mounted(_own_mounts())}
+    own = {point for point, kind in mounts.items() if kind in _MADE_UP} | {Path("/dev")}
+    covering = next((place for place in (real, *real.parents) if place in mounts or place in own), None)
+    if not real.exists() or covering in own or any(real in point.parents for point in own):
+        raise InvalidSpec(where, f"{os.fspath(source)} would give the sandbox what the host's kernel shows of itself")
+
+
+def _own_mounts() -> str:
+    return Path("/proc/self/mountinfo").read_text(encoding="utf-8", errors="surrogateescape")
 
 
 def _identity(path: Path) -> tuple[int, int] | str:
@@ -202,7 +234,7 @@ def check_env(where: str, env: Mapping[str, str]) -> None:
         try:
             size = len(f"{name}={value}".encode())
         except UnicodeEncodeError:
-            raise InvalidSpec(where, f"the value of {name} is no text in UTF-8") from None
+            raise InvalidSpec(where, f"the value of {name} is not UTF-8 text") from None
         if size > _ENV_BYTES:
             raise InvalidSpec(where, f"the value of {name} is longer than the {_ENV_BYTES} bytes that an engine takes")
 
@@ -243,7 +275,7 @@ def _check_choices(spec: SandboxSpec) -> None:
     for name in ("backend", "image_pull_policy", "build_network", "network_mode", "cache_mode"):
         known, value = get_args(hints[name]), getattr(spec, name)
         if value not in known:
-            raise InvalidSpec(name, f"{value!r} is none of {', '.join(known)}")
+            raise InvalidSpec(name, f"{value!r} is not one of {', '.join(known)}")
 
 
 def _check_numbers(spec: SandboxSpec) -> None:
@@ -272,18 +304,18 @@ def _check_backend(spec: SandboxSpec) -> None:
 def _check_image(spec: SandboxSpec) -> None:
     if spec.image_ref is not None:
         if not spec.image_ref or spec.image_ref.startswith("-") or re.search(r"\s", spec.image_ref):
-            raise InvalidSpec("image_ref", f"{spec.image_ref!r} is no image")
+            raise InvalidSpec("image_ref", f"{spec.image_ref!r} is not an image")
         for name in ("image_context_path", "dockerfile", "base_image", "build_target"):
             if getattr(spec, name) is not None:
                 raise InvalidSpec(name, "an image_ref is used as it is, and not built")
     if spec.base_image is not None and spec.base_image.startswith("-"):
-        raise InvalidSpec("base_image", f"{spec.base_image!r} is no image")
+        raise InvalidSpec("base_image", f"{spec.base_image!r} is not an image")
     if not _REPOSITORY.fullmatch(spec.image_repo):
-        raise InvalidSpec("image_repo", f"{spec.image_repo!r} is no image's name: lower case, without a tag")
+        raise InvalidSpec("image_repo", f"{spec.image_repo!r} is not the name of an image: lower case, without a tag")
     if spec.image_context_path is not None:
         context = Path(spec.image_context_path)
         if not context.is_dir():
-            raise InvalidSpec("image_context_path", f"{context} is no folder")
+            raise InvalidSpec("image_context_path", f"{context} is not a folder")
         if spec.dockerfile is not None and (
             spec.dockerfile.startswith(("/", "-")) or ".." in Path(spec.dockerfile).parts
         ):
@@ -306,7 +338,7 @@ def _check_environment(spec: SandboxSpec) -> None:
 
 def _check_name(where: str, name: object) -> None:
     if not isinstance(name, str) or not _NAME.fullmatch(name):
-        raise InvalidSpec(where, f"{str(name)[:80]!r} is no name of a variable")
+        raise InvalidSpec(where, f"{str(name)[:80]!r} is not the name of a variable")
 
 
 def _check_mounts(spec: SandboxSpec) -> None:
@@ -321,7 +353,7 @@ def _check_mounts(spec: SandboxSpec) -> None:
         if not inside.startswith("/") or inside.startswith("//") or os.path.normpath(inside) != inside or inside == "/":
             raise InvalidSpec("extra_mounts", f"{inside!r} must be an absolute path of the sandbox, without . and ..")
         if f"{inside}/".startswith(tuple(f"{own}/" for own in _KERNELS)) or inside in _IN_MEMORY:
-            raise InvalidSpec("extra_mounts", f"{inside} is the sandbox's own")
+            raise InvalidSpec("extra_mounts", f"{inside} belongs to the sandbox: use another place")
         if inside in seen or any(inside.startswith(f"{taken}/") for taken in seen):
             raise InvalidSpec("extra_mounts", f"{inside} is mounted already")
         if any(character in f"{host}{inside}" for character in _NOT_IN_MOUNTS):

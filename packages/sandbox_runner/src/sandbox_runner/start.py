@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import os
 
-from sandbox_runner import container, namespace_instance
-from sandbox_runner.docker import DockerSandbox
+from sandbox_runner.docker import container
+from sandbox_runner.docker.sandbox import DockerSandbox
 from sandbox_runner.instance import SandboxInstance
-from sandbox_runner.namespace import NamespaceSandbox
+from sandbox_runner.namespace import instance as namespace_instance
+from sandbox_runner.namespace.sandbox import NamespaceSandbox
 from sandbox_runner.spec import SandboxSpec
 from sandbox_runner.state import StateFolder
 
@@ -24,7 +25,7 @@ def start_sandbox(
 def attach(name: str, *, adopt: bool = True) -> SandboxInstance:
     """Go on with a sandbox of ours that stands (`keep_container`). From now on it is this process's.
 
-    Without *adopt* it stays its owner's, and `close` leaves it. Raises `SandboxGone` if there is none of that name.
+    Without *adopt* it stays its owner's, and `close` leaves it. Raises `SandboxGone` if no sandbox has the name.
     """
     state = StateFolder.find(name)
     if state is not None and state.read(namespace_instance.ABOUT) is not None:

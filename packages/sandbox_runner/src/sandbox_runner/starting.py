@@ -103,7 +103,7 @@ def described(spec: SandboxSpec, backend: str, name: str) -> dict[str, Any]:
 
 
 def record_failure(records: Records, backend: str, name: str, error: BaseException) -> None:
-    """Say in `sandbox.json` why there is no sandbox, as far as that can be written."""
+    """Say in `sandbox.json` why the sandbox did not start, as far as that can be written."""
     with suppress(OSError, SandboxError):
         said = {"backend": backend, "status": "failed", "container_name": name}
         records.write_json(SANDBOX, {**said, "error": type(error).__name__, "message": str(error)})

@@ -48,7 +48,7 @@ class Owner:
 
     @classmethod
     def of(cls, pid: int) -> Owner | None:
-        """Process *pid* of this machine; None if there is none."""
+        """Process *pid* of this machine; None if no process has the number."""
         try:
             text = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace")
         except OSError:
@@ -61,7 +61,7 @@ class Owner:
         """We. Raises `SandboxError`."""
         owner = cls.of(os.getpid())
         if owner is None:
-            raise SandboxError("/proc shows no process: it must be mounted")
+            raise SandboxError("/proc shows no process: mount it")
         return owner
 
     @property
@@ -71,7 +71,7 @@ class Owner:
 
     @property
     def is_alive(self) -> bool:
-        """Whether it lives; True for one that is elsewhere, of which we know nothing."""
+        """Whether the process lives; True for a process elsewhere, of which we know nothing."""
         return not self.is_here or Owner.of(self.pid) == self
 
 
@@ -124,7 +124,7 @@ class StateFolder:
 
     @classmethod
     def find(cls, name: str) -> StateFolder | None:
-        """The one of that name; None if there is none."""
+        """The state folder of that name; None if no folder has the name."""
         return next((state for state in cls.all() if state.name == name), None)
 
     def adopt(self, pid: int) -> None:
@@ -146,7 +146,7 @@ class StateFolder:
 
     @property
     def owner(self) -> Owner | None:
-        """Who made it; None if nobody can tell."""
+        """Who made it; None if its records do not say."""
         if (found := self._owner()) is not None:
             return Owner(found["pid"], found["started"], found["host"])
         draft = _DRAFT.fullmatch(self.name)
@@ -176,7 +176,7 @@ class StateFolder:
         return self.path / name
 
     def read(self, name: str) -> bytes | None:
-        """The file's content; None if there is none."""
+        """The file's content; None without a file."""
         try:
             return (self.path / name).read_bytes()
         except FileNotFoundError:
@@ -200,7 +200,7 @@ class StateFolder:
 
 
 def state_root() -> Path:
-    """The folder of all state folders of this user, made if need be. Raises `SandboxError` if there is no tmpfs."""
+    """The folder of all state folders of this user, made if need be. Raises `SandboxError` without a tmpfs."""
     for place in _places():
         if not os.access(place, os.W_OK) or not _is_safe(place):
             continue

@@ -17,7 +17,7 @@ from typing import Any
 import pytest
 
 from sandbox_runner import DockerSandbox, NamespaceSandbox, SandboxInstance, SandboxSpec
-from sandbox_runner.namespace import find_bubblewrap
+from sandbox_runner.namespace.sandbox import find_bubblewrap
 
 Start = Callable[..., SandboxInstance]
 

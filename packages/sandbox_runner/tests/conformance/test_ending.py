@@ -8,6 +8,7 @@ import time
 import pytest
 
 from sandbox_runner import ResourceSpec, SandboxError, SandboxGone
+from sandbox_runner.linux import file_locks
 
 #: How a command leaves something behind, by the name of the way. MARK is replaced.
 ESCAPES = {
@@ -237,3 +238,28 @@ def test_an_interrupt_ends_the_command(sandbox, marker) -> None:
     with pytest.raises(KeyboardInterrupt):
         sandbox.exec(["sh", "-c", f"echo; exec sleep {marker.text}"], on_output=lambda *_: ready.set())
     assert marker.seen(sandbox) == []
+
+
+LOCKS = """
+import fcntl, os, sys
+files = [open(f"/tmp/{n}", "wb") for n in range(100)]
+for made in range(int(sys.argv[1])):
+    fcntl.lockf(files[made % 100], fcntl.LOCK_EX, 1, 2 * (made // 100))
+    if made % 1000 == 999:
+        os.write(1, b"k")
+"""
+
+
+def test_file_locks_are_counted(sandbox, lacking, monkeypatch) -> None:
+    """No control group counts them: a command with thousands is ended, and the next one is not blamed."""
+    if lacking("oom_count"):  # a kernel of its own: they are in its memory, which is the sandbox's
+        assert sandbox.exec(["python3", "-c", LOCKS, "20000"], timeout_s=60).ok
+        return
+    result = sandbox.exec(["python3", "-c", LOCKS, "3000000"], timeout_s=60)
+    assert (result.too_many_locks, result.signal, result.timed_out) == (True, signal.SIGKILL, False)
+    assert 4 <= len(result.stdout) < 300
+    after = sandbox.exec(["python3", "-c", LOCKS, "3000"])
+    assert (after.ok, after.too_many_locks, after.stdout) == (True, False, b"kkk")
+    # Control: more than that, if nobody counts them.
+    monkeypatch.setattr(file_locks, "MOST", 1 << 40)
+    assert sandbox.exec(["python3", "-c", LOCKS, "30000"]).stdout == b"k" * 30

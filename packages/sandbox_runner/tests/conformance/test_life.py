@@ -108,9 +108,9 @@ def test_extra_mounts_are_as_they_are_named(start, tmp_path) -> None:
 def test_what_is_no_folder_is_refused(backend, tmp_path) -> None:
     """By the name of the argument, before anything is made."""
     (tmp_path / "file").touch()
-    with pytest.raises(InvalidSpec, match=r"^workspace_dir: .*/file is no folder$"):
+    with pytest.raises(InvalidSpec, match=r"^workspace_dir: .*/file is not a folder$"):
         backend.start(tmp_path / "file", tmp_path / "artifacts")
-    with pytest.raises(InvalidSpec, match=r"^artifacts_dir: .*/file is no folder$"):
+    with pytest.raises(InvalidSpec, match=r"^artifacts_dir: .*/file is not a folder$"):
         backend.start(tmp_path / "workspace", tmp_path / "file")
     assert os.listdir(tmp_path) == ["file"]
 

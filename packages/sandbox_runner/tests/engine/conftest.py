@@ -26,8 +26,8 @@ def start(base_image: str, tmp_path: Path) -> Iterator[Callable[..., SandboxInst
 
     def begin(**changes: object) -> SandboxInstance:
         name = changes.pop("name", None)
-        spec = SandboxSpec(**{"image_ref": base_image, **changes})  # type: ignore[arg-type]
-        sandbox = DockerSandbox(tmp_path / "workspace", tmp_path / "artifacts", spec, name).start()  # type: ignore[arg-type]
+        spec = SandboxSpec(**{"image_ref": base_image, **changes})
+        sandbox = DockerSandbox(tmp_path / "workspace", tmp_path / "artifacts", spec, name).start()
         started.append(sandbox)
         return sandbox
 

@@ -12,8 +12,8 @@ from dataclasses import replace
 import pytest
 
 from sandbox_runner import cleanup
-from sandbox_runner.attached import AttachedContainer, AttachedSpec
-from sandbox_runner.docker_cli import DockerCli
+from sandbox_runner.docker.attached import AttachedContainer, AttachedSpec, Tmpfs
+from sandbox_runner.docker.command import DockerCli
 from sandbox_runner.errors import SandboxStartFailed
 
 ECHO = ("sh", "-c", 'echo ready >&2; while read -r line; do echo "$line back"; done; exit 3')
@@ -46,7 +46,7 @@ def spec_of(image: str, *command: str) -> AttachedSpec:
         cpus=1,
         nofile=256,
         file_bytes=1 << 20,
-        tmpfs={"/tmp": (1 << 20, 100)},
+        tmpfs={"/tmp": Tmpfs(1 << 20, 100)},
     )
 
 
@@ -118,8 +118,8 @@ def test_what_is_removed_is_gone_whatever_it_did(begin: Begin, docker_cli) -> No
 
 _OWNER = """
 import os, sys, time
-from sandbox_runner.attached import AttachedContainer
-from sandbox_runner.docker_cli import DockerCli
+from sandbox_runner.docker.attached import AttachedContainer
+from sandbox_runner.docker.command import DockerCli
 from tests.engine.test_attached import spec_of
 container = AttachedContainer.start(DockerCli(), spec_of(sys.argv[1]))
 os.read(container.stderr, 100)

@@ -24,7 +24,8 @@ RECORDS = ("command.json", "exit_code", "sandbox.json", "stderr.log", "stdout.lo
 #: `sandbox-runner` with records that are written as anybody would write them.
 NAIVE = """
 import os, sys
-from sandbox_runner import cli, cli_run
+from sandbox_runner.cli import main as cli
+from sandbox_runner.cli import run as cli_run
 
 def naive(directory, name, data):
     with open(f"/proc/self/fd/{directory}/{name}", "wb") as file:

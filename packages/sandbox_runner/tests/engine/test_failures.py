@@ -19,8 +19,8 @@ from sandbox_runner import (
     attach,
     cleanup,
 )
-from sandbox_runner import container as container_module
-from sandbox_runner import docker as docker_module
+from sandbox_runner.docker import container as container_module
+from sandbox_runner.docker import sandbox as docker_module
 from sandbox_runner.records import Records
 from sandbox_runner.state import StateFolder, state_root
 
@@ -153,7 +153,7 @@ def test_a_daemon_that_does_not_answer_is_told(monkeypatch, docker_cli, tmp_path
         monkeypatch.setenv("SANDBOX_RUNNER_DOCKER", program)
         with pytest.raises(DockerUnavailable) as raised:
             DockerSandbox(tmp_path / "w", tmp_path / "a", SandboxSpec(image_ref="x")).start()
-        assert str(raised.value).startswith("no Docker daemon answers: ")
+        assert str(raised.value).startswith("the Docker engine does not answer: ")
         assert host in str(raised.value)
     assert not (tmp_path / "w").exists()
     monkeypatch.delenv("DOCKER_HOST")
@@ -284,7 +284,7 @@ def test_a_daemon_that_goes_away_under_a_command_is_told(start, monkeypatch) -> 
     sandbox = start()
     with monkeypatch.context() as changed:
         changed.setenv("DOCKER_HOST", "unix:///nowhere/docker.sock")
-        with pytest.raises(DockerUnavailable, match=r"^no Docker daemon answers: "):
+        with pytest.raises(DockerUnavailable, match=r"^the Docker engine does not answer: "):
             sandbox.exec(["true"])
     assert sandbox.exec(["true"]).ok
 

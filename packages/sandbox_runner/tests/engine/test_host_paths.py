@@ -22,9 +22,9 @@ LABEL = "sandbox-runner-test"
 #: Runs inside: what `discover` finds, what a path becomes, and what a sibling sees that gets it.
 INNER = """
 import json, os, sys
-from sandbox_runner.docker_cli import DockerCli
+from sandbox_runner.docker.command import DockerCli
 from sandbox_runner.errors import SandboxError
-from sandbox_runner.host_paths import HostPaths, prove
+from sandbox_runner.docker.host_paths import HostPaths, prove
 from sandbox_runner.spec import MountSpec
 
 asked = json.loads(sys.argv[1])
@@ -126,10 +126,10 @@ def test_without_the_mount_the_error_says_which(inside: Inside, tmp_path: Path) 
     assert set(listed) >= {f"/elsewhere -> {tmp_path}", f"/opt/package -> {PACKAGE}", f"/run/docker.sock -> {SOCKET}"}
     assert kind == "SandboxStartFailed"
     assert text == (
-        "/workspace/a: the Docker daemon's host has no path for it, as no mount of this container holds it. "
+        "/workspace/a: the engine's host has no path for it, because no mount of this container holds it. "
         f"The mounts are {', '.join(listed)} (from the mounts of our own container {said['hostname']}). "
         "If this process runs in a container, start that with `-v /host/folder:/workspace/a`, where /host/folder is "
-        "the folder of the daemon's host; if it has one there already, say which: "
+        "the folder of the engine's host; if it has one there already, say which: "
         "`-e SANDBOX_FOLDER=/workspace/a -e HOST_SANDBOX_FOLDER=/host/folder`"
     )
 
@@ -144,10 +144,10 @@ def test_a_wrong_map_is_found_by_the_canary(inside: Inside, tmp_path: Path) -> N
     assert said["left"] == ["from-inside"]
     assert said["error"] == [
         "SandboxStartFailed",
-        "/seen in the sandbox is not /workspace: it has no file where we have one. The Docker daemon's host mounted "
+        "/seen in the sandbox is not /workspace: it has no file where we have one. The engine's host mounted "
         f"its {tmp_path}/wrong (host paths, from the given host_paths: /workspace -> {tmp_path}/wrong), or the "
         "sandbox's user may not read there. If this process runs in a container, start that with "
-        "`-v /host/folder:/workspace`, where /host/folder is the folder of the daemon's host; if it has one there "
+        "`-v /host/folder:/workspace`, where /host/folder is the folder of the engine's host; if it has one there "
         "already, say which: `-e SANDBOX_FOLDER=/workspace -e HOST_SANDBOX_FOLDER=/host/folder`",
     ]
 
@@ -166,5 +166,5 @@ def test_the_container_whose_network_we_share_is_not_taken_for_ours(
         said = inside(*shared, network=f"container:{other}", path=str(ours))
     finally:
         docker_cli("rm", "--force", other)
-    assert (said["described"], said["seen"]) == ("the daemon sees our paths", "written by the inner container")
+    assert (said["described"], said["seen"]) == ("the engine sees our paths", "written by the inner container")
     assert list(theirs.iterdir()) == []

@@ -96,7 +96,7 @@ def test_no_mount_lies_in_another_that_can_be_written(base_image: str, tmp_path:
     """A command could put a link in its place, and the engine follows it when the container starts again."""
     inner = tmp_path / "workspace" / "data"
     inner.mkdir(parents=True)
-    said = "mounts: {} lies in a folder that the sandbox can write, and could turn into a link: move it out"
+    said = "mounts: {} lies in a folder that the sandbox can write and could replace with a link: move it out"
     with pytest.raises(InvalidSpec) as refused:
         DockerSandbox(tmp_path / "workspace", inner, SandboxSpec(image_ref=base_image)).start()
     assert str(refused.value) == said.format(inner)

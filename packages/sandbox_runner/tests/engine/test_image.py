@@ -17,11 +17,11 @@ from pathlib import Path
 
 import pytest
 
-from sandbox_runner import build_lock
-from sandbox_runner.context import builtin_context
-from sandbox_runner.docker_cli import DockerCli
+from sandbox_runner.docker import build_lock
+from sandbox_runner.docker.command import DockerCli
+from sandbox_runner.docker.context import builtin_context
+from sandbox_runner.docker.image import Image, image_hash, resolve_image
 from sandbox_runner.errors import ImageBuildFailed, SandboxTimeout
-from sandbox_runner.image import Image, image_hash, resolve_image
 from sandbox_runner.spec import SandboxSpec
 
 Docker = Callable[..., str]  # the fixture `docker_cli`
@@ -224,8 +224,8 @@ def test_a_build_that_takes_too_long_leaves_no_container(
 
 _RESOLVE = """
 import io, sys
-from sandbox_runner.docker_cli import DockerCli
-from sandbox_runner.image import resolve_image
+from sandbox_runner.docker.command import DockerCli
+from sandbox_runner.docker.image import resolve_image
 from sandbox_runner.spec import SandboxSpec
 spec = SandboxSpec(image_context_path=sys.argv[1], image_repo=sys.argv[2], build_timeout_seconds=120.0)
 resolve_image(spec, DockerCli(), io.BytesIO(), lambda line: print(line.partition(": ")[2], flush=True))

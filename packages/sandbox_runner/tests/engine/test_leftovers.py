@@ -10,14 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from sandbox_runner import (
-    DockerSandbox,
-    SandboxGone,
-    SandboxSpec,
-    SandboxStartFailed,
-    attach,
-    cleanup,
-)
+from sandbox_runner import DockerSandbox, SandboxGone, SandboxSpec, SandboxStartFailed, attach, cleanup
+from sandbox_runner.docker import inside
 from sandbox_runner.leftovers import listed
 from sandbox_runner.state import StateFolder, state_root
 
@@ -133,6 +127,18 @@ def test_a_kept_sandbox_outlives_its_owner_and_is_attached(owner, docker_cli, no
     remedy = f"`sandbox-runner cleanup {name}` removes what is left of it"
     assert str(raised.value) == f"{name} does not run any more: {remedy}"
     StateFolder(state_root() / name).remove()
+
+
+def test_a_container_ends_by_itself_where_nobody_cleans_up(start, docker_cli, monkeypatch) -> None:
+    """With the command of an owner that is gone, which nobody else would end."""
+    monkeypatch.setattr(inside, "_SPARE_S", 10.0)
+    sandbox = start(ttl_seconds=1)
+    docker_cli("exec", "--detach", sandbox.container_name, "sleep", "300")
+    state = ("inspect", "--format", "{{.State.Running}}", sandbox.container_name)
+    until = time.monotonic() + 60
+    while docker_cli(*state).strip() == "true":
+        assert time.monotonic() < until
+        time.sleep(0.2)
 
 
 def test_a_kept_sandbox_ends_with_its_time(owner, docker_cli) -> None:

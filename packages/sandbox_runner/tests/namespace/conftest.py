@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from sandbox_runner import NamespaceSandbox, SandboxInstance, SandboxSpec
-from sandbox_runner.bubblewrap import find_bubblewrap
+from sandbox_runner.namespace.bubblewrap import find_bubblewrap
 
 Start = Callable[..., SandboxInstance]
 

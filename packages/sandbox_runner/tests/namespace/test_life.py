@@ -12,19 +12,13 @@ from pathlib import Path
 
 import pytest
 
-from sandbox_runner import (
-    BackendUnavailable,
-    InvalidSpec,
-    NamespaceSandbox,
-    ResourceSpec,
-    SandboxGone,
-    SandboxSpec,
-    namespace,
-)
+from sandbox_runner import BackendUnavailable, InvalidSpec, NamespaceSandbox, ResourceSpec, SandboxGone, SandboxSpec
 from sandbox_runner import SandboxStartFailed as StartFailed
 from sandbox_runner.leftovers import listed, remove
-from sandbox_runner.namespace import attach, remove_leftovers
-from sandbox_runner.processes import called, title
+from sandbox_runner.namespace import enter
+from sandbox_runner.namespace import sandbox as namespace
+from sandbox_runner.namespace.processes import called, end_first, title
+from sandbox_runner.namespace.sandbox import attach, remove_leftovers
 from sandbox_runner.state import StateFolder
 
 
@@ -178,7 +172,7 @@ def test_what_took_over_the_first_process_is_ended_without_a_group(start, python
     sandbox = start(loosen=GROUPLESS)
     attack = [python, "-c", TAKE_OVER.replace("MARK", mark)]
     script = (
-        "import sys; from sandbox_runner.namespace import attach; from pathlib import Path\n"
+        "import sys; from sandbox_runner.namespace.sandbox import attach; from pathlib import Path\n"
         "show = lambda _, data: print(data.decode(), end='', flush=True)\n"
         "attach(sys.argv[1], adopt=False).exec(sys.argv[2:], on_output=show)"
     )
@@ -229,12 +223,13 @@ def test_a_killed_owner_leaves_what_cleanup_finds(bubblewrap, tmp_path: Path) ->
     assert left_of(name) == []
 
 
-@pytest.mark.parametrize("step", ["Group.make", "_make_own_folder", "bpf.program", "_prove"])
+@pytest.mark.parametrize("step", ["make_group", "_make_own_folder", "seccomp.program", "_prove"])
 def test_what_a_step_made_is_found_if_the_owner_dies_right_after(bubblewrap, tmp_path: Path, step: str) -> None:
     """What is to be made is noted before it is made, so that no moment is without a note."""
     script = (
         "import os, sys\n"
-        "from sandbox_runner import NamespaceSandbox, SandboxSpec, namespace\n"
+        "from sandbox_runner import NamespaceSandbox, SandboxSpec\n"
+        "from sandbox_runner.namespace import sandbox as namespace\n"
         "owner, _, name = ('namespace.' + sys.argv[2]).rpartition('.')\n"
         "owner = eval(owner)\n"
         "step = getattr(owner, name)\n"
@@ -349,7 +344,7 @@ def fake(tmp_path: Path, script: str) -> dict[str, str]:
             '[ "$1" = --version ] && echo bubblewrap 0.8.0 && exit; '
             "echo 'bwrap: No permissions to create new namespace' >&2; exit 1",
             BackendUnavailable,
-            "this machine makes no user namespace for uid",
+            "the kernel refuses a user namespace to uid",
         ),
         (
             '[ "$1" = --version ] && echo bubblewrap 0.8.0 && exit; echo "bwrap: oops" >&2; exit 1',
@@ -427,3 +422,26 @@ def test_a_sandbox_that_is_removed_under_a_command_is_gone(start) -> None:
 
     with pytest.raises(SandboxGone, match="was closed while a command ran in it"):
         sandbox.exec(["sh", "-c", "echo; sleep 600"], on_output=take)
+
+
+def test_a_removal_that_ends_the_first_process_inside_first_is_no_result(start) -> None:
+    """Bubblewrap lives long enough to tell that one's end, as if the command had been killed by itself."""
+    sandbox = start()
+    state = StateFolder.find(sandbox.container_name)
+    assert state is not None
+
+    def take(*_: object) -> None:
+        (state.path / enter.PLAN).unlink()
+        for number in called(title(sandbox.container_name)):
+            end_first(number, None)
+
+    with pytest.raises(SandboxGone, match="was closed while a command ran in it"):
+        sandbox.exec(["sh", "-c", "echo; sleep 600"], on_output=take)
+    assert not called(title(sandbox.container_name))
+
+
+def test_a_command_that_kills_itself_has_that_as_its_result(start) -> None:
+    """The sandbox is there as before."""
+    sandbox = start()
+    assert sandbox.exec(["sh", "-c", "kill -9 $$"]).signal == 9
+    assert sandbox.exec(["true"]).ok

@@ -10,8 +10,9 @@ from typing import Any
 import pytest
 
 from sandbox_runner import BackendUnavailable, NamespaceSandbox, SandboxSpec
-from sandbox_runner.ceilings import Ceilings, Tree, find_parent
 from sandbox_runner.errors import SandboxStartFailed
+from sandbox_runner.linux.cgroup import Ceilings
+from sandbox_runner.namespace.ceilings import find_parent, this_host
 from sandbox_runner.starting import make_folder
 
 OTHER = 65432  # neither root nor anybody
@@ -29,7 +30,7 @@ def as_root(require) -> None:
 @pytest.fixture
 def delegated(as_root, require) -> Iterator[str]:
     """A control group that is the other user's, by the name that SANDBOX_RUNNER_CGROUP_PARENT takes."""
-    parent = find_parent(Ceilings(memory_bytes=1 << 30, pids=100, cpus=1), Tree.of_this_process())
+    parent = find_parent(Ceilings(memory_bytes=1 << 30, pids=100, cpus=1), this_host())
     assert parent is not None
     if parent.version != 1:
         require("cgroup-v1", "on v2 a process of another user's group is moved there by systemd, not by a test")
@@ -165,7 +166,7 @@ def test_nothing_is_given_by_a_path_that_the_user_can_redirect(
     def watched(name: str) -> Callable[..., None]:
         real = getattr(os, name)
 
-        def call(path: Any, *arguments: Any, dir_fd: int | None = None, **named: Any) -> None:  # noqa: ANN401
+        def call(path: Any, *arguments: Any, dir_fd: int | None = None, **named: Any) -> None:  # noqa: ANN401 - any value will do
             parent = Path(path).parent if dir_fd is None else dir_fd
             if not str(path).startswith("/proc/self/fd/") and os.stat(parent).st_uid == OTHER:
                 redirectable.append(f"{name} {path}")

@@ -14,10 +14,11 @@ from typing import Any
 
 import pytest
 
-from sandbox_runner import leftovers, namespace_instance
-from sandbox_runner.docker_run import EXPIRES, KEPT, LABEL, NAME, NONCE, OWNER, ROOT
+from sandbox_runner import leftovers
+from sandbox_runner.docker.line import EXPIRES, KEPT, LABEL, NAME, NONCE, OWNER, ROOT
 from sandbox_runner.errors import SandboxError
 from sandbox_runner.leftovers import cleanup, listed
+from sandbox_runner.namespace import instance as namespace_instance
 from sandbox_runner.state import Owner, StateFolder, state_root
 
 _MAKE = """
@@ -52,7 +53,7 @@ def test_without_a_daemon_a_state_folder_of_a_container_stays(
     """
     stub_docker({"ps": {"code": 1, "stderr": "Cannot connect to the Docker daemon at unix:///x. Is it running?"}})
     (one,) = (one for one in listed() if one.name == left.name)
-    assert (one.state, one.why) == ("unknown: no Docker daemon answers", "")
+    assert (one.state, one.why) == ("unknown: the Docker engine does not answer", "")
     cleanup()
     assert left.path.is_dir()
 
@@ -66,14 +67,15 @@ def test_without_a_daemon_a_state_folder_of_a_container_stays(
     [
         ("1 1 elsewhere", "tomorrow", False),
         ("one two three", "", False),
-        ("", str(time.time() + 3600), False),
-        ("0 0 here", str(time.time() + 3600), True),
+        ("", "in an hour", False),
+        ("0 0 here", "in an hour", True),
     ],
 )
 def test_labels_that_do_not_read_as_ours_are_not_ours(
     owner: str, expires: str, seen: bool, stub_docker: Callable[..., Any]
 ) -> None:
     """Anybody with the engine can set labels; those that we would not write make no leftover, and stop no cleanup."""
+    expires = str(time.time() + 3600) if expires == "in an hour" else expires
     labels = {LABEL: "1", NAME: "theirs", NONCE: "x", OWNER: owner, EXPIRES: expires, KEPT: "no"}
     found = [{"Name": "/theirs", "State": {"Status": "running"}, "Config": {"Labels": labels}}]
     stub_docker({"ps": {"stdout": "theirs\n"}, "inspect": {"stdout": json.dumps(found)}})

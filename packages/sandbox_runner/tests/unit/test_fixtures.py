@@ -54,6 +54,25 @@ def test_the_real_cli_does_what_has_no_key(stub_docker) -> None:
     assert len(stub.calls) == 2
 
 
+def test_the_last_worker_of_all_looks_for_what_is_left(request, tmp_path) -> None:
+    """What one worker is in the middle of is no leftover of another's; what is left when all have ended is the last's.
+
+    A session that begins after them looks anew.
+    """
+    plugins = request.config.pluginmanager.get_plugins()
+    (sharing,) = (plugin.left_by_all_users for plugin in plugins if hasattr(plugin, "left_by_all_users"))
+    engine = {"theirs"}
+    with sharing(tmp_path, engine.copy) as last:
+        with sharing(tmp_path, engine.copy) as first:
+            engine |= {"in use", "left"}
+        assert first == set()
+        engine.remove("in use")
+    assert last == {"left"}
+    with sharing(tmp_path, engine.copy) as later:
+        engine.add("more")
+    assert later == {"more"}
+
+
 @pytest.mark.parametrize("fixture", ["docker_cli", "base_image", "gvisor"])
 @pytest.mark.parametrize(("required", "outcome"), [("", "1 skipped"), ("docker, gvisor", "1 error")])
 def test_what_is_required_may_not_be_lacking(fixture, required, outcome, tmp_path) -> None:

@@ -149,7 +149,7 @@ def test_a_growing_record_is_never_opened_by_its_name(records, state, folder, ho
     rename = os.rename
 
     def put_and_plant(*arguments: object, **options: object) -> None:
-        rename(*arguments, **options)  # type: ignore[arg-type]
+        rename(*arguments, **options)
         (folder / "docker_build.log").unlink()
         plant(folder / "docker_build.log", host_file)
 
@@ -233,7 +233,7 @@ def test_a_draft_is_named_so_that_it_is_found(records, state, folder, monkeypatc
     def die(*arguments: object, **options: object) -> None:
         if "src_dir_fd" in options:
             raise KeyboardInterrupt  # as sudden as a kill: nothing is tidied up
-        rename(*arguments, **options)  # type: ignore[arg-type]
+        rename(*arguments, **options)
 
     monkeypatch.setattr(os, "rename", die)
     with pytest.raises(KeyboardInterrupt):

@@ -3,6 +3,7 @@
 import dataclasses
 import os
 import socket
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -13,45 +14,45 @@ from sandbox_runner.spec import WALLS, bytes_of, check, check_folder
 
 #: Field, value, and how the text goes on. TMP is replaced by a folder that has `file`, and `context/Dockerfile`.
 REFUSED = [
-    ("backend", "podman", "'podman' is none of docker, namespace"),
-    ("image_ref", "", "'' is no image"),
-    ("image_ref", "--privileged", "'--privileged' is no image"),
-    ("image_ref", "a b", "'a b' is no image"),
+    ("backend", "podman", "'podman' is not one of docker, namespace"),
+    ("image_ref", "", "'' is not an image"),
+    ("image_ref", "--privileged", "'--privileged' is not an image"),
+    ("image_ref", "a b", "'a b' is not an image"),
     ("image_ref", 5, "must be text"),
-    ("image_context_path", "TMP/nowhere", "TMP/nowhere is no folder"),
-    ("image_context_path", "TMP/file", "TMP/file is no folder"),
+    ("image_context_path", "TMP/nowhere", "TMP/nowhere is not a folder"),
+    ("image_context_path", "TMP/file", "TMP/file is not a folder"),
     ("image_context_path", 5, "must be a path"),
     ("dockerfile", "Dockerfile", "needs image_context_path, the folder it is in"),
     ("dockerfile", 5, "must be text"),
-    ("image_repo", "Upper", "'Upper' is no image's name: lower case, without a tag"),
-    ("image_repo", "a:tag", "'a:tag' is no image's name: lower case, without a tag"),
-    ("image_repo", "-x", "'-x' is no image's name: lower case, without a tag"),
+    ("image_repo", "Upper", "'Upper' is not the name of an image: lower case, without a tag"),
+    ("image_repo", "a:tag", "'a:tag' is not the name of an image: lower case, without a tag"),
+    ("image_repo", "-x", "'-x' is not the name of an image: lower case, without a tag"),
     ("image_repo", None, "must be text"),
     ("rebuild_image", "no", "must be True or False"),
-    ("image_pull_policy", "sometimes", "'sometimes' is none of missing, always, never"),
+    ("image_pull_policy", "sometimes", "'sometimes' is not one of missing, always, never"),
     ("base_image", 5, "must be text"),
-    ("base_image", "--help", "'--help' is no image"),
-    ("build_args", {"A-B": "x"}, "'A-B' is no name of a variable"),
+    ("base_image", "--help", "'--help' is not an image"),
+    ("build_args", {"A-B": "x"}, "'A-B' is not the name of a variable"),
     ("build_args", {"A": 5}, "the value of A must be text without a NUL"),
     ("build_args", {"A": "secret\0"}, "the value of A must be text without a NUL"),
     ("build_args", ["A=secret"], "must be names and values"),
     ("build_target", "--x", "'--x' must be letters, digits and ./:_-"),
     ("build_target", 5, "must be text"),
-    ("build_network", "other", "'other' is none of default, host, none"),
+    ("build_network", "other", "'other' is not one of default, host, none"),
     ("build_timeout_seconds", 0, "0 must be a number above 0"),
     ("build_timeout_seconds", float("inf"), "inf must be a number above 0"),
     ("platform", "linux amd64", "'linux amd64' must be letters, digits and ./:_-"),
     ("platform", "--x", "'--x' must be letters, digits and ./:_-"),
     ("platform", 5, "must be text"),
-    ("network_mode", "host", "'host' is none of open, none"),
-    ("cache_mode", "hot", "'hot' is none of cold, warm"),
+    ("network_mode", "host", "'host' is not one of open, none"),
+    ("cache_mode", "hot", "'hot' is not one of cold, warm"),
     ("cache_dir", "TMP/cache", 'is used with cache_mode="warm" only'),
     ("cache_dir", 5, "must be a path"),
     ("env_allowlist", "PATH", "must be a list of names, not one text"),
-    ("env_allowlist", ("A=B",), "'A=B' is no name of a variable"),
-    ("env_allowlist", ("",), "'' is no name of a variable"),
-    ("env_allowlist", (5,), "'5' is no name of a variable"),
-    ("env_overrides", {"1A": "secret"}, "'1A' is no name of a variable"),
+    ("env_allowlist", ("A=B",), "'A=B' is not the name of a variable"),
+    ("env_allowlist", ("",), "'' is not the name of a variable"),
+    ("env_allowlist", (5,), "'5' is not the name of a variable"),
+    ("env_overrides", {"1A": "secret"}, "'1A' is not the name of a variable"),
     ("env_overrides", {"A": None}, "the value of A must be text without a NUL"),
     (
         "env_overrides",
@@ -59,7 +60,7 @@ REFUSED = [
         "the value of A has a line break, which the engine cannot take from a file",
     ),
     ("env_overrides", {"A": "secret\r"}, "the value of A has a line break, which the engine cannot take from a file"),
-    ("env_overrides", {"A": "secret\udc80"}, "the value of A is no text in UTF-8"),
+    ("env_overrides", {"A": "secret\udc80"}, "the value of A is not UTF-8 text"),
     ("env_overrides", {"A": "s" * 65_000}, "the value of A is longer than the 65000 bytes that an engine takes"),
     ("env_overrides", [("A", "secret")], "must be names and values"),
     ("extra_mounts", (("/etc", "/x"),), "must be a list of MountSpec"),
@@ -76,16 +77,16 @@ REFUSED = [
     ("extra_mounts", (MountSpec("/etc", "/artifacts/x"),), "/artifacts/x is mounted already"),
     ("extra_mounts", (MountSpec("/etc", "/cache"),), "/cache is mounted already"),
     ("extra_mounts", (MountSpec("/etc", "/x"), MountSpec("/usr", "/x")), "/x is mounted already"),
-    ("extra_mounts", (MountSpec("/etc", "/tmp"),), "/tmp is the sandbox's own"),
-    ("extra_mounts", (MountSpec("/etc", "/proc"),), "/proc is the sandbox's own"),
-    ("extra_mounts", (MountSpec("/etc", "/proc/sys/x"),), "/proc/sys/x is the sandbox's own"),
-    ("extra_mounts", (MountSpec("/etc", "/sys/x"),), "/sys/x is the sandbox's own"),
-    ("extra_mounts", (MountSpec("/etc", "/dev/shm"),), "/dev/shm is the sandbox's own"),
+    ("extra_mounts", (MountSpec("/etc", "/tmp"),), "/tmp belongs to the sandbox: use another place"),
+    ("extra_mounts", (MountSpec("/etc", "/proc"),), "/proc belongs to the sandbox: use another place"),
+    ("extra_mounts", (MountSpec("/etc", "/proc/sys/x"),), "/proc/sys/x belongs to the sandbox: use another place"),
+    ("extra_mounts", (MountSpec("/etc", "/sys/x"),), "/sys/x belongs to the sandbox: use another place"),
+    ("extra_mounts", (MountSpec("/etc", "/dev/shm"),), "/dev/shm belongs to the sandbox: use another place"),
     ("extra_mounts", (MountSpec("/etc", "/a,readonly=false"),), "'/etc' or '/a,readonly=false' has a comma"),
     ("extra_mounts", (MountSpec('/e"tc', "/a"),), "'/e\"tc' or '/a' has a comma, a quote or a line break"),
     ("extra_mounts", (MountSpec("TMP/nowhere", "/x"),), "TMP/nowhere: No such file or directory"),
     ("resources", {"memory": "1g"}, "must be a ResourceSpec"),
-    ("loosen", ("walls",), f"'walls' is no wall; there are {', '.join(WALLS)}"),
+    ("loosen", ("walls",), f"'walls' is not a wall; use one of {', '.join(WALLS)}"),
     ("loosen", "init", "must be a list of names, not one text"),
     ("runtime", "", "'' must be letters, digits and ./:_-"),
     ("runtime", "--x", "'--x' must be letters, digits and ./:_-"),
@@ -103,8 +104,8 @@ RESOURCES = [
     ("cpus", 0, "0 must be a number above 0"),
     ("cpus", 0.001, "0.001 is less than the 0.01 that an engine takes"),
     ("cpus", "2", "'2' must be a number above 0"),
-    ("memory", "1t", "'1t' is no size: bytes, or a number with k, m or g"),
-    ("memory", -5, "-5 is no size: bytes, or a number with k, m or g"),
+    ("memory", "1t", "'1t' is not a size: give bytes, or a number with k, m or g"),
+    ("memory", -5, "-5 is not a size: give bytes, or a number with k, m or g"),
     ("memory", "1m", "1m is less than the 6m that an engine takes"),
     ("memory", 0, "0 is less than the 6m that an engine takes"),
     ("pids_limit", 0, "0 must be a whole number above 0"),
@@ -189,7 +190,7 @@ def test_a_warm_cache_needs_a_folder(place) -> None:
     said = 'cache_dir: cache_mode="warm" needs the folder to keep between sandboxes'
     assert str(refusal(SandboxSpec(cache_mode="warm"))) == said
     error = refusal(SandboxSpec(cache_mode="warm", cache_dir=place / "file"))
-    assert str(error) == f"cache_dir: {place}/file is no folder"
+    assert str(error) == f"cache_dir: {place}/file is not a folder"
     error = refusal(SandboxSpec(cache_mode="warm", cache_dir=place / "a,b"))
     assert str(error).endswith("has a comma, a quote or a line break")
 
@@ -233,7 +234,7 @@ def engine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def test_what_is_or_holds_an_engines_socket_is_no_source(tmp_path, engine, name) -> None:
     """As a mount, workspace, artifacts or cache; nor by another name of the same file. A folder beside it is one."""
     os.link(engine, tmp_path / "other")
-    said = f"{tmp_path / name} would give the sandbox the whole host: {engine} is an engine's"
+    said = f"{tmp_path / name} would give the sandbox the whole host: {engine} is the socket of an engine"
     assert str(refusal(SandboxSpec(extra_mounts=(MountSpec(tmp_path / name, "/x"),)))) == f"extra_mounts: {said}"
     if (tmp_path / name).is_dir():
         with pytest.raises(InvalidSpec, match=r"^workspace_dir: .* would give the sandbox the whole host"):
@@ -251,8 +252,44 @@ def test_the_usual_places_of_an_engine_are_no_sources(source, monkeypatch) -> No
     monkeypatch.setattr("os.path.lexists", lambda path: path == "/run/docker.sock")
     error = refusal(SandboxSpec(extra_mounts=(MountSpec(source, "/x"),)))
     assert (
-        str(error) == f"extra_mounts: {source} would give the sandbox the whole host: /run/docker.sock is an engine's"
+        str(error)
+        == f"extra_mounts: {source} would give the sandbox the whole host: /run/docker.sock is the socket of an engine"
     )
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        *("/proc", "/proc/self", "/proc/self/root/proc", "/proc/self/ns/net", "/sys", "/sys/kernel", "/sys/fs/cgroup"),
+        *("/dev", "/dev/fd", "/dev/pts", "/dev/ptmx", "/dev/../proc/sys", "link"),
+    ],
+)
+def test_what_the_hosts_kernel_shows_of_itself_is_no_source(tmp_path, source) -> None:
+    """Processes, settings and devices of the host, by any name; a sandbox has its own."""
+    (tmp_path / "link").symlink_to("/proc/sys/kernel")
+    path = tmp_path / source
+    if not path.exists():
+        pytest.fail(f"{path}: the machine has none")
+    said = str(refusal(SandboxSpec(extra_mounts=(MountSpec(path, "/x"),))))
+    assert said.startswith(f"extra_mounts: {path} would give the sandbox "), said
+    if path.is_dir():
+        with pytest.raises(InvalidSpec, match=r"^workspace_dir: .* would give the sandbox "):
+            check_folder("workspace_dir", path)
+
+
+def test_what_lies_beside_the_kernels_files_is_a_source(tmp_path, monkeypatch) -> None:
+    """The control: memory below /dev/shm, and the nodes that every sandbox has; but no folder that holds a /proc."""
+    (tmp_path / "file").touch()
+    for source in ("/dev/null", "/dev/urandom", tmp_path / "file"):
+        check(SandboxSpec(extra_mounts=(MountSpec(source, "/x"),)))
+    with tempfile.TemporaryDirectory(dir="/dev/shm") as folder:
+        check_folder("workspace_dir", Path(folder))
+    check_folder("workspace_dir", tmp_path)
+    (tmp_path / "machine" / "proc").mkdir(parents=True)
+    line = f"40 1 0:5 / {tmp_path / 'machine' / 'proc'} rw - proc proc rw\n"
+    monkeypatch.setattr("sandbox_runner.spec._own_mounts", lambda: line)
+    with pytest.raises(InvalidSpec, match="what the host's kernel shows of itself"):
+        check_folder("workspace_dir", tmp_path / "machine")
 
 
 def test_what_is_kept_of_sandboxes_is_no_source(tmp_path, monkeypatch) -> None:

@@ -7,30 +7,30 @@ temporary folder. No container is started, no image is built or fetched: it only
 from __future__ import annotations
 
 import argparse
-import json
 import os
-import re
 import tempfile
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
-from sandbox_runner.bubblewrap import find_bubblewrap
-from sandbox_runner.cli_terminal import plain, show, show_json, table
-from sandbox_runner.docker_cli import DockerCli
+from sandbox_runner.cli.terminal import show, show_json, table
+from sandbox_runner.docker.command import DockerCli
+from sandbox_runner.docker.engine import Engine
+from sandbox_runner.docker.image import BASE_IMAGE_VARIABLE, image_hash, image_tag
 from sandbox_runner.errors import SandboxError
-from sandbox_runner.image import BASE_IMAGE_VARIABLE, image_hash, image_tag
-from sandbox_runner.namespace import NamespaceSandbox
+from sandbox_runner.namespace.bubblewrap import find_bubblewrap
+from sandbox_runner.namespace.sandbox import NamespaceSandbox
 from sandbox_runner.spec import SandboxSpec
 from sandbox_runner.state import state_root
+from sandbox_runner.text import plain_line
 
-OLDEST = (20, 10)  # `docker run --pull` and cgroup v2
 GVISOR = "runsc"
 DEFAULT_BASE = "debian:bookworm-slim"  # of the built-in context's Dockerfile
 _ANSWER_S = 20.0
 _COMMAND_S = 30.0
 _CEILINGS = ("memory_limit", "pids_limit")
+_WALL_OF = {"memory": "memory_limit", "swap": "memory_limit", "processes": "pids_limit"}
 
 Status = Literal["ok", "warn", "fail"]
 
@@ -56,8 +56,8 @@ def doctor(arguments: argparse.Namespace) -> int:
         for line, row in zip(
             table([(row.status, f"{row.backend}:", row.item, row.found) for row in rows]).split("\n"), rows, strict=True
         ):
-            show(f"{line}\n      remedy: {plain(row.remedy)}" if row.remedy else line)
-        limits = {row.backend: f" ({plain(row.found)})" for row in rows if row.status == "warn"}
+            show(f"{line}\n      remedy: {plain_line(row.remedy)}" if row.remedy else line)
+        limits = {row.backend: f" ({plain_line(row.found)})" for row in rows if row.status == "warn"}
         show(f"works: {', '.join(backend + limits.get(backend, '') for backend in working) or 'nothing'}")
     return 0 if working else 1
 
@@ -80,11 +80,9 @@ def docker_rows(connect: Callable[[], DockerCli]) -> Iterator[Row]:
     """The CLI, its daemon, and what the walls need of them."""
     try:
         cli = connect()
-        asked = cli.run("version", "--format", "{{json .}}")
-        version = json.loads(asked.stdout) if asked.code == 0 else {}
-        info = json.loads(cli.run("info", "--format", "{{json .}}").stdout)
+        engine = Engine.ask(cli)
         buildx = cli.run("buildx", "version")
-    except (SandboxError, ValueError) as error:
+    except SandboxError as error:
         yield Row(
             "docker",
             "engine",
@@ -93,10 +91,15 @@ def docker_rows(connect: Callable[[], DockerCli]) -> Iterator[Row]:
             "install Docker 20.10 or later, start its daemon, and be a user who may use it",
         )
         return
-    yield _engine(cli.program, version)
+    found = f"daemon {engine.version}, {cli.program} {engine.client}"
+    yield (
+        Row("docker", "engine", "fail", found, "update the engine to 20.10 or later")
+        if engine.is_old
+        else Row("docker", "engine", "ok", found)
+    )
     builder = _line(buildx.stdout.decode("utf-8", "replace")) if buildx.code == 0 else "the classic builder (no buildx)"
     yield Row("docker", "builder", "ok", builder)
-    yield from engine_rows(info)
+    yield from engine_rows(engine)
     yield _image_row(cli)
 
 
@@ -112,7 +115,7 @@ def _image_row(cli: DockerCli) -> Row:
         if cli.inspect("image", name) is not None:
             return Row("docker", "base image", "ok", f"{name} is here")
         if cli.inspect("image", image_tag(spec, image_hash(spec))) is not None:
-            return Row("docker", "base image", "ok", f"{name} is not here, but what was built on it is")
+            return Row("docker", "base image", "ok", f"{name} is not here, but the image built on it is")
     except (SandboxError, OSError, ValueError) as error:
         return Row("docker", "base image", "warn", _line(error), f"name another in {BASE_IMAGE_VARIABLE}")
     return Row(
@@ -124,49 +127,26 @@ def _image_row(cli: DockerCli) -> Row:
     )
 
 
-def _engine(program: str, version: Mapping[str, Any]) -> Row:
-    server = str((version.get("Server") or {}).get("Version", "unknown"))
-    client = str((version.get("Client") or {}).get("Version", "unknown"))
-    numbers = re.match(r"(\d+)\.(\d+)", server)
-    is_old = numbers is None or (int(numbers[1]), int(numbers[2])) < OLDEST
-    found = f"daemon {server}, {program} {client}"
-    return Row(
-        "docker", "engine", "fail" if is_old else "ok", found, "update the engine to 20.10 or later" if is_old else ""
-    )
-
-
-def engine_rows(info: Mapping[str, Any]) -> Iterator[Row]:
+def engine_rows(engine: Engine) -> Iterator[Row]:
     """What `docker info` says of the walls."""
-    security = " ".join(info.get("SecurityOptions") or [])
-    has_seccomp = "name=seccomp" in security
-    yield Row(
-        "docker",
-        "seccomp",
-        "ok" if has_seccomp else "fail",
-        "filters stand" if has_seccomp else "the engine has no seccomp",
-        "" if has_seccomp else "a kernel with CONFIG_SECCOMP_FILTER; or go on without: --loosen seccomp",
-    )
-    group = f"cgroup v{info.get('CgroupVersion') or 1}"
-    lacking = {
-        "MemoryLimit": ("memory_limit", "memory"),
-        "SwapLimit": ("memory_limit", "swap"),
-        "PidsLimit": ("pids_limit", "processes"),
-    }
-    missing = [lacking[name] for name in lacking if not info.get(name)]
-    if missing:
-        options = " ".join(f"--loosen {wall}" for wall in dict.fromkeys(wall for wall, _ in missing))
+    if engine.has_seccomp:
+        yield Row("docker", "seccomp", "ok", "filters stand")
+    else:
+        remedy = "a kernel with CONFIG_SECCOMP_FILTER; or go on without: --loosen seccomp"
+        yield Row("docker", "seccomp", "fail", "the engine has no seccomp", remedy)
+    if missing := [what for what in engine.cannot_limit if what in _WALL_OF]:
+        options = " ".join(f"--loosen {wall}" for wall in dict.fromkeys(_WALL_OF[what] for what in missing))
         yield Row(
             "docker",
             "ceilings",
             "fail",
-            f"{group} here cannot limit {' and '.join(what for _, what in missing)}",
+            f"{engine.group} here cannot limit {' and '.join(missing)}",
             f"boot with cgroup_enable=memory swapaccount=1, or delegate the controllers; or go on without: {options}",
         )
     else:
-        yield Row("docker", "ceilings", "ok", f"{group} limits memory, swap and processes")
-    runtimes = sorted(info.get("Runtimes") or {})
-    gvisor = "" if GVISOR in runtimes else f"; no {GVISOR}, so --runtime {GVISOR} (gVisor) is not possible"
-    yield Row("docker", "runtimes", "ok", f"{', '.join(runtimes)}{gvisor}")
+        yield Row("docker", "ceilings", "ok", f"{engine.group} limits memory, swap and processes")
+    gvisor = "" if GVISOR in engine.runtimes else f"; no {GVISOR}, so --runtime {GVISOR} (gVisor) is not possible"
+    yield Row("docker", "runtimes", "ok", f"{', '.join(engine.runtimes)}{gvisor}")
 
 
 def namespace_rows() -> Iterator[Row]:

@@ -14,12 +14,13 @@ import sys
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
 
-from sandbox_runner import __version__, cli_run
-from sandbox_runner.cli_doctor import doctor
-from sandbox_runner.cli_terminal import Interrupted, Terminal, described, interruptible, show, show_json, table, tell
-from sandbox_runner.cli_words import complaint
-from sandbox_runner.docker_cli import DockerCli
-from sandbox_runner.docker_run import LABEL, NONCE
+from sandbox_runner import __version__
+from sandbox_runner.cli import run as cli_run
+from sandbox_runner.cli.doctor import doctor
+from sandbox_runner.cli.terminal import Interrupted, Terminal, described, interruptible, show, show_json, table, tell
+from sandbox_runner.cli.words import complaint
+from sandbox_runner.docker.command import DockerCli
+from sandbox_runner.docker.line import LABEL, NONCE
 from sandbox_runner.errors import BackendUnavailable, InvalidSpec, SandboxError, SandboxTimeout
 from sandbox_runner.leftovers import Listed, cleanup, listed, remove
 from sandbox_runner.spec import WALLS, SandboxSpec, bytes_of
@@ -108,7 +109,7 @@ def _cleanup(arguments: argparse.Namespace) -> int:
         found = cleanup(dry_run=arguments.dry_run)
     _show_list(found, "would_remove" if arguments.dry_run else "removed", arguments, silence)
     if unsure:
-        tell(f"left, because their containers may stand: {', '.join(sorted(unsure))}")
+        tell(f"left, because their containers may still run: {', '.join(sorted(unsure))}")
     return cli_run.FAILED if unsure else 0
 
 
@@ -170,8 +171,8 @@ def _parser() -> argparse.ArgumentParser:
     exec_.add_argument("name", metavar="NAME", help="as ps lists it")
     _add_command(exec_)
     verb("ps", _ps, "the sandboxes of this machine, and what is left of others")
-    clean = verb("cleanup", _cleanup, "remove what nobody owns any more", "[NAME…]")
-    clean.add_argument("names", metavar="NAME", nargs="*", help="remove these sandboxes, whoever's they are")
+    clean = verb("cleanup", _cleanup, "remove each sandbox whose owner is gone", "[NAME…]")
+    clean.add_argument("names", metavar="NAME", nargs="*", help="remove these sandboxes, even if their owner is alive")
     clean.add_argument("--dry-run", action="store_true", help="only say what would be removed")
     verb("doctor", doctor, "what works on this machine, and what to do about the rest; exit code 1 if nothing does")
     return parser
@@ -200,18 +201,18 @@ def _add_sandbox(one: argparse.ArgumentParser) -> None:
     add("--keep", action="store_true", help="leave the sandbox standing, for exec")
     ttl = SandboxSpec().ttl_seconds
     add("--ttl", type=_seconds, metavar="SECONDS", default=ttl, help=f"cleanup ends it after that; default: {ttl:g}")
-    add("--name", help="of the sandbox; default: one that no other has")
+    add("--name", help="of the sandbox; default: a new name")
 
 
 def _add_image(one: argparse.ArgumentParser) -> None:
     add = one.add_argument
     image = one.add_mutually_exclusive_group()
-    image.add_argument("--image", metavar="REF", help="an image as it is; default: one that is built")
+    image.add_argument("--image", metavar="REF", help="an image as it is; default: build one")
     image.add_argument("--context", metavar="DIR", help="the folder to build from; default: the built-in sandbox_cli")
     add("--dockerfile", metavar="FILE", help="in the context; default: Dockerfile")
     add("--base-image", metavar="REF", help="the build argument BASE_IMAGE; default: SANDBOX_RUNNER_BASE_IMAGE")
     add("--pull", choices=("missing", "always", "never"), default="missing", help="of --image; default: missing")
-    add("--rebuild", action="store_true", help="build although the image is there")
+    add("--rebuild", action="store_true", help="build even if the image is there")
 
 
 def _add_command(one: argparse.ArgumentParser) -> None:

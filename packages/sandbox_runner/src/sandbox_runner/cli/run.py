@@ -22,16 +22,18 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import IO, Any
 
-from sandbox_runner.cli_terminal import Interrupted, Terminal, described, interruptible, plain, show_json, tell
-from sandbox_runner.cli_words import complaint
-from sandbox_runner.docker import DockerSandbox
+from sandbox_runner.cli.terminal import Interrupted, Terminal, described, interruptible, show_json, tell
+from sandbox_runner.cli.words import complaint
+from sandbox_runner.docker.sandbox import DockerSandbox
 from sandbox_runner.errors import InvalidSpec, SandboxError, SandboxGone
 from sandbox_runner.execution import ExecResult
 from sandbox_runner.instance import SandboxInstance
-from sandbox_runner.namespace import NamespaceSandbox
+from sandbox_runner.linux import file_locks
+from sandbox_runner.namespace.sandbox import NamespaceSandbox
 from sandbox_runner.records import SCHEMA, as_json, publish
 from sandbox_runner.spec import WORKSPACE, MountSpec, ResourceSpec, SandboxSpec, check
 from sandbox_runner.starting import new_name
+from sandbox_runner.text import plain_line
 
 USAGE, TIMED_OUT, FAILED = 2, 124, 125  # exit codes that are ours: the last two as `timeout` and `docker run` have them
 RUNS = "sandbox-runs"  # below the current folder: where one looks, on a disk that lasts, and owned by who asked
@@ -44,7 +46,7 @@ Progress = Callable[[str], None] | None
 
 @dataclass(slots=True)
 class Ending:
-    """What a run came to: the command's result, or why there is none. Both, if the sandbox could not be closed."""
+    """What a run came to: the command's result, or why it has none. Both, if the sandbox could not be closed."""
 
     result: ExecResult | None = None
     error: BaseException | None = None
@@ -107,7 +109,7 @@ def exit_code_of(error: BaseException | None) -> int:
 
 def endings(result: ExecResult | None) -> dict[str, Any]:
     """*result* without what was printed."""
-    names = ("exit_code", "signal", "timed_out", "out_of_memory", "truncated")
+    names = ("exit_code", "signal", "timed_out", "out_of_memory", "too_many_locks", "truncated")
     return {name: None if result is None else getattr(result, name) for name in names}
 
 
@@ -152,7 +154,7 @@ def run(arguments: argparse.Namespace) -> int:
 def _attempt(
     this: Run, begin: Callable[[SandboxInstance], ExecResult], settle: Callable[[], None], progress: Progress
 ) -> Ending:
-    """Start the sandbox, run the command in it, close it; whatever happens, that is the ending."""
+    """Start the sandbox, run the command in it, close it; every way out of this gives an ending."""
     ending = Ending()
     try:
         with ExitStack() as stack:
@@ -202,6 +204,8 @@ def tell_result(result: ExecResult, arguments: argparse.Namespace) -> None:
         tell(f"the command took longer than {arguments.timeout:g} s, and was ended")
     if result.out_of_memory:
         tell("the kernel ended a process for want of memory: --memory gives more")
+    if result.too_many_locks:
+        tell(f"the command held more than {file_locks.MOST} file locks, and was ended")
     if result.truncated:
         tell(
             f"the command printed more than {arguments.max_output} bytes; the rest is dropped: --max-output keeps more"
@@ -222,7 +226,7 @@ def _make_folder(option: str, path: Path) -> None:
     except OSError as error:
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
             raise
-        why = "it is no folder" if isinstance(error, FileExistsError) else error.strerror
+        why = "it is not a folder" if isinstance(error, FileExistsError) else error.strerror
         raise InvalidSpec(option, f"{path} cannot be made: {why}: name a folder that you can write") from None
 
 
@@ -231,7 +235,7 @@ def _open_directory(path: Path) -> int:
         return os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
     except OSError as error:
         # A link there may be an earlier sandbox's.
-        raise InvalidSpec("--artifacts", f"{path} must be a folder, and no link to one: {error.strerror}") from None
+        raise InvalidSpec("--artifacts", f"{path} must be a folder, not a link to one: {error.strerror}") from None
 
 
 # From what was typed
@@ -330,7 +334,7 @@ def _mount_of(text: str) -> MountSpec:
     rest = text.removesuffix(":ro")
     source, _, target = rest.rpartition(":")
     if not source or not target:
-        raise InvalidSpec("extra_mounts", f"{plain(text)!r} is not SOURCE:TARGET or SOURCE:TARGET:ro")
+        raise InvalidSpec("extra_mounts", f"{plain_line(text)!r} is not SOURCE:TARGET or SOURCE:TARGET:ro")
     return MountSpec(Path(source).absolute(), target, read_only=rest != text)
 
 

@@ -18,6 +18,8 @@ from contextlib import contextmanager
 from types import FrameType
 from typing import Any
 
+from sandbox_runner.text import plain, plain_line
+
 _DESCRIPTORS = {"stdout": 1, "stderr": 2}
 _ENDING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
@@ -69,7 +71,7 @@ class Terminal:
         self._until = math.inf if timeout_s is None else time.monotonic() + timeout_s
 
     def take(self, stream: str, data: bytes) -> None:
-        """Pass on *data*; a stream that nobody reads any more is left out from then on."""
+        """Pass on *data*; a stream whose reader has gone is left out from then on."""
         descriptor = self._open.get(stream)
         if descriptor is not None and not _pass_on(descriptor, data, self._until):
             del self._open[stream]
@@ -103,23 +105,20 @@ def show(text: str) -> None:
 
 def show_json(value: object) -> None:
     """The answer of a command of ours, for a program."""
-    show(json.dumps(value, indent=1, ensure_ascii=False))
+    show(json.dumps(value, indent=1))
 
 
 def _write(descriptor: int, text: str) -> None:
     _pass_on(descriptor, text.encode("utf-8", "replace"), math.inf)
 
 
-def plain(text: str) -> str:
-    """*text* with nothing in it that would steer a terminal: parts of it may come from an engine or an image."""
-    return "".join(one if one.isprintable() or one == "\n" else " " for one in text)
-
-
 def table(rows: Sequence[Sequence[str]]) -> str:
     """Lines with the columns of *rows* below one another."""
+    rows = [[plain_line(cell) for cell in row] for row in rows]
     widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
     return "\n".join(
-        plain("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()) for row in rows
+        plain_line("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
+        for row in rows
     )
 
 

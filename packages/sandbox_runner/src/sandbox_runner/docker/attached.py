@@ -10,19 +10,21 @@ What the streams carry is not known here.
 
 from __future__ import annotations
 
+import csv
+import io
 import os
 import secrets
 import subprocess
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
-from sandbox_runner.container import remove
-from sandbox_runner.docker_cli import DockerCli
-from sandbox_runner.docker_run import EXPIRES, IMAGE, KEPT, LABEL, NAME, NONCE, OWNER, ROOT, Bind
+from sandbox_runner.docker.command import Answer, DockerCli
+from sandbox_runner.docker.container import remove
+from sandbox_runner.docker.line import EXPIRES, IMAGE, KEPT, LABEL, NAME, NO_RESOLVER, NONCE, OWNER, ROOT, Bind
 from sandbox_runner.errors import DockerUnavailable, SandboxGone, SandboxStartFailed
-from sandbox_runner.seccomp import profile_path
+from sandbox_runner.linux.seccomp import profile_path
 from sandbox_runner.spec import MountSpec
 from sandbox_runner.starting import new_name
 from sandbox_runner.state import Owner, state_root
@@ -31,12 +33,28 @@ _TERMINALS = "/dev/pts"
 _LOGS = ("--log-driver", "json-file", "--log-opt", "max-size=1m", "--log-opt", "max-file=2")
 
 
+class Tmpfs(NamedTuple):
+    """A file system in memory: the bytes and the inodes it may hold, and of its root the mode, the uid and the gid."""
+
+    size: int
+    inodes: int
+    mode: int = 0o1777
+    owner: tuple[int, int] = (0, 0)
+
+    def options(self) -> str:
+        """What the engine mounts it with."""
+        owned = f"mode={self.mode:04o},uid={self.owner[0]},gid={self.owner[1]}"
+        return f"rw,exec,nosuid,nodev,{owned},size={self.size},nr_inodes={self.inodes}"
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AttachedSpec:
-    """One container. Paths of `mounts` are the daemon's host's (see `host_paths`); sizes are bytes.
+    """One container. Paths of `mounts` are the engine's host's (see `host_paths`); sizes are bytes.
 
-    `env` is shown by `docker inspect`: no secret may be in it, nor in `command`. `tmpfs` maps a path inside to the
-    bytes and the inodes it may hold. `labels` are the caller's, beside ours.
+    `env` is shown by `docker inspect`: no secret may be in it, nor in `command`. `tmpfs` maps a path inside to what
+    is mounted there. `shared` is a path and a file system in memory that other containers may have, too: those whose
+    `shares` is this container's name and the path. It is gone with the last of them. `labels` are the
+    caller's, and are the shared one's, too.
     """
 
     image: str
@@ -48,7 +66,9 @@ class AttachedSpec:
     nofile: int
     file_bytes: int | None = None
     mounts: tuple[MountSpec, ...] = ()
-    tmpfs: Mapping[str, tuple[int, int]] = field(default_factory=dict)
+    tmpfs: Mapping[str, Tmpfs] = field(default_factory=dict)
+    shared: tuple[str, Tmpfs] | None = None
+    shares: tuple[str, str] | None = None
     env: Mapping[str, str] = field(default_factory=dict)
     labels: Mapping[str, str] = field(default_factory=dict)
     network: str = "none"
@@ -95,7 +115,7 @@ class AttachedContainer:
         """What the engine says of it. Raises `SandboxGone` if it does not know it."""
         found = self._cli.inspect("container", self.name)
         if found is None:
-            raise SandboxGone(f"the engine knows no container {self.name}")
+            raise SandboxGone(f"the engine does not know the container {self.name}")
         return found
 
     def confirm(self, spec: AttachedSpec) -> dict[str, Any]:
@@ -126,8 +146,21 @@ class AttachedContainer:
             self._process.wait()
 
 
+def run_to_end(cli: DockerCli, spec: AttachedSpec, timeout_s: float) -> Answer:
+    """Start it without input, wait for its end, and remove it; what it printed, or why the engine refused it.
+
+    Raises as `DockerCli.run` does, and `SandboxError` if it stays.
+    """
+    name, nonce, answer = new_name(), secrets.token_hex(16), None
+    try:
+        answer = cli.run(*run_arguments(spec, name, nonce), timeout_s=timeout_s)
+    finally:
+        remove(cli, name, nonce, may_come=answer is None)
+    return answer
+
+
 def run_arguments(spec: AttachedSpec, name: str, nonce: str) -> list[str]:
-    """The arguments of `docker`."""
+    """The arguments of `docker`. Long because it is the whole command line, in its order."""
     owner = Owner.of_this_process()
     labels = {
         **spec.labels,
@@ -141,7 +174,7 @@ def run_arguments(spec: AttachedSpec, name: str, nonce: str) -> list[str]:
         KEPT: "no",
     }
     argv = ["run", "--interactive", "--sig-proxy=false", "--name", name, "--pull", "never", "--no-healthcheck", *_LOGS]
-    argv += ["--network", spec.network, "--cgroupns", "private"]
+    argv += ["--network", spec.network, *(NO_RESOLVER if spec.network == "none" else ()), "--cgroupns", "private"]
     if spec.network != "host":
         argv += ["--hostname", spec.hostname]
     for label, value in labels.items():
@@ -150,13 +183,17 @@ def run_arguments(spec: AttachedSpec, name: str, nonce: str) -> list[str]:
     argv += ["--cap-drop", "ALL", "--security-opt", "no-new-privileges", "--read-only"]
     argv += ["--security-opt", f"seccomp={profile_path()}", "--user", f"{spec.user[0]}:{spec.user[1]}"]
     argv += ["--memory", memory, "--memory-swap", memory, "--pids-limit", str(spec.pids), "--cpus", f"{spec.cpus:g}"]
-    argv += ["--ulimit", "core=0:0", "--ulimit", f"nofile={spec.nofile}:{spec.nofile}"]
+    argv += ["--ulimit", "core=1:1", "--ulimit", f"nofile={spec.nofile}:{spec.nofile}"]
     if spec.file_bytes is not None:
         argv += ["--ulimit", f"fsize={spec.file_bytes}:{spec.file_bytes}"]
     # In place of the devpts that an engine mounts: all of a machine's terminals are counted as one.
     argv += ["--tmpfs", f"{_TERMINALS}:rw,noexec,nosuid,nodev,mode=0755,size=4096,nr_inodes=1"]
-    for path, (size, inodes) in spec.tmpfs.items():
-        argv += ["--tmpfs", f"{path}:rw,exec,nosuid,nodev,mode=1777,size={size},nr_inodes={inodes}"]
+    for path, tmpfs in spec.tmpfs.items():
+        argv += ["--tmpfs", f"{path}:{tmpfs.options()}"]
+    if spec.shared is not None:
+        argv += ["--mount", _volume(*spec.shared, spec.labels)]
+    if spec.shares is not None:
+        argv += ["--volumes-from", spec.shares[0]]
     for mount in spec.mounts:
         argv += ["--mount", Bind(os.fspath(mount.host_path), mount.container_path, mount.read_only).option()]
     for variable, value in spec.env.items():
@@ -166,13 +203,30 @@ def run_arguments(spec: AttachedSpec, name: str, nonce: str) -> list[str]:
     return [*argv, "--workdir", "/", "--entrypoint", spec.command[0], spec.image, *spec.command[1:]]
 
 
+def _volume(path: str, tmpfs: Tmpfs, labels: Mapping[str, str]) -> str:
+    """For `--mount`: without a name, so it is removed with the container that it was made for.
+
+    An engine makes it before it has that container: a start that is cut off there leaves a volume that is found by
+    its labels alone.
+    """
+    fields = ["type=volume", f"target={path}", "volume-driver=local"]
+    fields += ["volume-opt=type=tmpfs", "volume-opt=device=tmpfs", f"volume-opt=o={tmpfs.options()}"]
+    fields += [f"volume-label={label}={value}" for label, value in labels.items()]
+    line = io.StringIO()
+    csv.writer(line, lineterminator="").writerow(fields)
+    return line.getvalue()
+
+
 def missing_walls(spec: AttachedSpec, inspected: Mapping[str, Any]) -> list[str]:
     """The walls that do not stand, by what the engine says it made."""
     host, security = inspected["HostConfig"], inspected["HostConfig"].get("SecurityOpt") or []
     ulimits = {limit["Name"]: limit["Hard"] for limit in host.get("Ulimits") or []}
     tmpfs = host.get("Tmpfs") or {}
     wanted_binds = {(os.fspath(mount.host_path), mount.container_path, not mount.read_only) for mount in spec.mounts}
-    binds = {(mount["Source"], mount["Destination"], mount["RW"]) for mount in inspected.get("Mounts") or ()}
+    mounts = inspected.get("Mounts") or ()
+    binds = {(mount["Source"], mount["Destination"], mount["RW"]) for mount in mounts if mount.get("Type") != "volume"}
+    volumes = {mount["Destination"] for mount in mounts if mount.get("Type") == "volume"}
+    wanted_volumes = {path for path in (spec.shared and spec.shared[0], spec.shares and spec.shares[1]) if path}
     standing = {
         "capabilities": host.get("CapDrop") == ["ALL"] and not host.get("CapAdd") and not host.get("Privileged"),
         "no_new_privileges": any(option.startswith("no-new-privileges") for option in security),
@@ -185,9 +239,13 @@ def missing_walls(spec: AttachedSpec, inspected: Mapping[str, Any]) -> list[str]
         "seccomp": any(option.startswith("seccomp={") for option in security),
         "user": inspected["Config"].get("User") == f"{spec.user[0]}:{spec.user[1]}",
         "network": host.get("NetworkMode") == spec.network,
-        "tmpfs": all(f"size={size}," in tmpfs.get(path, "") for path, (size, _) in spec.tmpfs.items()),
+        "tmpfs": all(_has(tmpfs.get(path, ""), wanted.options()) for path, wanted in spec.tmpfs.items()),
         "terminals": _TERMINALS in tmpfs,
-        "mounts": binds == wanted_binds,
+        "mounts": binds == wanted_binds and volumes == wanted_volumes,
         "runtime": spec.runtime in (None, host.get("Runtime")),
     }
     return [wall for wall, stands in standing.items() if not stands]
+
+
+def _has(told: str, wanted: str) -> bool:
+    return set(wanted.split(",")) <= set(told.split(","))

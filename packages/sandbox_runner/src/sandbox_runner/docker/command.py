@@ -8,17 +8,13 @@ from __future__ import annotations
 
 import json
 import os
-import selectors
 import shutil
-import signal
-import subprocess
-import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import IO, Any
 
 from sandbox_runner.errors import DockerUnavailable, SandboxError, SandboxTimeout
-from sandbox_runner.execution import die_with_parent, run_command
+from sandbox_runner.execution import follow, run_command
 
 PROGRAM_VARIABLE = "SANDBOX_RUNNER_DOCKER"
 _ANSWER_BYTES = 8 << 20  # of an answer that are kept: a container can print in its place without end
@@ -46,7 +42,7 @@ class Answer:
 
 
 class DockerCli:
-    """The Docker CLI of this machine. *timeout_s* bounds one command. Raises `DockerUnavailable` if there is none."""
+    """The Docker CLI of this machine. *timeout_s* bounds one command. Raises `DockerUnavailable` without a CLI."""
 
     def __init__(self, timeout_s: float = 120.0) -> None:
         self.program = docker_program()
@@ -60,7 +56,7 @@ class DockerCli:
         stdin: bytes = b"",
         timeout_s: float | None = None,
     ) -> Answer:
-        """Run `docker arguments…` to its end, whatever its exit code. *env* is added to our own environment.
+        """Run `docker arguments…` to its end; every exit code is returned. *env* is added to our own environment.
 
         Raises `SandboxTimeout`, and `DockerUnavailable` if no daemon answers. The CLI dies with us.
         """
@@ -80,7 +76,7 @@ class DockerCli:
             raise SandboxTimeout(f"`docker {arguments[0]}` took longer than {limit:g} s")
         answer = Answer(done.returncode, done.stdout, done.stderr)
         if answer.code and any(words in answer.said.lower() for words in _NO_DAEMON):
-            raise DockerUnavailable(f"no Docker daemon answers: {answer.said}")
+            raise DockerUnavailable(f"the Docker engine does not answer: {answer.said}")
         return answer
 
     def run_logged(
@@ -93,53 +89,30 @@ class DockerCli:
     ) -> int:
         """Run `docker arguments…` to its end and give its exit code; *on_output* gets what it prints, as it comes.
 
-        *stdin* is a real file. For what prints much and lasts long. Raises as `run` does; whatever ends it, the CLI
+        *stdin* is a real file. For long commands that print much. Raises as `run` does; on every way out, the CLI
         and what it started (buildx is a program of its own) are gone then.
         """
-        until = time.monotonic() + timeout_s
         try:
-            process = subprocess.Popen(
+            code = follow(
                 [self.program, *arguments],
-                stdin=subprocess.DEVNULL if stdin is None else stdin,
-                stdout=subprocess.PIPE,
-                stderr=subprocess.STDOUT,
                 env={**own_environment(), **(env or {})},
-                preexec_fn=die_with_parent,
-                start_new_session=True,
+                stdin=stdin,
+                timeout_s=timeout_s,
+                on_output=on_output,
             )
-        except OSError as error:
-            raise DockerUnavailable(f"{self.program} cannot be started: {error.strerror}") from None
-        with process:
-            try:
-                return _pump(process, on_output, until)
-            except subprocess.TimeoutExpired:
-                raise SandboxTimeout(f"`docker {arguments[0]}` took longer than {timeout_s:g} s") from None
-            finally:
-                # It leads its process group, and its number is not free before we wait for it.
-                if process.returncode is None:
-                    os.killpg(process.pid, signal.SIGKILL)
+        except SandboxError as error:
+            raise DockerUnavailable(str(error)) from None
+        if code is None:
+            raise SandboxTimeout(f"`docker {arguments[0]}` took longer than {timeout_s:g} s")
+        return code
 
     def inspect(self, kind: str, name: str) -> dict[str, Any] | None:
-        """What the engine knows of the `container` or `image` *name*; None if there is none."""
+        """What the engine knows of the `container` or `image` *name*; None if it has no such thing."""
         answer = self.run("inspect", "--type", kind, name)
         if answer.code:
             return None
         found: list[dict[str, Any]] = json.loads(answer.stdout)
         return found[0]
-
-
-def _pump(process: subprocess.Popen[bytes], on_output: Callable[[bytes], None], until: float) -> int:
-    """Its exit code, once it has ended and printed all. Raises `subprocess.TimeoutExpired` when *until* came first."""
-    assert process.stdout is not None
-    with selectors.DefaultSelector() as selector:
-        selector.register(process.stdout, selectors.EVENT_READ)
-        while (left := until - time.monotonic()) > 0:
-            if selector.select(left):
-                data = os.read(process.stdout.fileno(), 1 << 16)
-                if not data:
-                    return process.wait(max(until - time.monotonic(), 0))
-                on_output(data)
-    raise subprocess.TimeoutExpired(process.args, left)
 
 
 def own_environment() -> dict[str, str]:

@@ -11,12 +11,14 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from sandbox_runner import inside, walls
-from sandbox_runner.docker_cli import DockerCli
-from sandbox_runner.docker_run import NONCE
+from sandbox_runner.docker import inside
+from sandbox_runner.docker.command import DockerCli
+from sandbox_runner.docker.line import NONCE
 from sandbox_runner.errors import DockerUnavailable, InvalidSpec, SandboxError, SandboxGone, SandboxTimeout
 from sandbox_runner.execution import KILLED, ExecResult, Finished, run_command
 from sandbox_runner.instance import Command, Common, SandboxInstance, found
+from sandbox_runner.linux import walls
+from sandbox_runner.linux.file_locks import Guard, namespace_of
 from sandbox_runner.records import CONTAINER_INSPECT, CONTAINER_LOGS, Records
 from sandbox_runner.spec import WORKSPACE
 from sandbox_runner.state import StateFolder
@@ -98,7 +100,8 @@ class DockerInstance(SandboxInstance):
         _check_for_engine(command.argv, command.user)
         token = inside.new_token()
         marks = inside.Marks(token.encode())
-        with self._environment(command.env) as options:
+        guard = Guard(self._namespaces, lambda: self._end(marks, command.user))
+        with self._environment(command.env) as options, guard:
             finished = run_command(
                 [
                     self._cli.program,
@@ -125,7 +128,16 @@ class DockerInstance(SandboxInstance):
             )
         if marks.has_no_place:
             raise InvalidSpec("cwd", f"there is no folder {command.cwd} inside")
-        return self._result(finished, marks, command.user)
+        return self._result(finished, marks, command.user, too_many_locks=guard.has_ended_it)
+
+    def _namespaces(self) -> set[int | None]:
+        """Of the container's processes, if they are this machine's and we see them."""
+        found = self._cli.inspect("container", self.container_name)
+        with suppress(OSError):
+            number = found["State"]["Pid"] if found else 0
+            if found and found["Id"] in Path(f"/proc/{number}/cgroup").read_text(encoding="ascii"):
+                return {namespace_of(number)}
+        return set()
 
     def _take_down(self) -> None:
         keep_logs(self._cli, self.container_name, self._records)
@@ -171,11 +183,12 @@ class DockerInstance(SandboxInstance):
         self._about = replace(self._about, keeper=keeper)
         self._about.write(self._state, ABOUT)
 
-    def _result(self, finished: Finished, marks: inside.Marks, user: str | None) -> ExecResult:
+    def _result(self, finished: Finished, marks: inside.Marks, user: str | None, *, too_many_locks: bool) -> ExecResult:
         # Our shell's last word is the mark, and then it exits with 0: a mark without that is forged.
         ended = marks.ended if finished.returncode == 0 else None
-        code, killed = ended or (KILLED if finished.timed_out else finished.returncode, 0)
-        if ended is None and not finished.timed_out:
+        is_ours = finished.timed_out or too_many_locks
+        code, killed = ended or (KILLED if is_ours else finished.returncode, 0)
+        if ended is None and not is_ours:
             # Somebody ended our shell, so nobody has ended what the command left. If it did not even begin, it was the
             # engine that failed: that is no reason to end the commands of others by a restart.
             self._end(marks, user, may_restart=marks.began is not None)
@@ -183,7 +196,7 @@ class DockerInstance(SandboxInstance):
         if marks.has_left:
             self._end(marks, user)
         self._was_out_of_memory |= killed > 0
-        return finished.result(code, out_of_memory=killed > 0)
+        return finished.result(code, out_of_memory=killed > 0, too_many_locks=too_many_locks)
 
     def _is_running(self) -> bool:
         found = self._cli.inspect("container", self.container_name)
@@ -243,11 +256,11 @@ def _user_option(user: str | None) -> list[str]:
 
 def _check_for_engine(argv: Sequence[str], user: str | None) -> None:
     if any(int(number) > _LAST_USER for number in (user or "0").split(":")):
-        raise InvalidSpec("user", f"{user!r} is above {_LAST_USER}, the engine's last")
+        raise InvalidSpec("user", f"{user!r} is above {_LAST_USER}, the highest id that the engine takes")
     try:
         "".join(argv).encode()
     except UnicodeEncodeError:
-        raise InvalidSpec("argv", "an argument is no text in UTF-8, and the engine takes nothing else") from None
+        raise InvalidSpec("argv", "an argument is not UTF-8 text; the engine takes nothing else") from None
 
 
 def env_file(env: Mapping[str, str]) -> bytes:
@@ -301,7 +314,7 @@ def remove_number(cli: DockerCli, name: str, number: str) -> None:
 def attach(name: str, *, adopt: bool = True) -> DockerInstance:
     """Go on with a container of ours that runs (`keep_container`). From now on it is this process's, to close.
 
-    Without *adopt* it stays its owner's, and `close` leaves it. Raises `SandboxGone` if there is none of that name.
+    Without *adopt* it stays its owner's, and `close` leaves it. Raises `SandboxGone` if no sandbox has the name.
     """
     state, data = found(name, ABOUT)
     about = About.read(state.name, data)

@@ -20,7 +20,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, cast
 
-from sandbox_runner.dockerignore import Hits, IgnoreRules
+from sandbox_runner.docker.dockerignore import Hits, IgnoreRules
 from sandbox_runner.errors import InvalidSpec
 from sandbox_runner.spec import SandboxSpec
 
@@ -57,7 +57,7 @@ class Framed:
 
 @dataclass(frozen=True, slots=True)
 class Context:
-    """A folder to build from: `dockerfile` is relative to `root`, and is no link."""
+    """A folder to build from: `dockerfile` is relative to `root`, and is not a link."""
 
     root: Path
     dockerfile: str
@@ -235,7 +235,7 @@ class _Content:
 
 def builtin_context() -> Path:
     """The folder `sandbox_cli`. Copy it, change its manifests or `overlay/`, and name the copy `image_context_path`."""
-    return Path(__file__).parent / "builtins" / "sandbox_cli"
+    return Path(__file__).parents[1] / "builtins" / "sandbox_cli"
 
 
 def _info(path: str, kind: bytes, found: os.stat_result) -> tarfile.TarInfo:
@@ -265,11 +265,11 @@ def _read_rules(root: Path, name: str) -> str:
     """The text of an ignore file. A link could make it any file of this machine, and an error's text tell of that."""
     path = root / name
     if path.is_symlink() or not path.resolve().is_relative_to(root):
-        raise InvalidSpec("image_context_path", f"{path} is a link, or reached by one: put a file there")
+        raise InvalidSpec("image_context_path", f"{path} is a link, or is reached by a link: put a file there")
     try:
         with os.fdopen(os.open(path, _FILE), "rb") as file:
             if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
-                raise InvalidSpec("image_context_path", f"{path} is no file")
+                raise InvalidSpec("image_context_path", f"{path} is not a file")
             return file.read().decode("utf-8", "surrogateescape")
     except OSError as error:
         raise InvalidSpec("image_context_path", f"{path}: {error.strerror}") from None

@@ -44,7 +44,7 @@ class Rule:
         keeps = line.startswith("!")
         written = line[1:].strip() if keeps else line
         if not written:
-            raise ValueError("a lone ! is no pattern")
+            raise ValueError("a lone ! is not a pattern")
         pattern = posixpath.normpath(written).lstrip("/") or "."
         return cls(pattern, keeps, _Matcher(pattern))
 

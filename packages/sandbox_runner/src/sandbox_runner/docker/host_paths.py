@@ -1,8 +1,8 @@
-"""Which path the Docker daemon's host has for a path of ours, when we run in a container ourselves.
+"""Which path the engine's host has for a path of ours, when we run in a container ourselves.
 
-`docker run --mount source=PATH` means PATH as the daemon's host has it. A process in a container that talks to the
+`docker run --mount source=PATH` means PATH as the engine's host has it. A process in a container that talks to the
 host's daemon (its socket is mounted) starts siblings, not children, and sees the folders to mount under other paths.
-A wrong path is no error to the engine: it mounts another folder, or makes an empty one. Hence `prove`, which shows
+The engine takes a wrong path: it mounts another folder, or makes an empty one. Hence `prove`, which shows
 with a canary file that the folder is the right one.
 
 Nothing here mounts or starts anything; the engine is asked about our own container only.
@@ -22,9 +22,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from sandbox_runner.docker_cli import DockerCli
+from sandbox_runner.docker.command import DockerCli
 from sandbox_runner.errors import InvalidSpec, SandboxStartFailed
-from sandbox_runner.mountinfo import mounted
+from sandbox_runner.linux.mountinfo import mounted
 from sandbox_runner.spec import MountSpec
 
 PREFIX = "HOST_"
@@ -60,7 +60,7 @@ class Surroundings:
     def may_be(self, container: Mapping[str, Any]) -> bool:
         """Whether the *container* can be ours.
 
-        One that shares another's network (`--network container:…`) has the other's hostname and files in /etc.
+        A container that shares another's network (`--network container:…`) has the other's hostname and files in /etc.
         """
         theirs = ((container.get("GraphDriver") or {}).get("Data") or {}).get("UpperDir")
         ours = {
@@ -78,11 +78,11 @@ class Surroundings:
 
 @dataclass(frozen=True, slots=True)
 class HostPaths:
-    """Our paths and the daemon's host's. `discover` makes it; without folders a path is the same for both."""
+    """Our paths and the engine's host's. `discover` makes it; without folders a path is the same for both."""
 
     folders: tuple[tuple[str, str], ...] = ()  # ours, resolved -> the host's
     hidden: tuple[str, ...] = ()  # ours, in memory: no path of the host leads there
-    source: str = "the daemon sees our paths"
+    source: str = "the engine sees our paths"
     strict: bool = False  # a path below none of the folders is an error
 
     @classmethod
@@ -99,7 +99,7 @@ class HostPaths:
         1. *explicit*: our path -> the host's, both absolute (else `InvalidSpec`);
         2. *environ*: each NAME and HOST_NAME that are both an absolute path (one with a colon is a list of paths);
         3. the mounts of our own container, if the daemon knows it;
-        4. nothing: the daemon sees our paths. Also in a container of which the daemon does not know: then it may run
+        4. nothing: the engine sees our paths. Also in a container of which the daemon does not know: then it may run
            in here with us, and `prove` tells.
 
         *surroundings* are for tests. Raises what *cli* raises.
@@ -110,7 +110,7 @@ class HostPaths:
                 if not ours.startswith("/") or not theirs.startswith("/"):
                     raise InvalidSpec("host_paths", f"{ours!r}: {theirs!r} must both be absolute paths")
             return cls(_folders(explicit.items()), source="the given host_paths", strict=True)
-        container = next(_own_container(around, cli), None)
+        container = own_container(around, cli)
         if named := sorted(_pairs(environ)):
             names = ", ".join(f"{PREFIX}{name}" for name, _, _ in named)
             folders = _folders((ours, theirs) for _, ours, theirs in named)
@@ -148,7 +148,7 @@ class HostPaths:
         name = asked if asked == resolved else f"{asked} ({resolved})"
         why = f"{cover} is in this container's memory" if cover else "no mount of this container holds it"
         raise SandboxStartFailed(
-            f"{name}: the Docker daemon's host has no path for it, as {why}. "
+            f"{name}: the engine's host has no path for it, because {why}. "
             f"The mounts are {self._listed()} (from {self.source}). {_remedy(Path(resolved))}"
         )
 
@@ -207,7 +207,7 @@ def _remove(name: str, folder: int) -> None:
 def _wrong_mount(mount: MountSpec, paths: HostPaths, *, is_there: bool) -> str:
     ours, what = os.fspath(mount.host_path), "not the file that" if is_there else "no file where"
     return (
-        f"{mount.container_path} in the sandbox is not {ours}: it has {what} we have one. The Docker daemon's host "
+        f"{mount.container_path} in the sandbox is not {ours}: it has {what} we have one. The engine's host "
         f"mounted its {paths.translate(ours)} ({paths.describe()}), or the sandbox's user may not read there. "
         f"{_remedy(Path(os.path.realpath(ours)))}"
     )
@@ -217,16 +217,18 @@ def _remedy(path: Path) -> str:
     folder = path if path.is_dir() or not path.exists() else path.parent
     return (
         f"If this process runs in a container, start that with `-v /host/folder:{folder}`, where /host/folder is the "
-        f"folder of the daemon's host; if it has one there already, say which: "
+        f"folder of the engine's host; if it has one there already, say which: "
         f"`-e SANDBOX_FOLDER={folder} -e {PREFIX}SANDBOX_FOLDER=/host/folder`"
     )
 
 
-def _own_container(around: Surroundings, cli: DockerCli) -> Iterator[dict[str, Any]]:
+def own_container(around: Surroundings, cli: DockerCli) -> dict[str, Any] | None:
+    """The container that this process runs in, as the daemon knows it; None if the daemon knows of none."""
     for name in around.container_ids():
         found = cli.inspect("container", name)
         if found is not None and found["Id"].startswith(name) and around.may_be(found):
-            yield found
+            return found
+    return None
 
 
 def _pairs(environ: Mapping[str, str]) -> Iterator[tuple[str, str, str]]:

@@ -1,4 +1,4 @@
-"""The image of a sandbox: one that has a name, or one built from a folder and named by its content's hash.
+"""The image of a sandbox: an image with a name, or an image built from a folder and named by its content's hash.
 
 The hash is of the recipe and not of the result: every entry of the context that is sent,
 which of them is the Dockerfile, the build arguments, target, platform and network. It is
@@ -14,17 +14,17 @@ read: no place for a secret. What a build prints goes to the log; an error's tex
 from __future__ import annotations
 
 import os
-import re
 import tempfile
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import IO, Any, BinaryIO
 
-from sandbox_runner.build_lock import build_lock
-from sandbox_runner.context import Context, Framed
-from sandbox_runner.docker_cli import DockerCli
+from sandbox_runner.docker.build_lock import build_lock
+from sandbox_runner.docker.command import DockerCli
+from sandbox_runner.docker.context import Context, Framed
 from sandbox_runner.errors import ImageBuildFailed, InvalidSpec, SandboxTimeout
 from sandbox_runner.spec import SandboxSpec
+from sandbox_runner.text import plain_end
 
 BASE_IMAGE_VARIABLE = "SANDBOX_RUNNER_BASE_IMAGE"
 IMAGE_LABEL = "sandbox_runner.image"  # of an image we built: its whole hash
@@ -34,7 +34,6 @@ _FORMAT = b"sandbox_runner image 1"  # another one if the hash comes to be of so
 _TAG_DIGITS = 24
 _LAST_LINES = 20
 _LAST_CHARS = 2000
-_ESCAPE = re.compile(r"\x1b\[[0-?]*[ -/]*[@-~]")
 _MACHINES = {"x86_64": "amd64", "aarch64": "arm64"}
 
 Progress = Callable[[str], None]
@@ -42,7 +41,7 @@ Progress = Callable[[str], None]
 
 @dataclass(frozen=True, slots=True)
 class Image:
-    """An image the engine has. `hash` is None for one that was not built by us."""
+    """An image the engine has. `hash` is None for an image that we did not build."""
 
     tag: str
     hash: str | None
@@ -76,8 +75,8 @@ def _named(spec: SandboxSpec, name: str, cli: DockerCli, log: BinaryIO, progress
         if spec.image_pull_policy == "never":
             wanted = f"{name} for {spec.platform}" if found and spec.platform else name
             raise ImageBuildFailed(
-                f'the engine has no image {wanted}, and image_pull_policy="never" forbids to fetch it:'
-                " fetch it yourself (docker pull), or allow it"
+                f'the engine has no image {wanted}, and image_pull_policy="never" forbids fetching it:'
+                " run docker pull yourself, or set another image_pull_policy"
             )
         progress(f"image {name}: pulling")
         output = _Output(log)
@@ -117,7 +116,7 @@ def _build(
     tag, limit = image_tag(spec, digest), spec.build_timeout_seconds
     with tempfile.TemporaryFile() as archive:
         if _digest(spec, context, archive) != digest:
-            raise ImageBuildFailed(f"{context.root} changed while it was read: build again when it is at rest")
+            raise ImageBuildFailed(f"{context.root} changed while it was read: build again when nothing changes it")
         archive.seek(0)
         # By its exit code: which CLIs have it, and since when, differs with how Docker was installed.
         buildx = cli.run("buildx", "version").code == 0
@@ -135,11 +134,11 @@ def _build(
                 f"the build of {tag} took longer than build_timeout_seconds={limit:g} and was ended; {output.told()}"
             ) from None
     if code:
-        own = "" if base else f"; another base than its own is base_image, or {BASE_IMAGE_VARIABLE}"
+        own = "" if base else f"; to use another base, give base_image or set {BASE_IMAGE_VARIABLE}"
         raise ImageBuildFailed(f"the build of {tag} failed (exit code {code}){own}; {output.told()}")
     image = _existing(cli, tag, digest, "")
     if image is None:
-        raise ImageBuildFailed(f"{tag} was built, but the engine does not have it: is its builder another machine's?")
+        raise ImageBuildFailed(f"{tag} was built, but the engine does not have it: is its builder on another machine?")
     return image
 
 
@@ -185,12 +184,12 @@ def _build_args(spec: SandboxSpec) -> Mapping[str, str]:
     if "BASE_IMAGE" in spec.build_args:
         # The engine is asked for it by its name, and a dash would make that an option.
         if spec.build_args["BASE_IMAGE"].startswith("-"):
-            raise InvalidSpec("build_args", "BASE_IMAGE begins with a dash, and is no image")
+            raise InvalidSpec("build_args", "BASE_IMAGE begins with a dash, so it is not an image")
         return spec.build_args
     if base is None:
         return spec.build_args
     if not base or "\0" in base or base.startswith("-"):
-        raise InvalidSpec("base_image", f"{base!r} is no image")
+        raise InvalidSpec("base_image", f"{base!r} is not an image")
     return {**spec.build_args, "BASE_IMAGE": base}
 
 
@@ -241,7 +240,5 @@ class _Output:
 
     def told(self) -> str:
         """Where all of it is, and its last lines as plain text: they must not steer a terminal that an error is on."""
-        text = _ESCAPE.sub("", self._last.decode("utf-8", "replace"))
-        lines = ["".join(c if c.isprintable() or c == "\t" else " " for c in line) for line in text.splitlines()]
-        last = "\n".join([line for line in lines if line.strip()][-_LAST_LINES:])[-_LAST_CHARS:]
+        last = plain_end(self._last.decode("utf-8", "replace"), _LAST_LINES, _LAST_CHARS)
         return f"its output is in docker_build.log, the end of it is:\n{last}"

@@ -2,8 +2,8 @@
 
 Theory of operation. `docker exec` neither ends what a command leaves behind, nor says
 whether an error was the engine's or the command's. So every command runs below a shell
-of ours: it marks on stderr, with a token nobody else knows beforehand, that the command
-begins and how it ended, and then ends whatever the command left. What it left is found by its
+of ours: it marks on stderr, with a token that is secret until then, that the command
+begins and how it ended, and then ends each process that the command left. What it left is found by its
 parent: an orphan becomes the child of the nearest reaper, which is an init of this
 command's own where the kernel has subreapers, else the container's. Only the shell's own
 builtins are used, so that an image needs nothing but /bin/sh.
@@ -13,14 +13,15 @@ from __future__ import annotations
 
 import secrets
 from dataclasses import dataclass
+from math import ceil
 
-from sandbox_runner import walls
+from sandbox_runner.linux import walls
 
 INIT = "/sbin/docker-init"
 _LINE_BYTES = 64  # of a mark, behind its first words
 _SAID_BYTES = 4096  # of what the engine says, that is kept
-#: The container's own command: it waits, for about as long as a machine lives.
-KEEP_ALIVE = "exec sleep 2147483647"
+_LONGEST = 2**31 - 1  # seconds that every `sleep` takes
+_SPARE_S = 60.0  # for a start, and for `cleanup` to come first, which has more to say
 
 # Ends every process that comes from one of $parents, and every one that was begun with the token $begun, except those
 # in $spared. Stops them all first: who is stopped makes no others and keeps its place below the ceiling of processes,
@@ -122,6 +123,14 @@ done
     + walls.SHOW
     + "echo ready\n"
 )
+
+
+def keep_alive(ttl_s: float) -> str:
+    """The container's own command: it waits for *ttl_s* and a minute. Then the container ends, and all that is in it.
+
+    So a command whose owner was killed does not go on for ever without `cleanup`.
+    """
+    return f"exec sleep {min(ceil(ttl_s + _SPARE_S), _LONGEST)}"
 
 
 def new_token() -> str:

@@ -10,9 +10,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from sandbox_runner import walls
+from sandbox_runner.docker.inside import keep_alive
 from sandbox_runner.errors import InvalidSpec
-from sandbox_runner.inside import KEEP_ALIVE
+from sandbox_runner.linux import walls
 from sandbox_runner.spec import CACHE, DEFAULT_NOFILE, WALLS, WORKSPACE, SandboxSpec
 
 LABEL = "sandbox_runner"
@@ -23,6 +23,8 @@ IMAGE = "sandbox_runner.from"
 EXPIRES = "sandbox_runner.expires"
 KEPT = "sandbox_runner.kept"
 ROOT = "sandbox_runner.root"  # where its state is: whoever has another place can say nothing of its owner
+#: An engine copies the host's resolver into each container, also without a network: this one is nobody's (RFC 5737).
+NO_RESOLVER = ("--dns", "192.0.2.1", "--dns-search", ".")
 _RUN_BYTES = 16 << 20
 _INODES = 200_000
 _LOGS = ("--log-driver", "json-file", "--log-opt", "max-size=1m", "--log-opt", "max-file=2")
@@ -30,7 +32,7 @@ _LOGS = ("--log-driver", "json-file", "--log-opt", "max-size=1m", "--log-opt", "
 
 @dataclass(frozen=True, slots=True)
 class Bind:
-    """A folder or file of the daemon's host, inside."""
+    """A folder or file of the engine's host, inside."""
 
     source: str
     target: str
@@ -75,9 +77,10 @@ def run_arguments(spec: SandboxSpec, plan: Plan) -> list[str]:
     ]
     for name, value in plan.labels.items():
         argv += ["--label", f"{name}={value}"]
-    argv += ["--network", "none" if spec.network_mode == "none" else "bridge"]
+    argv += ["--network", "none", *NO_RESOLVER] if spec.network_mode == "none" else ["--network", "bridge"]
     argv += _wall_options(spec, plan)
-    argv += ["--ulimit", "core=0:0"]  # a dump would hold the values of the environment
+    # A dump would hold the values of the environment. Not 0: the pipe of the host's core_pattern gets it at 0 too.
+    argv += ["--ulimit", "core=1:1"]
     argv += ["--tmpfs", f"/tmp:rw,exec,nosuid,nodev,mode=1777,size={spec.tmp_bytes},nr_inodes={_INODES}"]
     for place in ("/run", "/var/tmp"):
         argv += ["--tmpfs", f"{place}:rw,noexec,nosuid,nodev,{private},size={_RUN_BYTES},nr_inodes=1000"]
@@ -90,7 +93,7 @@ def run_arguments(spec: SandboxSpec, plan: Plan) -> list[str]:
     argv += [] if spec.runtime is None else ["--runtime", spec.runtime]
     argv += [] if spec.platform is None else ["--platform", spec.platform]
     argv += ["--env", "HOME=/tmp", "--env", f"XDG_CACHE_HOME={CACHE}", "--workdir", WORKSPACE]
-    return [*argv, "--entrypoint", "/bin/sh", plan.image, "-c", KEEP_ALIVE]
+    return [*argv, "--entrypoint", "/bin/sh", plan.image, "-c", keep_alive(spec.ttl_seconds)]
 
 
 def _wall_options(spec: SandboxSpec, plan: Plan) -> list[str]:

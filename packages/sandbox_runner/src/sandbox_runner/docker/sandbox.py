@@ -11,7 +11,8 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from sandbox_runner.container import (
+from sandbox_runner.docker.command import DockerCli, own_environment
+from sandbox_runner.docker.container import (
     ABOUT,
     ENVIRONMENT,
     About,
@@ -23,9 +24,10 @@ from sandbox_runner.container import (
     keep_logs,
     probe,
 )
-from sandbox_runner.container import remove as remove_container
-from sandbox_runner.docker_cli import DockerCli, own_environment
-from sandbox_runner.docker_run import (
+from sandbox_runner.docker.container import remove as remove_container
+from sandbox_runner.docker.host_paths import HostPaths, prove
+from sandbox_runner.docker.image import Image, resolve_image
+from sandbox_runner.docker.line import (
     EXPIRES,
     IMAGE,
     KEPT,
@@ -40,11 +42,9 @@ from sandbox_runner.docker_run import (
     run_arguments,
 )
 from sandbox_runner.errors import InvalidSpec, SandboxError, SandboxGone, SandboxStartFailed
-from sandbox_runner.host_paths import HostPaths, prove
-from sandbox_runner.image import Image, resolve_image
 from sandbox_runner.instance import SandboxInstance
+from sandbox_runner.linux.seccomp import profile_path
 from sandbox_runner.records import BUILD_LOG, PROGRESS, SANDBOX, Records
-from sandbox_runner.seccomp import profile_path
 from sandbox_runner.spec import ARTIFACTS, CACHE, WALLS, WORKSPACE, MountSpec, SandboxSpec, check, check_folder
 from sandbox_runner.starting import described, make_folder, nested, new_name, open_records, owner_of, record_failure
 from sandbox_runner.state import Owner, StateFolder, state_root
@@ -54,7 +54,7 @@ class DockerSandbox:
     """A sandbox in a container of its own.
 
     *workspace_dir* and *artifacts_dir* are made if they are not there, and mounted at /workspace and /artifacts.
-    *container_name*: None for one that no other has. *progress* gets a line for each long step. Nothing is started, and
+    *container_name*: None for a new name. *progress* gets a line for each long step. Nothing is started, and
     nothing written, before `start`.
     """
 
@@ -106,7 +106,7 @@ class DockerSandbox:
         if inner := nested(mounts):
             raise InvalidSpec(
                 "mounts",
-                f"{inner[0]} lies in a folder that the sandbox can write, and could turn into a link: move it out",
+                f"{inner[0]} lies in a folder that the sandbox can write and could replace with a link: move it out",
             )
 
 

@@ -1,7 +1,8 @@
-"""Which system calls a container may make: the table, and Docker's seccomp profile made of it.
+"""Which system calls a sandbox may make: the table, and what is made of it.
 
-`seccomp.json` beside this module is the table as Docker reads it; `python -m sandbox_runner.seccomp` writes it
-again and a test compares the two. Nothing here is loaded into this process or starts anything.
+Docker's seccomp profile (`profile`), and the filter that bubblewrap loads (`program`). `seccomp.json` beside this
+module is the table as Docker reads it; `python -m sandbox_runner.linux.seccomp` writes it again and a test compares the
+two. Nothing here is loaded into this process or starts anything.
 
 It is an allow-list by name, for any command of a distribution: compilers, package managers, databases, Python,
 node. It is narrower than Docker's own profile in what lets one process look into another, in kinds of sockets and
@@ -14,7 +15,8 @@ Three answers, because a program goes on after a refusal only if it gets the err
 * `MISSING`: ENOSYS, as from an older kernel, so that glibc, libuv and others use what they used before;
 * the rest, `REFUSED`: EPERM, the profile's default. Docker 20.10 ignores `defaultErrnoRet`, hence the list above.
 
-A number that is newer than every name here gets ENOSYS from runc (1.0.0-rc93 and later) and EPERM from other runtimes.
+A number that is newer than every name here gets ENOSYS from `program` and from runc (1.0.0-rc93 and later), EPERM from
+other runtimes.
 
 A filter sees 64 bits of an argument of which the kernel may use 32, so every condition is masked: a comparison of all
 64 with TIOCSTI is passed by TIOCSTI + 2**32. Foreign calling conventions (i386, x32, arm) are no part of the
@@ -27,32 +29,37 @@ the file.
 
 from __future__ import annotations
 
+import errno
 import json
+import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-_ENOSYS = 38
+from sandbox_runner.errors import BackendUnavailable
+from sandbox_runner.linux import bpf
+from sandbox_runner.linux.syscall_numbers import NUMBERS
+
 _LOW_32 = 0xFFFFFFFF  # the bits of an int, to which the kernel cuts the argument
 
-Condition = tuple[int, int, int]  # argument's index, mask, and what the masked argument must be
+Condition = tuple[int, int, int]  # argument's index, mask of up to 64 bits, and what the masked argument must be
 
 #: Who needs it -> what they need.
 ALLOWED: dict[str, tuple[str, ...]] = {
     "start-up, threads and the end of every process": (
         "execve", "execveat", "exit", "exit_group", "arch_prctl", "set_tid_address", "set_robust_list",
-        "get_robust_list", "rseq", "prctl", "futex", "futex_waitv", "futex_wait", "futex_wake", "futex_requeue",
+        "get_robust_list", "rseq", "futex", "futex_waitv", "futex_wait", "futex_wake", "futex_requeue",
         "membarrier", "fork", "vfork", "wait4", "waitid", "restart_syscall", "getrandom",
     ),
     "memory": (
-        "brk", "mmap", "munmap", "mprotect", "mremap", "madvise", "msync", "mincore", "mlock", "mlock2", "mlockall",
+        "brk", "munmap", "mprotect", "mremap", "msync", "mincore", "mlock", "mlock2", "mlockall",
         "munlock", "munlockall", "mseal", "map_shadow_stack", "pkey_alloc", "pkey_free", "pkey_mprotect",
-        "memfd_create", "cachestat",
+        "cachestat",
     ),
-    "OpenBLAS, libnuma: where this process's own pages lie": ("mbind", "get_mempolicy", "set_mempolicy"),
+    "libnuma: to ask where this process's own pages lie": ("get_mempolicy",),
     "open files": (
         "open", "openat", "openat2", "creat", "close", "close_range", "read", "write", "readv", "writev", "pread64",
-        "pwrite64", "preadv", "pwritev", "preadv2", "pwritev2", "lseek", "dup", "dup2", "dup3", "fcntl", "flock",
+        "pwrite64", "preadv", "pwritev", "preadv2", "pwritev2", "lseek", "dup", "dup2", "dup3", "flock",
         "pipe", "pipe2", "sendfile", "copy_file_range", "splice", "tee", "vmsplice", "truncate", "ftruncate",
         "fallocate", "fadvise64", "readahead", "sync", "syncfs", "fsync", "fdatasync", "sync_file_range",
     ),
@@ -67,9 +74,8 @@ ALLOWED: dict[str, tuple[str, ...]] = {
     ),
     "tar, cp -a, dpkg, pip: modes, owners and times; the kernel decides about owners": (
         "chmod", "fchmod", "fchmodat", "fchmodat2", "chown", "fchown", "lchown", "fchownat", "utime", "utimes",
-        "utimensat", "futimesat", "getxattr", "lgetxattr", "fgetxattr", "getxattrat", "setxattr", "lsetxattr",
-        "fsetxattr", "setxattrat", "listxattr", "llistxattr", "flistxattr", "listxattrat", "removexattr",
-        "lremovexattr", "fremovexattr", "removexattrat",
+        "utimensat", "futimesat", "getxattr", "lgetxattr", "fgetxattr", "getxattrat", "listxattr", "llistxattr",
+        "flistxattr", "listxattrat", "removexattr", "lremovexattr", "fremovexattr", "removexattrat",
     ),
     "event loops": (
         "select", "pselect6", "poll", "ppoll", "epoll_create", "epoll_create1", "epoll_ctl", "epoll_wait",
@@ -96,14 +102,14 @@ ALLOWED: dict[str, tuple[str, ...]] = {
         "sched_yield", "sched_getaffinity", "sched_setaffinity", "sched_getparam", "sched_setparam",
         "sched_getscheduler", "sched_setscheduler", "sched_get_priority_max", "sched_get_priority_min",
         "sched_rr_get_interval", "sched_getattr", "sched_setattr", "getpriority", "setpriority", "ioprio_get",
-        "ioprio_set", "getrlimit", "setrlimit", "prlimit64", "getrusage", "getcpu", "sysinfo", "uname",
+        "ioprio_set", "getrlimit", "getrusage", "getcpu", "sysinfo", "uname",
     ),
     "sockets, once made": (
         "connect", "bind", "listen", "accept", "accept4", "recvfrom", "recvmsg", "recvmmsg", "sendto", "sendmsg",
-        "sendmmsg", "shutdown", "getsockname", "getpeername", "getsockopt", "setsockopt",
+        "sendmmsg", "shutdown", "getsockname", "getpeername", "getsockopt",
     ),
     "shared memory and queues of the sandbox's own IPC namespace: PostgreSQL, multiprocessing": (
-        "shmget", "shmat", "shmdt", "shmctl", "semget", "semop", "semtimedop", "semctl", "msgget", "msgsnd",
+        "shmat", "shmdt", "shmctl", "semget", "semop", "semtimedop", "semctl", "msgget", "msgsnd",
         "msgrcv", "msgctl", "mq_open", "mq_unlink", "mq_timedsend", "mq_timedreceive", "mq_notify", "mq_getsetattr",
     ),
     "a program that seals itself further: OpenSSH, Chromium, apt": (
@@ -123,6 +129,7 @@ MISSING: dict[str, tuple[str, ...]] = {
         "listns", "lsm_get_self_attr", "lsm_set_self_attr", "lsm_list_modules", "file_getattr", "file_setattr",
         "open_tree_attr", "rseq_slice_yield",
     ),
+    "libacl, cp: use setxattr, whose size a filter can see": ("setxattrat",),
     "nobody: the kernel itself has no more than the number": (
         "_sysctl", "afs_syscall", "create_module", "epoll_ctl_old", "epoll_wait_old", "get_kernel_syms",
         "get_thread_area", "getpmsg", "nfsservctl", "putpmsg", "query_module", "remap_file_pages", "security",
@@ -152,10 +159,22 @@ REFUSED: dict[str, tuple[str, ...]] = {
         "settimeofday", "clock_settime", "clock_adjtime", "adjtimex", "sethostname", "setdomainname", "swapon",
         "swapoff", "reboot", "acct", "syslog", "vhangup", "iopl", "ioperm",
     ),
+    "its policies stay with the memory of a file, in memory that no ceiling counts": ("mbind", "set_mempolicy"),
     "16-bit segments: history of kernel faults": ("modify_ldt",),
     "tells of the host's filesystems, and nobody asks any more": ("sysfs", "ustat"),
 }  # fmt: skip
 
+_ALL = 0xFFFFFFFFFFFFFFFF  # of a pointer
+_RLIMIT_CORE = 4
+_SOL_SOCKET = 1
+_SOCKET_FILTERS = frozenset({26, 50, 51, 52})  # SO_ATTACH_FILTER, _BPF, _REUSEPORT_CBPF, _REUSEPORT_EBPF
+_OFD_LOCKS = frozenset({36, 37, 38})  # they show no owner to whoever counts locks, which are memory of the kernel's
+_HINTS = frozenset({1036, 1038})  # F_SET_RW_HINT, F_SET_FILE_RW_HINT: they stay with a file that is only shown
+_MEMORY_MERGE, _MERGEABLE = 67, 12  # of prctl and madvise: merged pages tell what another sandbox has in memory
+#: PR_FUTEX_HASH, PR_SET_VMA: one makes a table of up to 2 GiB, the other a name for each mapping.
+_PRCTL = frozenset({_MEMORY_MERGE, 78, 0x53564D41})
+_ABOVE_XATTR = _ALL & ~511  # no bit of which a value's size may have: an access list is memory that no ceiling counts
+_MAP_HUGETLB, _MFD_HUGETLB, _SHM_HUGETLB = 0x40000, 4, 0o4000  # pages that the host keeps for others
 _CLONE_NEW = 0x7E020000  # NEWNS, NEWCGROUP, NEWUTS, NEWIPC, NEWUSER, NEWPID, NEWNET; NEWTIME is no flag of clone
 _TIOCSTI = 0x5412  # types into a terminal, as if the user of the terminal had
 _TIOCLINUX = 0x541C  # pastes into a console
@@ -206,11 +225,66 @@ CONDITIONS: dict[str, tuple[str, tuple[tuple[Condition, ...], ...]]] = {
     "mkfifo of today's libc; no devices": (
         "mknodat", tuple(((2, _KINDS, kind),) for kind in (0, _FILE, _FIFO, _SOCKET)),
     ),
+    **{
+        f"attributes, but no large access lists: {name}": (name, (((3, _ABOVE_XATTR, 0),),))
+        for name in ("setxattr", "lsetxattr", "fsetxattr")
+    },
+    "memory, but not the host's huge pages": ("mmap", (((3, _MAP_HUGETLB, 0),),)),
+    "files in memory, the same": ("memfd_create", (((1, _MFD_HUGETLB, 0),),)),
+    "shared memory, the same": ("shmget", (((2, _SHM_HUGETLB, 0),),)),
+    "advice about memory, but not to merge it": (
+        "madvise", tuple(((2, mask, value),) for mask, value in allowed_but(frozenset({_MERGEABLE}))),
+    ),
+    "the same of all memory, and no tables and names of the kernel's": (
+        "prctl", tuple(((0, mask, value),) for mask, value in allowed_but(_PRCTL)),
+    ),
+    "descriptors, with locks that show their owner": (
+        "fcntl", tuple(((1, mask, value),) for mask, value in allowed_but(_OFD_LOCKS | _HINTS)),
+    ),
+    # A filter takes memory that no ceiling counts, and JIT space without which nobody on the machine can load one.
+    "options of sockets, but no filters": (
+        "setsockopt",
+        (
+            *(((1, mask, value),) for mask, value in allowed_but(frozenset({_SOL_SOCKET}))),
+            *(((2, mask, value),) for mask, value in allowed_but(_SOCKET_FILTERS)),
+        ),
+    ),
+    # At any value but 1 the kernel hands a dump to the pipe of core_pattern, to be read by root of the host.
+    "limits, but not that of core dumps": (
+        "setrlimit", tuple(((0, mask, value),) for mask, value in allowed_but(frozenset({_RLIMIT_CORE}))),
+    ),
+    "the same, by pid; to ask is harmless": (
+        "prlimit64",
+        (
+            *(((1, mask, value),) for mask, value in allowed_but(frozenset({_RLIMIT_CORE}))),
+            ((2, _ALL, 0),),
+        ),
+    ),
     # What this one refuses: fixed addresses (ADDR_NO_RANDOMIZE), executable data and a page at address 0.
     "setarch: Linux (0), 32-bit names (8), and to ask": (
         "personality", tuple(((0, _LOW_32, value),) for value in (0, 8, _LOW_32)),
     ),
 }  # fmt: skip
+
+
+def program(machine: str | None = None) -> bytes:
+    """The table as the filter for *machine* (None: this one), for bubblewrap's `--seccomp`.
+
+    Raises `BackendUnavailable` for an architecture that the table was not written for.
+    """
+    machine = machine or os.uname().machine
+    if machine not in NUMBERS:
+        raise BackendUnavailable(
+            f"seccomp: the table of system calls is for {' and '.join(NUMBERS)}, not {machine}; "
+            "to go on without it, name seccomp in SandboxSpec.loosen"
+        )
+    refused = bpf.error(errno.EPERM)
+    calls: dict[str, list[bpf.Rule]] = {name: [((), bpf.ALLOW)] for names in ALLOWED.values() for name in names}
+    calls |= {name: [((), bpf.error(errno.ENOSYS))] for names in MISSING.values() for name in names}
+    for name, lines in CONDITIONS.values():
+        allowed = [([bpf.Equal(*condition) for condition in line], bpf.ALLOW) for line in lines]
+        calls[name] = [*allowed, ((), refused)]
+    return bpf.program(machine, calls, unnamed=refused, newer=bpf.error(errno.ENOSYS))
 
 
 def profile() -> dict[str, Any]:
@@ -219,7 +293,7 @@ def profile() -> dict[str, Any]:
     for comment, (name, lines) in CONDITIONS.items():
         rules += [_rule((name,), comment, line) for line in lines]
     for comment, names in MISSING.items():
-        rules.append({**_rule(names, comment), "action": "SCMP_ACT_ERRNO", "errnoRet": _ENOSYS})
+        rules.append({**_rule(names, comment), "action": "SCMP_ACT_ERRNO", "errnoRet": errno.ENOSYS})
     return {
         "defaultAction": "SCMP_ACT_ERRNO",  # EPERM
         "archMap": [

@@ -1,4 +1,9 @@
-"""Folders that a program filled: opened whatever mode it gave them, and removed however deep they are."""
+"""Folders that a program filled: opened in any mode that it gave them, and removed however deep they are.
+
+Needs the standard library alone, and nothing of this package: isorun also sends its text into a container.
+"""
+
+from __future__ import annotations
 
 import os
 import uuid
@@ -11,14 +16,14 @@ def open_folder(name: str, dir_fd: int) -> int:
 
 
 def open_any_folder(name: str, dir_fd: int) -> int:
-    """As `open_folder`, and made readable and writable for us whatever mode a program gave it."""
+    """As `open_folder`, and made readable and writable for us in any mode that a program gave it."""
     try:
         fd = open_folder(name, dir_fd)
     except PermissionError:
         handle = os.open(name, os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW, dir_fd=dir_fd)
         try:
             # By way of /proc: chmod by name would follow a link that took the folder's place.
-            os.chmod(f"/proc/self/fd/{handle}", 0o700)
+            os.chmod(f"/proc/self/fd/{handle}", 0o700)  # noqa: PTH101 - `fchmod` takes no O_PATH
             return open_folder(".", handle)
         finally:
             os.close(handle)

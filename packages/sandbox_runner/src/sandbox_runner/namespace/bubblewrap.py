@@ -16,17 +16,20 @@ from pathlib import Path
 HOSTNAME = "sandbox"
 RUN_BYTES = 16 << 20
 SHM_BYTES = 64 << 20
-#: Files of /etc that a sandbox sees, where the machine has them, each with who needs it.
+#: Files of /etc that programs and the C library read, shown where the machine has them, each with who needs it.
 ETC = (
     "/etc/alternatives",  # awk, vi and other names in /usr/bin are links through it
     "/etc/ld.so.cache",  # the dynamic linker
     "/etc/ld.so.conf",
     "/etc/ld.so.conf.d",
-    "/etc/localtime",  # the C library
+    "/etc/localtime",  # the C library, when TZ is unset in a child
     "/etc/mime.types",  # mimetypes
-    "/etc/protocols",  # getprotobyname
-    "/etc/services",  # getservbyname
-    "/etc/ca-certificates",  # TLS. Not /etc/ssl whole: private keys are in it, and root's sandbox could read them
+    "/etc/protocols",  # socket.getprotobyname
+    "/etc/services",  # socket.getservbyname
+)
+#: What TLS reads. Not /etc/ssl whole: private keys are in it, and root's sandbox could read them.
+ETC_TLS = (
+    "/etc/ca-certificates",
     "/etc/pki/ca-trust/extracted",
     "/etc/pki/tls/certs",
     "/etc/ssl/certs",
@@ -158,7 +161,7 @@ def _machine(root: Path) -> list[str]:
             arguments += ["--symlink", str(found.readlink()), path]
         elif found.is_dir():
             arguments += ["--ro-bind", path, path]
-    for path in ETC:
+    for path in (*ETC, *ETC_TLS):
         if (root / path.lstrip("/")).exists():
             arguments += ["--ro-bind", path, path]
     for name in _KERNEL:

@@ -99,7 +99,7 @@ def _read(folder: str, name: str) -> dict[str, Any]:
 def _note(folder: str, token: str) -> int:
     """Where bubblewrap notes, before the command begins, its first process: `take_down` finds it by no title then.
 
-    Of commands by `command_prefix` nobody removes the note at the end, so the next one does.
+    Commands by `command_prefix` leave their note at the end, so the next command removes it.
     """
     for name in os.listdir(folder) if not token else ():  # noqa: PTH208 - see above
         if name.startswith(RUNNING):
@@ -130,7 +130,7 @@ def _open(source: str, pinned: dict[str, list[int]]) -> int:
     """The folder or file *source*, which had no link on its path at the start.
 
     Who may write to a folder on that path, a command or the folder's owner, can have put one there since, to what only
-    we can open. One that the sandbox may have replaced must be the very one that it was at the start.
+    we can open. A folder that the sandbox may have replaced must be the same as at the start.
     """
     try:
         descriptor = os.open(source, os.O_PATH)
@@ -139,7 +139,7 @@ def _open(source: str, pinned: dict[str, list[int]]) -> int:
     found = os.fstat(descriptor)
     is_same = source not in pinned or [found.st_dev, found.st_ino] == pinned[source]
     if not is_same or os.readlink(f"/proc/self/fd/{descriptor}") != source:  # noqa: PTH115 - see above
-        raise ValueError(f"{source} is not what it was at the start")
+        raise ValueError(f"{source} was replaced after the start")
     return descriptor
 
 
@@ -182,11 +182,22 @@ def _staged(mounts: list[list[str]], pinned: dict[str, list[int]]) -> list[list[
 
 
 def _limit(nofile: int | None) -> None:
-    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    # The kernel keeps a dump from the pipe of the host's core_pattern at exactly 1; no file of one fits into that.
+    most = 0 if resource.getrlimit(resource.RLIMIT_CORE)[1] == 0 else 1
+    if most == 0 and _has_core_pipe():
+        raise ValueError(
+            "RLIMIT_CORE is 0, where a dump goes to the host's core_pattern: start with `ulimit -Hc unlimited`"
+        )
+    resource.setrlimit(resource.RLIMIT_CORE, (most, most))
     if nofile is not None:
         hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
         most = nofile if hard == resource.RLIM_INFINITY else min(nofile, hard)
         resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
+
+
+def _has_core_pipe() -> bool:
+    with open("/proc/sys/kernel/core_pattern", encoding="ascii", errors="replace") as file:  # noqa: PTH123 - see above
+        return file.read(1) == "|"
 
 
 def _file(arguments: list[str]) -> int:

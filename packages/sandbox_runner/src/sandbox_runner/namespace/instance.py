@@ -10,7 +10,6 @@ from __future__ import annotations
 import json
 import os
 import secrets
-import stat
 import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
@@ -18,14 +17,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NoReturn
 
-from sandbox_runner import enter
-from sandbox_runner.ceilings import Group
 from sandbox_runner.errors import InvalidSpec, SandboxError, SandboxGone, SandboxStartFailed
 from sandbox_runner.execution import KILLED, ExecResult, Finished, run_command
 from sandbox_runner.instance import Command, Common, SandboxInstance, found
-from sandbox_runner.processes import ENTER, INTERPRETER, called, end_first, end_processes, title
+from sandbox_runner.linux.cgroup import Group
+from sandbox_runner.linux.file_locks import Guard, namespace_of
+from sandbox_runner.linux.trees import remove_tree
+from sandbox_runner.namespace import enter
+from sandbox_runner.namespace.ceilings import remove_group
+from sandbox_runner.namespace.processes import ENTER, INTERPRETER, called, end_first, end_processes, title
 from sandbox_runner.records import Records
-from sandbox_runner.starting import FOLDER
 from sandbox_runner.state import StateFolder
 
 ABOUT = "namespace.json"  # in the state folder: `About`
@@ -73,21 +74,24 @@ class NamespaceInstance(SandboxInstance):
         kills = self._group.oom_kills()
         with self._asked(token, request) as said:
             complaint = _Complaint(said)
+            guard = Guard(lambda: self._namespaces(token), lambda: self._end_processes(token))
             try:
-                finished = run_command(
-                    [*self.command_prefix[:-1], f"--request={token}", str(self._state.path), *command.argv],
-                    stdin=command.stdin,
-                    timeout_s=command.timeout_s,
-                    on_output=command.on_output,
-                    max_output_bytes=command.max_output_bytes,
-                    end=lambda: self._end(token, said),
-                    stderr_filter=complaint,
-                )
+                with guard:
+                    finished = run_command(
+                        [*self.command_prefix[:-1], f"--request={token}", str(self._state.path), *command.argv],
+                        stdin=command.stdin,
+                        timeout_s=command.timeout_s,
+                        on_output=command.on_output,
+                        max_output_bytes=command.max_output_bytes,
+                        end=lambda: self._end(token, said),
+                        stderr_filter=complaint,
+                    )
             finally:
                 ended = said.end()
             if not ended:
                 raise SandboxError(f"a command of {self.container_name} outlives SIGKILL")
-        return self._result(finished, said, complaint, out_of_memory=self._group.oom_kills() > kills)
+        out_of_memory = self._group.oom_kills() > kills
+        return self._result(finished, said, complaint, out_of_memory=out_of_memory, too_many_locks=guard.has_ended_it)
 
     def _take_down(self) -> None:
         take_down(self._state, self._about)
@@ -98,7 +102,7 @@ class NamespaceInstance(SandboxInstance):
         uid, _, gid = user.partition(":")
         numbers = int(uid), int(gid) if gid else self._about.gid
         if max(numbers) > _MOST_USERS:
-            raise InvalidSpec("user", f"{user!r} is above {_MOST_USERS}, the kernel's last")
+            raise InvalidSpec("user", f"{user!r} is above {_MOST_USERS}, the highest id of the kernel")
         return numbers
 
     @contextmanager
@@ -121,12 +125,23 @@ class NamespaceInstance(SandboxInstance):
 
     def _end(self, token: str, said: _Said) -> None:
         """End one command with everything it started; the sandbox goes on."""
-        end_processes(lambda: called(title(self.container_name, token), f"--request={token}"))
+        self._end_processes(token)
         said.end()  # what has another name by now would keep our pipes open
 
-    def _result(self, finished: Finished, said: _Said, complaint: _Complaint, *, out_of_memory: bool) -> ExecResult:
+    def _called(self, token: str) -> set[int]:
+        return called(title(self.container_name, token), f"--request={token}")
+
+    def _end_processes(self, token: str) -> None:
+        end_processes(lambda: self._called(token))
+
+    def _namespaces(self, token: str) -> set[int | None]:
+        return {namespace_of(number) for number in self._called(token)}
+
+    def _result(
+        self, finished: Finished, said: _Said, complaint: _Complaint, *, out_of_memory: bool, too_many_locks: bool
+    ) -> ExecResult:
         code = said.exit_code
-        if code is None and finished.timed_out:
+        if code is None and (finished.timed_out or too_many_locks):
             code = KILLED
         elif code is None:
             text = complaint.text.decode("utf-8", "replace").strip()
@@ -136,12 +151,17 @@ class NamespaceInstance(SandboxInstance):
                 code = 128 - finished.returncode  # bubblewrap itself was what the kernel chose
             else:
                 self._explain(finished, text)
-        return finished.result(code, out_of_memory=out_of_memory)
+        elif code == KILLED and not (finished.timed_out or out_of_memory or too_many_locks):
+            self._check_is_there()  # of what a removal kills, the first inside may go first: bubblewrap tells its end
+        return finished.result(code, out_of_memory=out_of_memory, too_many_locks=too_many_locks)
+
+    def _check_is_there(self) -> None:
+        if self._state.read(enter.PLAN) is None:
+            raise SandboxGone(f"{self.container_name} was closed while a command ran in it")
 
     def _explain(self, finished: Finished, text: str) -> NoReturn:
         """Raise what kept a command from running to its end, which was not the command."""
-        if self._state.read(enter.PLAN) is None:
-            raise SandboxGone(f"{self.container_name} was closed while a command ran in it")
+        self._check_is_there()
         if finished.returncode < 0:
             raise SandboxGone(f"something outside of {self.container_name} ended the command: {-finished.returncode}")
         if text.startswith(_NO_PLACE):
@@ -230,7 +250,7 @@ class _Complaint:
 def attach(name: str, *, adopt: bool = True) -> NamespaceInstance:
     """Go on with a namespace sandbox that was kept. From now on it is this process's, to close.
 
-    Without *adopt* it stays its owner's, and `close` leaves it. Raises `SandboxGone` if there is none of that name.
+    Without *adopt* it stays its owner's, and `close` leaves it. Raises `SandboxGone` if no sandbox has the name.
     """
     state, data = found(name, ABOUT)
     if state.read(enter.PLAN) is None:  # `take_down` has begun
@@ -240,7 +260,7 @@ def attach(name: str, *, adopt: bool = True) -> NamespaceInstance:
 
 
 def remove_leftovers(state: StateFolder) -> None:
-    """Remove what the namespace sandbox of *state* left outside of it; nothing if it is no such sandbox's.
+    """Remove what the namespace sandbox of *state* left outside of it; nothing if the state is not of such a sandbox.
 
     Raises `SandboxError` or `OSError` if something stays.
     """
@@ -255,7 +275,7 @@ def take_down(state: StateFolder, about: About) -> None:
     end_processes(lambda: called(title(about.name), str(state.path)))
     for note in state.path.glob(f"{enter.RUNNING}*"):
         _end_noted(note)
-    Group(about.groups).remove()
+    remove_group(Group(about.groups))
     _remove_tree(about.folder)
     Path(about.canary).unlink(missing_ok=True)
 
@@ -268,48 +288,12 @@ def _end_noted(note: Path) -> None:
 
 
 def _remove_tree(folder: str) -> None:
-    """Remove what a sandbox has left on the disk. All of its processes are dead, so nothing moves under us.
-
-    It may be deeper than a path or a stack is long: a folder's folders are moved up before it is removed. It may also
-    hold folders that nobody can list.
-    """
-    with suppress(FileNotFoundError):
-        try:
-            root = os.open(folder, FOLDER)
-        except NotADirectoryError:  # a link, which a command has put there
-            os.unlink(folder)  # noqa: PTH108 - it is no Path anywhere here
-            return
-        try:
-            while names := os.listdir(root):  # noqa: PTH208 - of the folder that was opened, and not of a path
-                for name in names:
-                    _remove_entry(root, name)
-        finally:
-            os.close(root)
-        os.rmdir(folder)  # noqa: PTH106 - as above
-
-
-def _remove_entry(root: int, name: str) -> None:
-    if not stat.S_ISDIR(os.stat(name, dir_fd=root, follow_symlinks=False).st_mode):
-        os.unlink(name, dir_fd=root)
-        return
-    _open_up(name, root)
-    place = os.open(name, FOLDER, dir_fd=root)
+    """Remove what a sandbox has left on the disk. All of its processes are dead, so nothing moves under us."""
+    parent, name = os.path.split(folder)
+    place = os.open(parent, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
-        for inner in os.listdir(place):  # noqa: PTH208 - as above
-            if stat.S_ISDIR(os.stat(inner, dir_fd=place, follow_symlinks=False).st_mode):
-                _open_up(inner, place)
-                os.rename(inner, secrets.token_hex(16), src_dir_fd=place, dst_dir_fd=root)
-            else:
-                os.unlink(inner, dir_fd=place)
+        remove_tree(name, place)
+    except NotADirectoryError:  # a link, which a command has put there
+        os.unlink(name, dir_fd=place)
     finally:
         os.close(place)
-    os.rmdir(name, dir_fd=root)
-
-
-def _open_up(name: str, parent: int) -> None:
-    """Let us list and empty a folder. Not by its path, which `chmod` would follow a link at."""
-    found = os.open(name, os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=parent)
-    try:
-        os.chmod(f"/proc/self/fd/{found}", 0o700)  # noqa: PTH101 - `fchmod` takes no O_PATH
-    finally:
-        os.close(found)

@@ -11,12 +11,12 @@ from __future__ import annotations
 import os
 import select
 import signal
-import time
 from collections.abc import Callable, Iterable
 from contextlib import suppress
 from pathlib import Path
 
 from sandbox_runner.errors import SandboxError
+from sandbox_runner.linux import ending
 
 INTERPRETER = ("-I", "-S")  # options of the Python that runs `enter`: nothing of the caller's is imported
 ENTER = str(Path(__file__).with_name("enter.py"))
@@ -43,25 +43,12 @@ def called(*names: str) -> set[int]:
     return found
 
 
-def end_processes(members: Callable[[], Iterable[int]], within_s: float = _END_S) -> None:
-    """SIGKILL what *members* lists, until it lists nothing. Raises `SandboxError` after *within_s*."""
-    until = time.monotonic() + within_s
-    while numbers := set(members()):
-        if time.monotonic() > until:
-            raise SandboxError(f"{len(numbers)} processes outlive SIGKILL, for example {min(numbers)}")
-        descriptors = {}
-        for number in numbers:
-            with suppress(ProcessLookupError):
-                descriptors[number] = os.pidfd_open(number)
-        try:
-            # Only what is still listed: a number may have become a stranger's before it was opened.
-            for number in set(members()) & descriptors.keys():
-                with suppress(ProcessLookupError):
-                    signal.pidfd_send_signal(descriptors[number], signal.SIGKILL)
-            _wait_ended(descriptors.values(), until)
-        finally:
-            for descriptor in descriptors.values():
-                os.close(descriptor)
+def end_processes(members: Callable[[], Iterable[int]]) -> None:
+    """SIGKILL what *members* lists, until it lists nothing. Raises `SandboxError` if that does not end."""
+    try:
+        ending.end_processes(members, _END_S)
+    except TimeoutError as error:
+        raise SandboxError(error.strerror) from None
 
 
 def end_first(number: int, namespace: int | None, within_s: float = _END_S) -> bool:
@@ -110,14 +97,3 @@ def _command_line(entry: Path) -> list[str]:
     with suppress(OSError):
         return os.fsdecode((entry / "cmdline").read_bytes()).rstrip("\0").split("\0")
     return [""]
-
-
-def _wait_ended(descriptors: Iterable[int], until: float) -> None:
-    waiting = set(descriptors)
-    poll = select.poll()  # not select: there may be more than 1024
-    for descriptor in waiting:
-        poll.register(descriptor, select.POLLIN)
-    while waiting and (left := until - time.monotonic()) > 0:
-        for descriptor, _ in poll.poll(left * 1000):
-            poll.unregister(descriptor)
-            waiting.discard(descriptor)

@@ -21,8 +21,13 @@ from collections.abc import Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 
-from sandbox_runner import bpf, enter, walls
-from sandbox_runner.bubblewrap import (
+from sandbox_runner.errors import BackendUnavailable, InvalidSpec, SandboxError, SandboxStartFailed
+from sandbox_runner.instance import SandboxInstance
+from sandbox_runner.linux import seccomp, walls
+from sandbox_runner.linux.cgroup import Group
+from sandbox_runner.linux.cgroup_parent import Parent
+from sandbox_runner.namespace import enter
+from sandbox_runner.namespace.bubblewrap import (
     Jail,
     View,
     bubblewrap_argv,
@@ -32,10 +37,8 @@ from sandbox_runner.bubblewrap import (
     mount_arguments,
     view_arguments,
 )
-from sandbox_runner.ceilings import Ceilings, Group, Parent, Tree, find_parent
-from sandbox_runner.errors import BackendUnavailable, InvalidSpec, SandboxError, SandboxStartFailed
-from sandbox_runner.instance import SandboxInstance
-from sandbox_runner.namespace_instance import ABOUT, About, NamespaceInstance, attach, remove_leftovers, take_down
+from sandbox_runner.namespace.ceilings import find_parent, group_of, make_group, of_spec, this_host
+from sandbox_runner.namespace.instance import ABOUT, About, NamespaceInstance, attach, remove_leftovers, take_down
 from sandbox_runner.records import SANDBOX, Records
 from sandbox_runner.spec import (
     ARTIFACTS,
@@ -75,7 +78,7 @@ _OLDEST = (0, 7)  # --size
 _PROVE_S = 30.0
 #: Walls that cannot be loosened here, and why.
 _ALWAYS = {
-    "init": "the first process of each command is bubblewrap's, and its end is that of all the others",
+    "init": "the first process of each command is bubblewrap's, and if it ends, all the others end",
     "no_new_privileges": "bubblewrap sets it for every command",
     "read_only_root": "there is no image to write to: the machine's own programs are shown read-only",
 }
@@ -95,7 +98,7 @@ class NamespaceSandbox:
     """A sandbox of Linux namespaces. Needs bubblewrap; as root or as any user that may make user namespaces.
 
     *workspace_dir* and *artifacts_dir* are made if they are not there, and mounted at /workspace and /artifacts. A
-    command has the workspace owner's uid if we are root, else ours. *name*: None for one that no other has.
+    command has the workspace owner's uid if we are root, else ours. *name*: None for a new name.
     """
 
     def __init__(
@@ -128,8 +131,8 @@ class NamespaceSandbox:
         inner = nested([*mounts, MountSpec(_temporary() / _OWN, _TEMPORARY, read_only=True)])
         if inner and not can_pin:
             raise InvalidSpec("mounts", f"{inner[0]} lies in a folder that the sandbox can write: use another place")
-        filters = None if "seccomp" in spec.loosen else bpf.program()
-        parent = find_parent(Ceilings.of(spec), Tree.of_this_process())
+        filters = None if "seccomp" in spec.loosen else seccomp.program()
+        parent = find_parent(of_spec(spec), this_host())
         make_folder(self._workspace)
         user = _user_of(self._workspace)
         for folder in (self._artifacts, *([Path(spec.cache_dir)] if spec.cache_dir else [])):
@@ -182,7 +185,7 @@ class _Starting:
         can_pin: bool,
     ) -> NamespaceInstance:
         spec, name, user = self._spec, self._name, self._user
-        group = Group.at(parent, name)
+        group = group_of(parent, name)
         folder = _temporary() / f"{_OWN}-{name}-{secrets.token_hex(4)}"
         about = About(
             name=name,
@@ -196,7 +199,7 @@ class _Starting:
         # Noted before any of it is made: `cleanup` may have to remove it.
         about.write(self._state, ABOUT)
         self._about = about
-        group.make(parent, Ceilings.of(spec))
+        make_group(group, parent, of_spec(spec))
         own = _make_own_folder(folder, user, with_cache=spec.cache_dir is None)
         if filters is not None:
             self._state.write(enter.SECCOMP, filters)
@@ -253,7 +256,7 @@ class _Starting:
                 {"source": str(mount.host_path), "target": mount.container_path, "read_only": mount.read_only}
                 for mount in mounts
             ],
-            "limits": asdict(Ceilings.of(self._spec)),
+            "limits": asdict(of_spec(self._spec)),
             "held_by": None if parent is None else f"cgroup v{parent.version}",
         }
 
@@ -378,7 +381,7 @@ def _prove(instance: NamespaceInstance, spec: SandboxSpec, canary: Path, user: t
 def _start_error(said: str, uid: int) -> SandboxError:
     if any(sign in said for sign in ("No permissions to create", "Creating new namespace failed", "uid map")):
         return BackendUnavailable(
-            f"this machine makes no user namespace for uid {uid} ({said}): "
+            f"the kernel refuses a user namespace to uid {uid} ({said}): "
             "`sysctl -w user.max_user_namespaces=15000 kernel.unprivileged_userns_clone=1`, and on Ubuntu "
             "`sysctl -w kernel.apparmor_restrict_unprivileged_userns=0`; in a container, allow it to make them"
         )

@@ -15,12 +15,15 @@ from pathlib import Path
 
 import pytest
 
-from sandbox_runner import cli, cli_run, cli_words
-from sandbox_runner.cli_doctor import DEFAULT_BASE, Row, docker_rows, engine_rows, works
-from sandbox_runner.cli_terminal import Interrupted, Terminal, interruptible, plain, table
-from sandbox_runner.context import builtin_context
-from sandbox_runner.docker_cli import DockerCli
-from sandbox_runner.docker_run import NONCE
+from sandbox_runner.cli import main as cli
+from sandbox_runner.cli import run as cli_run
+from sandbox_runner.cli import words as cli_words
+from sandbox_runner.cli.doctor import DEFAULT_BASE, Row, docker_rows, engine_rows, works
+from sandbox_runner.cli.terminal import Interrupted, Terminal, interruptible, plain, table
+from sandbox_runner.docker.command import DockerCli
+from sandbox_runner.docker.context import builtin_context
+from sandbox_runner.docker.engine import Engine
+from sandbox_runner.docker.line import NONCE
 from sandbox_runner.errors import DockerUnavailable, ImageBuildFailed, InvalidSpec, SandboxGone, SandboxStartFailed
 from sandbox_runner.execution import ExecResult
 from sandbox_runner.records import publish
@@ -65,14 +68,14 @@ def result(**given: object) -> ExecResult:
     [
         ((), "COMMAND: put `--` and then the command at the end"),
         (("--",), "COMMAND: put `--` and then the command at the end"),
-        (("--env", "A B", "--", "ls"), "--env: 'A B' is no name of a variable"),
-        (("--env", f"A={SECRET}"[:2], "--", "ls"), "--env: 'A=' is no name of a variable"),
+        (("--env", "A B", "--", "ls"), "--env: 'A B' is not the name of a variable"),
+        (("--env", f"A={SECRET}"[:2], "--", "ls"), "--env: 'A=' is not the name of a variable"),
         (("--mount", "/nowhere:/x", "--", "ls"), "--mount: /nowhere: No such file or directory"),
         (("--mount", "/x", "--", "ls"), "--mount: '/x' is not SOURCE:TARGET or SOURCE:TARGET:ro"),
         (("--memory", "1k", "--", "ls"), "--memory: 1k is less than the 6m that an engine takes"),
         (("--pids", "0", "--", "ls"), "--pids: 0 must be a whole number above 0"),
         (("--name", "a/b", "--", "ls"), "--name: 'a/b' must be letters, digits, dot, dash and underscore"),
-        (("--context", "nowhere", "--", "ls"), "--context: nowhere is no folder"),
+        (("--context", "nowhere", "--", "ls"), "--context: nowhere is not a folder"),
         (("--dockerfile", "x", "--", "ls"), "--dockerfile: needs --context, the folder it is in"),
         (("--env-file", "nowhere", "--", "ls"), "--env-file: nowhere: No such file or directory"),
         (("--exec-backend", "namespace", "--image", "x", "--", "ls"), "--image: the namespace backend has no image"),
@@ -80,10 +83,10 @@ def result(**given: object) -> ExecResult:
         (("ls", "-l"), "unrecognized arguments: ls -l; the command comes after `--`"),
         (("--workspace", "/", "--", "ls"), "--workspace: / is all of this machine: name a folder"),
         (("--artifacts", "//", "--", "ls"), "--artifacts: / is all of this machine: name a folder"),
-        (("--workspace", "/dev/null", "--", "ls"), "--workspace: /dev/null cannot be made: it is no folder"),
+        (("--workspace", "/dev/null", "--", "ls"), "--workspace: /dev/null cannot be made: it is not a folder"),
         (("--workspace", "/proc/none", "--", "ls"), "--workspace: /proc/none cannot be made: No such file"),
         (("--timeout", "nan", "--", "ls"), "argument --timeout: nan must be a number above 0"),
-        (("--max-output", "much", "--", "ls"), "argument --max-output: 'much' is no size"),
+        (("--max-output", "much", "--", "ls"), "argument --max-output: 'much' is not a size"),
         (("--tim", "3", "--", "ls"), "unrecognized arguments: --tim"),
     ],
 )
@@ -139,7 +142,7 @@ def test_artifacts_behind_a_link_are_refused(tmp_path: Path) -> None:
     (tmp_path / "elsewhere").mkdir()
     done = typed("run", "--exec-backend", "namespace", "--artifacts", "link", "--", "ls", cwd=tmp_path)
     assert done.returncode == 2
-    assert "link must be a folder, and no link to one" in done.stderr
+    assert "link must be a folder, not a link to one" in done.stderr
     assert list((tmp_path / "elsewhere").iterdir()) == []
 
 
@@ -171,7 +174,7 @@ def test_a_file_of_variables_is_read_as_docker_reads_it(tmp_path: Path) -> None:
     file.write_text(f"A B={SECRET}\n")
     done = typed("run", "--env-file", str(file), "--", "ls", cwd=tmp_path)
     assert (done.returncode, SECRET in done.stderr) == (2, False)
-    assert "--env-file: 'A B' is no name of a variable" in done.stderr
+    assert "--env-file: 'A B' is not the name of a variable" in done.stderr
 
 
 def test_too_much_standard_input_is_refused(tmp_path: Path) -> None:
@@ -185,7 +188,7 @@ def test_too_much_standard_input_is_refused(tmp_path: Path) -> None:
 
 def test_the_entry_point_is_this_function() -> None:
     """`sandbox-runner` of an installed package, and `python -m sandbox_runner`, are `cli.main`."""
-    project = tomllib.loads((Path(__file__).parents[2] / "pyproject.toml").read_text())["project"]
+    project = tomllib.loads((Path(__file__).parents[3] / "pyproject.toml").read_text())["project"]
     assert project["scripts"] == {"sandbox-runner": f"{cli.main.__module__}:{cli.main.__name__}"}
     assert typed("--version").stdout.startswith("sandbox_runner ")
     for verb in ("run", "exec", "ps", "cleanup", "doctor"):
@@ -323,14 +326,14 @@ def test_a_reader_that_stops_does_not_outlast_the_limit(tmp_path: Path) -> None:
         os.close(writing)
     with os.fdopen(reading, "rb") as file:
         assert len(file.read()) == 65536  # as much as a pipe holds
-    script = "from sandbox_runner.cli_terminal import Terminal as T; T(is_shown=True).take('stdout', b'x' * (1 << 20))"
+    script = "from sandbox_runner.cli.terminal import Terminal as T; T(is_shown=True).take('stdout', b'x' * (1 << 20))"
     assert len(subprocess.run([sys.executable, "-c", script], capture_output=True, check=True).stdout) == 1 << 20
 
 
 def test_a_reader_that_went_away_is_no_error() -> None:
     """The command goes on, and the rest of its output is in the log alone."""
     script = (
-        "from sandbox_runner.cli_terminal import Terminal as T; t = T(is_shown=True); t.take('stdout', b'a'); input()"
+        "from sandbox_runner.cli.terminal import Terminal as T; t = T(is_shown=True); t.take('stdout', b'a'); input()"
     )
     script += "; t.take('stdout', b'b'); t.take('stderr', b'still there')"
     argv = [sys.executable, "-c", script]
@@ -411,12 +414,12 @@ def test_without_an_engine_a_container_is_not_taken_for_gone(memory: Path, stub_
     state.write(NONCE, b"n")
     state.abandon()
     stub_docker({"ps": {"code": 1, "stderr": "Cannot connect to the Docker daemon at unix:///x.\nIs it running?"}})
-    why = "no Docker daemon answers: Cannot connect to the Docker daemon at unix:///x."
+    why = "the Docker engine does not answer: Cannot connect to the Docker daemon at unix:///x."
     assert cli.main(["ps"]) == 0
     assert capfd.readouterr().err == f"sandbox-runner: the engine was not asked: {why}\n"
     for words in (["--dry-run"], [], [state.name]):
         assert cli.main(["cleanup", *words]) == 125
-        assert f"left, because their containers may stand: {state.name}\n" in capfd.readouterr().err
+        assert f"left, because their containers may still run: {state.name}\n" in capfd.readouterr().err
         assert state.path.is_dir()
     assert cli.main(["cleanup", "--json"]) == 125
     assert json.loads(capfd.readouterr().out) == {"removed": [], "engine": why}
@@ -457,7 +460,7 @@ def test_a_sandbox_that_is_not_there_has_no_commands(memory: Path, monkeypatch, 
 
 
 def rows_of(info: dict[str, object]) -> dict[str, Row]:
-    return {row.item: row for row in engine_rows(info)}
+    return {row.item: row for row in engine_rows(Engine(info=info))}
 
 
 def test_an_engine_that_has_all_is_well() -> None:
@@ -517,7 +520,7 @@ def test_the_engine_is_asked(answers, statuses, stub_docker) -> None:
     ("inspect", "status", "found"),
     [
         ([{"stdout": "[{}]"}], "ok", "is here"),
-        ([{"code": 1}, {"stdout": "[{}]"}], "ok", "is not here, but what was built on it is"),
+        ([{"code": 1}, {"stdout": "[{}]"}], "ok", "is not here, but the image built on it is"),
         ([{"code": 1}], "warn", "is not here, and would be fetched"),
     ],
 )
@@ -557,5 +560,5 @@ def test_a_machine_on_which_nothing_works_is_told_so(tmp_path: Path) -> None:
     done = typed("doctor", env={"PATH": str(tmp_path), "SANDBOX_RUNNER_DOCKER": "no-such-docker"})
     assert (done.returncode, done.stderr) == (1, "")
     assert "remedy: install Docker 20.10 or later" in done.stdout
-    assert "remedy: this machine makes no user namespace for uid" in done.stdout
+    assert "remedy: the kernel refuses a user namespace to uid" in done.stdout
     assert done.stdout.endswith("works: nothing\n")

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from sandbox_runner.context import Context, Framed, builtin_context
+from sandbox_runner.docker.context import Context, Framed, builtin_context
 from sandbox_runner.spec import SandboxSpec
 
 

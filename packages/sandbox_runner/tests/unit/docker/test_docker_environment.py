@@ -3,7 +3,7 @@
 import os
 import threading
 
-from sandbox_runner.docker_cli import own_environment
+from sandbox_runner.docker.command import own_environment
 
 
 def test_a_copy_is_made_while_names_come_and_go() -> None:

@@ -4,9 +4,9 @@ import dataclasses
 
 import pytest
 
-from sandbox_runner.container import About, DockerInstance
-from sandbox_runner.docker_cli import DockerCli
-from sandbox_runner.docker_run import Bind, Plan, missing_walls, run_arguments
+from sandbox_runner.docker.command import DockerCli
+from sandbox_runner.docker.container import About, DockerInstance
+from sandbox_runner.docker.line import Bind, Plan, missing_walls, run_arguments
 from sandbox_runner.errors import InvalidSpec
 from sandbox_runner.spec import WALLS, ResourceSpec, SandboxSpec
 from sandbox_runner.state import StateFolder
@@ -61,7 +61,7 @@ def test_every_wall_is_on_the_line() -> None:
     assert set(OPTIONS) == set(WALLS)
     for wall, option in OPTIONS.items():
         assert holds(line, option), wall
-    assert holds(line, ["--network", "none"])
+    assert holds(line, ["--network", "none", "--dns", "192.0.2.1", "--dns-search", "."])
     assert "--privileged" not in line
     assert not any("docker.sock" in part for part in line)
 
@@ -86,7 +86,9 @@ def test_the_image_and_its_command_come_last() -> None:
     """After every option, so that nothing of an image's is read as one; the container only waits."""
     line = run_arguments(SandboxSpec(), PLAN)
     assert line[:3] == ["run", "--detach", "--name"]
-    assert line[-5:] == ["--entrypoint", "/bin/sh", "sha256:1234", "-c", "exec sleep 2147483647"]
+    assert line[-5:] == ["--entrypoint", "/bin/sh", "sha256:1234", "-c", "exec sleep 86460"]
+    assert run_arguments(SandboxSpec(ttl_seconds=0.5), PLAN)[-1] == "exec sleep 61"
+    assert run_arguments(SandboxSpec(ttl_seconds=1e30), PLAN)[-1] == "exec sleep 2147483647"
     assert holds(line, ["--pull", "never"])
 
 
@@ -142,7 +144,7 @@ def test_no_value_of_the_environment_is_on_the_line(monkeypatch) -> None:
 def test_a_wall_that_does_not_stand_is_named() -> None:
     """By what the engine says of it; and all of them stand if it says so."""
     assert missing_walls(SandboxSpec(), PLAN, STANDS, SHOWN) == []
-    host: dict[str, object] = STANDS["HostConfig"]  # type: ignore[assignment]
+    host: dict[str, object] = STANDS["HostConfig"]
     changes = {
         "capabilities": [{"CapDrop": None}, {"CapAdd": ["SYS_ADMIN"]}, {"Privileged": True}],
         "no_new_privileges": [{"SecurityOpt": ["seccomp={}"]}],
@@ -195,8 +197,8 @@ ABOUT = About(
 
 def instance(tmp_path, **changes: object) -> DockerInstance:
     """One that is only asked for its prefix."""
-    about = dataclasses.replace(ABOUT, **changes)  # type: ignore[arg-type]
-    return DockerInstance(about, DockerCli(), StateFolder(tmp_path / "NAME"), None)  # type: ignore[arg-type]
+    about = dataclasses.replace(ABOUT, **changes)
+    return DockerInstance(about, DockerCli(), StateFolder(tmp_path / "NAME"), None)
 
 
 def test_the_prefix_with_nothing_set(tmp_path, monkeypatch, fake_path) -> None:

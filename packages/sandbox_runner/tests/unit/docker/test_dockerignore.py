@@ -2,7 +2,7 @@
 
 import pytest
 
-from sandbox_runner.dockerignore import Hits, IgnoreRules
+from sandbox_runner.docker.dockerignore import Hits, IgnoreRules
 
 
 def left_out(text: str, path: str) -> bool:
@@ -85,7 +85,7 @@ def test_the_last_match_decides(text, path, out) -> None:
 @pytest.mark.parametrize(
     ("line", "why"),
     [
-        ("!", "a lone ! is no pattern"),
+        ("!", "a lone ! is not a pattern"),
         ("[", "it ends within brackets, or after a backslash"),
         ("a[]b]", "it ends within brackets, or after a backslash"),
         ("[a-]", "it ends within brackets, or after a backslash"),

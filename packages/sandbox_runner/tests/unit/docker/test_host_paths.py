@@ -1,4 +1,4 @@
-"""Paths of the daemon's host: where they come from, which folder counts, what the errors say, and the canary."""
+"""Paths of the engine's host: where they come from, which folder counts, what the errors say, and the canary."""
 
 import os
 import stat
@@ -10,9 +10,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sandbox_runner.docker_cli import DockerCli
+from sandbox_runner.docker.command import DockerCli
+from sandbox_runner.docker.host_paths import HostPaths, Surroundings, prove
 from sandbox_runner.errors import InvalidSpec, SandboxStartFailed
-from sandbox_runner.host_paths import HostPaths, Surroundings, prove
 from sandbox_runner.spec import MountSpec
 
 ID = "3f" * 32
@@ -30,7 +30,7 @@ IN_CONTAINER = Surroundings(
 )
 REMEDY = (
     "If this process runs in a container, start that with `-v /host/folder:{0}`, where /host/folder is the folder of "
-    "the daemon's host; if it has one there already, say which: "
+    "the engine's host; if it has one there already, say which: "
     "`-e SANDBOX_FOLDER={0} -e HOST_SANDBOX_FOLDER=/host/folder`"
 )
 
@@ -73,7 +73,7 @@ def test_outside_a_container_a_path_is_the_same_and_the_engine_is_not_asked() ->
     engine = Engine()
     paths = HostPaths.discover(None, engine, {"HOME": "/root"}, surroundings=HOST)
     assert (paths, paths.translate("/srv/x"), engine.asked) == (HostPaths(), "/srv/x", [])
-    assert paths.describe() == "the daemon sees our paths"
+    assert paths.describe() == "the engine sees our paths"
 
 
 def test_the_explicit_map_wins_over_the_environment_and_the_mounts() -> None:
@@ -213,7 +213,7 @@ def test_links_and_dots_are_resolved_in_our_view(tmp_path: Path) -> None:
     assert paths.translate(inner / "out" / ".." / "mounted" / "y") == "/srv/y"  # not /srv/mounted/y
     with pytest.raises(SandboxStartFailed) as failed:
         paths.translate(inner / "out")
-    assert str(failed.value).startswith(f"{inner}/out ({outer}): the Docker daemon's host has no path for it")
+    assert str(failed.value).startswith(f"{inner}/out ({outer}): the engine's host has no path for it")
 
 
 def test_a_folder_may_be_named_by_a_link(tmp_path: Path) -> None:
@@ -248,7 +248,7 @@ def test_a_path_of_no_mount_is_an_error_that_says_what_to_mount() -> None:
     with pytest.raises(SandboxStartFailed) as failed:
         paths.translate("/data/set")
     assert str(failed.value) == (
-        "/data/set: the Docker daemon's host has no path for it, as no mount of this container holds it. The mounts "
+        "/data/set: the engine's host has no path for it, because no mount of this container holds it. The mounts "
         f"are /workspace -> /srv/ws (from the mounts of our own container 3f3f3f3f3f3f). {REMEDY.format('/data/set')}"
     )
 
@@ -267,7 +267,7 @@ def test_memory_within_a_mount_is_an_error(how: str) -> None:
     ours = container(WS, tmpfs=("/workspace/tmp",)) if how == "Tmpfs" else container(WS, memory)
     paths = HostPaths.discover(None, Engine(ours), {}, surroundings=IN_CONTAINER)
     assert paths.translate("/workspace/tmpx") == "/srv/ws/tmpx"
-    with pytest.raises(SandboxStartFailed, match=r"as /workspace/tmp is in this container's memory\."):
+    with pytest.raises(SandboxStartFailed, match=r"because /workspace/tmp is in this container's memory\."):
         paths.translate("/workspace/tmp/x")
 
 
@@ -277,7 +277,7 @@ def test_a_folder_mounted_within_memory_is_the_hosts() -> None:
     around = Surroundings(True, "box", f"0::/docker/{ID}\n", OVERLAY)
     paths = HostPaths.discover(None, Engine(ours), {}, surroundings=around)
     assert paths.translate("/workspace/sub/x") == "/srv/ws/x"
-    with pytest.raises(SandboxStartFailed, match=r"as /workspace is in this container's memory\."):
+    with pytest.raises(SandboxStartFailed, match=r"because /workspace is in this container's memory\."):
         paths.translate("/workspace/x")
 
 
@@ -329,7 +329,7 @@ def test_a_mount_that_is_another_folder_is_named_with_all_its_paths(folders: lis
     with pytest.raises(SandboxStartFailed) as failed:
         prove([MountSpec(one, "/a"), MountSpec(two, "/b")], paths, sandbox(a=one, b=one))
     assert str(failed.value) == (
-        f"/b in the sandbox is not {two}: it has no file where we have one. The Docker daemon's host mounted its "
+        f"/b in the sandbox is not {two}: it has no file where we have one. The engine's host mounted its "
         f"/srv/two (host paths, from the given host_paths: {one.parent} -> /srv), or the sandbox's user may not read "
         f"there. {REMEDY.format(two)}"
     )

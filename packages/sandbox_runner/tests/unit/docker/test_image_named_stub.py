@@ -6,9 +6,9 @@ from typing import Any
 
 import pytest
 
-from sandbox_runner.docker_cli import DockerCli
+from sandbox_runner.docker.command import DockerCli
+from sandbox_runner.docker.image import Image, resolve_image
 from sandbox_runner.errors import ImageBuildFailed
-from sandbox_runner.image import Image, resolve_image
 from sandbox_runner.spec import SandboxSpec
 
 
@@ -61,8 +61,8 @@ def test_a_named_image_that_may_not_be_fetched_is_an_error(stub_docker, found, p
     with pytest.raises(ImageBuildFailed) as caught:
         resolve(SandboxSpec(image_ref="x:1", image_pull_policy="never", platform=platform))
     assert str(caught.value) == (
-        f'the engine has no image {wanted}, and image_pull_policy="never" forbids to fetch it:'
-        " fetch it yourself (docker pull), or allow it"
+        f'the engine has no image {wanted}, and image_pull_policy="never" forbids fetching it:'
+        " run docker pull yourself, or set another image_pull_policy"
     )
     assert [call.argv[0] for call in stub.calls] == ["inspect"]
 

@@ -17,10 +17,10 @@ from typing import Any
 
 import pytest
 
-from sandbox_runner import build_lock
-from sandbox_runner.docker_cli import DockerCli
+from sandbox_runner.docker import build_lock
+from sandbox_runner.docker.command import DockerCli
+from sandbox_runner.docker.image import MAX_LOG, Image, image_hash, image_tag, resolve_image
 from sandbox_runner.errors import ImageBuildFailed, InvalidSpec, SandboxTimeout
-from sandbox_runner.image import MAX_LOG, Image, image_hash, image_tag, resolve_image
 from sandbox_runner.spec import SandboxSpec
 from sandbox_runner.state import state_root
 
@@ -191,7 +191,7 @@ def test_a_failed_build_shows_its_last_lines_and_nothing_on_our_output(stub_dock
     text = str(caught.value)
     tag = image_tag(spec, image_hash(spec))
     assert text.startswith(
-        f"the build of {tag} failed (exit code 17); another base than its own is base_image, or"
+        f"the build of {tag} failed (exit code 17); to use another base, give base_image or set"
         " SANDBOX_RUNNER_BASE_IMAGE; its output is in docker_build.log, the end of it is:\nline 81\n"
     )
     assert text.endswith("line 99\nred   ]0;title ")
@@ -265,7 +265,7 @@ def test_a_context_that_changes_between_hash_and_build_is_not_built(spec, tmp_pa
     program(tmp_path / "docker", body, monkeypatch)
     with pytest.raises(ImageBuildFailed) as caught:
         resolve(spec)
-    assert str(caught.value) == f"{tmp_path}/context changed while it was read: build again when it is at rest"
+    assert str(caught.value) == f"{tmp_path}/context changed while it was read: build again when nothing changes it"
     assert (tmp_path / "calls").read_text().split() == ["inspect", "inspect"]
 
 
@@ -275,7 +275,7 @@ def test_a_build_that_leaves_no_image_here_is_a_failure(stub_docker, spec) -> No
     with pytest.raises(ImageBuildFailed) as caught:
         resolve(spec)
     tag = image_tag(spec, image_hash(spec))
-    assert str(caught.value) == f"{tag} was built, but the engine does not have it: is its builder another machine's?"
+    assert str(caught.value) == f"{tag} was built, but the engine does not have it: is its builder on another machine?"
 
 
 def test_a_build_argument_with_a_nul_is_refused(spec) -> None:
@@ -286,8 +286,8 @@ def test_a_build_argument_with_a_nul_is_refused(spec) -> None:
 
 _RESOLVE = """
 import io, sys
-from sandbox_runner.docker_cli import DockerCli
-from sandbox_runner.image import resolve_image
+from sandbox_runner.docker.command import DockerCli
+from sandbox_runner.docker.image import resolve_image
 from sandbox_runner.spec import SandboxSpec
 spec = SandboxSpec(image_context_path=sys.argv[1], build_timeout_seconds=60.0)
 resolve_image(spec, DockerCli(), io.BytesIO(), lambda line: print(line, flush=True))
@@ -345,7 +345,7 @@ def test_a_base_image_is_no_option(spec, stub_docker, monkeypatch, base) -> None
     monkeypatch.setenv("SANDBOX_RUNNER_BASE_IMAGE", base)
     with pytest.raises(InvalidSpec) as caught:
         resolve(spec)
-    assert str(caught.value) == f"base_image: {base!r} is no image"
+    assert str(caught.value) == f"base_image: {base!r} is not an image"
     assert stub.calls == []
 
 

@@ -5,7 +5,7 @@ from itertools import pairwise
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from sandbox_runner.inside import Marks, command, end, new_token
+from sandbox_runner.docker.inside import Marks, command, end, new_token
 
 TOKEN = b"sandbox-0123456789abcdef0123456789abcdef"
 BEGIN, END = TOKEN + b" begin 12 11\n", TOKEN + b" end 3 0 0\n"

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sandbox_runner import seccomp
+from sandbox_runner.linux import seccomp
 
 HEADER = Path("/usr/include/x86_64-linux-gnu/asm/unistd_64.h")
 EPERM, ENOSYS, ALLOW = 1, 38, 0
@@ -27,7 +27,7 @@ def answer(name: str, *arguments: int) -> int:
 
 
 def test_the_file_is_what_the_code_makes() -> None:
-    """`python -m sandbox_runner.seccomp` writes it, and it is read as the table."""
+    """`python -m sandbox_runner.linux.seccomp` writes it, and it is read as the table."""
     assert seccomp.profile_path().read_text(encoding="utf-8") == seccomp.rendered()
     assert json.loads(seccomp.rendered()) == seccomp.profile()
 
@@ -80,7 +80,10 @@ def test_every_condition_is_masked_to_what_the_kernel_reads() -> None:
     for rule in RULES:
         for condition in rule.get("args", []):
             assert condition["op"] == "SCMP_CMP_MASKED_EQ"
-            assert condition["value"] < HIGH
+            wide = {"prlimit64": HIGH * HIGH - 1}  # a pointer; and sizes, of which no high bit may be set
+            wide |= dict.fromkeys(("setxattr", "lsetxattr", "fsetxattr"), HIGH * HIGH - 512)
+            wanted = None if condition["index"] < 2 else wide.get(rule["names"][0])
+            assert condition["value"] == wanted if wanted else condition["value"] < HIGH
             assert condition["valueTwo"] & ~condition["value"] == 0, "such a condition never holds"
 
 
@@ -150,10 +153,41 @@ def test_kinds_of_sockets(arguments: tuple[int, ...], wanted: int) -> None:
         ("personality", (0,), ALLOW),
         ("personality", (0x40000,), EPERM),
         ("personality", (0x100000,), EPERM),
+        ("setsockopt", (3, 1, 9, 0, 4), ALLOW),
+        *(("setsockopt", (3, level, option, 0, 16), EPERM) for level in (1, 1 | HIGH) for option in (26, 50, 51, 52)),
+        ("setsockopt", (3, 1, 26 | HIGH, 0, 16), EPERM),
+        ("setsockopt", (3, 41, 26, 0, 4), ALLOW),  # IPV6_V6ONLY: another level's option of that number
+        ("fcntl", (3, 6, 0), ALLOW),
+        *(("fcntl", (3, command | high, 0), EPERM) for command in (36, 37, 38, 1036, 1038) for high in (0, HIGH)),
+        ("mmap", (0, 4096, 3, 0x22, -1 & HIGH - 1, 0), ALLOW),
+        ("mmap", (0, 4096, 3, 0x40022, 0, 0), EPERM),
+        ("mmap", (0, 4096, 3, 0x40022 | 21 << 26, 0, 0), EPERM),
+        ("memfd_create", (0, 1), ALLOW),
+        ("memfd_create", (0, 5), EPERM),
+        ("shmget", (0, 4096, 0o1600), ALLOW),
+        ("shmget", (0, 4096, 0o5600), EPERM),
+        ("madvise", (0, 4096, 4), ALLOW),
+        ("madvise", (0, 4096, 12), EPERM),
+        ("prctl", (15, 0), ALLOW),
+        *(("prctl", (option | high, 1), EPERM) for option in (67, 78, 0x53564D41) for high in (0, HIGH)),
+        *((name, (0, 0, 0, 511, 0), ALLOW) for name in ("setxattr", "lsetxattr", "fsetxattr")),
+        *(
+            (name, (0, 0, 0, size, 0), EPERM)
+            for name in ("setxattr", "lsetxattr", "fsetxattr")
+            for size in (512, 4096, 65536, 65535, HIGH)
+        ),
+        ("setxattrat", (0, 0, 0, 0, 0, 0), ENOSYS),
+        ("setrlimit", (7, 0), ALLOW),
+        ("setrlimit", (4, 0), EPERM),
+        ("setrlimit", (4 | HIGH, 0), EPERM),
+        ("prlimit64", (0, 7, 1, 0), ALLOW),
+        ("prlimit64", (0, 4, 0, 1), ALLOW),
+        ("prlimit64", (0, 4, 1, 0), EPERM),
+        ("prlimit64", (0, 4 | HIGH, HIGH, 0), EPERM),  # a pointer whose lower half is 0
     ],
 )
 def test_other_conditions(name: str, arguments: tuple[int, ...], wanted: int) -> None:
-    """Local pairs, no devices, and no personality that weakens the address space."""
+    """No devices, weaker address space, memory that nothing counts, pages of the host's, or dumps for its root."""
     assert answer(name, *arguments) == wanted
 
 

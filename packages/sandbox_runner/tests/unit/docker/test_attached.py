@@ -7,7 +7,10 @@ from typing import Any
 
 import pytest
 
-from sandbox_runner.attached import AttachedSpec, missing_walls, run_arguments
+from sandbox_runner.docker.attached import AttachedSpec, Tmpfs, missing_walls, run_arguments, run_to_end
+from sandbox_runner.docker.command import DockerCli
+from sandbox_runner.docker.engine import Engine
+from sandbox_runner.errors import DockerUnavailable, SandboxTimeout
 from sandbox_runner.spec import MountSpec
 
 SPEC = AttachedSpec(
@@ -20,7 +23,7 @@ SPEC = AttachedSpec(
     nofile=100,
     file_bytes=4096,
     mounts=(MountSpec("/host/out", "/out"), MountSpec("/host/in", "/in", read_only=True)),
-    tmpfs={"/tmp": (1 << 20, 64)},
+    tmpfs={"/tmp": Tmpfs(1 << 20, 64)},
     env={"TZ": "UTC"},
 )
 #: What an engine says of it.
@@ -36,7 +39,7 @@ INSPECTED: dict[str, Any] = {
         "Ulimits": [{"Name": "nofile", "Hard": 100}, {"Name": "fsize", "Hard": 4096}],
         "ReadonlyRootfs": True,
         "NetworkMode": "none",
-        "Tmpfs": {"/tmp": "rw,size=1048576,nr_inodes=64", "/dev/pts": "rw,size=4096"},
+        "Tmpfs": {"/tmp": Tmpfs(1 << 20, 64).options(), "/dev/pts": "rw,size=4096"},
         "Runtime": "runc",
     },
     "Mounts": [
@@ -58,6 +61,7 @@ def test_every_wall_is_on_the_command_line() -> None:
         ("--name", "name"),
         ("--pull", "never"),
         ("--network", "none"),
+        ("--dns", "192.0.2.1"),
         ("--cgroupns", "private"),
         ("--cap-drop", "ALL"),
         ("--security-opt", "no-new-privileges"),
@@ -66,10 +70,10 @@ def test_every_wall_is_on_the_command_line() -> None:
         ("--memory-swap", str(64 << 20)),
         ("--pids-limit", "7"),
         ("--cpus", "0.5"),
-        ("--ulimit", "core=0:0"),
+        ("--ulimit", "core=1:1"),
         ("--ulimit", "nofile=100:100"),
         ("--ulimit", "fsize=4096:4096"),
-        ("--tmpfs", "/tmp:rw,exec,nosuid,nodev,mode=1777,size=1048576,nr_inodes=64"),
+        ("--tmpfs", "/tmp:rw,exec,nosuid,nodev,mode=1777,uid=0,gid=0,size=1048576,nr_inodes=64"),
         ("--tmpfs", "/dev/pts:rw,noexec,nosuid,nodev,mode=0755,size=4096,nr_inodes=1"),
         ("--mount", "type=bind,source=/host/out,target=/out"),
         ("--mount", "type=bind,source=/host/in,target=/in,readonly"),
@@ -136,6 +140,62 @@ def test_another_user_or_mount_is_named(change: dict[str, Any], wall: str) -> No
     assert missing_walls(SPEC, {**INSPECTED, **change}) == [wall]
 
 
+@pytest.mark.parametrize("other", [Tmpfs(1 << 21, 64), Tmpfs(1 << 20, 0), Tmpfs(1 << 20, 64, owner=(1001, 0))])
+def test_another_file_system_in_memory_is_named(other: Tmpfs) -> None:
+    """Larger, without a ceiling of inodes, or somebody else's to change; control: the same options in another order."""
+    said = copy.deepcopy(INSPECTED)
+    said["HostConfig"]["Tmpfs"]["/tmp"] = ",".join(reversed(Tmpfs(1 << 20, 64).options().split(",")))
+    assert missing_walls(SPEC, said) == []
+    said["HostConfig"]["Tmpfs"]["/tmp"] = other.options()
+    assert missing_walls(SPEC, said) == ["tmpfs"]
+
+
+def test_a_workspace_that_two_containers_share_is_in_memory_and_has_no_name() -> None:
+    """So it holds no more than was asked for, and is removed with them; another one is named.
+
+    Its labels are its container's, whatever is in them: no value of one adds an option.
+    """
+    holder, other = (replace(SPEC, **given) for given in ({"shared": ("/w", Tmpfs(4096, 9))}, {"shares": ("h", "/w")}))
+    (volume,) = [value for option, value in options(run_arguments(holder, "h", "n")) if value.startswith("type=volume")]
+    assert volume == (
+        "type=volume,target=/w,volume-driver=local,volume-opt=type=tmpfs,volume-opt=device=tmpfs,"
+        f'"volume-opt=o={Tmpfs(4096, 9).options()}"'
+    )
+    labelled = replace(holder, labels={"mine": "yes", "place": '/a,b"c'})
+    assert f'{volume},volume-label=mine=yes,"volume-label=place=/a,b""c"' in run_arguments(labelled, "h", "n")
+    assert ("--volumes-from", "h") in options(run_arguments(other, "o", "n"))
+    told = {"Type": "volume", "Source": "/var/lib/docker/volumes/x/_data", "Destination": "/w", "RW": True}
+    for spec in (holder, other):
+        assert missing_walls(spec, INSPECTED) == ["mounts"]
+        assert missing_walls(spec, {**INSPECTED, "Mounts": [*INSPECTED["Mounts"], told]}) == []
+    assert missing_walls(SPEC, {**INSPECTED, "Mounts": [*INSPECTED["Mounts"], told]}) == ["mounts"]
+
+
 def test_another_runtime_than_the_one_asked_for_is_named() -> None:
     """Without one asked for, the daemon's own will do."""
     assert missing_walls(replace(SPEC, runtime="runsc"), INSPECTED) == ["runtime"]
+
+
+@pytest.mark.parametrize(
+    ("run", "raises"), [({"stdout": "seen"}, None), ({"code": 125}, None), ({"sleep": 5}, SandboxTimeout)]
+)
+def test_what_runs_to_its_end_is_removed(run, raises, stub_docker: Callable[..., Any]) -> None:
+    """Also what the engine refused, and what took too long: the engine may have made it all the same."""
+    stub = stub_docker({"run": run, "ps": {"stdout": "abc"}, "inspect": {"code": 1}, "rm": {}})
+    if raises:
+        with pytest.raises(raises):
+            run_to_end(DockerCli(), SPEC, 0.5)
+    else:
+        answer = run_to_end(DockerCli(), SPEC, 5.0)
+        assert (answer.code, answer.stdout) == (run.get("code", 0), run.get("stdout", "").encode())
+    assert [call.argv[0] for call in stub.calls][:2] == ["run", "ps"]
+    assert ["rm", "--force", "--volumes", "abc"] in [call.argv for call in stub.calls]
+
+
+@pytest.mark.parametrize("answers", [{"code": 1, "stderr": "boom"}, {"stdout": "not JSON"}, {"stdout": "[]"}])
+def test_an_engine_that_tells_nothing_of_itself_is_none(answers, stub_docker: Callable[..., Any]) -> None:
+    """One error of ours, with what the CLI said, and `info` is not asked then."""
+    stub = stub_docker({"version": answers, "info": {"stdout": "{}"}})
+    with pytest.raises(DockerUnavailable, match=r"^the Docker engine does not answer: ."):
+        Engine.ask(DockerCli())
+    assert [call.argv[0] for call in stub.calls] == ["version"]
