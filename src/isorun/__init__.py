@@ -1,4 +1,4 @@
-"""Run Python that nobody has read, sealed, and know afterwards exactly what happened.
+"""Run Python that you have not read, sealed, and know afterwards exactly what happened.
 
 `isorun.run(code)` for one program; `isorun.Runtime` (async) or `isorun.SyncRuntime`
 for many. Names are imported on first use: the executor imports parts of this
@@ -21,9 +21,10 @@ if TYPE_CHECKING:
     from isorun.core.limits import Limits as Limits
     from isorun.core.outcome import Code as Code
     from isorun.core.outcome import Status as Status
-    from isorun.runtime.result import Artifact as Artifact
-    from isorun.runtime.result import RunFailed as RunFailed
-    from isorun.runtime.result import RunResult as RunResult
+    from isorun.core.request import RunRequest as RunRequest
+    from isorun.core.result import Artifact as Artifact
+    from isorun.core.result import RunFailed as RunFailed
+    from isorun.core.result import RunResult as RunResult
     from isorun.runtime.runtime import Run as Run
     from isorun.runtime.runtime import Runtime as Runtime
     from isorun.settings import Settings as Settings
@@ -32,15 +33,16 @@ if TYPE_CHECKING:
     from isorun.supervisor.tool import tool as tool
 
 _HOME = {
-    "Artifact": "isorun.runtime.result",
+    "Artifact": "isorun.core.result",
     "CleanupFailed": "isorun.core.errors",
     "Code": "isorun.core.outcome",
     "InvalidRequest": "isorun.core.errors",
     "IsorunError": "isorun.core.errors",
     "Limits": "isorun.core.limits",
     "Run": "isorun.runtime.runtime",
-    "RunFailed": "isorun.runtime.result",
-    "RunResult": "isorun.runtime.result",
+    "RunFailed": "isorun.core.result",
+    "RunRequest": "isorun.core.request",
+    "RunResult": "isorun.core.result",
     "Runtime": "isorun.runtime.runtime",
     "Settings": "isorun.settings",
     "SetupFailed": "isorun.core.errors",

@@ -1,31 +1,35 @@
 """What an operator may set, and the only reader of the process environment.
 
 A setting is a field of `Settings` with the names it is read from, ours first.
-The process environment beats the files, whatever the names; within one source
+The process environment beats the files, for every name; within one source
 `ISORUN_X` beats the older name for X, and one log line says so when they differ.
 A blank value counts as not set, because compose passes unset names on as blank.
 Secrets are masked in rows, repr and errors. This module must not read from an
-executor, nor hand a credential to one; of ours it imports core at most. Why it is
-not pydantic-settings: docs/decisions/0002-settings-reader.md.
+executor, nor hand a credential to one; of ours it imports core and env_file. Why it is
+not pydantic-settings: docs/decisions/0002-settings-reader.md; what a file that nobody
+named may say: docs/decisions/0008-a-folder-cannot-act.md. The module is long because it holds
+every setting with its names, its default and its check.
 """
 
-import io
+import functools
 import logging
 import math
 import os
 import re
+import shlex
 import tempfile
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
+from isorun import env_file as env_files
 from isorun.core.errors import InvalidRequest
 from isorun.core.limits import Limits
+from isorun.core.text import one_line
 
 ENV_FILE = ".env.backend"
 ENVIRONMENT = "environment"
-MAX_ENV_FILE_CHARS = 1 << 20  # such a file has some thousands; a device given by mistake never ends
 CONTAINER_ROOT = Path("/exec-workspace")
 KB_STORAGE = Path("/kdcube-storage")  # in a container; for the supervisor alone
 
@@ -65,13 +69,43 @@ class _Kind:
     parse: Callable[[str], object]
 
 
-class _From:
-    """How a field is read; *names* are older ones, `ISORUN_<FIELD>` comes before them."""
+@dataclass(frozen=True, slots=True)
+class _Harmless:
+    """Which values of a setting can run no code, choose no path or image, and remove nothing."""
 
-    def __init__(self, kind: _Kind, *names: str, mask: Callable[[str], str] | None = None) -> None:
+    says: str
+    holds: Callable[[Any], bool]
+
+
+class _From:
+    """How a field is read; *names* are older ones, `ISORUN_<FIELD>` comes before them.
+
+    *harmless*: the values that a file may give it which you neither named nor trusted, beside the default.
+    """
+
+    def __init__(
+        self,
+        kind: _Kind,
+        *names: str,
+        mask: Callable[[str], str] | None = None,
+        harmless: _Harmless | None = None,
+    ) -> None:
         self.kind = kind
         self.names = names
         self.mask = mask or str
+        self.harmless = harmless or _NO_OTHER
+
+
+_NO_OTHER = _Harmless("no", lambda value: False)
+_ANY = _Harmless("yes", lambda value: True)
+# No network; every other name is a network that somebody made.
+_NO_NETWORK = _Harmless("`none`", lambda value: value == "none")
+# It becomes part of a host's name, which a slash or an at sign would change to another host's.
+_REGION = _Harmless("letters, digits, `-`", lambda text: re.fullmatch(r"[a-z0-9-]{1,40}", text) is not None)
+
+
+def _at_most(most: float) -> _Harmless:
+    return _Harmless("lower", lambda value: value <= most)
 
 
 def _whole(least: int, most: int) -> _Kind:
@@ -112,6 +146,13 @@ def _path(text: str) -> Path:
 def _absolute(text: str) -> Path:
     # The daemon resolves it, perhaps on another system: what is relative here means nothing there.
     if "\0" in text or not re.match(r"/|[A-Za-z]:[/\\]", text):
+        raise ValueError(text)
+    return Path(text)
+
+
+def _group(text: str) -> Path:
+    # A folder of one hierarchy, or a group's name that is valid beneath all of them.
+    if "\0" in text or ".." in Path(text).parts or Path(text) == Path():
         raise ValueError(text)
     return Path(text)
 
@@ -160,6 +201,7 @@ _NUMBER = _Kind("a finite number above 0", _positive)
 _BOOL = _Kind("1 or 0", _switch)
 _PATH = _Kind("a path", _path)
 _ABSOLUTE = _Kind("an absolute path", _absolute)
+_GROUP = _Kind("a control group: an absolute path, or a name beneath every hierarchy", _group)
 _NAMES = _Kind("names of environment variables with commas between them", _names)
 _LIST = _Kind("module names with commas between them", _modules)
 _URL = _Kind("a URL, scheme://...", _url)
@@ -173,27 +215,29 @@ _LOG_MODE = _choice("include_logging", "print_only")
 class Settings:
     """Every setting, with its default. Made by `Settings.load`; changed by `dataclasses.replace`."""
 
-    backend: Annotated[Backend, _From(_choice("auto", "namespace", "docker"))] = "auto"
+    env_file: Annotated[Path | None, _From(_PATH)] = None  # of the process environment alone
+    # Both hold the whole policy, so the choice between them is harmless.
+    backend: Annotated[Backend, _From(_choice("auto", "namespace", "docker"), harmless=_ANY)] = "auto"
     program_python: Annotated[Path | None, _From(_PATH)] = None
     preload: Annotated[tuple[str, ...], _From(_LIST)] = ()
-    pool_size: Annotated[int, _From(_whole(0, 1024))] = 4  # waiting slots
-    zygote_runs: Annotated[int, _From(_COUNT)] = 1000  # before a zygote is replaced
+    pool_size: Annotated[int, _From(_whole(0, 1024), harmless=_at_most(4))] = 4  # waiting slots
+    zygote_runs: Annotated[int, _From(_COUNT, harmless=_at_most(1000))] = 1000  # before a zygote is replaced
     workspace_root: Annotated[Path | None, _From(_PATH, "EXEC_WORKSPACE_ROOT")] = None
     bundle: Annotated[Path | None, _From(_PATH)] = None  # whose tools programs may call
     tool_env: Annotated[tuple[str, ...], _From(_NAMES)] = ()  # variables that a bundle's tools may see
     retention_hours: Annotated[float, _From(_NUMBER)] = 168.0
-    cgroup_parent: Annotated[Path | None, _From(_ABSOLUTE)] = None
-    advertise_side_effect_tool: Annotated[bool, _From(_BOOL)] = False
+    cgroup_parent: Annotated[Path | None, _From(_GROUP)] = None
+    advertise_side_effect_tool: Annotated[bool, _From(_BOOL, harmless=_ANY)] = False
     require: Annotated[str | None, _From(_TEXT)] = None  # for the tests: skips that become failures
 
     executor_uid: Annotated[int, _From(_ID, "EXECUTOR_UID")] = 1001
     executor_gid: Annotated[int, _From(_ID, "EXECUTOR_GID")] = 1000
-    user_log_mode: Annotated[LogMode, _From(_LOG_MODE, "EXEC_USER_LOG_MODE")] = "include_logging"
-    traceback_remap: Annotated[bool, _From(_BOOL, "EXEC_TRACEBACK_REMAP")] = True
+    user_log_mode: Annotated[LogMode, _From(_LOG_MODE, "EXEC_USER_LOG_MODE", harmless=_ANY)] = "include_logging"
+    traceback_remap: Annotated[bool, _From(_BOOL, "EXEC_TRACEBACK_REMAP", harmless=_ANY)] = True
 
     image: Annotated[str, _From(_TEXT, "PY_CODE_EXEC_IMAGE")] = "py-code-exec:latest"
     docker_runtime: Annotated[str | None, _From(_TEXT)] = None  # of executor containers; None: the daemon's own
-    network_mode: Annotated[str, _From(_TEXT, "PY_CODE_EXEC_NETWORK_MODE")] = "host"
+    network_mode: Annotated[str, _From(_TEXT, "PY_CODE_EXEC_NETWORK_MODE", harmless=_NO_NETWORK)] = "host"
     host_workspace_path: Annotated[Path | None, _From(_ABSOLUTE, "HOST_EXEC_WORKSPACE_PATH")] = None
     host_bundles_path: Annotated[Path | None, _From(_ABSOLUTE, "HOST_BUNDLES_PATH")] = None
     host_kb_storage_path: Annotated[Path | None, _From(_ABSOLUTE, "HOST_KB_STORAGE_PATH")] = None
@@ -214,9 +258,10 @@ class Settings:
     postgres_password: Annotated[str | None, _From(_TEXT, "POSTGRES_PASSWORD", mask=_hide)] = None
     postgres_db: Annotated[str | None, _From(_TEXT, "POSTGRES_DB")] = None
 
-    # For the supervisor only. The names are other people's and have no twin of ours.
-    aws_region: Annotated[str | None, _From(_TEXT)] = None
-    aws_default_region: Annotated[str | None, _From(_TEXT)] = None
+    # For the supervisor only. The names are other people's and have no twin of ours. A stranger's key would
+    # make the tools work for the stranger's account, so keys are not harmless.
+    aws_region: Annotated[str | None, _From(_TEXT, harmless=_REGION)] = None
+    aws_default_region: Annotated[str | None, _From(_TEXT, harmless=_REGION)] = None
     aws_access_key_id: Annotated[str | None, _From(_TEXT, mask=_hide)] = None
     aws_secret_access_key: Annotated[str | None, _From(_TEXT, mask=_hide)] = None
     aws_session_token: Annotated[str | None, _From(_TEXT, mask=_hide)] = None
@@ -228,15 +273,19 @@ class Settings:
     ceilings: Limits = field(default_factory=Limits)
     tool_environment: Mapping[str, str] = field(default_factory=dict, hash=False)  # the values of tool_env; secrets
     warnings: tuple[str, ...] = ()
+    ignored: tuple[str, ...] = ()  # names in a ./.env.backend that nobody trusted
     found: Mapping[str, _Found] = field(default_factory=dict, hash=False, compare=False)
 
     @classmethod
     def load(cls, env_file: str | Path | None = None, environ: Mapping[str, str] | None = None) -> "Settings":
-        """The settings of this process: defaults, `./.env.backend`, *env_file*, environment, the last wins.
+        """The settings of this process: defaults, files, environment, the last wins.
 
-        Raises `InvalidRequest` naming the variable, its value (masked) and what it must be.
+        The files are `./.env.backend`, the file that ISORUN_ENV_FILE names, and *env_file*, the last wins. The
+        first is read whole if its user has trusted it (`isorun config trust`); else what is not harmless in
+        it is left out, and one logged line names that. Raises `InvalidRequest` naming the variable, its
+        value (masked) and what it must be.
         """
-        sources = _sources(env_file, os.environ if environ is None else environ)
+        sources, untrusted = _sources(env_file, os.environ if environ is None else environ)
         found = {key: hit for key, rule in _RULES.items() if (hit := _find(rule, sources))}
         values: dict[str, Any] = {key: _parse(_RULES[key], hit) for key, hit in found.items()}
         limits = {name: values.pop(key) for key, name in _LIMITS.items() if key in values}
@@ -246,8 +295,13 @@ class Settings:
             names = ", ".join(found[f"max_{name}"].name for name in limits)
             raise InvalidRequest(f"{exc} (set by {names})", code="invalid_setting") from None
         allowed = {name: text for name in values.get("tool_env", ()) if (text := _first(name, sources)) is not None}
+        unknown = tuple(_unknown_names(sources))
+        ignored: tuple[str, ...] = ()
+        if untrusted is not None:
+            asked = {*_RULE_OF, *values.get("tool_env", ())}
+            ignored = _tell_ignored(untrusted, asked - sources[ENV_FILE].keys())
         return cls(
-            **values, ceilings=ceilings, tool_environment=allowed, warnings=tuple(_unknown_names(sources)), found=found
+            **values, ceilings=ceilings, tool_environment=allowed, warnings=unknown, ignored=ignored, found=found
         )
 
     def limits(self) -> Limits:
@@ -269,7 +323,7 @@ class Settings:
         return f"Settings({', '.join(given)})"
 
     def host_paths(self) -> dict[str, str]:
-        """Our folders and the daemon's host's, as far as they are set: Docker-in-Docker."""
+        """Our folders and the engine's host's, as far as they are set: Docker-in-Docker."""
         pairs = (
             (get_exec_workspace_root(self), self.host_workspace_path),
             (self.bundles_root, self.host_bundles_path),
@@ -281,14 +335,18 @@ class Settings:
         if self.program_python is not None:
             name = self._row("program_python", _RULES["program_python"]).name_used
             raise InvalidRequest(
-                f"{name} (--python) is of the embedded backend: in Docker programs run on the image's Python; leave it "
-                "out, or set PY_CODE_EXEC_IMAGE",
+                f"{name} (--python) is for the embedded backend only: in Docker a program runs on the image's Python; "
+                "leave it out, or set PY_CODE_EXEC_IMAGE",
                 code="program_python",
             )
 
+    def suits_embedded(self) -> bool:
+        """Whether the embedded backend can do all that is set."""
+        return self.network_mode in ("host", "none")
+
     def check_embedded(self) -> None:
         """Raise `InvalidRequest` for what only a docker backend can do."""
-        if self.network_mode not in ("host", "none"):
+        if not self.suits_embedded():
             name = self._row("network_mode", _RULES["network_mode"]).name_used
             raise InvalidRequest(
                 f"{name}={self.network_mode}: the embedded backend's supervisor has the host's network or "
@@ -306,47 +364,78 @@ def _rules() -> Iterator[tuple[str, _From]]:
     for key, hint in Settings.__annotations__.items():
         for rule in getattr(hint, "__metadata__", ()):
             ours = key.upper() if key in _SUPERVISOR_ONLY else f"ISORUN_{key.upper()}"
-            yield key, _From(rule.kind, ours, *rule.names, mask=rule.mask)
+            yield key, _From(rule.kind, ours, *rule.names, mask=rule.mask, harmless=rule.harmless)
     for f in fields(Limits):
         older = ("PY_CODE_EXEC_TIMEOUT",) if f.name == "wall_s" else ()
         kind = _COUNT if f.type is int else _NUMBER
-        yield f"max_{f.name}", _From(kind, f"ISORUN_MAX_{f.name.upper()}", *older)
+        # A ceiling may be lowered by anybody.
+        yield (
+            f"max_{f.name}",
+            _From(kind, f"ISORUN_MAX_{f.name.upper()}", *older, harmless=_at_most(getattr(Limits(), f.name))),
+        )
 
 
 _RULES = dict(_rules())
 
 
-def _sources(env_file: str | Path | None, environ: Mapping[str, str]) -> dict[str, Mapping[str, str]]:
-    """The places to look, the strongest first."""
+_DEFAULTS = {f.name: f.default for f in fields(Settings)} | {f"max_{f.name}": f.default for f in fields(Limits)}
+_RULE_OF = {name: (key, rule) for key, rule in _RULES.items() for name in rule.names}
+_ENV_FILE_NAME = _RULES["env_file"].names[0]
+
+
+def _sources(
+    env_file: str | Path | None, environ: Mapping[str, str]
+) -> tuple[dict[str, Mapping[str, str]], env_files.EnvFile | None]:
+    """The places to look, the strongest first; and the file that may say only what is harmless, if there is one."""
     sources: dict[str, Mapping[str, str]] = {ENVIRONMENT: environ}
-    if env_file is not None:
-        sources[str(env_file)] = _read_env_file(Path(env_file))
-    sources.setdefault(ENV_FILE, _read_env_file(Path(ENV_FILE), optional=True))
-    return sources
+    seen = set()
+    for named in (env_file, environ.get(_ENV_FILE_NAME, "").strip()):
+        if named:
+            file = env_files.read_named(Path(named).expanduser())
+            seen.add(file.path)
+            sources.setdefault(str(named), _without_files(file.values))
+    found = env_files.read_found(Path(ENV_FILE))
+    if found is None or found.path in seen:
+        return sources, None
+    if env_files.is_trusted(found, environ):
+        sources.setdefault(ENV_FILE, _without_files(found.values))
+        return sources, None
+    sources[ENV_FILE] = {name: text for name, text in found.values.items() if _is_harmless(name, text)}
+    return sources, found
 
 
-def _read_env_file(path: Path, *, optional: bool = False) -> dict[str, str]:
-    """The values of a dotenv file, as written: nothing in them is expanded."""
+def _without_files(values: Mapping[str, str]) -> dict[str, str]:
+    """*values* of a file, which names no other file."""
+    return {name: text for name, text in values.items() if name != _ENV_FILE_NAME}
+
+
+def _tell_ignored(file: env_files.EnvFile, wanted: Iterable[str]) -> tuple[str, ...]:
+    """The *wanted* names that *file* has; one line says how to have them."""
+    names = tuple(name for name in file.values if name in set(wanted))
+    if names:
+        _warn_once(
+            f"{file.path}: {', '.join(names)} ignored, because you have not trusted this file; "
+            f"read it, then run: isorun config trust {shlex.quote(str(file.path))}"
+        )
+    return names
+
+
+def _is_harmless(name: str, text: str) -> bool:
+    """Whether a file that you have not trusted may say this: the default, and what its rule calls harmless."""
+    if name not in _RULE_OF:
+        return name.startswith("ISORUN_")  # a slip, which is warned of; no other name is read from there
+    key, rule = _RULE_OF[name]
     try:
-        with path.open(encoding="utf-8") as stream:
-            text = stream.read(MAX_ENV_FILE_CHARS + 1)
-    except OSError as exc:
-        if optional and isinstance(exc, FileNotFoundError):
-            return {}
-        raise InvalidRequest(f"{path}: cannot be read: {exc.strerror}", code="env_file") from None
-    except UnicodeDecodeError:
-        raise InvalidRequest(f"{path}: is not UTF-8 text", code="env_file") from None
-    if len(text) > MAX_ENV_FILE_CHARS:
-        raise InvalidRequest(f"{path}: longer than {MAX_ENV_FILE_CHARS} characters", code="env_file")
-    # Here, and not above: 20 ms that a start without such a file does not pay.
-    from dotenv.parser import parse_stream
+        value = rule.kind.parse(text.strip())
+    except (ValueError, RuntimeError):
+        return rule.harmless is not _NO_OTHER  # it is refused, with a text that says how to mend it
+    return bool(not text.strip() or value == _DEFAULTS[key] or rule.harmless.holds(value))
 
-    bindings = list(parse_stream(io.StringIO(text)))
-    for binding in bindings:
-        if binding.error:  # its number and not its text, which may be a secret
-            where = f"{path}, line {binding.original.line}"
-            raise InvalidRequest(f"{where}: not NAME=value, or a quote that never ends", code="env_file")
-    return {b.key: b.value for b in bindings if b.key is not None and b.value is not None}
+
+@functools.cache
+def _warn_once(line: str) -> None:
+    """Settings are loaded by every part of a command that needs them; its user reads a line once."""
+    _log.warning("%s", one_line(line))
 
 
 def _find(rule: _From, sources: Mapping[str, Mapping[str, str]]) -> _Found | None:
@@ -362,11 +451,8 @@ def _find(rule: _From, sources: Mapping[str, Mapping[str, str]]) -> _Found | Non
     winner = hits[0]
     for other in hits[1:]:
         if other.raw != winner.raw and other.name != winner.name:
-            _log.warning(
-                "%s=%s (%s) is used, %s=%s (%s) is not",
-                *(winner.name, rule.mask(winner.raw), winner.source),
-                *(other.name, rule.mask(other.raw), other.source),
-            )
+            used, unused = (f"{hit.name}={rule.mask(hit.raw)} ({hit.source})" for hit in (winner, other))
+            _warn_once(f"{used} is used, {unused} is not")
     return winner
 
 
@@ -380,9 +466,9 @@ def _parse(rule: _From, hit: _Found) -> object:
     except (ValueError, RuntimeError):  # RuntimeError: expanduser with no such user
         hint = "; remove the comment behind the value" if re.search(r"\s#", hit.raw) else ""
         # from None: the first error's text holds the value unmasked.
+        given = one_line(f"{hit.name}={rule.mask(hit.raw)} ({hit.source})")
         raise InvalidRequest(
-            f"{hit.name}={rule.mask(hit.raw)} ({hit.source}): must be {rule.kind.wants}{hint}; "
-            "correct it, or unset it to get the default",
+            f"{given}: must be {rule.kind.wants}{hint}; correct it, or unset it to get the default",
             code="invalid_setting",
         ) from None
 
@@ -395,7 +481,8 @@ def _unknown_names(sources: Mapping[str, Mapping[str, str]]) -> list[str]:
         for name in sorted(texts)
         if name.startswith("ISORUN_") and name not in known
     ]
-    return [f"{name} ({source}) is not a setting; the nearest name is {_nearest(name)}" for name, source in slips]
+    told = (f"{name} ({source}) is not a setting; the nearest name is {_nearest(name)}" for name, source in slips)
+    return [one_line(line) for line in told]
 
 
 def _nearest(slip: str) -> str:

@@ -12,12 +12,12 @@ from collections.abc import Sequence
 from datetime import UTC, datetime
 
 from isorun.core.errors import InvalidRequest
+from isorun.core.text import is_visible, shown
 
 MAX_EXEC_ID = 40
 MAX_TURN = 128  # leaves most of a 1024 byte path to the file itself
 MAX_PROG_NAME = 64
 TURN_PREFIX = "turn_"
-_BIG = 10**20  # a number that is shown in an error text is shorter than the text
 
 _EXEC_ID = re.compile(rf"[a-z0-9][a-z0-9-]{{0,{MAX_EXEC_ID - 1}}}")
 _TURN = re.compile(r"turn_[A-Za-z0-9._-]+")
@@ -34,7 +34,7 @@ def new_exec_id() -> str:
 
 
 def check_exec_id(exec_id: object) -> str:
-    """*exec_id* if it is one that may name a folder; else `InvalidRequest` (invalid_exec_id)."""
+    """*exec_id* if it may name a folder; else `InvalidRequest` (invalid_exec_id)."""
     if not isinstance(exec_id, str) or not _EXEC_ID.fullmatch(exec_id):
         raise InvalidRequest(
             f"exec_id must be 1 to {MAX_EXEC_ID} characters of a-z, 0-9 and '-', got {shown(exec_id)}",
@@ -49,8 +49,8 @@ def check_prog_name(name: object) -> str:
     At most 64 printable characters, not blank. It may hold a slash: nothing may
     ever use it as a part of a path.
     """
-    # isprintable refuses newlines, escapes and bidi marks: they could forge a line in a log.
-    if not isinstance(name, str) or len(name) > MAX_PROG_NAME or not name.isprintable() or not name.strip():
+    # Newlines, escapes and marks of direction could forge a line in a log.
+    if not isinstance(name, str) or len(name) > MAX_PROG_NAME or not is_visible(name) or not name.strip():
         raise InvalidRequest(
             f"prog_name must be 1 to {MAX_PROG_NAME} printable characters, got {shown(name)}",
             code="invalid_prog_name",
@@ -86,12 +86,3 @@ def turn_of(filename: str) -> str | None:
     """The turn folder that *filename* begins with, or None. `turn_notes.md` alone names none."""
     parts = [part for part in filename.split("/") if part not in ("", ".")]
     return parts[0] if len(parts) > 1 and parts[0].startswith(TURN_PREFIX) else None
-
-
-def shown(value: object) -> str:
-    """*value* for an error text: escaped, and short whatever was sent."""
-    if value is None or isinstance(value, (bool, float)) or (isinstance(value, int) and -_BIG < value < _BIG):
-        return repr(value)
-    if not isinstance(value, str):
-        return f"a value of type {type(value).__name__}"
-    return repr(value) if len(value) <= 80 else f"{value[:60]!r}… ({len(value)} characters)"

@@ -9,11 +9,13 @@ KIB = 1 << 10
 MIB = 1 << 20
 GIB = 1 << 30
 MAX_FRAME_BYTES = 16 * MIB  # what the wire can carry (wire.frames.MAX_FRAME)
+#: File locks of one run at a time. A database needs a few; at some 200 bytes of kernel memory each this is below 1 MiB.
+MAX_LOCKS = 4096
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Limits:
-    """Ceilings of one run; a promise about the whole run, whatever enforces it.
+    """Limits of one run; a promise about the whole run, for every backend.
 
     Bytes, seconds and counts, as the names say. Zero, negative, infinite and NaN
     values raise `InvalidRequest`, and so does a set of tmpfs sizes that could

@@ -11,6 +11,8 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import assert_never
 
+from isorun.core.claim import Claim
+
 
 class Status(StrEnum):
     """One word per ending; the HTTP API and the CLI show these words unchanged."""
@@ -24,7 +26,7 @@ class Status(StrEnum):
     CONTRACT_FAILED = "contract_failed"  # it ended well and broke its promise
     PROTOCOL_VIOLATION = "protocol_violation"  # the executor sent bytes we refuse
     CANCELLED = "cancelled"
-    LOST = "lost"  # a stored run whose host died
+    LOST = "lost"  # a stored run whose host died, or whose sandbox failed under it
 
 
 class Code(StrEnum):
@@ -39,12 +41,14 @@ class Code(StrEnum):
     WORKSPACE_LIMIT = "workspace_limit"
     INODE_LIMIT = "inode_limit"
     PROCESS_LIMIT = "process_limit"
+    LOCK_LIMIT = "lock_limit"
     OUTPUT_LIMIT = "output_limit"
     MISSING_OUTPUT_FILES = "missing_output_files"
     ARTIFACT_VALIDATION_FAILED = "artifact_validation_failed"
     PROTOCOL_VIOLATION = "protocol_violation"
     CANCELLED = "cancelled"
     HOST_LOST = "host_lost"
+    SANDBOX_LOST = "sandbox_lost"
 
 
 CODES_OF: dict[Status, tuple[Code, ...]] = {
@@ -58,12 +62,13 @@ CODES_OF: dict[Status, tuple[Code, ...]] = {
         Code.WORKSPACE_LIMIT,
         Code.INODE_LIMIT,
         Code.PROCESS_LIMIT,
+        Code.LOCK_LIMIT,
         Code.OUTPUT_LIMIT,
     ),
     Status.CONTRACT_FAILED: (Code.MISSING_OUTPUT_FILES, Code.ARTIFACT_VALIDATION_FAILED),
     Status.PROTOCOL_VIOLATION: (Code.PROTOCOL_VIOLATION,),
     Status.CANCELLED: (Code.CANCELLED,),
-    Status.LOST: (Code.HOST_LOST,),
+    Status.LOST: (Code.HOST_LOST, Code.SANDBOX_LOST),
 }
 
 
@@ -83,7 +88,8 @@ class Exit:
     Exactly one of `code` and `signal` is set. `oom_kills` counts the processes of
     the run that were killed for memory; the full_* facts are those of the tmpfs
     filesystems at the end; `process_limit_hits` counts refused forks and threads,
-    and is None where no cgroup counts them.
+    and is None where no cgroup counts them. `outside`: who ended the sandbox itself, where
+    that was neither the program nor we; with `is_lost` it failed, and ours is the signal.
     """
 
     code: int | None = None
@@ -93,21 +99,12 @@ class Exit:
     full_inodes: tuple[str, ...] = ()
     process_limit_hits: int | None = None
     limit: Code | None = None  # for whose sake we ended it, where no kernel refuses
+    outside: str = ""
+    is_lost: bool = False
 
     def __post_init__(self) -> None:
         if (self.code is None) == (self.signal is None):
             raise ValueError("exactly one of code and signal must be set")
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Claim:
-    """What the program's loader said about an uncaught exception. Hostile; text is bounded."""
-
-    type: str
-    message: str = ""
-    errno: int | None = None
-    line: int | None = None
-    source: str = ""  # the line of code that raised
 
 
 def classify(exit_: Exit, stop: Stop | None, claim: Claim | None) -> tuple[Status, Code | None]:
@@ -132,6 +129,8 @@ def classify(exit_: Exit, stop: Stop | None, claim: Claim | None) -> tuple[Statu
 
 
 def _ended_by_itself(exit_: Exit, claim: Claim | None) -> tuple[Status, Code | None]:
+    if exit_.is_lost:
+        return Status.LOST, Code.SANDBOX_LOST
     if exit_.limit is not None:
         return Status.LIMIT_EXCEEDED, exit_.limit
     if exit_.code == 0:
@@ -196,6 +195,6 @@ def cli_exit_code(status: Status, exit_: Exit | None) -> int:
         case Status.CANCELLED:
             return 130
         case Status.LOST:
-            return 1
+            return 70  # as an error of the sandbox's, which it is
         case _:
             assert_never(status)

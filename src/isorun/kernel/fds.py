@@ -16,7 +16,7 @@ _LAST = (1 << 31) - 1  # no descriptor is larger, and gVisor takes no larger num
 def keep_only(wanted: dict[int, int]) -> None:
     """Move descriptors so that number -> source of *wanted* holds, and close every other one.
 
-    Sources are first moved out of the way, so that no target overwrites one that is still needed.
+    Sources are first moved out of the way, so that no target overwrites a source that is still needed.
     """
     highest = max(wanted, default=0)
     in_the_way = any(source <= highest for source in wanted.values())

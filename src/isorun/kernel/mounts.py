@@ -1,8 +1,6 @@
-"""mount(2) and what /proc/self/mountinfo says of the result."""
+"""mount(2)."""
 
-import functools
 import os
-from dataclasses import dataclass
 
 from isorun.kernel.libc import check, libc
 
@@ -39,39 +37,6 @@ def read_only(target: str) -> None:
 def read_only_device(target: str) -> None:
     """As `read_only` for a device node: its times, mode and attributes stay; writing to the device still works."""
     mount(None, target, None, REMOUNT | BIND | RDONLY | NOSUID)
-
-
-@dataclass(frozen=True, slots=True)
-class MountPoint:
-    """One line of mountinfo: where, what kind, whether this mount refuses writes, and the filesystem's options."""
-
-    target: str
-    kind: str
-    read_only: bool
-    options: str
-
-
-def mounted(text: str) -> list[MountPoint]:
-    """The mounts that the text of a /proc/<pid>/mountinfo tells of, in the order they were made."""
-    # The first three fields are numbers that differ from slot to slot, the rest does not.
-    return _parsed(tuple(line.split(" ", 3)[3] for line in text.splitlines()))
-
-
-@functools.lru_cache(maxsize=64)
-def _parsed(lines: tuple[str, ...]) -> list[MountPoint]:
-    found = []
-    for line in lines:
-        left, _, right = line.partition(" - ")
-        fields, kind = left.split(" "), right.split(" ")[0]
-        flags = fields[2].split(",")
-        found.append(MountPoint(_unescape(fields[1]), kind, "ro" in flags, right.rpartition(" ")[2]))
-    return found
-
-
-def _unescape(text: str) -> str:
-    for code, char in (("\\040", " "), ("\\011", "\t"), ("\\012", "\n"), ("\\134", "\\")):
-        text = text.replace(code, char)
-    return text
 
 
 def _bytes(text: str | None) -> bytes | None:

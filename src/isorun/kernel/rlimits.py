@@ -15,14 +15,11 @@ _KIB = 1 << 10
 _MIB = 1 << 20
 
 
-def table(
-    *, processes: int, data_bytes: int | None, file_bytes: int, open_files: int, cpu_s: int | None
-) -> tuple[Row, ...]:
-    """The limits of a slot. *data_bytes* is None where a cgroup holds memory; *cpu_s* None: no such limit."""
-    wanted = {"processes": processes, "file_bytes": file_bytes, "open_files": open_files}
-    optional = {"data_bytes": data_bytes, "cpu_s": cpu_s}
-    for name, value in (wanted | {k: v for k, v in optional.items() if v is not None}).items():
-        if value <= 0:
+def table(*, processes: int, data_bytes: int | None, file_bytes: int, open_files: int) -> tuple[Row, ...]:
+    """The limits of a slot. *data_bytes* is None if a cgroup holds memory."""
+    wanted = {"processes": processes, "data_bytes": data_bytes, "file_bytes": file_bytes, "open_files": open_files}
+    for name, value in wanted.items():
+        if value is not None and value <= 0:
             raise ValueError(f"{name} must be positive, got {value}")
     rows: list[Row] = [
         # Fork and thread bombs; the only such ceiling without a cgroup, the nearer of two with one.
@@ -31,8 +28,10 @@ def table(
         ("RLIMIT_FSIZE", file_bytes, file_bytes),
         # Each descriptor pins kernel memory (pipes 64 KiB and more) that no tmpfs size bounds.
         ("RLIMIT_NOFILE", open_files, open_files),
-        # A core dump would fill the workspace with the program's memory, or reach the host's core_pattern.
-        ("RLIMIT_CORE", 0, 0),
+        # A core dump would fill the workspace with the program's memory. Not 0: a core_pattern that begins with a
+        # pipe gets the dump at 0 too, in the host's namespaces and as root. The kernel passes it over at exactly 1,
+        # which no file of a dump fits into.
+        ("RLIMIT_CORE", 1, 1),
         # Locked pages cannot be reclaimed: enough for a key or two, not to pin the machine's memory.
         ("RLIMIT_MEMLOCK", 64 * _KIB, 64 * _KIB),
         # POSIX message queues outlive the process that made them, in kernel memory.
@@ -46,9 +45,6 @@ def table(
     if data_bytes is not None:
         # Without a cgroup: what one process may map privately and write to, refused at once (MemoryError).
         rows.append(("RLIMIT_DATA", data_bytes, data_bytes))
-    if cpu_s is not None:
-        # Ends a spinning process whose watcher died; one second later SIGKILL, for those that ignore SIGXCPU.
-        rows.append(("RLIMIT_CPU", cpu_s, cpu_s + 1))
     return tuple(rows)
 
 
@@ -68,6 +64,8 @@ def apply(rows: Iterable[Row], *, may_lack: Collection[str] = ()) -> None:
             raise ValueError(f"{name} must not be unlimited, got {soft}, {hard}")
         if inherited != resource.RLIM_INFINITY:
             soft, hard = min(soft, inherited), min(hard, inherited)
+        if resource.getrlimit(which) == (soft, hard):
+            continue  # also where a filter refuses to set it: an engine's profile does so for RLIMIT_CORE
         try:
             resource.setrlimit(which, (soft, hard))
         except (OSError, ValueError) as exc:

@@ -25,7 +25,7 @@ def load(program: bytes) -> None:
     if rest or not 0 < count <= _MAX_INSTRUCTIONS:
         # The kernel sees the count alone, 16 bits wide: a wrapped one would load a part of the filter.
         raise OSError(errno.EINVAL, f"not a seccomp filter: {len(program)} bytes")
-    # prctl and not seccomp(2): the filter of a run may refuse the latter before its second part is loaded.
+    # prctl and not seccomp(2): a filter that stands already may refuse the latter.
     filter_ = _Program(count, program)
     mode = ctypes.c_ulong(_SECCOMP_MODE_FILTER)
     check(libc.prctl(_PR_SET_SECCOMP, mode, ctypes.byref(filter_)), "prctl(PR_SET_SECCOMP)")

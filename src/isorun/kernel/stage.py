@@ -3,28 +3,45 @@
 An interpreter below a directory that only root may enter (`/root`, say) could not
 be bound by the unprivileged uid that bubblewrap runs as. So, in a mount namespace
 of its own, a small tmpfs receives binds of those sources, readable from there on.
-Then every group and privilege is given up for good and the command is executed.
+Then every group and privilege is given up for good and the command is executed: by a descriptor that was opened
+before, because the command's file may be below such a directory too.
 
 Run as `python -c 'from isorun.kernel.stage import main; main()' SPEC`, where SPEC is
-JSON: {"at": DIR, "binds": [SOURCE...], "uid": N, "gid": N, "argv": [...]}; source
-number i appears as DIR/i.
+JSON: {"at": DIR, "binds": [SOURCE...], "uid": N, "gid": N, "argv": [...], "name": TEXT};
+source number i appears as DIR/i, and TEXT is what an error calls the command.
 """
 
 import json
 import os
 import sys
+from contextlib import suppress
+from typing import NoReturn
 
 from isorun.kernel import mounts, namespaces
 from isorun.kernel.caps import no_new_privileges
 
 
 def main() -> None:
-    """Stage, drop, execute; never returns."""
+    """Stage, drop, execute; never returns. What fails is one line on stderr."""
     spec = json.loads(sys.argv[1])
-    if spec["binds"]:
-        stage(spec["at"], spec["binds"])
-    drop(spec["uid"], spec["gid"])
-    os.execvp(spec["argv"][0], spec["argv"])
+    argv = spec["argv"]
+    try:
+        if spec["binds"]:
+            stage(spec["at"], spec["binds"])
+        program = os.open(argv[0], os.O_PATH | os.O_CLOEXEC)
+        drop(spec["uid"], spec["gid"])
+        execute(program, argv)
+    except OSError as error:
+        text = f"{spec['name']} cannot be started as uid {spec['uid']}: {error.strerror or error}\n"
+        os.write(2, text.encode())
+        os._exit(126)
+
+
+def execute(program: int, argv: list[str]) -> NoReturn:
+    """Execute the open file *program*; a script, whose interpreter could not open it by a number, by its path."""
+    with suppress(FileNotFoundError):
+        os.execve(program, argv, os.environ)
+    os.execv(argv[0], argv)
 
 
 def stage(at: str, sources: list[str]) -> None:

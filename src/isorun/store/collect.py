@@ -18,20 +18,11 @@ from dataclasses import dataclass
 from itertools import accumulate
 from pathlib import Path
 
+from isorun.core.contract.kinds import mime_of
 from isorun.core.errors import InvalidRequest
-from isorun.runtime.mime import mime_of
-from isorun.runtime.tree import (
-    FILE,
-    KINDS,
-    Cursor,
-    enter,
-    enter_made,
-    enter_unlocked,
-    name_fault,
-    open_file,
-    open_root,
-    printable,
-)
+from isorun.core.pace import rest
+from isorun.core.text import file_name
+from isorun.store.cursor import FILE, KINDS, Cursor, enter, enter_made, enter_unlocked, name_fault, open_file, open_root
 
 SYMLINK = "artifact_symlink_blocked"
 ESCAPE = "artifact_path_escape_blocked"
@@ -132,7 +123,7 @@ def fingerprints(folder: Path) -> dict[str, str]:
                     else:
                         found[text] = _fingerprint(name, source.fd)
             except PermissionError as exc:
-                raise InvalidRequest(f"out/{printable(here)}: {exc.strerror}", code="unreadable_input") from None
+                raise InvalidRequest(f"out/{file_name(here)}: {exc.strerror}", code="unreadable_input") from None
     return found
 
 
@@ -159,7 +150,7 @@ def by_path(refused: Iterable[Refusal]) -> dict[str, Refusal]:
 
 def refusal_of(path: str, refusals: Mapping[str, Refusal]) -> Refusal | None:
     """The refusal that covers *path*: its own, that of the folder nearest to the root, or of all of out/."""
-    for ancestor in accumulate(path.split("/"), lambda left, right: f"{left}/{right}"):
+    for ancestor in accumulate(file_name(path).split("/"), lambda left, right: f"{left}/{right}"):
         if ancestor in refusals:
             return refusals[ancestor]
     return refusals.get(EVERYTHING)
@@ -197,6 +188,7 @@ class _Collection:
             below: list[bytes] = []
             for name in names[: self._entries_left]:
                 path = folder + b"/" + name if folder else name
+                rest()
                 if self._visit(path, name):
                     below.append(path)
             if len(names) > self._entries_left:
@@ -301,7 +293,7 @@ class _Collection:
         self._refuse(path, code, f"cannot be opened: {error.strerror}")
 
     def _refuse(self, path: bytes, code: str, reason: str) -> None:
-        self._refused.append(Refusal(path=printable(path) or EVERYTHING, code=code, reason=reason))
+        self._refused.append(Refusal(path=file_name(path) or EVERYTHING, code=code, reason=reason))
 
 
 class _TargetRefused(Exception):
@@ -340,16 +332,16 @@ def _copy(reader: int, writer: int, size: int) -> tuple[int, str]:
 def _given_name(path: bytes, info: os.stat_result) -> str:
     if stat.S_ISLNK(info.st_mode):
         raise InvalidRequest(
-            f"out/{printable(path)} is a symbolic link; only files can be sent in", code="link_in_input"
+            f"out/{file_name(path)} is a symbolic link; only files can be sent in", code="link_in_input"
         )
     if not (stat.S_ISREG(info.st_mode) or stat.S_ISDIR(info.st_mode)):
         kind = KINDS.get(stat.S_IFMT(info.st_mode), "not a file")
         raise InvalidRequest(
-            f"out/{printable(path)} is {kind}; only files can be sent in", code="input_not_regular_file"
+            f"out/{file_name(path)} is {kind}; only files can be sent in", code="input_not_regular_file"
         )
     fault = name_fault(path, path.rsplit(b"/", 1)[-1])
     if fault:
-        raise InvalidRequest(f"out/{printable(path)}: {fault}", code="invalid_filename")
+        raise InvalidRequest(f"out/{file_name(path)}: {fault}", code="invalid_filename")
     return path.decode()
 
 

@@ -7,24 +7,18 @@ It opens regular files and folders, and never decides what becomes of them.
 
 import errno
 import os
-import re
 import stat
 from collections.abc import Callable
 from contextlib import suppress
 from itertools import islice
 from pathlib import Path
 
-from isorun.core.contract import MAX_PART_BYTES, MAX_PATH_BYTES
+from isorun.core.contract.items import MAX_PART_BYTES, MAX_PATH_BYTES
+from isorun.core.text import has_control
 
 _READ = os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC
 FOLDER = _READ | os.O_DIRECTORY
 FILE = _READ | os.O_NONBLOCK  # a FIFO that took a file's place must not block the reader
-
-
-_BREAKS = "\x00-\x1f\x7f-\x9f\u2028\u2029"  # each can end or erase a line of a log
-_CONTROL = re.compile(f"[{_BREAKS}]")
-# No contract path holds any of these, so an escaped name never equals a promised one.
-_ESCAPED = re.compile(f"[{_BREAKS}\\\\\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
 KINDS = {
     stat.S_IFIFO: "a FIFO",
     stat.S_IFSOCK: "a socket",
@@ -87,25 +81,12 @@ class Cursor:
         self._above.pop()
 
 
-def printable(name: bytes | str) -> str:
-    """*name* with everything escaped that could end, erase or reorder a line."""
-    text = name if isinstance(name, str) else name.decode("utf-8", "surrogateescape")
-    return _ESCAPED.sub(_escape, text)
-
-
-def _escape(match: re.Match[str]) -> str:
-    number = ord(match[0])
-    if 0xDC80 <= number <= 0xDCFF:
-        return f"\\x{number - 0xDC00:02x}"  # a byte that is not UTF-8
-    return match[0].encode("unicode_escape").decode()
-
-
 def name_fault(path: bytes, name: bytes) -> str | None:
     if len(name) > MAX_PART_BYTES or len(path) > MAX_PATH_BYTES:
         return f"is {len(path)} bytes long; the limits are {MAX_PART_BYTES} a part and {MAX_PATH_BYTES} in all"
     if not _is_utf8(name):
         return "the name is not UTF-8"
-    if _CONTROL.search(name.decode()):
+    if has_control(name.decode()):
         return "the name holds a control character"
     return None
 

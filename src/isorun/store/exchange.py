@@ -1,6 +1,6 @@
 """Two names of one file system that trade places in one step: renameat2 with RENAME_EXCHANGE.
 
-Whoever looks sees the one folder or the other, whenever this process is killed.
+A reader sees the one folder or the other, at every moment at which this process is killed.
 """
 
 import ctypes

@@ -10,12 +10,14 @@ What is guaranteed: what was written is there after the host process is killed, 
 `result.json` is whole or absent. There is no fsync (it costs more than the whole
 run), so a power failure may lose or truncate the files of the last half minute.
 
-It must not decide what a result says, and it never reads what a program wrote.
+It must not decide what a result says, and it never reads what a program wrote. The module is
+long because each file of a folder is named, opened and written here and nowhere else.
 """
 
 import errno
-import json
 import os
+import re
+import shlex
 import shutil
 import stat
 import uuid
@@ -28,8 +30,9 @@ from typing import Any, Self
 
 from isorun.core.errors import InvalidRequest, SetupFailed
 from isorun.core.ids import check_exec_id
+from isorun.core.result import SCHEMA, as_json
+from isorun.core.text import folded, one_line
 
-SCHEMA = 1  # of run.json and result.json
 PREFIX = "codegen_"
 LEASE_SUFFIX = ".lease"
 BUILDING = ".building"
@@ -39,7 +42,13 @@ NEW_RESULT = "result.json.new"
 INFRA_LOG = "infra.log"
 EXECUTED = "executed_programs"
 
+#: The file of one tool call (`journal`); whatever stands before the time, it would be taken for one.
+RECORD = re.compile(r".*-[0-9]{8}T[0-9]{6}\.[0-9]{6}-[0-9]+\.json", re.IGNORECASE | re.DOTALL)
+_ROOM_BYTES = 1 << 20  # for the records of a run; a result may hold as much of its output
 _RESERVED = frozenset((RESULT_JSON, "tool_calls_index.json", "runtime.out.log", "runtime.err.log", "logs", EXECUTED))
+_LONGEST = max(map(len, _RESERVED))
+_ACCESS_LIST = "system.posix_acl_access"
+_MOST_LINKS = 40  # the kernel follows no more
 
 
 def state_name() -> str:
@@ -91,7 +100,8 @@ def _write_all(fd: int, data: bytes) -> None:
 def append_line(path: str, component: str, level: str, *texts: str, dir_fd: int | None = None) -> None:
     """Append a line for each of *texts* to a log: `<UTC time> <LEVEL> [<component>] <text>`. Raises OSError."""
     now = utc_now()
-    lines = "".join(f"{now} {_one_line(f'{level.upper()} [{component}] {text}')}\n" for text in texts)
+    # A newline would forge a line of another component, an escape would act on the reader's terminal.
+    lines = "".join(f"{now} {one_line(f'{level.upper()} [{component}] {text}')}\n" for text in texts)
     flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW
     fd = os.open(path, flags, 0o600, dir_fd=dir_fd)
     try:
@@ -100,32 +110,93 @@ def append_line(path: str, component: str, level: str, *texts: str, dir_fd: int 
         os.close(fd)
 
 
-def _one_line(line: str) -> str:
-    if line.isprintable():
-        return line
-    # A newline would forge a line of another component, an escape would act on the reader's terminal.
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in line)
-
-
 def open_root(root: Path) -> Path:
     """*root*, made if it is missing and with its links resolved.
 
-    Raises `InvalidRequest` (invalid_root) for one that cannot be written, or that is
-    a link of another user, who could turn it elsewhere. Root's links are trusted.
+    Raises `InvalidRequest` (invalid_root) for one that cannot be written, that is a link of another
+    user, who could turn it elsewhere, or reached by one, or that another user could move away together
+    with what we write there, see `movable_by_others`. Root, and root's links, are trusted.
     """
+    # Before anything is made: a link of another user says where.
+    if reason := _turnable_by_others(root):
+        raise _bad_root(root, reason)
     try:
         root.mkdir(mode=0o700, parents=True, exist_ok=True)
-        found = os.lstat(root)
         real = root.resolve(strict=True)
     except OSError as exc:
         if exc.errno in (errno.ENOSPC, errno.EDQUOT):
             raise failed(str(root), exc) from exc
         raise _bad_root(root, f"cannot be used: {exc.strerror or exc}") from exc
-    if stat.S_ISLNK(found.st_mode) and found.st_uid not in (0, os.geteuid()):
-        raise _bad_root(root, f"is a link that belongs to uid {found.st_uid}")
     if not os.access(real, os.W_OK | os.X_OK, effective_ids=os.access in os.supports_effective_ids):
         raise _bad_root(root, "cannot be written")
+    if reason := movable_by_others(real):
+        raise _bad_root(root, f"is not safe: {reason}")
     return real
+
+
+def _turnable_by_others(path: Path) -> str:
+    """Which link on the way to *path* another user could turn elsewhere; "" if none."""
+    at, left, links = Path("/"), list(path.absolute().parts[1:]), 0
+    while left and links < _MOST_LINKS:
+        name = left.pop(0)
+        step = at.parent if name == ".." else at / name
+        try:
+            found = step.lstat()
+        except OSError:  # it is still to be made, or the making says why not
+            return ""
+        if not stat.S_ISLNK(found.st_mode):
+            at = step
+            continue
+        if found.st_uid not in (0, os.geteuid()):
+            of = "is" if step == path.absolute() else f"is reached by {step},"
+            return f"{of} a link that belongs to uid {found.st_uid}"
+        # Somebody else's folder: its owner puts another link in the place of this one.
+        if reason := movable_by_others(at):
+            return f"is reached by the link {step}, which is not safe: {reason}"
+        target, links = Path(step.readlink()), links + 1
+        at = Path("/") if target.is_absolute() else at
+        left = [part for part in target.parts if part != "/"] + left
+    return ""
+
+
+def movable_by_others(real: Path) -> str:
+    """Who else could rename what lies in the folder *real*, which has no links in it, and what to do; "" if nobody.
+
+    Whoever can write a folder on the way renames the next one, and puts a link in its place: what we then
+    write by its path, root writes wherever that user wants. In a sticky folder only an owner renames.
+    """
+    for folder in (real, *real.parents):
+        found = folder.stat()
+        if found.st_uid not in (0, os.geteuid()):
+            return f"{folder} belongs to uid {found.st_uid}, who could put another folder in its place; chown it"
+        # Where there is an access list, the group's bits are the most that anybody in it has.
+        is_ours = _is_own_group(found.st_gid) and not _has_access_list(folder)
+        shared = stat.S_IWOTH if is_ours else stat.S_IWOTH | stat.S_IWGRP
+        if found.st_mode & shared and not found.st_mode & stat.S_ISVTX:
+            mode = stat.S_IMODE(found.st_mode)
+            return f"others may write {folder} (mode {mode:04o}) and replace what is in it; chmod go-w {folder}"
+    return ""
+
+
+def _has_access_list(folder: Path) -> bool:
+    try:
+        return _ACCESS_LIST in os.listxattr(folder)
+    except OSError as error:
+        return error.errno != errno.ENOTSUP
+
+
+def _is_own_group(gid: int) -> bool:
+    """Whether *gid* is the group of this user alone, which many systems make with each account."""
+    import grp  # here: it exists on Unix only
+    import pwd
+
+    if gid != os.getegid():
+        return False
+    try:
+        group, user = grp.getgrgid(gid), pwd.getpwuid(os.geteuid())
+    except KeyError:
+        return False
+    return group.gr_name == user.pw_name and not set(group.gr_mem) - {user.pw_name}
 
 
 def _bad_root(root: Path, reason: str) -> InvalidRequest:
@@ -143,8 +214,14 @@ def open_state(root: str) -> str:
             os.mkdir(path, 0o700)
         found = os.lstat(path)
     if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.geteuid():
-        # In a shared temporary folder anyone may have made it first.
-        raise SetupFailed("workspace", f"{path} is not a folder of this user; remove it, or set ISORUN_WORKSPACE_ROOT")
+        # In a shared temporary folder anyone may have made it first. Another name would not do: hosts that do not
+        # agree on one place for their leases take each other's runs for lost.
+        raise SetupFailed(
+            "workspace",
+            f"{path} is not a folder of this user but belongs to uid {found.st_uid}; "
+            f"have that user or root remove it (rm -r {shlex.quote(path)}), "
+            "or set ISORUN_WORKSPACE_ROOT to a folder of your own",
+        )
     return path
 
 
@@ -194,7 +271,7 @@ class Lease:
 
 
 def lease_held(name: str, state_fd: int, *, remove_dead: bool = False) -> bool:
-    """Whether a living host holds the lease *name* of the state folder; False for what is no lease."""
+    """Whether a living host holds the lease *name* of the state folder; False for a name that is not a lease's."""
     import fcntl  # as above
 
     if not name.endswith(LEASE_SUFFIX) or "/" in name or "\0" in name:
@@ -247,7 +324,7 @@ class RunFolder:
                 os.mkdir(f"{building}/work", 0o700)
                 os.mkdir(f"{building}/out", 0o700)
                 os.mkdir(f"{building}/out/logs", 0o700)
-                write_file(f"{building}/{RUN_JSON}", _json(told))
+                write_file(f"{building}/{RUN_JSON}", as_json(told).encode() + b"\n")
                 os.rename(building, path)
             except OSError as exc:
                 _undo(building)
@@ -270,15 +347,16 @@ class RunFolder:
                 write_file(f"{folder}/user_code.py", code)
 
     def append_infra(self, component: str, level: str, *texts: str) -> None:
-        """Append a line for each of *texts* to infra.log; whatever is not printable is escaped."""
+        """Append a line for each of *texts* to infra.log; characters that cannot be printed are escaped."""
         path = f"{self._path}/out/logs/{INFRA_LOG}"
         with _naming(path):
             append_line(path, component, level, *texts)
 
-    def infra_text(self) -> str:
-        """What infra.log holds now."""
-        with _naming(self._path):
-            return self.infra_log.read_text(encoding="utf-8", errors="replace")
+    def infra_text(self, most: int) -> str:
+        """The last *most* bytes of infra.log as it is now."""
+        with _naming(self._path), self.infra_log.open("rb") as file:
+            file.seek(max(0, os.fstat(file.fileno()).st_size - most))
+            return file.read(most).decode("utf-8", "replace")
 
     def write_out(self, name: str, data: bytes) -> None:
         """Write a new file of the host's own to out/."""
@@ -291,17 +369,29 @@ class RunFolder:
             write_file(f"{self._path}/out/runtime.out.log", out)
             write_file(f"{self._path}/out/runtime.err.log", err)
 
+    def make_room(self) -> None:
+        """Remove what was copied out of the run, and cut the end of a long user.log; the host's own records stay."""
+        with suppress(OSError):
+            length = self.user_log.stat().st_size
+            if length > 2 * _ROOM_BYTES:
+                os.truncate(self.user_log, length - _ROOM_BYTES)
+        with os.scandir(f"{self._path}/out") as entries:
+            for entry in entries:
+                if entry.name in _RESERVED:
+                    continue
+                if entry.is_dir(follow_symlinks=False):
+                    shutil.rmtree(entry.path, ignore_errors=True)
+                else:
+                    with suppress(OSError):
+                        os.unlink(entry.path)
+
     def discard(self) -> None:
         """Remove the folder of a run that did not take place; the caller has the error instead."""
         shutil.rmtree(self._path, ignore_errors=True)
 
-    def write_result(self, result: dict[str, Any]) -> None:
-        """Write out/result.json, whole or not at all. With it the run has ended: write it last.
-
-        Strict JSON: NaN and infinity are a ValueError.
-        """
+    def write_result(self, data: bytes) -> None:
+        """Write out/result.json (`RunResult.stored`), whole or not at all. With it the run has ended: write it last."""
         new = f"{self._path}/{NEW_RESULT}"
-        data = _json(result)
         with _naming(self._path):
             try:
                 write_file(new, data)
@@ -313,16 +403,15 @@ class RunFolder:
 
     @staticmethod
     def reserved(path: str) -> bool:
-        """Whether *path*, relative to out/, is or lies below a name that the host writes there.
+        """Whether *path*, relative to out/, is or lies below a name that the host writes there, or could have written.
 
-        The records of tool calls, `<tool_id>-<time>-<n>.json`, are known only later and are not in it.
+        A program's file must not pass for the host's: not for the record of a call that was never made, and not on a
+        disk that takes two cases of a name for one.
         """
         first = next((part for part in path.split("/") if part not in ("", ".")), "")
-        return first in _RESERVED
-
-
-def _json(value: dict[str, Any]) -> bytes:
-    return json.dumps(value, allow_nan=False).encode() + b"\n"
+        # Only a short name is folded: it costs 0.1 ms for one of 255 bytes, and a program makes 10,000 of them.
+        fixed = len(first) <= _LONGEST and folded(first) in _RESERVED
+        return fixed or RECORD.fullmatch(first) is not None
 
 
 def _undo(building: str) -> None:

@@ -9,8 +9,9 @@ import re
 from collections.abc import Sequence
 from datetime import UTC, datetime
 
-from isorun.runtime.folder import RunFolder
-from isorun.supervisor.records import Record, summary
+from isorun.core.records import Record, summary
+from isorun.core.result import SCHEMA
+from isorun.store.folder import RunFolder
 
 INDEX = "tool_calls_index.json"
 _NAME_CHARS = 100
@@ -37,7 +38,7 @@ def publish(folder: RunFolder, records: Sequence[Record]) -> None:
     for record, entry in zip(records, index, strict=True):
         told: Record = {**entry, **{key: record[key] for key in ("params", "result", "error") if key in record}}
         folder.write_out(entry["record"], _json(told))
-    folder.write_out(INDEX, _json({"schema": 1, "exec_id": folder.exec_id, "calls": index}))
+    folder.write_out(INDEX, _json({"schema": SCHEMA, "exec_id": folder.exec_id, "calls": index}))
 
 
 def _started(record: Record) -> datetime:

@@ -11,18 +11,19 @@ under it. Leases are probed with a shared lock, which two probes do not refuse e
 other and a living host refuses both. A removed folder is first renamed aside, so
 that an interrupted removal leaves no half of a run; `recover` finishes it.
 
-It must not judge how a run ended: that its host died is all it knows.
+It must not judge how a run ended: that its host died is all it knows. The module is long because
+ending, listing and removing take the same lock and follow the same rules against links.
 """
 
-import errno
 import json
 import logging
+import math
 import os
 import stat
 import uuid
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -30,8 +31,10 @@ from typing import Any, NamedTuple
 from isorun.core.errors import CleanupFailed, InvalidRequest
 from isorun.core.ids import check_exec_id
 from isorun.core.outcome import Code, Status
-from isorun.kernel.trees import open_any_folder, open_folder, remove_tree
-from isorun.runtime.folder import (
+from isorun.core.report import report_text
+from isorun.core.result import MAX_READ, RunError, RunResult, as_result
+from isorun.core.text import one_line
+from isorun.store.folder import (
     BUILDING,
     INFRA_LOG,
     LEASE_SUFFIX,
@@ -39,7 +42,6 @@ from isorun.runtime.folder import (
     PREFIX,
     RESULT_JSON,
     RUN_JSON,
-    SCHEMA,
     append_line,
     failed,
     lease_held,
@@ -48,13 +50,13 @@ from isorun.runtime.folder import (
     utc_now,
     write_file,
 )
+from sandbox_runner.linux.trees import open_any_folder, open_folder, remove_tree
 
 RUNNING = "running"
 DAMAGED = "damaged"
 REMOVED = ".removed"
 
-_MAX_JSON = 64 << 20  # a result holds at most a few MiB of output; more is not one of ours
-_NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)  # these stop new runs too: the host must not start
+_MAX_TEXT = 200  # characters of a name that a run.json tells
 
 log = logging.getLogger(__name__)
 
@@ -76,12 +78,12 @@ class _Root(NamedTuple):
     state_fd: int
 
 
-def recover(root: Path) -> list[str]:
+def recover(root: Path, stuck: list[str] | None = None) -> list[str]:
     """End every run below *root* whose host died, as `lost`; their exec ids, oldest first.
 
     Runs of living hosts are not touched. Dead leases and interrupted work are removed.
-    Raises `SetupFailed` if the disk is full or read-only; a folder that cannot be
-    read is logged and passed over.
+    One that cannot be ended is logged and passed over, also for want of room: it holds up
+    neither the others nor a new host, and *stuck*, if given, gets its exec id.
     """
     ended = []
     with _opened(root) as where:
@@ -91,10 +93,9 @@ def recover(root: Path) -> list[str]:
                     if run_fd is not None and _end_if_lost(where, exec_id, run_fd):
                         ended.append(exec_id)
             except OSError as exc:
-                path = f"{where.path}/{PREFIX}{exec_id}"
-                if exc.errno in _NO_ROOM:
-                    raise failed(path, exc) from exc
-                log.warning("%s cannot be recovered: %s", path, exc)
+                log.warning("%s/%s%s cannot be recovered: %s", where.path, PREFIX, exec_id, exc)
+                if stuck is not None:
+                    stuck.append(exec_id)
         _clear_state(where)
     return ended
 
@@ -127,7 +128,7 @@ def remove(root: Path, exec_id: str) -> None:
             try:
                 _remove_run(where, exec_id)
             except OSError as exc:
-                raise CleanupFailed(f"run {exec_id} in {where.path} is not wholly removed: {exc}") from exc
+                raise CleanupFailed(f"run {exec_id} in {where.path} could not be removed completely: {exc}") from exc
 
 
 def sweep(root: Path, *, older_than_s: float, now: float) -> list[str]:
@@ -147,6 +148,39 @@ def sweep(root: Path, *, older_than_s: float, now: float) -> list[str]:
             except OSError as exc:
                 log.warning("%s/%s%s cannot be removed: %s", where.path, PREFIX, exec_id, exc)
     return gone
+
+
+def exec_ids(root: Path) -> list[str]:
+    """The ids of this user's stored runs below *root*, oldest first."""
+    with _opened(root) as where:
+        return _runs(where)
+
+
+def stored_file(root: Path, exec_id: str, name: str) -> bytes | None:
+    """The file *name* (`result.json`, `logs/user.log`) of a stored run's out/, at most `MAX_READ` bytes of it.
+
+    None if it is not there. In a root that many users write to, a folder of another user is none of our runs, and no
+    link on the way is followed. Raises `InvalidRequest`: no_such_run, or unreadable for a link or a special file.
+    """
+    check_exec_id(exec_id)
+    with _opened(root) as where, ExitStack() as fds:
+        if exec_id not in _runs(where):
+            raise InvalidRequest(f"there is no run {exec_id} in {where.path}", code="no_such_run")
+        try:
+            fd = where.fd
+            for part in (PREFIX + exec_id, "out", *name.split("/")[:-1]):
+                fd = open_folder(part, fd)
+                fds.callback(os.close, fd)
+            file = os.open(name.rpartition("/")[2], os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK, dir_fd=fd)
+            fds.callback(os.close, file)
+        except FileNotFoundError:
+            return None
+        except OSError as exc:
+            raise InvalidRequest(f"{name} of run {exec_id} cannot be read: {exc.strerror}", code="unreadable") from None
+        if not stat.S_ISREG(os.fstat(file).st_mode):
+            raise InvalidRequest(f"{name} of run {exec_id} is not a file", code="unreadable")
+        with os.fdopen(os.dup(file), "rb") as content:
+            return content.read(MAX_READ)
 
 
 @contextmanager
@@ -242,19 +276,23 @@ def _is_run(run_fd: int) -> bool:
 def _read_json(name: str, dir_fd: int) -> dict[str, Any] | None:
     """The object in a file, or None for anything else: a caller may have edited it."""
     try:
+        value = json.loads(_read_file(name, dir_fd) or b"")
+    except (ValueError, RecursionError):
+        return None
+    return value if isinstance(value, dict) else None
+
+
+def _read_file(name: str, dir_fd: int) -> bytes | None:
+    try:
         # O_NONBLOCK: a FIFO in its place would hold us for ever.
         fd = os.open(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK, dir_fd=dir_fd)
     except OSError:
         return None
     with os.fdopen(fd, "rb") as file:
         found = os.fstat(fd)
-        if not stat.S_ISREG(found.st_mode) or found.st_size > _MAX_JSON:
+        if not stat.S_ISREG(found.st_mode) or found.st_size > MAX_READ:
             return None
-        try:
-            value = json.loads(file.read(_MAX_JSON))
-        except (ValueError, RecursionError):
-            return None
-    return value if isinstance(value, dict) else None
+        return file.read(MAX_READ)
 
 
 def _host_lives(where: _Root, run_fd: int) -> bool:
@@ -277,26 +315,31 @@ def _end_if_lost(where: _Root, exec_id: str, run_fd: int) -> bool:
         append_line(INFRA_LOG, "runtime", "ERROR", f"host_lost: {message}", dir_fd=logs_fd)
         with suppress(FileNotFoundError):
             os.unlink(NEW_RESULT, dir_fd=run_fd)  # the host died while writing it
-        write_file(NEW_RESULT, _lost(exec_id, told, message), dir_fd=run_fd)
+        write_file(NEW_RESULT, _lost(where, exec_id, told, message), dir_fd=run_fd)
         os.replace(NEW_RESULT, RESULT_JSON, src_dir_fd=run_fd, dst_dir_fd=out_fd)
     return True
 
 
-def _lost(exec_id: str, told: dict[str, Any], message: str) -> bytes:
-    result = {
-        "schema": SCHEMA,
-        "ok": False,
-        "status": Status.LOST,
-        "exec_id": exec_id,
-        "prog_name": told.get("prog_name"),
-        "error": {
-            "code": Code.HOST_LOST,
-            "message": message,
-            "hint": "Run it again. What had been logged until then is in out/logs/.",
-        },
-        "times": {"accepted": told.get("accepted"), "ended": utc_now()},
-    }
-    return json.dumps(result).encode() + b"\n"
+def _lost(where: _Root, exec_id: str, told: dict[str, Any], message: str) -> bytes:
+    """The result of a lost run, from what its run.json *told*, which somebody may have edited."""
+    hint = "Run the program again. Everything logged until then is in out/logs/."
+    error = RunError(code=Code.HOST_LOST, message=message, hint=hint)
+    prog_name, timeout_s = _text_of(told, "prog_name"), told.get("timeout_s")
+    lost = RunResult.unseen(
+        exec_id=exec_id,
+        turn_id=_text_of(told, "turn"),
+        prog_name=prog_name,
+        out_dir=Path(where.path) / f"{PREFIX}{exec_id}" / "out",
+        error=error,
+        timings={"accepted": _text_of(told, "accepted") or None, "ended": utc_now()},
+        timeout_s=timeout_s if isinstance(timeout_s, (int, float)) and math.isfinite(timeout_s) else None,
+    )
+    return replace(lost, report_text=report_text(lost)).stored()
+
+
+def _text_of(told: dict[str, Any], key: str) -> str:
+    value = told.get(key)
+    return one_line(value, _MAX_TEXT) if isinstance(value, str) else ""
 
 
 def _made_folder(name: str, dir_fd: int, fds: ExitStack) -> int:
@@ -340,10 +383,10 @@ def _status(where: _Root, run_fd: int) -> str:
         return RUNNING if lives else Status.LOST.value
     out_fd = open_folder("out", run_fd)
     try:
-        word = (_read_json(RESULT_JSON, out_fd) or {}).get("status")
+        result = as_result(_read_file(RESULT_JSON, out_fd) or b"")
     finally:
         os.close(out_fd)
-    return word if isinstance(word, str) and word in list(Status) else DAMAGED
+    return DAMAGED if result is None else str(result["status"])
 
 
 def _rfc3339(seconds: float) -> str:

@@ -1,9 +1,10 @@
 """Every message as a frozen type, and the one place where bytes become one.
 
-`decode` raises `ProtocolError` and nothing else, whatever the bytes; `encode` raises `NotEncodable`,
+`decode` raises `ProtocolError` and nothing else, for all bytes; `encode` raises `NotEncodable`,
 naming the path of the value at fault. The header is strict JSON, never pickle. This module keeps no
 state and knows no order: who may send what, and when, is `wire.session`. The annotation of a field
-is its wire type and must be a key of `_FITS`. `PROTOCOL.md` has the same fields in words.
+is its wire type and must be a key of `_FITS`. `PROTOCOL.md` has the same fields in
+words. The module is long because every message of every stream is a type of its own, with its bounds.
 """
 
 from __future__ import annotations
@@ -11,13 +12,17 @@ from __future__ import annotations
 from dataclasses import dataclass
 from math import isfinite
 
+from isorun.core.claim import Claim
+from isorun.core.sealing import Sealing
 from isorun.wire.frames import MAX_FRAME, Frames, ProtocolError, encode_frame
-from isorun.wire.values import Packer, Unfit, Unpacker, brief, parse, render
+from isorun.wire.values import MAX_VALUES, Packer, Unfit, Unpacker, brief, parse, render, unpacker_of
 
 TYPE_CHECKING = False  # typing costs milliseconds of a cold start
 if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import Any
+
+    _Field = tuple[str, str, Callable[[object], bool], tuple[str, ...] | None, type | None]
 
 VERSION = 1
 REFUSALS = (
@@ -112,21 +117,27 @@ class Started(Message):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BuildInit(Message):
-    """Clone an init for a slot. The socket for the answer travels beside it."""
+    """Clone an init for a slot, *without* these walls. The socket for the answer travels beside it."""
 
     slot: int
-    limits: dict[str, Any]
+    without: list[str]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ForkProgram(Message):
-    """Fork this slot's program process; the filters are seccomp instructions, to be loaded in this order."""
+    """Fork this slot's program process; the filter is seccomp instructions."""
 
     slot: int
-    limits: dict[str, Any]
-    filters_by_number: bytes
-    filters_by_argument: bytes
+    sealing: Sealing
+    filter: bytes
     cpu: int | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MakeStream(Message):
+    """Make a tool stream in this slot's network namespace. Init's pidfd and the socket for the answer go beside it."""
+
+    slot: int
 
 
 # Build stream, template or zygote to host
@@ -135,6 +146,13 @@ class ForkProgram(Message):
 @dataclass(frozen=True, slots=True, kw_only=True)
 class InitReady(Message):
     """A new slot's init stands. Its pidfd travels beside it."""
+
+    slot: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StreamMade(Message):
+    """Both ends of a new tool stream travel beside it."""
 
     slot: int
 
@@ -194,16 +212,9 @@ class Log(Message):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Ended(Message):
-    """What the loader says of an uncaught exception. A program can forge it: it names a failure, and makes none.
+    """The program ends by an uncaught exception. A program can forge it: it names a failure, and makes none."""
 
-    `line` is the program's own; `source` is the text of the line that raised, whosever it is.
-    """
-
-    type: str
-    message: str
-    errno: int | None
-    line: int | None
-    source: str
+    claim: Claim
 
 
 # Tool stream, supervisor to program
@@ -285,7 +296,7 @@ class Journal(Message):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RunLog(Message):
-    """A line for the run's infra.log, from `component`; run 0 is no run's."""
+    """A line for the run's infra.log, from `component`; run 0 means no run."""
 
     run: int
     component: str
@@ -298,11 +309,7 @@ class RunClaim(Message):
     """The program's `Ended`, handed on: a claim, to be believed as little as before."""
 
     run: int
-    type: str
-    message: str
-    errno: int | None
-    line: int | None
-    source: str
+    claim: Claim
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -358,18 +365,32 @@ class Replaced(Message):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Prepare(Message):
-    """What the container is to become; filters as in `ForkProgram`. Programs see these variables of its environment."""
+    """What the container becomes; `filter` as in `ForkProgram`. Programs see these variables of its environment.
 
-    limits: dict[str, Any]
-    filters_by_number: bytes
-    filters_by_argument: bytes
+    `hand_over`: whether init hands the workspace to the host. `share_with_group`: whether it opens the run's files to
+    its group at the end. `most_tasks`, `most_locks`: what init is to count; None where something better does.
+    """
+
+    sealing: Sealing
+    filter: bytes
     preloads: list[str]
     environment: list[str]
+    hand_over: bool
+    share_with_group: bool
+    most_tasks: int | None
+    most_locks: int | None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Look(Message):
     """Say `Sealed`, now that the slot has said `Ready` on its control stream."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Until(Message):
+    """The program runs. Without a `Finish` end with it after *seconds*: the host is then gone and cannot say so."""
+
+    seconds: float
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -387,7 +408,7 @@ class Finish(Message):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Sealed(Message):
-    """What the kernel says of the program's process, once that is sealed: `facts`, see `backends.container_walls`."""
+    """What the kernel says of the program's process, once that is sealed: `facts`, see `backends.docker.walls`."""
 
     facts: dict[str, Any]
 
@@ -402,13 +423,14 @@ class Finished(Message):
     peak_memory_bytes: int
     full_bytes: list[str]
     full_inodes: list[str]
+    too_many_locks: bool = False  # init ended everything for them
 
 
 CONTROL = (Put, Attached, Go, Joined, Ready, SetupError, Stored, StoreError, Started)
-BUILD = (BuildInit, ForkProgram, InitReady, BuildFailed, Exited, Warmed)
+BUILD = (BuildInit, ForkProgram, MakeStream, InitReady, StreamMade, BuildFailed, Exited, Warmed)
 TOOL = (Call, Log, Ended, Reply, Refused)
 SUPERVISOR = (OpenRun, CloseRun, Serve, Loaded, LoadFailed, Journal, RunLog, RunClaim, RunViolated, RunClosed)
-ATTACHED = (Carry, Room, Shut, Replaced, Prepare, Look, Terminate, Finish, Sealed, Finished)
+ATTACHED = (Carry, Room, Shut, Replaced, Prepare, Look, Until, Terminate, Finish, Sealed, Finished)
 
 _INT_FIELD = 1 << 63  # fields go into clocks, tables and databases; only values inside a tree may be longer
 _ENVELOPE = frozenset({"v", "t", "blobs"})
@@ -446,15 +468,21 @@ _FITS: dict[str, Callable[[object], bool]] = {
     "list[str]": lambda value: isinstance(value, (list, tuple)) and all(map(_is_str, value)),
     "str": _is_str,
 }
+#: Values of `core` as fields: each is written as an object with exactly its own fields.
+RECORDS: dict[str, type] = {kind.__name__: kind for kind in (Claim, Sealing)}
+_FITS.update(dict.fromkeys(RECORDS, lambda value: False))  # one that does is not asked: it is packed as a record
 _TYPES: dict[str, type[Message]] = {kind.__name__: kind for kind in (*CONTROL, *BUILD, *TOOL, *SUPERVISOR, *ATTACHED)}
-_FIELDS = {
+_FIELDS: dict[type, tuple[_Field, ...]] = {
     kind: tuple(
-        (name, annotation, _FITS[annotation], _CHOICES.get((kind.__name__, name)))
+        (name, annotation, _FITS[annotation], _CHOICES.get((kind.__name__, name)), RECORDS.get(annotation))
         for name, annotation in kind.__annotations__.items()
     )
-    for kind in _TYPES.values()
+    for kind in (*_TYPES.values(), *RECORDS.values())
 }
-_KEYS = {kind: _ENVELOPE | {name for name, *_ in fields} for kind, fields in _FIELDS.items()}
+_KEYS = {
+    kind: frozenset(name for name, *_ in fields) | (frozenset() if kind in RECORDS.values() else _ENVELOPE)
+    for kind, fields in _FIELDS.items()
+}
 
 
 class NotEncodable(ValueError):
@@ -466,38 +494,62 @@ class NotEncodable(ValueError):
         self.reason = reason
 
 
-def encode(message: Message, max_frame: int = MAX_FRAME) -> bytes:
+def encode(message: Message, max_frame: int = MAX_FRAME, max_values: int = MAX_VALUES) -> bytes:
     """The whole frame of *message*. Tuples become lists. Raises `NotEncodable`."""
     kind = type(message)
     packer = Packer(max_frame)
-    tree: dict[str, Any] = {"v": VERSION, "t": kind.__name__}
-    for name, annotation, fits, choices in _FIELDS[kind]:
-        value = getattr(message, name)
-        try:
-            tree[name] = packer.pack(value)
-        except Unfit as unfit:
-            raise NotEncodable(name + unfit.path, unfit.reason) from None
-        if (choices or not fits(value)) and (wrong := _misfit(value, annotation, fits, choices)):
-            raise NotEncodable(name, wrong)
+    tree: dict[str, Any] = {"v": VERSION, "t": kind.__name__, **_packed(message, packer)}
     tree["blobs"] = list(map(len, packer.blobs))
     try:
-        return encode_frame(render(tree), packer.blobs, max_frame)
+        return encode_frame(render(tree, max_values), packer.blobs, max_frame)
     except (Unfit, ValueError) as exc:
         raise NotEncodable(kind.__name__, str(exc)) from None
 
 
-def decode(header: bytes, blobs: bytes | memoryview = b"") -> Message:
-    """The message of one frame. Raises `ProtocolError` for whatever is not exactly one, and nothing else."""
-    tree = parse(header)
+def _packed(one: object, packer: Packer) -> dict[str, Any]:
+    """The fields of a message, or of a record in one."""
+    tree: dict[str, Any] = {}
+    for name, annotation, fits, choices, record in _FIELDS[type(one)]:
+        value = getattr(one, name)
+        try:
+            if record is not None and isinstance(value, record):
+                tree[name] = _packed(value, packer)
+                continue
+            tree[name] = packer.pack(value)
+        except Unfit as unfit:
+            raise NotEncodable(name + unfit.path, unfit.reason) from None
+        except NotEncodable as inner:
+            raise NotEncodable(f"{name}.{inner.path}", inner.reason) from None
+        if (choices or not fits(value)) and (wrong := _misfit(value, annotation, fits, choices)):
+            raise NotEncodable(name, wrong)
+    return tree
+
+
+def decode(header: bytes, blobs: bytes | memoryview = b"", max_values: int = MAX_VALUES) -> Message:
+    """The message of one frame. Raises `ProtocolError`, and nothing else, if the bytes are not one message."""
+    tree = parse(header, max_values)
     kind = _kind(tree)
-    unpacker = Unpacker(tree["blobs"], blobs)
+    unpacker = unpacker_of(header, tree["blobs"], blobs)
+    message = kind(**_unpacked(kind, tree, unpacker))
+    unpacker.end()
+    return message
+
+
+def _unpacked(kind: type, tree: dict[str, Any], unpacker: Unpacker) -> dict[str, Any]:
+    """The fields of a message, or of a record in one, whose keys are right."""
     values: dict[str, Any] = {}
-    for name, annotation, fits, choices in _FIELDS[kind]:
+    for name, annotation, fits, choices, record in _FIELDS[kind]:
+        if record is not None:
+            inner = tree[name]
+            if not isinstance(inner, dict):
+                raise ProtocolError(f"{kind.__name__}.{name} must be {annotation}, got {type(inner).__name__}")
+            _check_keys(record, inner)
+            values[name] = record(**_unpacked(record, inner, unpacker))
+            continue
         value = values[name] = unpacker.unpack(tree[name], 0)
         if (choices or not fits(value)) and (wrong := _misfit(value, annotation, fits, choices)):
             raise ProtocolError(f"{kind.__name__}.{name} {wrong}")
-    unpacker.end()
-    return kind(**values)
+    return values
 
 
 def decode_packet(packet: bytes, max_frame: int = MAX_FRAME) -> Message:
@@ -528,9 +580,13 @@ def _kind(tree: dict[str, Any]) -> type[Message]:
     kind = _TYPES.get(name) if isinstance(name, str) else None
     if kind is None:
         raise ProtocolError(f"unknown message type {brief(name)}")
+    _check_keys(kind, tree)
+    return kind
+
+
+def _check_keys(kind: type, tree: dict[str, Any]) -> None:
     if tree.keys() != _KEYS[kind]:
         if missing := sorted(_KEYS[kind] - tree.keys()):
-            raise ProtocolError(f"{name} lacks {', '.join(missing)}")
+            raise ProtocolError(f"{kind.__name__} lacks {', '.join(missing)}")
         unknown = sorted(tree.keys() - _KEYS[kind])
-        raise ProtocolError(f"{name} has no field {brief(unknown[0])}")
-    return kind
+        raise ProtocolError(f"{kind.__name__} has no field {brief(unknown[0])}")

@@ -13,6 +13,8 @@ from isorun.wire.messages import Carry, Message, Replaced, Room, Shut, decode, e
 WINDOW = 1 << 18
 LEFT = 1 << 20  # what a dead program may have left in its pipes and sockets, and more than the kernel lets it
 CHUNK = 1 << 16  # the most that one read of a local end should bring
+_FRAME = 1 << 20  # sixteen chunks: what init says of itself is far below
+_VALUES = 1 << 14  # in a header: 40 ms to read at most
 
 
 class _Channel:
@@ -32,8 +34,9 @@ class Multiplexer:
 
     def __init__(self, channels: tuple[str, ...]) -> None:
         self._channels = {name: _Channel() for name in channels}
-        self._frames = Frames()
+        self._frames = Frames(_FRAME)
         self._window = WINDOW
+        self.is_behind = False  # whether the last `feed` may have left frames behind
         self.out = bytearray()
 
     def send(self, message: Message) -> None:
@@ -41,7 +44,7 @@ class Multiplexer:
         self.out += encode(message)
 
     def widen(self) -> None:
-        """Room for `LEFT` bytes more on every channel; both sides do it, the one that sends not before the other.
+        """Room for `LEFT` bytes more on every channel; both sides add it, the sender never before the receiver.
 
         A reader who reads nothing then cannot keep a program that is dead from being heard to its end.
         """
@@ -70,12 +73,19 @@ class Multiplexer:
 
     # From the peer to the local ends
 
-    def feed(self, data: bytes) -> list[Message]:
-        """Take what arrived; returns the messages that are the caller's. Raises `ProtocolError`."""
+    def feed(self, data: bytes, most: int | None = None) -> list[Message]:
+        """Take what arrived; returns the messages that are the caller's. Raises `ProtocolError`.
+
+        At most *most* frames are handled: if that `is_behind`, feed again, if only nothing.
+        """
         self._frames.feed(data)
         others: list[Message] = []
-        while (frame := self._frames.next()) is not None:
-            message = decode(*frame)
+        handled = 0
+        self.is_behind = False
+        while not self.is_behind and (frame := self._frames.next()) is not None:
+            handled += 1
+            self.is_behind = handled == most
+            message = decode(*frame, _VALUES)
             match message:
                 case Carry():
                     self._arrived(message)
@@ -97,7 +107,7 @@ class Multiplexer:
     def _arrived(self, message: Carry) -> None:
         channel = self._known(message.channel)
         if channel.peer_is_done:
-            raise ProtocolError(f"{message.channel} goes on behind its end")
+            raise ProtocolError(f"{message.channel} continues after its end")
         if len(channel.pending) + channel.unsaid + len(message.data) > self._window:
             raise ProtocolError(f"{message.channel} carries more than there is room for")
         channel.pending += message.data

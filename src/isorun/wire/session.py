@@ -1,12 +1,8 @@
 """Who may say what, and when. The tables are the protocol; read them first. No I/O, no locks.
 
-A run has two conversations. On the control stream host and slot build the slot, store its files and
-start the program. On the tool stream the program makes calls, many at once, and the supervisor
-answers each by its id, in any order. A `Session` is one side's view of one conversation: tell it
-of every message, in the order in which they cross the stream.
-
-The build stream (host to template and zygote) has no table: each request stands alone, and
-`PROTOCOL.md` says who may send it.
+There is a table for each of the five streams of `PROTOCOL.md`. A `Session` is one side's view of one socket:
+tell it of every message, in the order in which they cross. `kernel.readiness`, `executor.packets`, the relay,
+the init of a container and the supervisor do so for all that they send and read.
 """
 
 from enum import Enum
@@ -14,68 +10,95 @@ from enum import Enum
 from isorun.wire.frames import ProtocolError
 from isorun.wire.messages import (
     Attached,
+    BuildFailed,
+    BuildInit,
     Call,
+    CloseRun,
     Ended,
+    Exited,
+    Finish,
+    Finished,
+    ForkProgram,
     Go,
+    InitReady,
     Joined,
+    Journal,
+    Loaded,
+    LoadFailed,
     Log,
+    Look,
+    MakeStream,
     Message,
+    OpenRun,
+    Prepare,
     Put,
     Ready,
     Refused,
     Reply,
+    RunClaim,
+    RunClosed,
+    RunLog,
+    RunViolated,
+    Sealed,
+    Serve,
     SetupError,
     Started,
     Stored,
     StoreError,
+    StreamMade,
+    Terminate,
+    Until,
+    Warmed,
 )
 
 
 class Side(Enum):
-    """An end of a stream: `HOST` and `SLOT` talk on the control stream, the others on the tool stream."""
+    """An end of a stream."""
 
     HOST = "host"
     SLOT = "slot"
+    TEMPLATE = "template"
+    ZYGOTE = "zygote"
+    INIT = "init"
     PROGRAM = "program"
     SUPERVISOR = "supervisor"
 
 
 class State(Enum):
-    """How far a conversation is. Each stream has its own."""
+    """How far a conversation is; each stream has its own, but for the last."""
 
-    OPEN = "open"  # tool stream
-    ENDED = "ended"
-    NEW = "new"  # control stream
+    NEW = "new"  # control
     JOINED = "joined"
     ATTACHED = "attached"
     READY = "ready"
     STARTING = "starting"
+    BUILDING = "building"  # build
+    COLD = "cold"
+    WARM = "warm"
+    ASKED = "asked"
+    OPEN = "open"  # tool
+    ENDED = "ended"
+    UNTOLD = "untold"  # supervisor
+    LOADING = "loading"
+    SERVING = "serving"
+    BARE = "bare"  # attached
+    PREPARING = "preparing"
+    WARMED = "warmed"
+    LOOKED = "looked at"
+    SEALED = "sealed"
+    FINISHING = "finishing"
     CLOSED = "closed"
 
 
 Table = dict[State, dict[tuple[Side, type[Message]], State]]
 
-LEGAL: Table = {
-    State.OPEN: {
-        (Side.PROGRAM, Call): State.OPEN,
-        (Side.PROGRAM, Log): State.OPEN,
-        (Side.PROGRAM, Ended): State.ENDED,
-        (Side.SUPERVISOR, Reply): State.OPEN,
-        (Side.SUPERVISOR, Refused): State.OPEN,
-    },
-    State.ENDED: {  # calls in flight are still answered: the supervisor cannot know that nobody listens
-        (Side.SUPERVISOR, Reply): State.ENDED,
-        (Side.SUPERVISOR, Refused): State.ENDED,
-    },
-}
-
-LEGAL_CONTROL: Table = {
+CONTROL: Table = {  # the slot is built, its files are stored, the program starts
     State.NEW: {
         (Side.SLOT, Joined): State.JOINED,
         (Side.SLOT, SetupError): State.CLOSED,
     },
     State.JOINED: {(Side.HOST, Attached): State.ATTACHED},
-    State.ATTACHED: {
+    State.ATTACHED: {  # where a container begins
         (Side.SLOT, Ready): State.READY,
         (Side.SLOT, SetupError): State.CLOSED,
     },
@@ -91,23 +114,95 @@ LEGAL_CONTROL: Table = {
         (Side.SLOT, SetupError): State.CLOSED,
         (Side.SLOT, Started): State.CLOSED,
     },
-    State.CLOSED: {},
 }
+
+BUILD: Table = {
+    State.BUILDING: {(Side.HOST, BuildInit): State.BUILDING},  # the template's socket
+    State.COLD: {(Side.ZYGOTE, Warmed): State.WARM},  # the zygote's
+    State.WARM: {
+        (Side.HOST, ForkProgram): State.WARM,
+        (Side.HOST, MakeStream): State.WARM,
+        (Side.ZYGOTE, Exited): State.WARM,
+        (Side.ZYGOTE, BuildFailed): State.WARM,
+    },
+    State.ASKED: {  # the one that travels beside BuildInit or MakeStream
+        (Side.TEMPLATE, InitReady): State.CLOSED,
+        (Side.TEMPLATE, BuildFailed): State.CLOSED,
+        (Side.ZYGOTE, StreamMade): State.CLOSED,
+    },
+}
+
+TOOL: Table = {  # calls overlap, and are answered by their ids in any order
+    State.OPEN: {
+        (Side.PROGRAM, Call): State.OPEN,
+        (Side.PROGRAM, Log): State.OPEN,
+        (Side.PROGRAM, Ended): State.ENDED,
+        (Side.SUPERVISOR, Reply): State.OPEN,
+        (Side.SUPERVISOR, Refused): State.OPEN,
+    },
+    State.ENDED: {  # calls in flight are still answered: the supervisor cannot know whether they are waited for
+        (Side.SUPERVISOR, Reply): State.ENDED,
+        (Side.SUPERVISOR, Refused): State.ENDED,
+    },
+}
+
+SUPERVISOR: Table = {
+    State.UNTOLD: {(Side.HOST, Serve): State.CLOSED},  # the stdin of one in a container
+    State.LOADING: {
+        (Side.SUPERVISOR, Loaded): State.SERVING,
+        (Side.SUPERVISOR, LoadFailed): State.CLOSED,
+    },
+    State.SERVING: {  # all runs of a bundle at once: a message names its run
+        (Side.HOST, OpenRun): State.SERVING,
+        (Side.HOST, CloseRun): State.SERVING,
+        (Side.SUPERVISOR, Journal): State.SERVING,
+        (Side.SUPERVISOR, RunLog): State.SERVING,
+        (Side.SUPERVISOR, RunClaim): State.SERVING,
+        (Side.SUPERVISOR, RunViolated): State.SERVING,
+        (Side.SUPERVISOR, RunClosed): State.SERVING,
+    },
+}
+
+ATTACHED: Table = {  # beside what `multiplex` handles in every state
+    State.BARE: {(Side.HOST, Prepare): State.PREPARING},
+    State.PREPARING: {
+        (Side.INIT, Warmed): State.WARMED,
+        (Side.INIT, BuildFailed): State.CLOSED,
+    },
+    State.WARMED: {  # from here on the program's process may end
+        (Side.HOST, Look): State.LOOKED,
+        (Side.INIT, BuildFailed): State.CLOSED,
+        (Side.INIT, Exited): State.WARMED,
+    },
+    State.LOOKED: {
+        (Side.INIT, Sealed): State.SEALED,
+        (Side.INIT, Exited): State.LOOKED,
+    },
+    State.SEALED: {
+        (Side.HOST, Until): State.SEALED,
+        (Side.HOST, Terminate): State.SEALED,
+        (Side.HOST, Finish): State.FINISHING,
+        (Side.INIT, Exited): State.SEALED,
+    },
+    State.FINISHING: {
+        (Side.HOST, Until): State.FINISHING,
+        (Side.HOST, Terminate): State.FINISHING,
+        (Side.INIT, Exited): State.FINISHING,
+        (Side.INIT, Finished): State.CLOSED,
+    },
+}
+
+LEGAL: Table = {**CONTROL, **BUILD, **TOOL, **SUPERVISOR, **ATTACHED, State.CLOSED: {}}
 
 
 class Session:
-    """One side's view of one conversation; *us* says which side, and by that which stream."""
+    """One side's view of one socket: *us* and *them* talk over it, and begin in *state*."""
 
-    __slots__ = ("_in_flight", "_legal", "_them", "_unstored", "_us", "state")
+    __slots__ = ("_in_flight", "_them", "_unstored", "_us", "state")
 
-    def __init__(self, us: Side) -> None:
-        on_control = us in (Side.HOST, Side.SLOT)
-        pair = (Side.HOST, Side.SLOT) if on_control else (Side.PROGRAM, Side.SUPERVISOR)
-        self._us = us
-        self._them = pair[0] if us is pair[1] else pair[1]
-        self._legal = LEGAL_CONTROL if on_control else LEGAL
-        self.state = State.NEW if on_control else State.OPEN
-        self._in_flight: set[int] = set()
+    def __init__(self, us: Side, them: Side, state: State) -> None:
+        self._us, self._them, self.state = us, them, state
+        self._in_flight: set[int] = set()  # ids of calls; or slots whose program has been asked for
         self._unstored = 0
 
     def sent(self, message: Message) -> None:
@@ -120,7 +215,7 @@ class Session:
 
     def _advance(self, side: Side, message: Message, error: type[Exception]) -> None:
         kind = type(message)
-        after = self._legal[self.state].get((side, kind))
+        after = LEGAL[self.state].get((side, kind))
         if after is None:
             raise error(f"{side.value} may not send {kind.__name__} when {self.state.value}")
         if wrong := self._account(message):
@@ -128,7 +223,7 @@ class Session:
         self.state = after
 
     def _account(self, message: Message) -> str | None:
-        """Count what the tables cannot: ids in flight, and puts not yet acknowledged."""
+        """Count what the tables cannot: ids in flight, puts not yet acknowledged, programs whose end is not told."""
         match message:
             case Call(id=number):
                 if number in self._in_flight:
@@ -137,6 +232,14 @@ class Session:
             case Reply(id=number) | Refused(id=number):
                 if number not in self._in_flight:
                     return f"no call {number} is in flight"
+                self._in_flight.remove(number)
+            case ForkProgram(slot=number):
+                self._in_flight.add(number)
+            case Prepare():
+                self._in_flight.add(0)
+            case Exited(slot=number) | BuildFailed(slot=number) if self.state is not State.ASKED:
+                if number not in self._in_flight:
+                    return f"no program of slot {number} is there"
                 self._in_flight.remove(number)
             case Put():
                 self._unstored += 1

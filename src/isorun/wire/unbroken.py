@@ -28,5 +28,5 @@ class Mended:
         self._half = _ESCAPE if data.endswith(_ESCAPE) else b""  # of a pair: alone it stands for nothing
         data = data.removesuffix(_ESCAPE)
         if _BREAK in data or data.count(_ESCAPE) != data.count(_BROKEN) + data.count(_ESCAPED):
-            raise ProtocolError("a line break, or an escape that is none")
+            raise ProtocolError("a line break, or an unknown escape")
         return data.replace(_BROKEN, _BREAK).replace(_ESCAPED, _ESCAPE)

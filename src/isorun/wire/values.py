@@ -1,7 +1,7 @@
 """Values in and out of a header: the tree of JSON values, the blobs beside it and the escapes.
 
 Knows no message. Going out, a value that cannot be sent raises `Unfit` with its path; coming in,
-everything is hostile and whatever is not strict raises `ProtocolError` and nothing else.
+everything is hostile; a value that is not strict raises `ProtocolError` and nothing else.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ import re
 from itertools import islice
 from math import isfinite
 
+from isorun.core.pace import rest
 from isorun.wire.frames import ProtocolError
 
 TYPE_CHECKING = False  # typing costs milliseconds of a cold start
@@ -21,7 +22,10 @@ if TYPE_CHECKING:
 
 MAX_DEPTH = 64  # lists and dicts inside each other, in one field
 MAX_INT_DIGITS = 640  # int(text) is quadratic; CPython lets no process set its own ceiling below 640
-MAX_VALUES = 1_000_000  # 16 MiB of "{}," would become 5.6 million dicts: 6 s and 600 MB of the supervisor
+MAX_VALUES = 1_000_000  # 16 MiB of "{}," would become 5.6 million dicts: 6 s and 600 MB
+CALL_VALUES = 1 << 16  # of what a program sends: at most 0.16 s to read; 8,000 rows of seven columns
+_FEW_VALUES = 1 << 12  # at most 8 ms to read
+_SHORT = 1 << 18  # bytes of a header: at most 3 ms, whatever the values
 
 # Up to and with the next mark outside a string. Possessive, and true at the end too, so that no byte is
 # looked at twice whatever the quotes are.
@@ -179,6 +183,21 @@ class Unpacker:
         return blob
 
 
+class RestingUnpacker(Unpacker):
+    """As `Unpacker`, for many values: in a thread that is paced it rests between them (`core.pace`)."""
+
+    __slots__ = ()
+
+    def unpack(self, value: object, depth: int) -> object:
+        rest()
+        return super().unpack(value, depth)
+
+
+def unpacker_of(header: bytes, lengths: object, blobs: bytes | memoryview) -> Unpacker:
+    """Of the kind that fits *header*, by its length."""
+    return (Unpacker if len(header) <= _FEW_VALUES else RestingUnpacker)(lengths, blobs)
+
+
 def _unescaped(key: str, inner: object) -> dict[str, Any]:
     # Only what needs the escape may use it, so that a value has one spelling.
     if key == "$dict" and isinstance(inner, dict) and len(inner) == 1 and next(iter(inner)).startswith("$"):
@@ -203,6 +222,11 @@ def _no_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     return made
 
 
+def _resting(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    rest()
+    return _no_duplicates(pairs)
+
+
 def _short_int(text: str) -> int:
     if len(text) > MAX_INT_DIGITS + text.startswith("-"):
         raise ValueError(f"an int of more than {MAX_INT_DIGITS} digits")
@@ -214,7 +238,7 @@ def _no_constant(text: str) -> None:
 
 
 _OUT = json.JSONEncoder(ensure_ascii=False, allow_nan=False, check_circular=False, separators=(",", ":"))
-_IN = json.JSONDecoder(parse_int=_short_int, parse_constant=_no_constant, object_pairs_hook=_no_duplicates)
+_IN = json.JSONDecoder(parse_int=_short_int, parse_constant=_no_constant, object_pairs_hook=_resting)
 # In a text of MAX_INT_DIGITS characters no int has more digits than that, so none need be counted.
 _IN_SHORT = json.JSONDecoder(parse_constant=_no_constant, object_pairs_hook=_no_duplicates)
 
@@ -231,30 +255,37 @@ def _renderer() -> Callable[[object], str]:
 _text_of = _renderer()
 
 
-def render(tree: dict[str, object]) -> bytes:
-    """The header whose values a `Packer` made. Raises `Unfit` if it holds too many."""
+def render(tree: dict[str, object], most: int = MAX_VALUES) -> bytes:
+    """The header whose values a `Packer` made. Raises `Unfit` if it holds more than *most*."""
     header = _text_of(tree).encode()
-    if _crowded(header):
-        raise Unfit(f"more than {MAX_VALUES} values")
+    if _crowded(header, most):
+        raise Unfit(f"more than {most} values")
     return header
 
 
-def _crowded(header: bytes) -> bool:
+def is_costly(header: bytes) -> bool:
+    """Whether reading *header* may take longer than a shared event loop has for one stream. Looks at bytes only."""
+    return len(header) > _SHORT or (len(header) > _FEW_VALUES and _marks(header) > _FEW_VALUES)
+
+
+def _marks(header: bytes) -> int:
+    return header.count(b",") + header.count(b"[") + header.count(b"{")
+
+
+def _crowded(header: bytes, most: int) -> bool:
     # Counted before anything is parsed. A container of n values has one bracket and n - 1 commas.
     # Text may be full of commas, so it is passed over, which costs time, only if the first count is high.
-    if len(header) <= MAX_VALUES:
-        return False
-    if header.count(b",") + header.count(b"[") + header.count(b"{") <= MAX_VALUES:
+    if len(header) <= most or _marks(header) <= most:
         return False
     at_the_end = 2  # what is behind the last mark, and the empty rest
-    enough = MAX_VALUES + at_the_end + 1
+    enough = most + at_the_end + 1
     return sum(1 for _ in islice(_TO_MARK.finditer(header), enough)) == enough
 
 
-def parse(header: bytes) -> dict[str, Any]:
-    """The JSON object that *header* holds, values still packed. Raises `ProtocolError`."""
-    if _crowded(header):
-        raise ProtocolError(f"header of more than {MAX_VALUES} values")
+def parse(header: bytes, most: int = MAX_VALUES) -> dict[str, Any]:
+    """The JSON object that *header* holds, at most *most* values, still packed. Raises `ProtocolError`."""
+    if _crowded(header, most):
+        raise ProtocolError(f"header of more than {most} values")
     try:
         tree = _read(str(header, "utf-8"))
     except (ValueError, RecursionError) as exc:  # "[" * 100_000 is a RecursionError

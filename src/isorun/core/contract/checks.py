@@ -16,31 +16,13 @@ Pure tables and decisions. What each check means:
 It must not look at a file.
 """
 
-from pathlib import PurePosixPath
 from typing import Any
 
-from isorun.core.ids import shown
+from isorun.core.contract.kinds import KINDS, suffix_of
+from isorun.core.text import shown
 
 #: Suffixes whose files are opened in any case, and the media types that such a file can be.
-OPENED: dict[str, tuple[str, ...]] = {
-    ".csv": ("text/csv", "application/csv", "text/plain"),
-    ".docx": ("application/vnd.openxmlformats-officedocument.wordprocessingml.document", "application/zip"),
-    ".ipynb": ("application/x-ipynb+json", "application/json", "text/json"),
-    ".jpeg": ("image/jpeg", "image/jpg"),
-    ".jpg": ("image/jpeg", "image/jpg"),
-    ".json": ("application/json", "text/json", "application/x-ipynb+json"),
-    ".pdf": ("application/pdf",),
-    ".png": ("image/png",),
-    ".pptx": ("application/vnd.openxmlformats-officedocument.presentationml.presentation", "application/zip"),
-    ".tsv": ("text/tab-separated-values", "text/csv", "application/csv", "text/plain"),
-    ".xlsx": ("application/vnd.openxmlformats-officedocument.spreadsheetml.sheet", "application/zip"),
-    ".zip": (
-        "application/zip",
-        "application/vnd.openxmlformats-officedocument.wordprocessingml.document",
-        "application/vnd.openxmlformats-officedocument.presentationml.presentation",
-        "application/vnd.openxmlformats-officedocument.spreadsheetml.sheet",
-    ),
-}
+OPENED = {suffix: (kind.mime, *kind.also) for suffix, kind in KINDS.items() if kind.by == "opened"}
 #: Media types that can be told from the content of a file with any other suffix, beside `text/*`.
 TOLD = frozenset(
     (
@@ -63,14 +45,9 @@ _ONLY_FOR: dict[str, tuple[str, ...]] = {
 _NO_TEXT = frozenset(
     (
         *(".bmp", ".bz2", ".gif", ".gz", ".jpeg", ".jpg", ".mp3", ".mp4", ".npy", ".parquet", ".png"),
-        *(".sqlite", ".tar", ".tiff", ".wav", ".webp", ".xls", ".zip"),
+        *(".sqlite", ".tar", ".tar.bz2", ".tar.gz", ".tar.xz", ".tgz", ".tiff", ".wav", ".webp", ".xls", ".xz", ".zip"),
     )
 )
-
-
-def suffix_of(path: str) -> str:
-    """The suffix that promises a type, in small letters; "" if there is none."""
-    return PurePosixPath(path).suffix.lower()
 
 
 def needs_a_look(path: str, checks: dict[str, Any]) -> bool:

@@ -7,22 +7,20 @@ promise was kept is decided after the run, by the code that reads the workspace.
 
 import json
 import re
-import unicodedata
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from itertools import accumulate
 from typing import Any, Literal, NoReturn
 
-from isorun.core.checks import impossible
+from isorun.core.contract.checks import impossible
 from isorun.core.errors import InvalidRequest
-from isorun.core.ids import check_exec_id, shown, turn_folder
+from isorun.core.ids import check_exec_id, turn_folder
+from isorun.core.text import composed, folded, is_visible, shown
 
 MAX_PART_BYTES = 255  # NAME_MAX of every file system a result is saved to
 MAX_PATH_BYTES = 1024
 FILES = "files"
 
-# Marks that reorder what people read: 'gpj.exe' can be shown as 'exe.jpg'.
-_BIDI = frozenset("\u061c\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")
 _DRIVE = re.compile(r"[A-Za-z]:[/\\]")
 _NAME_KEYS = ("filename", "filepath")
 
@@ -36,7 +34,7 @@ class ContractItem:
     path: str
     description: str
     visibility: Visibility = "external"
-    checks: dict[str, Any] = field(default_factory=dict, hash=False)  # by key, as `core.checks` explains them
+    checks: dict[str, Any] = field(default_factory=dict, hash=False)  # by key, as `core.contract.checks` explains them
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -146,13 +144,14 @@ def _check_name(where: _Where) -> str:
         where.refuse("path_escape", "filename must not contain '..'")
     if "\0" in name:
         where.refuse("nul_in_path", "filename must not contain NUL")
-    if any(unicodedata.category(c) in ("Cc", "Zl", "Zp") or c in _BIDI for c in name):
-        where.refuse("control_character", "filename must not contain control or text direction characters")
     # A backslash is a letter here and a separator where the file may be saved to.
     if "\\" in name:
         where.refuse("invalid_filename", "filename must use '/' between its parts, not a backslash")
-    if any(unicodedata.category(c) == "Cs" for c in name):
+    if _has_surrogate(name):
         where.refuse("invalid_filename", "filename is not valid Unicode (a lone surrogate)")
+    # Marks of direction show 'gpj.exe' as 'exe.jpg'; of two names that look alike one could be promised.
+    if not is_visible(name):
+        where.refuse("control_character", "filename must not contain characters that cannot be seen")
     return name
 
 
@@ -183,9 +182,13 @@ def _description(where: _Where, raw: dict[str, Any]) -> str:
     text = raw.get("description")
     if not isinstance(text, str) or not text.strip():
         where.refuse("blank_description", "description must be a string that says what the file holds")
-    if any(unicodedata.category(c) == "Cs" for c in text):
+    if _has_surrogate(text):
         where.refuse("invalid_description", "description is not valid Unicode (a lone surrogate)")
     return text
+
+
+def _has_surrogate(text: str) -> bool:
+    return any("\ud800" <= c <= "\udfff" for c in text)
 
 
 def _visibility(where: _Where, raw: dict[str, Any]) -> Visibility:
@@ -242,7 +245,7 @@ def _refuse_clashes(wheres: list[_Where], items: tuple[ContractItem, ...]) -> No
     seen: dict[str, _Where] = {}
     for where, item in zip(wheres, items, strict=True):
         # One name in two normal forms is one file to people, and on some disks to the kernel.
-        path = unicodedata.normalize("NFC", item.path)
+        path = composed(item.path)
         if path in seen:
             where.refuse("duplicate_filename", f"promises the same file as contract item {seen[path].number}")
         seen[path] = where
@@ -256,7 +259,7 @@ def _case_notices(wheres: list[_Where], items: tuple[ContractItem, ...]) -> list
     first: dict[str, _Where] = {}
     notices: list[str] = []
     for where, item in zip(wheres, items, strict=True):
-        key = unicodedata.normalize("NFC", item.path).casefold()
+        key = folded(item.path)
         if key in first:
             notices.append(
                 f"{where} differs only in case from contract item {first[key].number}: "

@@ -1,0 +1,19 @@
+"""What a program says of the exception that ended it. Loaded where a cold start counts: no other import."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Claim:
+    """What the loader said of an uncaught exception. A program can forge it; the supervisor bounds its texts.
+
+    `line` is of the program's own code; `source` is the text of the line that raised, in whatever file.
+    """
+
+    type: str
+    message: str = ""
+    errno: int | None = None
+    line: int | None = None
+    source: str = ""

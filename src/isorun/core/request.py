@@ -1,0 +1,260 @@
+"""What a caller asks of a run: one value, whichever way it was asked.
+
+Python keywords, a command line and JSON all become a `RunRequest`, and `Runtime` takes
+nothing else. This module gives each option its one form and checks its kind. Whether a
+request fits the limits, the bundle and the disk of a host is checked by
+`runtime.request` when the run starts.
+
+To add an option: a key of `RunOptions`, a field of `RunRequest` (and its form in `of`), the check in
+`runtime.request`, and the option of the command line in `cli.run.command`.
+"""
+
+import base64
+import binascii
+import dataclasses
+import inspect
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypedDict, TypeVar, Unpack
+
+from isorun.core.errors import InvalidRequest
+from isorun.core.text import is_visible, shown
+
+NO_CODE = "there is no code to run"
+_USER_CHARS = 200
+_F = TypeVar("_F", bound=Callable[..., Any])
+
+
+class ProgramOptions(TypedDict, total=False):
+    """What every way of running a program takes."""
+
+    prog_name: str | None
+    turn_id: str | int | None
+    argv: Sequence[str]
+    stdin: str | bytes | None
+    tools: Sequence[str] | None
+    user_id: str
+
+
+class RunOptions(ProgramOptions, total=False):
+    """The keywords of `Runtime.execute`, `Runtime.start` and `isorun.run`; `RunRequest` says what each means."""
+
+    contract: object
+    timeout_s: float | None
+    inputs: Sequence[str | Path]
+    out: str | Path | None
+    exec_id: str | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunRequest:
+    """One run as it was asked for. Make it with `of` or `from_json`, which check the kind of each part."""
+
+    code: bytes  # the program; as Python reads it, so a coding cookie counts
+    contract: object = None  # the promised files, as a list or its JSON text; None compares out/ before and after
+    timeout_s: float | None = None  # wall seconds from the program's first instruction; None: the host's ceiling
+    prog_name: str | None = None  # shown with the run, at most 64 characters
+    turn_id: str | int | None = None  # of the folder turn_<id> that the program writes to
+    argv: tuple[str, ...] = ()  # sys.argv[1:] of the program
+    inputs: tuple[Path, ...] = ()  # files and folders of the host, put beside the program
+    out: Path | None = None  # a folder of the host that out/ starts as a copy of
+    stdin: bytes | None = None  # None: stdin is at its end
+    tools: tuple[str, ...] | None = None  # ids of the bundle's tools that it may call; None: all
+    user_id: str = ""  # for the tools to know, at most 200 characters
+    exec_id: str | None = None  # an id of the caller's own; None: a new one
+
+    @classmethod
+    def of(cls, code: "str | bytes | RunRequest", **options: Unpack[RunOptions]) -> "RunRequest":
+        """The request for *code* with *options*, or *code* itself if it is a request already.
+
+        Raises `InvalidRequest` for a part of the wrong kind, and TypeError for an option that there is not.
+        """
+        if unknown := options.keys() - OPTIONS:
+            raise TypeError(f"a run has no option {min(unknown)!r}{_nearest(min(unknown))}")
+        if isinstance(code, RunRequest):
+            if options:
+                raise TypeError(f"the request is whole: {min(options)} must be in it")
+            return code
+        formed: dict[str, Any] = {name: _FORMS[name](value) for name, value in options.items()}
+        return cls(code=_code(code), **formed)
+
+    def to_json(self) -> dict[str, Any]:
+        """The request as JSON values. An option that was not given is left out."""
+        told = {"code": _told(self.code)}
+        for field in dataclasses.fields(self):
+            value = getattr(self, field.name)
+            if field.name != "code" and value != field.default:
+                told[field.name] = _told(value)
+        return told
+
+    @classmethod
+    def from_json(cls, value: object) -> "RunRequest":
+        """The request that `to_json` told of. Raises `InvalidRequest`, also for an unknown key."""
+        if not isinstance(value, Mapping):
+            raise InvalidRequest(f"a request must be a JSON object, got {shown(value)}", code="invalid_request")
+        for key in value:
+            if key != "code" and key not in OPTIONS:
+                raise InvalidRequest(f"a run has no option {shown(key)}{_nearest(str(key))}", code="unknown_option")
+        if "code" not in value:
+            raise InvalidRequest(NO_CODE, code="missing_code")
+        given: dict[str, Any] = {
+            key: _bytes_of(key, part) if key in ("code", "stdin") else part for key, part in value.items()
+        }
+        return cls.of(**given)
+
+
+OPTIONS = frozenset(RunOptions.__annotations__)
+DEFAULTS: Mapping[str, Any] = {field.name: field.default for field in dataclasses.fields(RunRequest)}
+
+
+def takes(*kinds: type) -> Callable[[_F], _F]:
+    """For a function whose `**options` are the keys of *kinds*: `help()` and editors see each as a keyword."""
+
+    def mark(function: _F) -> _F:
+        signature = inspect.signature(function)
+        named = [p for p in signature.parameters.values() if p.kind is not inspect.Parameter.VAR_KEYWORD]
+        hints = {name: hint for kind in kinds for name, hint in kind.__annotations__.items()}
+        hints = {name: hints[name] for name in (*DEFAULTS, *hints) if name in hints}  # those of a run first
+        added = [
+            inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=DEFAULTS.get(name), annotation=hint)
+            for name, hint in hints.items()
+        ]
+        function.__signature__ = signature.replace(parameters=[*named, *added])  # type: ignore[attr-defined]  # functions have it
+        return function
+
+    return mark
+
+
+def _nearest(name: str) -> str:
+    from difflib import get_close_matches  # for an error only
+
+    found = get_close_matches(name, ["code", *OPTIONS], n=1)
+    return f"; did you mean {found[0]}?" if found else ""
+
+
+def _encoded(text: str, name: str, remedy: str = "") -> bytes:
+    try:
+        return text.encode()
+    except UnicodeEncodeError as error:
+        raise InvalidRequest(f"{name} is not valid text: {error.reason}{remedy}", code=f"invalid_{name}") from error
+
+
+def _code(code: object) -> bytes:
+    if isinstance(code, str):
+        return _encoded(code, "code")
+    if not isinstance(code, bytes):
+        raise InvalidRequest(f"code must be text or bytes, not {type(code).__name__}", code="invalid_code")
+    return code
+
+
+def _stdin(stdin: object) -> bytes | None:
+    if isinstance(stdin, str):
+        return _encoded(stdin, "stdin", "; give bytes")
+    if stdin is not None and not isinstance(stdin, bytes):
+        raise InvalidRequest(f"stdin must be text or bytes, got {shown(stdin)}", code="invalid_stdin")
+    return stdin
+
+
+def _timeout(timeout_s: object) -> float | None:
+    if timeout_s is None:
+        return None
+    if isinstance(timeout_s, bool) or not isinstance(timeout_s, int | float):
+        raise InvalidRequest(f"timeout_s must be a number of seconds, got {timeout_s!r}", code="invalid_timeout")
+    if not 0 < timeout_s < math.inf:
+        raise InvalidRequest(f"timeout_s must be positive and finite, got {timeout_s}", code="invalid_timeout")
+    return float(timeout_s)
+
+
+def _argv(argv: object) -> tuple[str, ...]:
+    if isinstance(argv, str | bytes) or not isinstance(argv, Sequence):
+        raise InvalidRequest(f"argv must be a list of texts, got {shown(argv)}", code="invalid_argument")
+    for argument in argv:
+        if not isinstance(argument, str) or "\0" in argument or not is_utf8(argument):
+            raise InvalidRequest(f"an argument is not text: {shown(argument)}", code="invalid_argument")
+    return tuple(argv)
+
+
+def is_utf8(text: str) -> bool:
+    """Whether *text* can be encoded: a surrogate cannot."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def _inputs(inputs: object) -> tuple[Path, ...]:
+    if isinstance(inputs, str | bytes) or not isinstance(inputs, Sequence):
+        raise InvalidRequest(f"inputs must be a list of paths, got {shown(inputs)}", code="invalid_input")
+    return tuple(_path(one, "an input", "invalid_input") for one in inputs)
+
+
+def _path(path: object, name: str, code: str) -> Path:
+    if not isinstance(path, str | Path) or "\0" in str(path):
+        raise InvalidRequest(f"{name} must be a path, got {shown(path)}", code=code)
+    return Path(path)
+
+
+def _tools(tools: object) -> tuple[str, ...] | None:
+    if tools is None:
+        return None
+    if not isinstance(tools, list | tuple | set | frozenset) or not all(isinstance(tool, str) for tool in tools):
+        raise InvalidRequest("tools must be a list of ids such as local_tools.write_note", code="invalid_tools")
+    return tuple(dict.fromkeys(tools))
+
+
+def _user(user_id: object) -> str:
+    if not isinstance(user_id, str) or len(user_id) > _USER_CHARS or not is_visible(user_id):
+        raise InvalidRequest(
+            f"user_id must be at most {_USER_CHARS} printable characters, got {shown(user_id)}", code="invalid_user_id"
+        )
+    return user_id
+
+
+def _as_given(value: object) -> object:
+    """For what is checked where it is read: ids and names by `core.ids`, the contract by `core.contract`."""
+    return value
+
+
+_FORMS: Mapping[str, Callable[[object], object]] = {
+    "contract": _as_given,
+    "timeout_s": _timeout,
+    "prog_name": _as_given,
+    "turn_id": _as_given,
+    "argv": _argv,
+    "inputs": _inputs,
+    "out": lambda out: None if out is None else _path(out, "out", "missing_input"),
+    "stdin": _stdin,
+    "tools": _tools,
+    "user_id": _user,
+    "exec_id": _as_given,
+}
+
+
+def _told(value: object) -> Any:  # noqa: ANN401 - a JSON value
+    match value:
+        case bytes():
+            try:
+                return value.decode()
+            except UnicodeDecodeError:
+                return {"base64": base64.b64encode(value).decode()}
+        case Path():
+            return str(value)
+        case tuple():
+            return [_told(one) for one in value]
+        case _:
+            return value
+
+
+def _bytes_of(name: str, value: object) -> object:
+    """The bytes that `_told` could not tell as text."""
+    if not isinstance(value, Mapping):
+        return value
+    try:
+        if set(value) == {"base64"}:
+            return base64.b64decode(value["base64"], validate=True)
+    except (TypeError, ValueError, binascii.Error):
+        pass
+    raise InvalidRequest(f'{name} must be text or {{"base64": …}}, got {shown(value)}', code=f"invalid_{name}")
