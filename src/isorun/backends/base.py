@@ -1,10 +1,11 @@
-"""The one interface between the runtime and whatever seals a program.
+"""The one interface between the runtime and the backend that seals a program.
 
 A backend enforces the whole of the limits and walls or raises `Unavailable` before it
 starts anything. What a program does is never an exception here; what the sandbox
 fails to do always is (`SetupFailed`, `CleanupFailed`).
 """
 
+import os
 import socket
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
@@ -15,6 +16,22 @@ from typing import Any, Protocol
 from isorun.backends.environment import Environment
 from isorun.core.limits import Limits
 from isorun.core.outcome import Exit
+from isorun.core.process import StartProcess
+from isorun.settings import Settings
+
+
+@dataclass(frozen=True, slots=True)
+class FileId:
+    """Which file of the host it was, and how large, when it was checked."""
+
+    device: int
+    inode: int
+    size: int
+
+    @classmethod
+    def of(cls, status: os.stat_result) -> "FileId":
+        """That of *status*."""
+        return cls(status.st_dev, status.st_ino, status.st_size)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -22,8 +39,8 @@ class File:
     """A file to put into the workspace before the program starts.
 
     `path` is relative to the workspace and begins with `work/` or `out/`. Exactly one
-    of `data` and `source` (a host file, read while it is sent) is set. With `sha256` a source
-    that holds something else by then is refused.
+    of `data` and `source` (a host file, read while it is sent) is set. A source that is another file by
+    then than `checked`, is larger, or does not hold what `sha256` says, is refused.
     """
 
     path: str
@@ -31,6 +48,7 @@ class File:
     source: Path | None = None
     mode: int = 0o644
     sha256: str | None = None
+    checked: FileId | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -41,6 +59,7 @@ class Program:
     argv: Sequence[str] = ()
     env: Mapping[str, str] = field(default_factory=dict)
     context: Mapping[str, Any] = field(default_factory=dict)
+    timeout_s: float = 600.0  # after which the runtime ends it; a sandbox that hears of nobody then ends by itself
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -83,10 +102,6 @@ class Slot(Protocol):
         """The directory /workspace/out. Read it only after `kill`."""
 
     @property
-    def memory_kills(self) -> int:
-        """How many processes a host watcher has killed for memory; 0 where a cgroup does it."""
-
-    @property
     def is_waiting(self) -> bool:
         """Before `start`: whether its process is still there; False if the sandbox died under it."""
 
@@ -94,6 +109,12 @@ class Slot(Protocol):
         """Send *program*; returns when its first instruction is next.
 
         Raises `InvalidRequest` if the files do not fit the workspace, `SetupFailed` if the slot is dead.
+        """
+
+    async def new_stream(self) -> tuple[socket.socket, socket.socket]:
+        """A new tool stream, our end and the program's: like the first, a socket of the program's own network.
+
+        Raises `SetupFailed` if the sandbox cannot make one.
         """
 
     async def wait(self) -> None:
@@ -120,6 +141,12 @@ class Backend(Protocol):
     @property
     def notices(self) -> tuple[str, ...]:
         """What every run should tell its caller about this backend, such as a preload that failed."""
+
+    def supervisor(self, settings: Settings, bundle: Path) -> StartProcess | None:
+        """How a supervisor of *bundle* is started where this backend's tools run; None: as a child of this process.
+
+        May be asked before the backend is entered.
+        """
 
     def launch(self, limits: Limits) -> AbstractAsyncContextManager[Slot]:
         """A slot that is ready for its program.

@@ -18,18 +18,22 @@ from isorun.core.errors import Unavailable
 
 _OLDEST = (3, 11)
 _ASK_S = 20.0
-#: Files of /etc that programs and the C library read, each with who needs it.
-ETC = (
-    "/etc/ld.so.cache",  # the dynamic linker
-    "/etc/ld.so.conf",
-    "/etc/ld.so.conf.d",
-    "/etc/alternatives",  # awk, vi and other names in /usr/bin are links through it
-    "/etc/localtime",  # the C library, when TZ is unset in a child
-    "/etc/mime.types",  # mimetypes
-    "/etc/fonts",  # fontconfig
-    "/etc/protocols",  # socket.getprotobyname
-    "/etc/services",  # socket.getservbyname
-)
+#: The program's environment starts from this one, so that what preloads cached about it stays true.
+ENV = {
+    "LANG": "C.UTF-8",
+    "LC_ALL": "C.UTF-8",
+    "TZ": "UTC",
+    "HOME": "/tmp",
+    "USER": "isorun",
+    "LOGNAME": "isorun",
+    "TMPDIR": "/tmp",
+    "PYTHONUTF8": "1",
+    "PYTHONDONTWRITEBYTECODE": "1",
+    "MPLCONFIGDIR": "/tmp/matplotlib",
+    "MPLBACKEND": "Agg",
+    "OPENBLAS_NUM_THREADS": "1",  # threads started by a preload would not survive the fork
+    "OMP_NUM_THREADS": "1",
+}
 _QUESTION = """
 import json, site, sys, sysconfig
 print(json.dumps([sys.prefix, sys.base_prefix, sys.exec_prefix, list(sys.version_info[:3]), site.getsitepackages(),
@@ -46,6 +50,11 @@ class Environment:
     sys_path: tuple[str, ...]
     binds: tuple[str, ...]  # host paths, shown at the same path
     symlinks: tuple[tuple[str, str], ...]  # (target, path)
+
+
+def environment_for(python: str) -> dict[str, str]:
+    """What every program starts with, before what its run adds."""
+    return {"PATH": f"{Path(python).parent}:/usr/local/bin:/usr/bin:/bin", **ENV}
 
 
 def own_package() -> Path:
@@ -79,7 +88,7 @@ def describe(python: str | None = None) -> Environment:
         python=executable,
         version=".".join(map(str, version)),
         sys_path=tuple(dict.fromkeys(shown)),
-        binds=outermost([p for p in roots if os.path.exists(p)], covered=("/usr",)),  # noqa: PTH110
+        binds=outermost([p for p in roots if os.path.exists(p)], covered=("/usr",)),  # noqa: PTH110 - strings to the end: pathlib costs start-up time
         symlinks=links_to(executable, os.readlink),
     )
 
@@ -107,7 +116,7 @@ def links_to(path: str, readlink: Callable[[str], str]) -> tuple[tuple[str, str]
         except OSError:
             return tuple(found)
         found.append((target, path))
-        path = os.path.normpath(os.path.join(os.path.dirname(path), target))  # noqa: PTH118, PTH120
+        path = os.path.normpath(os.path.join(os.path.dirname(path), target))  # noqa: PTH118, PTH120 - pathlib resolves no ".." without links
     return tuple(found)
 
 
@@ -115,7 +124,7 @@ def _packages() -> list[str]:
     paths = [sysconfig.get_path("purelib"), sysconfig.get_path("platlib"), *site.getsitepackages()]
     if site.ENABLE_USER_SITE:
         paths.append(site.getusersitepackages())
-    return [p for p in dict.fromkeys(paths) if os.path.isdir(p)]  # noqa: PTH112
+    return [p for p in dict.fromkeys(paths) if os.path.isdir(p)]  # noqa: PTH112 - strings to the end: pathlib costs start-up time
 
 
 def _is_library(path: str, prefixes: Iterable[str], packages: Iterable[str]) -> bool:
@@ -132,4 +141,4 @@ def _ask(python: str) -> tuple[str, tuple[str, str, str, tuple[int, ...], list[s
         prefix, base, exec_prefix, version, packages, path, _ = json.loads(answer.stdout)
     except (OSError, ValueError, subprocess.SubprocessError) as error:
         raise Unavailable(f"the program's Python cannot be run: {python}: {error}") from error
-    return os.path.abspath(python), (prefix, base, exec_prefix, tuple(version), packages, path)  # noqa: PTH100
+    return os.path.abspath(python), (prefix, base, exec_prefix, tuple(version), packages, path)  # noqa: PTH100 - pathlib has no abspath that drops ".."

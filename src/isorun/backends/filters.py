@@ -1,26 +1,22 @@
-"""Which system calls a program may make: the table, and the two seccomp filters made of it.
+"""Which system calls a program may make: the tables, and the seccomp filter made of them.
 
 It decides and builds bytes; it must not load anything into this process
-(`kernel.seccomp.load` does, inside the slot).
+(`kernel.seccomp.load` does, inside the slot). `sandbox_runner.linux.bpf` compiles.
 
-Two filters are stacked and the kernel takes the stricter answer of the two. One
-would not do: libseccomp drops a conditional deny of a call that also has an
-unconditional allow. `by_number` answers ENOSYS to all that is not named here;
-`by_argument` allows all and refuses some arguments. A foreign calling
-convention (32-bit, x32) is killed by both: its numbers mean other calls.
-
-A name that the machine or its libseccomp does not know is left out of the
-filter, and so gets ENOSYS.
+A call that is not named here is answered with ENOSYS; of the named ones some are
+refused, and some of the others by their arguments. A foreign calling convention
+(32-bit, x32) is killed: its numbers mean other calls. A name that the machine does not
+have is left out of the filter.
 """
 
 import errno
 import functools
 import os
 from dataclasses import dataclass
-from types import ModuleType
-from typing import BinaryIO, Protocol
 
 from isorun.core.errors import Unavailable
+from sandbox_runner.linux import bpf
+from sandbox_runner.linux.syscall_numbers import NUMBERS
 
 # Who needs it -> what they need.
 ALLOWED: dict[str, tuple[str, ...]] = {
@@ -29,7 +25,6 @@ ALLOWED: dict[str, tuple[str, ...]] = {
         "set_robust_list", "rseq", "prctl",
     ),
     "malloc and mmap objects: growing, giving back, mmap.flush": ("mremap", "madvise", "msync"),
-    "OpenBLAS (numpy): placing its buffers": ("mbind",),
     "open(), io, os.read and friends": (
         "open", "openat", "read", "write", "readv", "writev", "pread64", "pwrite64", "preadv", "pwritev",
         "preadv2", "pwritev2", "lseek", "close", "fcntl", "dup", "dup2", "dup3", "pipe", "pipe2", "ioctl",
@@ -53,7 +48,7 @@ ALLOWED: dict[str, tuple[str, ...]] = {
         "lsetxattr", "fsetxattr", "removexattr", "lremovexattr", "fremovexattr",
     ),
     "shutil.copyfile, cp": ("sendfile", "copy_file_range", "fadvise64"),
-    "sqlite: durability; os.posix_fallocate": ("fsync", "fdatasync", "fallocate"),
+    "os.posix_fallocate": ("fallocate",),
     "fcntl.flock, lock files": ("flock",),
     "shutil.disk_usage, os.statvfs": ("statfs", "fstatfs"),
     "selectors, asyncio, subprocess.communicate": (
@@ -131,11 +126,18 @@ REFUSED: dict[str, tuple[str, ...]] = {
     "turns off address randomisation, asks for old kernel behaviour": ("personality",),
     "rarely used, often broken in the kernel": ("modify_ldt",),
     "moves other processes' pages": ("move_pages", "migrate_pages"),
+    "its policies stay with the memory of a file, in memory that no ceiling counts; OpenBLAS does without": (
+        "mbind", "set_mempolicy", "set_mempolicy_home_node",
+    ),
     "makes a listener that answers system calls in the kernel's place": ("seccomp",),
     "raises or sets credentials beyond what start-up code does": (
         "capset", "setresuid", "setresgid", "setfsuid", "setfsgid", "setgroups",
     ),
 }  # fmt: skip
+
+# Answered with success, and not done. What a program may write lies in memory or is gone with its slot, while a file of
+# the jail that it only reads lies on a disk: each call would have the host's disk flush what others wrote.
+DONE_FOR_NOTHING: dict[str, tuple[str, ...]] = {"sqlite: durability": ("fsync", "fdatasync")}
 
 # Allowed where a cgroup holds memory and CPU of the run, refused elsewhere.
 NEEDS_CGROUP: dict[str, str] = {
@@ -148,7 +150,11 @@ _LOW_32 = 0xFFFF_FFFF  # the kernel looks at 32 bits of an int; comparing 64 let
 
 @dataclass(frozen=True, slots=True)
 class Deny:
-    """Refuse `syscall` with `error` if its argument number `argument`, under `mask`, is `value`."""
+    """Refuse `syscall` with `error` if its argument number `argument`, under `mask`, is `value`.
+
+    `error` 0 answers success, without doing it. With `given` that argument must not be NULL, too.
+    With `or_above` all values from `value` on are refused, compared on all 64 bits: the mask has no say.
+    """
 
     syscall: str
     argument: int
@@ -156,6 +162,15 @@ class Deny:
     value: int
     error: int
     why: str
+    given: int | None = None
+    or_above: bool = False
+
+
+_PR_SET_VMA = 0x53564D41
+_MOST_XATTR = 511  # bytes of a value
+_OFD = (36, 37, 38)  # F_OFD_GETLK, F_OFD_SETLK, F_OFD_SETLKW
+_RLIMIT_CORE = 4
+_SOCKET_FILTERS = (26, 50, 51, 52)  # SO_ATTACH_FILTER, _BPF, _REUSEPORT_CBPF, _REUSEPORT_EBPF
 
 
 def _new_namespace(bit: int, what: str) -> Deny:
@@ -165,6 +180,9 @@ def _new_namespace(bit: int, what: str) -> Deny:
 DENIED: tuple[Deny, ...] = (
     Deny("ioctl", 1, _LOW_32, 0x5412, errno.EPERM, "TIOCSTI types into the terminal"),
     Deny("ioctl", 1, _LOW_32, 0x541C, errno.EPERM, "TIOCLINUX pastes into the console"),
+    # The whole of both families, by their byte: also those that carry a size. ENOTTY is what a pipe would answer.
+    Deny("ioctl", 1, 0xFF00, 0x8900, errno.ENOTTY, "a socket's ioctls name its network's interfaces and addresses"),
+    Deny("ioctl", 1, 0xFF00, 0x8B00, errno.ENOTTY, "the same of wireless interfaces"),
     _new_namespace(0x0002_0000, "mount"),
     _new_namespace(0x0200_0000, "cgroup"),
     _new_namespace(0x0400_0000, "uts"),
@@ -172,6 +190,14 @@ DENIED: tuple[Deny, ...] = (
     _new_namespace(0x1000_0000, "user"),
     _new_namespace(0x2000_0000, "pid"),
     _new_namespace(0x4000_0000, "net"),
+    # The child would be the zygote's: a zombie of a parent outside keeps the run's pid namespace from ending.
+    Deny("clone", 0, 0x8000, 0x8000, errno.EPERM, "CLONE_PARENT gives the child to our parent, outside of the run"),
+    # A process that shares the descriptors of another leaves it its file locks, under a pid that is nobody's any more.
+    # A thread (CLONE_THREAD) has the pid of its process.
+    Deny("clone", 0, 0x1_0400, 0x400, errno.EPERM, "CLONE_FILES without CLONE_THREAD hides whose file locks are"),
+    # Open files are bounded and counted for each process, by the table of its first thread.
+    Deny("clone", 0, 0x1_0400, 0x1_0000, errno.EPERM, "CLONE_THREAD without CLONE_FILES has descriptors of its own"),
+    Deny("close_range", 2, 2, 2, errno.EPERM, "CLOSE_RANGE_UNSHARE: the same, of a thread that is there"),
     # These two bits leave FIFO and regular file; they are set in every other file type.
     Deny("mknod", 1, 0x2000, 0x2000, errno.EPERM, "a character or block device, a link"),
     Deny("mknod", 1, 0x4000, 0x4000, errno.EPERM, "a block device, a directory, a socket"),
@@ -179,13 +205,54 @@ DENIED: tuple[Deny, ...] = (
     Deny("mknodat", 2, 0x4000, 0x4000, errno.EPERM, "a block device, a directory, a socket"),
     Deny("fcntl", 1, _LOW_32, 1024, errno.EPERM, "F_SETLEASE on a shared file is a channel between runs"),
     Deny("fcntl", 1, _LOW_32, 1026, errno.EPERM, "F_NOTIFY tells of other runs' reads"),
+    # EINVAL is what a kernel without it says, so a library that asks for it takes the other kind.
+    *(Deny("fcntl", 1, _LOW_32, n, errno.EINVAL, "F_OFD_* locks show no owner to a count of locks") for n in _OFD),
+    # As the owner of a file a user may set it through a read-only mount, and the next run reads it there.
+    Deny("fcntl", 1, _LOW_32, 1036, errno.EPERM, "F_SET_RW_HINT stays with the file for later runs"),
+    Deny("fcntl", 1, _LOW_32, 1038, errno.EPERM, "F_SET_FILE_RW_HINT: the same, of an open file"),
     Deny("prlimit64", 0, _LOW_32, 1, errno.EPERM, "init has our uid: an RLIMIT_CPU set on it kills it"),
+    # At any value but 1 the kernel hands a dump to the pipe of core_pattern, to be read by root. Success, because who
+    # sets 0 wants no dump, and gets none.
+    Deny("prlimit64", 1, _LOW_32, _RLIMIT_CORE, 0, "RLIMIT_CORE must stay 1", given=2),
+    Deny("setrlimit", 0, _LOW_32, _RLIMIT_CORE, 0, "RLIMIT_CORE must stay 1"),
+    *(
+        Deny(
+            "setsockopt",
+            2,
+            _LOW_32,
+            n,
+            errno.EPERM,
+            "a socket's filter is memory that no ceiling counts, and JIT space "
+            "of which the machine has so much; without it nobody can load a filter",
+        )
+        for n in _SOCKET_FILTERS
+    ),
+    Deny("prctl", 0, _LOW_32, 22, errno.EPERM, "PR_SET_SECCOMP: filters are kept in the same space"),
+    # EINVAL is what kernels without them say.
+    Deny("prctl", 0, _LOW_32, 78, errno.EINVAL, "PR_FUTEX_HASH: one call makes a table of up to 2 GiB of no process's"),
+    Deny("prctl", 0, _LOW_32, _PR_SET_VMA, errno.EINVAL, "names of mappings: memory that no ceiling counts"),
+    Deny("prctl", 0, _LOW_32, 67, errno.EPERM, "PR_SET_MEMORY_MERGE tells which pages another run has, too"),
+    Deny("madvise", 2, _LOW_32, 12, errno.EINVAL, "MADV_MERGEABLE: the same"),
+    Deny("madvise", 2, _LOW_32, 20, errno.EINVAL, "MADV_COLD of shown files takes them from the neighbours' cache"),
+    Deny("madvise", 2, _LOW_32, 21, errno.EINVAL, "MADV_PAGEOUT: the same, at once"),
+    Deny("fadvise64", 3, _LOW_32, 4, 0, "POSIX_FADV_DONTNEED: the same; it is advice"),
+    Deny("msync", 2, 4, 4, 0, "MS_SYNC flushes the host's disk, as fsync would"),
+    # An access list is kept beside its file in memory that no ceiling counts, 64 KiB each, two for a folder. ENOTSUP is
+    # what copies of attributes go on after.
+    *(
+        Deny(name, 3, bpf.ALL, _MOST_XATTR + 1, errno.ENOTSUP, "a large access list", or_above=True)
+        for name in ("setxattr", "lsetxattr", "fsetxattr")
+    ),
+    Deny("mmap", 3, 0x40000, 0x40000, errno.EPERM, "MAP_HUGETLB takes huge pages that the host keeps for others"),
+    Deny("memfd_create", 1, 4, 4, errno.EPERM, "MFD_HUGETLB: the same"),
 )
 
-# Allowed where a cgroup holds memory, refused elsewhere: the watcher counts sockets, and this bounds each.
+# Allowed where a cgroup holds memory, refused elsewhere. The watcher counts sockets, and this bounds each.
 DENIED_WITHOUT_CGROUP: tuple[Deny, ...] = (
     Deny("setsockopt", 2, _LOW_32, 7, errno.EPERM, "SO_SNDBUF: unread messages count in no process"),
     Deny("setsockopt", 2, _LOW_32, 32, errno.EPERM, "SO_SNDBUFFORCE: the same"),
+    # The type of a mapping is 4 bits, of which MAP_SHARED is the one value that the kernel takes with MAP_ANONYMOUS.
+    Deny("mmap", 3, 0x2F, 0x21, errno.EPERM, "shared memory without a file counts in no process once unmapped"),
 )
 
 # Compared on all 64 bits: high bits can only refuse here, never admit.
@@ -196,105 +263,46 @@ UNIX_ONLY: dict[str, str] = {
 _AF_UNIX = 1
 
 
-@dataclass(frozen=True, slots=True)
-class Filters:
-    """Two BPF programs. Both must be loaded, in any order, after no_new_privs."""
-
-    by_number: bytes
-    by_argument: bytes
-
-
 @functools.cache
-def build_filters(*, cgroup: bool) -> Filters:
-    """The filters of a run whose memory and CPU are held by a cgroup, or are not.
+def build_filter(*, cgroup: bool, machine: str | None = None) -> bytes:
+    """The filter of a run whose memory and CPU are held by a cgroup, or are not; to be loaded after no_new_privs.
 
-    Raises `Unavailable` where libseccomp cannot be used or the policy was not
-    written for this machine's architecture.
+    For *machine* (None: this one). Raises `Unavailable` where the policy was not written for its architecture.
     """
-    lib = _libseccomp()
-    if lib.system_arch() not in (lib.Arch.X86_64, lib.Arch.AARCH64):
+    machine = machine or os.uname().machine
+    if machine not in NUMBERS:
         # Argument numbers differ elsewhere: on s390x clone's flags are its second.
         raise Unavailable("seccomp: the system call policy is written for x86_64 and aarch64 only")
-    try:
-        return Filters(by_number=_by_number(lib, cgroup=cgroup), by_argument=_by_argument(lib, cgroup=cgroup))
-    except OSError as exc:
-        raise Unavailable(f"seccomp: libseccomp could not build the filters: {exc.strerror}") from exc
+    absent = bpf.error(errno.ENOSYS)
+    return bpf.program(machine, rules(cgroup=cgroup), unnamed=absent, newer=absent)
 
 
 def actions(*, cgroup: bool) -> dict[str, int]:
-    """Name -> errno, 0 for allowed; a name that is not in it is answered with ENOSYS."""
+    """Name -> errno, 0 for allowed; a name that is neither here nor in DONE_FOR_NOTHING is answered with ENOSYS."""
     table = {name: 0 for names in ALLOWED.values() for name in names}
     table |= {name: errno.EPERM for names in REFUSED.values() for name in names}
     table |= dict.fromkeys(NEEDS_CGROUP, 0 if cgroup else errno.EPERM)
     return table
 
 
-class _Program(Protocol):
-    """The part of pyseccomp.SyscallFilter that is used here; the package carries no types."""
-
-    def set_attr(self, attr: int, value: int) -> None: ...
-
-    def add_rule_exactly(self, action: int, syscall: int, *args: object) -> None: ...
-
-    def export_bpf(self, file: BinaryIO) -> None: ...
-
-
-def _by_number(lib: ModuleType, *, cgroup: bool) -> bytes:
-    program = _new(lib, default=lib.ERRNO(errno.ENOSYS))
-    # A binary tree and not a list: the kernel tries a filter with every number when it is loaded,
-    # once per slot, and a list takes three times as long.
-    program.set_attr(lib.Attr.CTL_OPTIMIZE, 2)
-    for name, error in actions(cgroup=cgroup).items():
-        number = _number(lib, name)
-        if number is not None:
-            program.add_rule_exactly(lib.ERRNO(error) if error else lib.ALLOW, number)
-    return _export(program)
-
-
-def _by_argument(lib: ModuleType, *, cgroup: bool) -> bytes:
-    program = _new(lib, default=lib.ALLOW)
+def rules(*, cgroup: bool) -> dict[str, list[bpf.Rule]]:
+    """What answers each named call: of its refusals by argument the first that holds, else its number alone."""
+    table: dict[str, list[bpf.Rule]] = {}
+    by_number = actions(cgroup=cgroup)
     for deny in DENIED if cgroup else (*DENIED, *DENIED_WITHOUT_CGROUP):
-        number = _number(lib, deny.syscall)
-        if number is not None:
-            test = lib.Arg(deny.argument, lib.MASKED_EQ, deny.mask, deny.value)
-            program.add_rule_exactly(lib.ERRNO(deny.error), number, test)
+        if by_number[deny.syscall] == 0:
+            table.setdefault(deny.syscall, []).append((_tests(deny), bpf.error(deny.error)))
     for name in UNIX_ONLY:
-        number = _number(lib, name)
-        if number is not None:
-            program.add_rule_exactly(lib.ERRNO(errno.EAFNOSUPPORT), number, lib.Arg(0, lib.NE, _AF_UNIX))
-    return _export(program)
+        table[name] = [((bpf.Equal(0, bpf.ALL, _AF_UNIX),), bpf.ALLOW)]
+        by_number[name] = errno.EAFNOSUPPORT
+    for name, number in by_number.items():
+        table.setdefault(name, []).append(((), bpf.error(number) if number else bpf.ALLOW))
+    success = bpf.error(0)
+    return table | {name: [((), success)] for names in DONE_FOR_NOTHING.values() for name in names}
 
 
-def _libseccomp() -> ModuleType:
-    try:
-        import pyseccomp  # not above: it fails where libseccomp is missing, and on other systems
-    except ImportError as exc:
-        raise Unavailable("seccomp: the package pyseccomp is missing; pip install pyseccomp") from exc
-    except (RuntimeError, OSError, AttributeError) as exc:
-        # pyseccomp looks for the library when it is imported, and for each function in it.
-        raise Unavailable(
-            "seccomp: libseccomp 2.5 or later is missing; install libseccomp2 (Debian, Ubuntu) "
-            "or libseccomp (Fedora, Arch, Alpine)"
-        ) from exc
-    lib: ModuleType = pyseccomp
-    return lib
-
-
-def _new(lib: ModuleType, *, default: int) -> _Program:
-    program: _Program = lib.SyscallFilter(default)
-    program.set_attr(lib.Attr.ACT_BADARCH, lib.KILL_PROCESS)  # the default kills one thread only
-    return program
-
-
-def _number(lib: ModuleType, name: str) -> int | None:
-    """The number of a call; None if this architecture or libseccomp has none of that name."""
-    number: int = lib.resolve_syscall(lib.Arch.NATIVE, name)
-    return number if number >= 0 else None
-
-
-def _export(program: _Program) -> bytes:
-    # Memory and not a temporary file: a full disk must not look like a missing wall.
-    with os.fdopen(os.memfd_create("seccomp"), "rb") as file:
-        program.export_bpf(file)
-        file.seek(0)
-        return file.read()
+def _tests(deny: Deny) -> list[bpf.Equal | bpf.AtLeast]:
+    if deny.or_above:
+        return [bpf.AtLeast(deny.argument, deny.value)]
+    given = [] if deny.given is None else [bpf.AtLeast(deny.given, 1)]
+    return [bpf.Equal(deny.argument, deny.mask, deny.value), *given]

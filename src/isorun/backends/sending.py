@@ -1,9 +1,14 @@
 """Sending a program into a slot over its control stream."""
 
+import asyncio
 import errno
 import hashlib
+import os
+import stat
+from dataclasses import replace
+from typing import BinaryIO
 
-from isorun.backends.base import File, Program
+from isorun.backends.base import File, FileId, Program
 from isorun.core.errors import InvalidRequest, SetupFailed
 from isorun.kernel.readiness import Channel
 from isorun.wire.messages import Go, Put, Started, Stored, StoreError
@@ -47,15 +52,43 @@ async def _send_file(control: Channel, file: File) -> None:
         for start in range(_CHUNK, len(data), _CHUNK):
             await control.send(_put(file, bytes(data[start : start + _CHUNK]), append=True))
         return
-    digest = hashlib.sha256()
-    with file.source.open("rb") as source:
+    # In threads: it may lie on a file system that answers late, and other runs share this loop.
+    source = await asyncio.to_thread(_opened, file)
+    digest, left = hashlib.sha256(), file.checked.size if file.checked else None
+    with source:
         append = False
-        while (chunk := source.read(_CHUNK)) or not append:
+        while (chunk := await asyncio.to_thread(source.read, _CHUNK)) or not append:
+            if left is not None and (left := left - len(chunk)) < 0:
+                raise _changed(file)
             await control.send(_put(file, chunk, append=append))
             digest.update(chunk)
             append = True
     if file.sha256 is not None and digest.hexdigest() != file.sha256:
-        raise InvalidRequest(f"{file.source} changed while it was sent; send a copy", code="invalid_input")
+        raise _changed(file)
+
+
+def _opened(file: File) -> BinaryIO:
+    """The source of *file*, if it is the regular file that was checked.
+
+    Between the check and now its name, or a folder on the way, may have become a link to what the
+    caller may read and whoever made the link may not; or a FIFO, which nobody writes.
+    """
+    assert file.source is not None
+    try:
+        descriptor = os.open(file.source, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+    except OSError as error:
+        if error.errno in (errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.ENXIO):
+            raise _changed(file) from None
+        raise InvalidRequest(f"{file.source} cannot be read: {error.strerror}", code="invalid_input") from None
+    status, checked = os.fstat(descriptor), file.checked
+    if not stat.S_ISREG(status.st_mode) or (checked and FileId.of(status) != replace(checked, size=status.st_size)):
+        os.close(descriptor)
+        raise _changed(file)
+    return os.fdopen(descriptor, "rb")
+
+
+def _changed(file: File) -> InvalidRequest:
+    return InvalidRequest(f"{file.source} changed while it was sent; send a copy", code="invalid_input")
 
 
 def _put(file: File, data: bytes, *, append: bool) -> Put:

@@ -9,7 +9,7 @@ of the slot with it. It runs no Python: see `kernel.idle`.
 """
 
 import signal
-from typing import Any
+from collections.abc import Collection
 
 from isorun.kernel import caps, namespaces
 from isorun.kernel.idle import IdleProcess
@@ -18,11 +18,11 @@ _ALWAYS = namespaces.NEWUSER | namespaces.NEWPID | namespaces.NEWNS | namespaces
 _OPTIONAL = {"network": namespaces.NEWNET, "ipc": namespaces.NEWIPC, "uts": namespaces.NEWUTS}
 
 
-def flags(limits: dict[str, Any]) -> int:
-    """The namespaces that init is cloned into; the program joins all of them."""
+def flags(without: Collection[str]) -> int:
+    """The namespaces that init is cloned into, *without* those of some walls; the program joins all of them."""
     chosen = _ALWAYS
     for wall, flag in _OPTIONAL.items():
-        if wall not in limits["without"]:
+        if wall not in without:
             chosen |= flag
     return chosen
 

@@ -6,27 +6,27 @@ do it as well, but every page that one more interpreter touches is paid for by e
 """
 
 import os
-from typing import Any
 
+from isorun.core.sealing import Sealing
 from isorun.executor import rules
 from isorun.executor.steps import Step
-from isorun.kernel import mounts, namespaces
+from isorun.kernel import landlock, mounts, namespaces
 
 KEPT = "/.isorun/kept"  # what lies under /tmp on the host, shown again once /tmp is the slot's own
 
 
-def steps(limits: dict[str, Any], kept: list[str]) -> tuple[Step, ...]:
+def steps(sealing: Sealing, kept: list[str]) -> tuple[Step, ...]:
     """In order. *kept* are the host paths below /tmp that the program's Python needs."""
     return (
         ("user namespace", lambda: namespaces.map_identity(rules.UID, rules.GID)),
-        ("hostname", lambda: _hostname(limits)),
+        ("hostname", lambda: _hostname(sealing)),
         ("private mounts", mounts.make_private),
-        ("per-user ceilings", lambda: _per_user(limits)),  # before /proc: ours does not show /proc/sys
-        ("/proc", lambda: _proc(limits)),
-        ("/workspace", lambda: _workspace(limits)),
-        ("/tmp", lambda: _tmp(limits, kept)),
-        ("/dev/shm", lambda: _sized("/dev/shm", _bytes(limits, "shm_bytes"))),
-        ("devices", lambda: _devices(limits)),
+        ("per-user ceilings", lambda: _per_user(sealing)),  # before /proc: ours does not show /proc/sys
+        ("/proc", lambda: _proc(sealing)),
+        ("/workspace", lambda: _workspace(sealing)),
+        ("/tmp", lambda: _tmp(sealing, kept)),
+        ("/dev/shm", lambda: _sized("/dev/shm", _bytes(sealing, sealing.shm_bytes))),
+        ("devices", lambda: _devices(sealing)),
     )
 
 
@@ -51,8 +51,8 @@ _PER_USER = {
 }
 
 
-def _per_user(limits: dict[str, Any]) -> None:
-    if "rlimits" in limits["without"]:
+def _per_user(sealing: Sealing) -> None:
+    if "rlimits" in sealing.without:
         return
     for name, most in _PER_USER.items():
         try:
@@ -69,33 +69,33 @@ _HUGE = 1 << 40  # no ceiling, for a slot that is made without that wall
 _PROC_FLAGS = mounts.NOSUID | mounts.NODEV | mounts.NOEXEC
 
 
-def _hostname(limits: dict[str, Any]) -> None:
-    if "uts" not in limits["without"] and "hostname" not in limits["without"]:
+def _hostname(sealing: Sealing) -> None:
+    if "uts" not in sealing.without and "hostname" not in sealing.without:
         namespaces.set_hostname(rules.HOSTNAME)
 
 
-def _proc(limits: dict[str, Any]) -> None:
-    options = None if "proc" in limits["without"] else "hidepid=2,subset=pid"
+def _proc(sealing: Sealing) -> None:
+    options = None if "proc" in sealing.without else "hidepid=2,subset=pid"
     mounts.mount("proc", "/proc", "proc", _PROC_FLAGS, options)
 
 
-def _bytes(limits: dict[str, Any], name: str) -> int:
-    return _HUGE if "sizes" in limits["without"] else int(limits[name])
+def _bytes(sealing: Sealing, size: int) -> int:
+    return _HUGE if "sizes" in sealing.without else size
 
 
-def _workspace(limits: dict[str, Any]) -> None:
+def _workspace(sealing: Sealing) -> None:
     """One sized filesystem; its root is read-only, its two directories are not."""
-    inodes = _HUGE if "sizes" in limits["without"] else limits["workspace_inodes"] + 3
-    mounts.tmpfs(rules.WORKSPACE, size=_bytes(limits, "workspace_bytes"), inodes=inodes, mode=0o755)
+    inodes = _HUGE if "sizes" in sealing.without else sealing.workspace_inodes + 3
+    mounts.tmpfs(rules.WORKSPACE, size=_bytes(sealing, sealing.workspace_bytes), inodes=inodes, mode=0o755)
     for path in (rules.WORK, rules.OUT):
         os.mkdir(path, 0o755)
         mounts.bind(path, path)
-    if "read_only" not in limits["without"]:
+    if "read_only" not in sealing.without:
         mounts.read_only(rules.WORKSPACE)
 
 
-def _tmp(limits: dict[str, Any], kept: list[str]) -> None:
-    _sized("/tmp", _bytes(limits, "tmp_bytes"))
+def _tmp(sealing: Sealing, kept: list[str]) -> None:
+    _sized("/tmp", _bytes(sealing, sealing.tmp_bytes))
     for number, path in enumerate(kept):
         source = f"{KEPT}/{number}"
         _mount_point(path, os.path.isdir(source))
@@ -108,11 +108,25 @@ def _mount_point(path: str, directory: bool) -> None:
         os.close(os.open(path, os.O_CREAT | os.O_WRONLY | os.O_CLOEXEC, 0o644))
 
 
-def _devices(limits: dict[str, Any]) -> None:
-    """The nodes are the host's: through a writable mount anybody may set their times, a message to other slots."""
-    if "read_only" not in limits["without"]:
+def _devices(sealing: Sealing) -> None:
+    """The nodes are the host's: through a writable mount anybody may set their times, a message to other slots.
+
+    Who may write to /dev/zero may map it as shared memory, which without a cgroup nothing counts. Landlock leaves it
+    to be read only; where there is none, it cannot be opened.
+    """
+    if not sealing.cgroup and landlock.abi() == 0:
+        _close(rules.ZERO)
+    if "read_only" not in sealing.without:
         for path in rules.DEVICES:
             mounts.read_only_device(path)
+
+
+def _close(device: str) -> None:
+    """Show a file in its place that cannot be opened or changed: no other path leads to it."""
+    closed = "/dev/shm/closed"
+    os.close(os.open(closed, os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_CLOEXEC, 0))
+    mounts.bind(closed, device)
+    os.unlink(closed)
 
 
 def _sized(path: str, size: int) -> None:

@@ -23,10 +23,13 @@ import types
 from collections.abc import Mapping
 from typing import Any
 
-from isorun.executor import agent_io_tools, names, output, proxies, rules
-from isorun.executor.tool_stream import ToolStream
+from isorun.core.claim import Claim
+from isorun.executor import names, output, rules
+from isorun.executor.calls import agent_io_tools, proxies
+from isorun.executor.calls.tool_stream import ToolStream
 from isorun.wire.frames import MAX_FRAME, Frames
 from isorun.wire.messages import Ended, Go, Put, decode, encode
+from isorun.wire.values import CALL_VALUES
 
 MAIN = b'''"""The loader: runs user_code.py, the program, as __main__. Written by isorun; not part of the program."""
 
@@ -48,7 +51,7 @@ class Program:
         self.remap = True
         self.namespace = base
         self.code = 0
-        self.claim: Ended | None = None  # of the exception that ended it; said last, since nothing may follow it
+        self.claim: Claim | None = None  # of the exception that ended it; said last, since nothing may follow it
 
 
 _current: list[Program] = []  # set once, before main.py runs
@@ -113,6 +116,7 @@ class Loader:
         self._enter_environment(go.env, context)
         output.log_the_rest(context["log_mode"], self._tools)
         self._tools.max_frame = context.get("frame_bytes", MAX_FRAME)
+        self._tools.max_values = context.get("frame_values", CALL_VALUES)
         program = Program(self._work, self._tools, self._names)
         program.remap = context["traceback_remap"]
         _current[:] = [program]
@@ -122,7 +126,7 @@ class Loader:
         program.namespace = module.__dict__
         sys.modules["__main__"] = module
         sys.argv = [program.path, *go.argv]
-        exec(self._main_code, {"__name__": "isorun_main", "__file__": self._main})  # noqa: S102
+        exec(self._main_code, {"__name__": "isorun_main", "__file__": self._main})  # noqa: S102 - the text is our own
         return _leave(program)
 
     def _enter_environment(self, env: Mapping[str, str], context: Mapping[str, Any]) -> None:
@@ -161,7 +165,7 @@ def _execute(program: Program) -> None:
 
 
 def _compiled(source: bytes, path: str) -> types.CodeType:
-    return compile(source, path, "exec", flags=ast.PyCF_ALLOW_TOP_LEVEL_AWAIT, dont_inherit=True)  # type: ignore[no-any-return]
+    return compile(source, path, "exec", flags=ast.PyCF_ALLOW_TOP_LEVEL_AWAIT, dont_inherit=True)  # type: ignore[no-any-return]  # compile with these flags gives a code object
 
 
 async def _awaited(code: types.CodeType, namespace: dict[str, Any]) -> None:
@@ -222,7 +226,7 @@ def _report(program: Program, error: BaseException) -> None:
         sys.excepthook(type(error), error, error.__traceback__)
     except BaseException as failure:  # noqa: BLE001 - excepthook and __repr__ are the program's
         os.write(rules.STDERR, f"{type(error).__name__}, and {type(failure).__name__} while printing it\n".encode())
-    program.claim = program.claim or Ended(
+    program.claim = program.claim or Claim(
         type=type(error).__name__[:200],
         message=_text(error),
         errno=_errno(error),
@@ -289,14 +293,14 @@ def _last_line(traceback: types.TracebackType | None, path: str) -> int | None:
 
 def _leave(program: Program) -> int:
     """What the interpreter does after the last statement, in its order; then the exit code."""
-    for finish in (threading._shutdown, atexit._run_exitfuncs):  # type: ignore[attr-defined]
+    for finish in (threading._shutdown, atexit._run_exitfuncs):  # type: ignore[attr-defined]  # CPython has both; it calls them at its own end
         try:
             finish()
         except BaseException as error:  # noqa: BLE001 - atexit functions are the program's
             _report(program, error)
     code = program.code
     if code and program.claim is not None:
-        program.tools.send(program.claim)  # after threads and atexit functions, which may still call tools
+        program.tools.send(Ended(claim=program.claim))  # after threads and atexit functions, which may still call tools
     program.namespace.clear()  # closes, and so flushes, the files its globals held
     gc.collect()
     for thing in gc.get_objects():

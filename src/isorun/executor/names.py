@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from isorun.executor import agent_io_tools
+from isorun.executor.calls import agent_io_tools
 
 
 def base(out: str) -> dict[str, Any]:

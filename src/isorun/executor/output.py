@@ -9,11 +9,12 @@ from collections.abc import Callable
 from typing import Any
 
 from isorun.executor import rules
-from isorun.executor.tool_stream import ToolStream
+from isorun.executor.calls.tool_stream import ToolStream
 from isorun.wire.messages import Log
 
 _FORMAT = "%(asctime)s %(levelname)s %(name)s %(message)s"
 _TEXT = 8192  # characters of one record that infra.log receives
+_RECORDS, _CHARS = 10_000, 4 << 20  # that it receives of one run
 
 
 def open_streams() -> None:
@@ -24,15 +25,15 @@ def open_streams() -> None:
     sys.stdin = io.TextIOWrapper(io.BufferedReader(raw), "utf-8", "surrogateescape")
     sys.stdout = _text(rules.STDOUT, "<stdout>", "surrogateescape")
     sys.stderr = _text(rules.STDERR, "<stderr>", "backslashreplace")
-    sys.stdin.mode = "r"  # type: ignore[misc]
-    sys.__stdin__, sys.__stdout__, sys.__stderr__ = sys.stdin, sys.stdout, sys.stderr  # type: ignore[misc]
+    sys.stdin.mode = "r"  # type: ignore[misc]  # CPython sets it so at start
+    sys.__stdin__, sys.__stdout__, sys.__stderr__ = sys.stdin, sys.stdout, sys.stderr  # type: ignore[misc]  # CPython sets them so at start
 
 
 def _text(descriptor: int, name: str, errors: str) -> io.TextIOWrapper:
     raw = io.FileIO(descriptor, "w", closefd=False)
     raw.name = name
     stream = io.TextIOWrapper(raw, "utf-8", errors, write_through=True)
-    stream.mode = "w"  # type: ignore[misc]
+    stream.mode = "w"  # type: ignore[misc]  # CPython sets it so at start
     return stream
 
 
@@ -47,8 +48,8 @@ class UtcFormatter(logging.Formatter):
         super().__init__(_FORMAT)
 
 
-class _Stderr(logging.StreamHandler):  # type: ignore[type-arg]
-    """Writes to whatever sys.stderr is at that moment, as logging's last resort does."""
+class _Stderr(logging.StreamHandler):  # type: ignore[type-arg]  # a StreamHandler takes no type argument at run time
+    """Writes to the sys.stderr of that moment, as logging's last resort does."""
 
     def __init__(self, level: int) -> None:
         logging.Handler.__init__(self, level)
@@ -64,14 +65,18 @@ class _Infra(logging.Handler):
     def __init__(self, stream: ToolStream) -> None:
         super().__init__()
         self._stream = stream
+        self._records = self._chars = 0
 
     def emit(self, record: logging.LogRecord) -> None:
         text = self.format(record)[:_TEXT].encode("utf-8", "replace").decode()
-        self._stream.send(Log(level=record.levelname[:20], name=record.name[:200], text=text))
+        self._records += 1
+        self._chars += len(text)
+        if self._records <= _RECORDS and self._chars <= _CHARS:  # what is above is not kept, and far above a breach
+            self._stream.send(Log(level=record.levelname[:20], name=record.name[:200], text=text))
 
 
 def log_user_to_stderr() -> None:
-    """Whatever the mode, `logging.getLogger("user")` goes to user.log, from INFO on."""
+    """In every mode `logging.getLogger("user")` goes to user.log, from INFO on."""
     user = logging.getLogger("user")
     user.setLevel(logging.INFO)
     user.propagate = False

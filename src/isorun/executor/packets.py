@@ -5,40 +5,45 @@ import socket
 from collections.abc import Sequence
 
 from isorun.kernel import fds
-from isorun.wire.frames import Frames, ProtocolError
-from isorun.wire.messages import Message, decode, encode
+from isorun.wire.frames import Frames
+from isorun.wire.messages import Message, decode, decode_packet, encode
+from isorun.wire.session import Session
 
 _PACKET = 1 << 18
 _CHUNK = 1 << 16
 
 
-def receive_packet(channel: socket.socket) -> tuple[Message, list[int]] | None:
-    """One message and its descriptors from a SOCK_SEQPACKET; None once the peer is gone."""
-    data, descriptors, _ = fds.receive(channel, _PACKET)
-    if not data:
-        return None
-    frames = Frames()
-    frames.feed(data)
-    frame = frames.next()
-    if frame is None:
-        raise ProtocolError("a packet that is not one whole frame")
-    return decode(*frame), descriptors
+class Packets:
+    """Messages over a blocking SOCK_SEQPACKET, one a packet, with descriptors beside them."""
 
+    def __init__(self, channel: socket.socket, session: Session) -> None:
+        self._channel, self._session = channel, session
 
-def send_packet(channel: socket.socket, message: Message, descriptors: tuple[int, ...] = ()) -> None:
-    """One message, and descriptors with it."""
-    socket.send_fds(channel, [encode(message)], list(descriptors))
+    def receive(self) -> tuple[Message, list[int]] | None:
+        """One message and its descriptors; None once the peer is gone."""
+        data, descriptors, _ = fds.receive(self._channel, _PACKET)
+        if not data:
+            return None
+        message = decode_packet(data)
+        self._session.received(message)
+        return message, descriptors
+
+    def send(self, message: Message, descriptors: tuple[int, ...] = ()) -> None:
+        """One message, and descriptors with it."""
+        self._session.sent(message)
+        socket.send_fds(self._channel, [encode(message)], list(descriptors))
 
 
 class Stream:
     """Messages over a blocking SOCK_STREAM."""
 
-    def __init__(self, channel: socket.socket) -> None:
-        self._channel = channel
+    def __init__(self, channel: socket.socket, session: Session) -> None:
+        self._channel, self._session = channel, session
         self._frames = Frames()
 
     def send(self, message: Message, descriptors: Sequence[int] = ()) -> None:
         """Return once the kernel has all of it; *descriptors* go along and are closed here."""
+        self._session.sent(message)
         if not descriptors:
             self._channel.sendall(encode(message))
             return
@@ -51,7 +56,9 @@ class Stream:
         while True:
             frame = self._frames.next()
             if frame is not None:
-                return decode(*frame)
+                message = decode(*frame)
+                self._session.received(message)
+                return message
             data = self._channel.recv(_CHUNK)
             if not data:
                 return None

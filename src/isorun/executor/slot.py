@@ -13,7 +13,6 @@ import socket
 import struct
 import sys
 from collections.abc import Callable
-from typing import Any
 
 from isorun.executor import init, interior, loader, rules
 from isorun.executor.packets import Stream
@@ -32,34 +31,35 @@ from isorun.wire.messages import (
     Stored,
     StoreError,
 )
+from isorun.wire.session import Session, Side, State
 
 
 def run(message: ForkProgram, descriptors: list[int], kept: list[str], program: loader.Loader) -> int:
     """Become the slot of *message*, wait for the program and run it. Returns its exit code.
 
-    *descriptors*: init's pidfd, control, stdout, stderr, tool stream. *kept*: see `interior.steps`.
-    *program* was made by the zygote.
+    *descriptors*: init's pidfd, control, stdout, stderr. *kept*: see `interior.steps`.
+    *program* was made by the zygote. Long because the order of these steps is the security argument.
     """
-    pidfd, control_fd, stdout, stderr, tools = descriptors
+    pidfd, control_fd, stdout, stderr = descriptors
     # The pid namespace was entered by the fork itself.
-    namespaces.join(pidfd, init.flags(message.limits) & ~namespaces.NEWPID)
+    namespaces.join(pidfd, init.flags(message.sealing.without) & ~namespaces.NEWPID)
     null = os.open("/dev/null", os.O_RDONLY | os.O_CLOEXEC)
     wanted = {
         rules.STDIN: null,
         rules.STDOUT: stdout,
         rules.STDERR: stderr,
-        rules.TOOLS: tools,
+        rules.TOOLS: null,  # its place: the stream is made once the namespaces are ours
         rules.CONTROL: control_fd,
     }
-    if "descriptors" in message.limits["without"]:
+    if "descriptors" in message.sealing.without:
         wanted[_LEFT_OPEN] = null
     fds.keep_only(wanted)
-    control = Stream(socket.socket(fileno=rules.CONTROL))
+    control = Stream(socket.socket(fileno=rules.CONTROL), Session(Side.SLOT, Side.HOST, State.NEW))
     try:
         caps.set_dumpable(True)  # joining cleared it, and with it the right to write our own id maps
-        enter(interior.steps(message.limits, kept))
+        enter(interior.steps(message.sealing, kept))
         opened = interior.open_for_host()
-        control.send(Joined(), opened)
+        control.send(Joined(), [*opened, tool_stream()])
         if not isinstance(control.receive(), Attached):
             return 70
         abi = seal(message)
@@ -77,25 +77,34 @@ def run(message: ForkProgram, descriptors: list[int], kept: list[str], program: 
     return program.run(go)
 
 
+def tool_stream() -> int:
+    """The host's end of a tool stream whose other end is ours.
+
+    Made here: a socket belongs for ever to the network namespace that made it, and answers whoever holds it about that.
+    """
+    ours, theirs = socket.socketpair()
+    with ours:
+        os.dup2(ours.fileno(), rules.TOOLS, inheritable=False)
+    return theirs.detach()
+
+
 def seal(message: ForkProgram, *, give_up_capabilities: Callable[[], None] = caps.drop_all) -> int:
     """Every one-way step after the namespaces. Returns the Landlock ABI (0: this kernel has none)."""
-    limits: dict[str, Any] = message.limits
+    sealing = message.sealing
     table = rlimits.table(
-        processes=limits["nproc"],
-        data_bytes=limits["data_bytes"],
-        file_bytes=limits["file_bytes"],
-        open_files=limits["open_files"],
-        cpu_s=limits["cpu_s"],
+        processes=sealing.nproc,
+        data_bytes=sealing.data_bytes,
+        file_bytes=sealing.file_bytes,
+        open_files=sealing.open_files,
     )
     abi = 0
-    without = frozenset(limits["without"])
 
     def restrict() -> None:
         nonlocal abi
         abi = landlock.restrict(
             ("/",),
             (rules.WORK, rules.OUT, "/tmp", "/dev/shm"),
-            devices=rules.DEVICES,
+            devices=[path for path in rules.DEVICES if sealing.cgroup or path != rules.ZERO],
         )
 
     enter(
@@ -104,16 +113,15 @@ def seal(message: ForkProgram, *, give_up_capabilities: Callable[[], None] = cap
             for step in (
                 ("session", os.setsid),
                 ("cpu", lambda: _pin(message.cpu)),
-                ("rlimits", lambda: rlimits.apply(table, may_lack=limits.get("may_lack", ()))),
+                ("rlimits", lambda: rlimits.apply(table, may_lack=sealing.may_lack)),
                 ("random state", reseed),
                 ("working directory", lambda: os.chdir(rules.OUT)),
                 ("capabilities", give_up_capabilities),
                 ("no_new_privs", caps.no_new_privileges),
                 ("landlock", restrict),
-                ("seccomp by number", lambda: seccomp.load(message.filters_by_number)),
-                ("seccomp by argument", lambda: seccomp.load(message.filters_by_argument)),
+                ("seccomp", lambda: seccomp.load(message.filter)),
             )
-            if step[0].split(" by ")[0] not in without
+            if step[0] not in sealing.without
         )
     )
     return abi

@@ -18,14 +18,16 @@ import sys
 from contextlib import suppress
 
 from isorun.executor import init
-from isorun.executor.packets import receive_packet, send_packet
+from isorun.executor.packets import Packets
 from isorun.kernel import rlimits
 from isorun.kernel.idle import IdleProcess
 from isorun.wire.messages import BuildFailed, BuildInit, InitReady
+from isorun.wire.session import Session, Side, State
 
 
 def main() -> None:
-    """argv[1] is JSON: {"template": fd, "zygote": fd, "preloads": [...], "kept": [...], "sys_path": [...]}."""
+    """argv[1] is JSON: {"template": fd, "zygote": fd, "preloads": [...], "kept": [...], "sys_path": [...],
+    "reaps_all": bool}."""
     config = json.loads(sys.argv[1])
     sys.argv = [""]
     rlimits.use_all_open_files()
@@ -38,7 +40,7 @@ def main() -> None:
         # Imported on this side of the fork: the template stays small.
         from isorun.executor import zygote
 
-        zygote.main(forks, config["preloads"], config["kept"], config["sys_path"])
+        zygote.main(forks, config["preloads"], config["kept"], config["sys_path"], reaps_all=config["reaps_all"])
     forks.close()
     inits = init.prepare()
     gc.collect()
@@ -51,6 +53,7 @@ def main() -> None:
 
 def _serve(builds: socket.socket, zygote: int, inits: IdleProcess) -> None:
     """Until the host is gone, or the zygote (a pidfd) is dead. Dead inits are reaped by the kernel."""
+    packets = Packets(builds, Session(Side.TEMPLATE, Side.HOST, State.BUILDING))
     poll = select.poll()
     poll.register(builds, select.POLLIN)
     poll.register(zygote, select.POLLIN)
@@ -58,7 +61,7 @@ def _serve(builds: socket.socket, zygote: int, inits: IdleProcess) -> None:
         for descriptor, _ in poll.poll():
             if descriptor == zygote:
                 return
-            received = receive_packet(builds)
+            received = packets.receive()
             if received is None:
                 return
             _build(received, inits)
@@ -69,15 +72,16 @@ def _build(received: tuple[object, list[int]], inits: IdleProcess) -> None:
     if not isinstance(message, BuildInit) or len(descriptors) != 1:
         raise SystemExit("the build stream carries BuildInit and one descriptor")
     with socket.socket(fileno=descriptors[0]) as channel:
+        answer = Packets(channel, Session(Side.TEMPLATE, Side.HOST, State.ASKED))
         try:
-            pidfd = os.pidfd_open(inits.clone(init.flags(message.limits)))
+            pidfd = os.pidfd_open(inits.clone(init.flags(message.without)))
         except OSError as error:
             failed = BuildFailed(slot=message.slot, step="namespaces", reason=error.strerror or str(error))
             with suppress(OSError):  # nobody waits for this slot any more
-                send_packet(channel, failed)
+                answer.send(failed)
             return
         try:
-            send_packet(channel, InitReady(slot=message.slot), (pidfd,))
+            answer.send(InitReady(slot=message.slot), (pidfd,))
         except OSError:
             signal.pidfd_send_signal(pidfd, signal.SIGKILL)  # nobody waits: the other slots must not suffer for it
         finally:

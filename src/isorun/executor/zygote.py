@@ -2,29 +2,37 @@
 
 Single-threaded, holds no secret and nothing of any run, and never runs a program
 itself. It stays outside the slots' pid namespaces, so it is the program's parent
-and the one who learns, from the kernel, how the program ended.
+and the one who learns, from the kernel, how the program ended. It reaps every child it has,
+also a child that it did not fork: a zombie keeps its pid namespace, and so its run, from ending.
 """
 
 import gc
 import importlib
 import os
+import resource
 import select
+import signal
 import socket
 import sys
 import time
-from dataclasses import dataclass
+from collections.abc import Iterator
+from contextlib import suppress
 
 from isorun.executor import loader, rules, slot
-from isorun.executor.packets import receive_packet, send_packet
+from isorun.executor.packets import Packets
 from isorun.executor.rules import STDERR
 from isorun.kernel import mounts, namespaces
-from isorun.wire.messages import BuildFailed, Exited, ForkProgram, Message, Warmed
+from isorun.wire.messages import BuildFailed, Exited, ForkProgram, MakeStream, Message, StreamMade, Warmed
+from isorun.wire.session import Session, Side, State
 
+_REAPED = os.WNOHANG | 0x4000_0000  # __WALL: children of any exit signal, threads' too
 _PRIVATE_BYTES = 64 << 20  # matplotlib and others want a cache directory while they are imported
 
 
-def main(channel: socket.socket, preloads: list[str], kept: list[str], sys_path: list[str]) -> None:
-    """Be the zygote. Never returns."""
+def main(
+    channel: socket.socket, preloads: list[str], kept: list[str], sys_path: list[str], *, reaps_all: bool = True
+) -> None:
+    """Be the zygote. Never returns. *reaps_all* off: what a program made our child is left, for tests."""
     environ = {name: value for name, value in os.environ.items() if name != "PWD"}  # bubblewrap sets it
     os.setsid()
     namespaces.unshare(namespaces.NEWNS)  # the writable /tmp below is ours alone: no init is forked from here
@@ -35,8 +43,9 @@ def main(channel: socket.socket, preloads: list[str], kept: list[str], sys_path:
     program = loader.Loader(rules.WORK, rules.OUT, sys_path, environ)
     gc.collect()
     gc.freeze()  # the collector would write to, and so copy, every page the slots share
-    send_packet(channel, Warmed(python=sys.version.split()[0], preloads=loaded, failed=failed))
-    _Zygote(channel, kept, program).serve()
+    packets = Packets(channel, Session(Side.ZYGOTE, Side.HOST, State.COLD))
+    packets.send(Warmed(python=sys.version.split()[0], preloads=loaded, failed=failed))
+    _Zygote(channel, packets, kept, program, reaps_all=reaps_all).serve()
     os._exit(0)
 
 
@@ -57,7 +66,7 @@ def preload(names: list[str]) -> tuple[dict[str, float], dict[str, str]]:
 
 def warm() -> None:
     """What costs a millisecond the first time after a fork is done once, before."""
-    exec(compile("async def f(): await g()\n", "warm", "exec", flags=0), {})  # noqa: S102
+    exec(compile("async def f(): await g()\n", "warm", "exec", flags=0), {})  # noqa: S102 - the text is our own
     importlib.import_module("asyncio")
     importlib.import_module("logging")
     importlib.import_module("faulthandler")
@@ -68,7 +77,7 @@ def warm() -> None:
 def _warm_pandas() -> None:
     import io
 
-    import pandas  # type: ignore[import-not-found,import-untyped,unused-ignore]
+    import pandas  # type: ignore[import-not-found,import-untyped,unused-ignore]  # pandas may be missing
 
     pandas.read_csv(io.StringIO(pandas.DataFrame({"a": [1.5], "b": ["x"]}).to_csv()))
 
@@ -76,7 +85,7 @@ def _warm_pandas() -> None:
 def _warm_pyplot() -> None:
     import io
 
-    from matplotlib import pyplot  # type: ignore[import-not-found,import-untyped,unused-ignore]
+    from matplotlib import pyplot  # type: ignore[import-not-found,import-untyped,unused-ignore]  # matplotlib may be missing
 
     figure, axes = pyplot.subplots()
     axes.plot([1, 2])
@@ -87,45 +96,72 @@ def _warm_pyplot() -> None:
 _WARMERS = {"pandas": _warm_pandas, "matplotlib.pyplot": _warm_pyplot}
 
 
-@dataclass(slots=True)
-class _Child:
-    slot: int
-    pid: int
-
-
 class _Zygote:
     """Answers the host on *channel*; every program process has a copy of *program*."""
 
-    def __init__(self, channel: socket.socket, kept: list[str], program: loader.Loader) -> None:
-        self._channel = channel
+    def __init__(
+        self, channel: socket.socket, packets: Packets, kept: list[str], program: loader.Loader, *, reaps_all: bool
+    ) -> None:
+        self._channel, self._packets = channel, packets
         self._kept = kept
         self._program = program
+        self._reaps_all = reaps_all
         self._own_pid_namespace = os.open("/proc/self/ns/pid", os.O_RDONLY | os.O_CLOEXEC)
-        self._children: dict[int, _Child] = {}  # by pidfd
+        self._own_network = os.open("/proc/self/ns/net", os.O_RDONLY | os.O_CLOEXEC)
+        self._slots: dict[int, int] = {}  # by the pid of the program process
+        self._ended, self._wakeup = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
 
     def serve(self) -> None:
         """Fork when asked, and tell how each child ended, until the host is gone."""
+        # A preload may have set its own; a program gets that one back.
+        self._sigchld = signal.signal(signal.SIGCHLD, lambda *_: None) or signal.SIG_DFL
+        signal.set_wakeup_fd(self._wakeup, warn_on_full_buffer=False)
         poll = select.poll()
         poll.register(self._channel, select.POLLIN)
+        poll.register(self._ended, select.POLLIN)
         while True:
             for descriptor, _ in poll.poll():
-                if descriptor != self._channel.fileno():
-                    poll.unregister(descriptor)
-                    os.close(descriptor)
-                    send_packet(self._channel, _reap(self._children.pop(descriptor)))
+                if descriptor == self._ended:
+                    os.read(self._ended, 4096)
+                    for ended in self._reaped():
+                        self._packets.send(ended)
                     continue
-                received = receive_packet(self._channel)
+                received = self._packets.receive()
                 if received is None:
                     return
-                child = self._fork(*received)
-                if child is not None:
-                    pidfd = os.pidfd_open(child.pid)
-                    self._children[pidfd] = child
-                    poll.register(pidfd, select.POLLIN)
+                if isinstance(received[0], MakeStream):
+                    self._make_stream(received[0].slot, *received[1])
+                else:
+                    self._fork(*received)
 
-    def _fork(self, message: Message, descriptors: list[int]) -> _Child | None:
-        if not isinstance(message, ForkProgram) or len(descriptors) != 5:
-            raise SystemExit("the fork stream carries ForkProgram and five descriptors")
+    def _make_stream(self, number: int, init: int, channel: int) -> None:
+        """A socket belongs for ever to the network namespace in which it was made; this one's must be the slot's."""
+        with socket.socket(fileno=channel) as answer:
+            try:
+                namespaces.join(init, namespaces.NEWNET)
+            except OSError:  # init is dead; the answer's end says that there is no stream
+                return
+            finally:
+                os.close(init)
+            try:
+                ours, theirs = socket.socketpair()
+            finally:
+                namespaces.join(self._own_network, namespaces.NEWNET)
+            with ours, theirs, suppress(OSError):  # nobody may wait any more
+                told = Packets(answer, Session(Side.ZYGOTE, Side.HOST, State.ASKED))
+                told.send(StreamMade(slot=number), (ours.fileno(), theirs.fileno()))
+
+    def _reaped(self) -> Iterator[Exited]:
+        """Reap every child that has ended; how those ended that are a slot's program process."""
+        own = (os.wait4(pid, _REAPED) for pid in tuple(self._slots))
+        for pid, status, usage in reaped(_REAPED) if self._reaps_all else own:
+            slot_number = self._slots.pop(pid, None)
+            if slot_number is not None:
+                yield exited(slot_number, status, usage)
+
+    def _fork(self, message: Message, descriptors: list[int]) -> None:
+        if not isinstance(message, ForkProgram) or len(descriptors) != 4:
+            raise SystemExit("the fork stream carries ForkProgram and four descriptors")
         try:
             namespaces.join(descriptors[0], namespaces.NEWPID)
             pid = os.fork()
@@ -134,15 +170,17 @@ class _Zygote:
             namespaces.join(self._own_pid_namespace, namespaces.NEWPID)
         except OSError as error:
             failed = BuildFailed(slot=message.slot, step="program process", reason=str(error))
-            send_packet(self._channel, failed)
-            return None
+            self._packets.send(failed)
+            return
         finally:
             for descriptor in descriptors:
                 os.close(descriptor)
-        return _Child(message.slot, pid)
+        self._slots[pid] = message.slot
 
     def _become_slot(self, message: ForkProgram, descriptors: list[int]) -> None:
         try:
+            signal.set_wakeup_fd(-1)
+            signal.signal(signal.SIGCHLD, self._sigchld)
             os._exit(slot.run(message, descriptors, self._kept, self._program))
         except BaseException as error:  # noqa: BLE001 - a forked child must never return into its parent's loop
             os.write(STDERR, f"slot {message.slot}: {error!r}\n".encode())
@@ -150,11 +188,18 @@ class _Zygote:
             os._exit(70)
 
 
-def _reap(child: _Child) -> Exited:
-    _, status, usage = os.wait4(child.pid, 0)
+def reaped(how: int) -> Iterator[tuple[int, int, resource.struct_rusage]]:
+    """Reap every child that has ended: pid, status and usage. Without `os.WNOHANG` in *how*, every child there is."""
+    with suppress(ChildProcessError):
+        while (found := os.wait4(-1, how))[0]:
+            yield found
+
+
+def exited(number: int, status: int, usage: resource.struct_rusage) -> Exited:
+    """How the program of slot *number* ended."""
     code = os.waitstatus_to_exitcode(status)
     return Exited(
-        slot=child.slot,
+        slot=number,
         code=code if code >= 0 else None,
         signal=-code if code < 0 else None,
         user_s=usage.ru_utime,

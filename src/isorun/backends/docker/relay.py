@@ -9,32 +9,40 @@ own messages included; the first thing that breaks the protocol ends the contain
 import asyncio
 import os
 import socket
+import time
 from collections.abc import Callable
 from contextlib import suppress
 from typing import TypeVar
 
 from isorun.core.errors import SetupFailed
-from isorun.executor.container import CHANNELS
+from isorun.core.share import TURN_FRAMES, Account, Owing, charged
+from isorun.executor.container.init import CHANNELS
+from isorun.executor.status import SAYS_WHO
 from isorun.kernel import fds
 from isorun.wire.frames import ProtocolError
-from isorun.wire.messages import BuildFailed, Exited, Finish, Finished, Message, Sealed, Terminate, Warmed, encode
+from isorun.wire.messages import BuildFailed, Exited, Finish, Message, Terminate
 from isorun.wire.multiplex import CHUNK, Multiplexer
+from isorun.wire.session import Session, Side, State
 from isorun.wire.unbroken import Mended
-from sandbox_runner.attached import AttachedContainer
+from sandbox_runner.docker.attached import AttachedContainer
 
 _M = TypeVar("_M", bound=Message)
 _SOCKETS = ("control", "tools")
 _SAID = 4096  # of what the container prints for people, kept for an error's text
-_ONCE = (Warmed, Sealed, Exited, Finished)
 
 
 class Relay:
     """Moves bytes from `start` to `close`. `control` and `tools` are sockets, `stdout` and `stderr` pipes to read."""
 
-    def __init__(self, container: AttachedContainer, printed: Callable[[bytes], None]) -> None:
+    def __init__(
+        self, container: AttachedContainer, printed: Callable[[bytes], None], owing: Owing | None = None
+    ) -> None:
+        self._account = Account(owing or Owing(), time.monotonic())
+        self._turn: asyncio.Handle | None = None  # the next one; until then the container's stdout is not read
         self._container, self._printed = container, printed
         self._loop = asyncio.get_running_loop()
         self._streams = Multiplexer(CHANNELS)
+        self._session = Session(Side.HOST, Side.INIT, State.BARE)
         self._mended = Mended()
         self._unsent = bytearray()  # of `executor_code`: it goes before every frame
         self._heard: dict[type[Message], Message] = {}
@@ -63,19 +71,23 @@ class Relay:
         container = self._container
         for descriptor in (container.stdin, container.stdout, container.stderr):
             os.set_blocking(descriptor, False)
-        self._unsent += code + b"".join(map(encode, messages))
+        self._unsent += code
+        for message in messages:
+            self.send(message)
         self._loop.add_reader(container.stdout, self._read)
         self._loop.add_reader(container.stderr, self._read_said)
         self._settle()
 
     def send(self, message: Message) -> None:
         """Send init a message."""
+        self._session.sent(message)
         self._streams.send(message)
         self._settle()
 
     def terminate(self) -> None:
-        """SIGTERM to the program."""
-        self.send(Terminate())
+        """SIGTERM to the program, if it is still there."""
+        if not self.is_over:
+            self.send(Terminate())
 
     def finish(self) -> None:
         """Have init end everything, and say `Finished`."""
@@ -132,6 +144,7 @@ class Relay:
     # The container
 
     def _read(self) -> None:
+        began = time.monotonic()
         try:
             data = os.read(self._container.stdout, CHUNK)
         except BlockingIOError:
@@ -140,16 +153,24 @@ class Relay:
             data = b""
         if not data:
             self._read_said()
-            said = self.said.decode("utf-8", "replace").strip().splitlines()
+            # What every container says of itself is no reason.
+            lines = self.said.decode("utf-8", "replace").strip().splitlines()
+            said = [line for line in lines if not line.startswith(SAYS_WHO)]
             self._fail(f"the container ended: {' '.join(said[-3:]) or 'it did not say why'}")
             return
         try:
-            for message in self._streams.feed(self._mended.feed(data)):
+            self._hear_some(began, self._mended.feed(data))
+        except ProtocolError as error:
+            self._fail(f"the container broke the protocol: {error}")
+
+    def _hear_some(self, began: float, data: bytes) -> None:
+        """Have one turn, and decide when the next one is: what it takes is charged to the container."""
+        try:
+            for message in self._streams.feed(data, TURN_FRAMES):
+                self._session.received(message)
                 if isinstance(message, BuildFailed):
                     self._fail(f"{message.step}: {message.reason}")
                     return
-                if not isinstance(message, _ONCE) or type(message) in self._heard:
-                    raise ProtocolError(f"init does not send {type(message).__name__} here")
                 self._heard[type(message)] = message
                 self._news.set()
         except ProtocolError as error:
@@ -159,6 +180,17 @@ class Relay:
             self._fail("the container broke the protocol: it reads nothing")
             return
         self._settle()
+        now, behind = time.monotonic(), self._streams.is_behind
+        pause_s = 0.0 if self._is_finishing else self._account.spend(now, charged(now - began, 1, is_behind=behind))
+        if self.failure is None and (pause_s or behind):
+            self._loop.remove_reader(self._container.stdout)
+            self._turn = self._loop.call_later(pause_s, self._again) if pause_s else self._loop.call_soon(self._again)
+
+    def _again(self) -> None:
+        self._turn = None
+        self._loop.add_reader(self._container.stdout, self._read)
+        if self._streams.is_behind:
+            self._hear_some(time.monotonic(), b"")
 
     def _read_said(self) -> None:
         try:
@@ -190,6 +222,9 @@ class Relay:
         if self.failure is not None:
             return
         self.failure = SetupFailed("container", text)
+        self._account.close()
+        if self._turn is not None:
+            self._turn.cancel()
         self._watch(self._container.stdin, reads=None, writes=False)
         self._loop.remove_reader(self._container.stdout)
         self._loop.remove_reader(self._container.stderr)

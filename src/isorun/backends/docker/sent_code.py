@@ -59,7 +59,13 @@ _EXECUTOR = ("core", "wire", "kernel", "executor")
 @cache
 def executor_code() -> bytes:
     """What the boot of an executor reads before the first frame."""
-    return code(_EXECUTOR, "from isorun.executor.container import main; main()")
+    return code(_EXECUTOR, "from isorun.executor.container.init import main; main()")
+
+
+@cache
+def handing_code() -> bytes:
+    """What the boot of a container reads that does nothing but hand the workspace over."""
+    return code(_EXECUTOR, "from isorun.executor.container.handing import main; main()")
 
 
 @cache

@@ -2,10 +2,11 @@
 
 It has the network that `PY_CODE_EXEC_NETWORK_MODE` says, its bundle and the knowledge
 storage read-only, and no other folder of the host but one for its socket, which nobody
-else shares. Credentials go over its stdin. It implements `supervisor.incarnation.Process`.
+else shares. Credentials go over its stdin. It implements `core.process.Process`.
 """
 
 import asyncio
+import json
 import logging
 import os
 import select
@@ -17,22 +18,24 @@ from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from isorun.backends import container_lease
-from isorun.backends.docker import ROLE_LABEL
-from isorun.backends.sent_code import BOOT, supervisor_code
-from isorun.backends.slot_folder import Ids
+from isorun.backends.docker import lease as container_lease
+from isorun.backends.docker.refusals import explained
+from isorun.backends.docker.sent_code import BOOT, supervisor_code
+from isorun.backends.executor_ids import Identity
 from isorun.core.errors import CleanupFailed, SetupFailed, Unavailable
 from isorun.core.limits import MIB
+from isorun.core.text import one_line
 from isorun.settings import KB_STORAGE
 from isorun.wire.messages import Serve, encode
-from sandbox_runner.attached import AttachedContainer, AttachedSpec
-from sandbox_runner.docker_cli import DockerCli, own_environment
+from sandbox_runner.docker.attached import AttachedContainer, AttachedSpec, Tmpfs
+from sandbox_runner.docker.command import DockerCli, own_environment
+from sandbox_runner.docker.host_paths import HostPaths
 from sandbox_runner.errors import SandboxError, SandboxStartFailed
-from sandbox_runner.host_paths import HostPaths
 from sandbox_runner.spec import MountSpec
 
 _log = logging.getLogger("isorun")
 _INSIDE = "/run/isorun"
+_BUNDLES = "/bundles"
 _SHARED, _SOCKET = "shared", "supervisor.sock"
 _READY_S, _LOOK_S = 60.0, 0.02
 _MEMORY_BYTES = 2048 * MIB
@@ -42,21 +45,30 @@ _TMP_BYTES = 256 * MIB
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SupervisorOptions:
-    """*state*: a folder of the host's user alone. *knowledge*: the daemon's host's path of the knowledge storage."""
+    """*state*: a folder of the host's user alone. *knowledge*: the knowledge storage on the engine's host."""
 
     image: str
     network: str
     state: Path
-    bundle: Path  # shown at its own path
+    bundle: Path  # shown below _BUNDLES, whose folders everybody may enter, under its own name
     knowledge: Path | None
-    ids: Ids
+    ids: Identity
     host_paths: Mapping[str, str]
     cpus: float
     aws: Mapping[str, str]  # the files of ~/.aws: names and contents
 
 
+def aws_files() -> dict[str, str]:
+    """What of ~/.aws the supervisor gets, by name."""
+    files = {}
+    for name in ("config", "credentials"):
+        with suppress(OSError, UnicodeDecodeError):
+            files[name] = (Path.home() / ".aws" / name).read_text(encoding="utf-8")
+    return files
+
+
 class SupervisorContainer:
-    """See `supervisor.incarnation.Process`."""
+    """See `core.process.Process`."""
 
     def __init__(self, container: AttachedContainer, lease: ExitStack, channel: socket.socket) -> None:
         self._container, self._lease = container, lease
@@ -68,10 +80,17 @@ class SupervisorContainer:
         cls, options: SupervisorOptions, globals_json: str, environment: Mapping[str, str]
     ) -> "SupervisorContainer":
         """Start it, and connect. Raises `SetupFailed` with what it printed, and `Unavailable`."""
+        starting = asyncio.ensure_future(asyncio.to_thread(cls._start, options, globals_json, environment))
         try:
-            return await asyncio.to_thread(cls._start, options, globals_json, environment)
+            return await asyncio.shield(starting)
         except SandboxError as error:
             raise Unavailable(str(error)) from error
+        except asyncio.CancelledError:
+            # A thread cannot be cancelled: what it still makes would be nobody's.
+            await asyncio.wait({starting})
+            if starting.exception() is None:
+                await asyncio.to_thread(starting.result().abandon)
+            raise
 
     @classmethod
     def _start(
@@ -86,13 +105,18 @@ class SupervisorContainer:
             container = AttachedContainer.start(cli, spec)
             stack.callback(container.remove)
             told = Serve(
-                globals_json=globals_json,
+                globals_json=_placed(globals_json, _place(options)),
                 environment=dict(environment),
                 aws=dict(options.aws),
                 socket=f"{_INSIDE}/{_SOCKET}",
             )
             _write(container.stdin, supervisor_code() + encode(told))
-            channel = _connected(shared, container)
+            try:
+                channel = _connected(shared, container)
+            except SetupFailed as error:
+                if better := explained(str(error), options.image, options.network, _named(options, spec)):
+                    raise better from error
+                raise
             try:
                 container.confirm(spec)
             except SandboxError:
@@ -101,7 +125,7 @@ class SupervisorContainer:
             return cls(container, stack.pop_all(), channel)
 
     def kill(self) -> None:
-        """See `Process.kill`. Whoever listens hears the end at once; what the engine has to do, it does meanwhile."""
+        """See `Process.kill`. The listener hears the end at once; the engine does its part meanwhile."""
         with suppress(OSError):
             self.socket.shutdown(socket.SHUT_RDWR)
         threading.Thread(target=self.close, name="isorun-supervisor-end").start()
@@ -113,7 +137,13 @@ class SupervisorContainer:
                 self._lease.close()
             except (CleanupFailed, SandboxError) as error:
                 # The daemon is away; its stdin is closed, so it ends when that is back.
-                _log.warning("%s", error)
+                _log.warning("%s", one_line(str(error)))
+
+    def abandon(self) -> None:
+        """End a supervisor that no Runtime was given: its streams are then ours to close."""
+        self.socket.close()
+        os.close(self.output)
+        self.close()
 
     def wait(self, timeout_s: float | None) -> bool:
         """See `Process.wait`."""
@@ -125,7 +155,7 @@ class SupervisorContainer:
         return f"signal {code - 128}" if code > 128 else f"exit code {code}"
 
 
-def _shared(lease: Path, ids: Ids) -> Path:
+def _shared(lease: Path, ids: Identity) -> Path:
     """Where its socket will be: the host's and its own."""
     folder = lease / _SHARED
     folder.mkdir(mode=0o700)
@@ -139,7 +169,7 @@ def _shared(lease: Path, ids: Ids) -> Path:
 
 def _spec(options: SupervisorOptions, paths: HostPaths, folder: Path) -> AttachedSpec:
     mounts = [MountSpec(paths.translate(folder / _SHARED), _INSIDE)]
-    mounts.append(MountSpec(_on_the_host(paths, options.bundle), str(options.bundle), True))
+    mounts.append(MountSpec(_on_the_host(paths, options.bundle), _place(options), True))
     if options.knowledge is not None:
         mounts.append(MountSpec(options.knowledge, str(KB_STORAGE), True))
     return AttachedSpec(
@@ -151,13 +181,29 @@ def _spec(options: SupervisorOptions, paths: HostPaths, folder: Path) -> Attache
         cpus=options.cpus,
         nofile=_OPEN_FILES,
         mounts=tuple(mounts),
-        tmpfs={"/tmp": (_TMP_BYTES, _TMP_BYTES // 4096)},
+        tmpfs={"/tmp": Tmpfs(_TMP_BYTES, _TMP_BYTES // 4096)},
         env={"LANG": "C.UTF-8", "TZ": "UTC", "HOME": "/tmp"},
-        labels={container_lease.LABEL: folder.name, ROLE_LABEL: "supervisor"},
+        labels={**container_lease.labels(folder), container_lease.ROLE_LABEL: "supervisor"},
         network=options.network,
         hostname="supervisor",
         init=True,
     )
+
+
+def _named(options: SupervisorOptions, spec: AttachedSpec) -> dict[str, str]:
+    """The settings behind what is mounted."""
+    bundle = next(os.fspath(mount.host_path) for mount in spec.mounts if mount.container_path == _place(options))
+    knowledge = {"HOST_KB_STORAGE_PATH": str(options.knowledge)} if options.knowledge else {}
+    return {**knowledge, "HOST_BUNDLES_PATH": bundle}
+
+
+def _place(options: SupervisorOptions) -> str:
+    return f"{_BUNDLES}/{options.bundle.name}"
+
+
+def _placed(globals_json: str, place: str) -> str:
+    """`RUNTIME_GLOBALS_JSON` for a process that finds the bundle there, see `supervisor.descriptor`."""
+    return json.dumps({**json.loads(globals_json), "place": place})
 
 
 def _on_the_host(paths: HostPaths, bundle: Path) -> str:
@@ -177,7 +223,7 @@ def _write(descriptor: int, data: bytes) -> None:
     try:
         while view:
             if not select.select([], [descriptor], [], max(until - time.monotonic(), 0))[1]:
-                raise SetupFailed("supervisor", f"its container takes nothing after {_READY_S:.0f} s")
+                raise SetupFailed("supervisor", f"its container does not read its input within {_READY_S:.0f} s")
             with suppress(BlockingIOError):
                 view = view[os.write(descriptor, view) :]
     except BrokenPipeError:
@@ -200,4 +246,4 @@ def _connected(folder: Path, container: AttachedContainer) -> socket.socket:
                 raise SetupFailed("supervisor", f"its container ended: {said[-1000:] or 'it did not say why'}")
     finally:
         os.close(directory)
-    raise SetupFailed("supervisor", f"its container does not answer after {_READY_S:.0f} s")
+    raise SetupFailed("supervisor", f"its container did not answer within {_READY_S:.0f} s")

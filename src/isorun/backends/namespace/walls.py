@@ -3,13 +3,15 @@
 Pure. A slot whose read-back differs from what was asked for is never handed out.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from isorun.core.errors import SetupFailed
 from isorun.core.limits import Limits
+from isorun.core.text import one_line
 from isorun.executor import rules
-from isorun.kernel import mounts
+from isorun.executor.status import status_fields
+from sandbox_runner.linux.mountinfo import Mounted, every_mount
 
 #: What a caller may leave out, by name, to see what the wall is for. No setting reaches this.
 OPTIONAL = frozenset(
@@ -23,6 +25,7 @@ OPTIONAL = frozenset(
         "no_new_privs",
         "proc",
         "read_only",
+        "reaping",  # of children that the zygote did not fork
         "rlimits",
         "seccomp",
         "sizes",
@@ -49,7 +52,8 @@ def confirm(
     The walls named in *without* were left out on the caller's wish: they are not
     demanded, and the level is then `weakened`. *held_by* is what holds memory,
     processes and CPU: `cgroup-v2`, `cgroup-v1` or `rlimits+watcher`; *cgroup_limits*
-    is what that cgroup says of itself.
+    is what that cgroup says of itself. The function is long because it demands each wall
+    once, in the order of the report.
     """
 
     def demand(holds: bool, wall: str, said: object) -> None:
@@ -57,8 +61,8 @@ def confirm(
             raise SetupFailed(f"wall {wall}", f"the kernel says: {said}")
 
     status = status_fields(seen["status"])
-    mounted = mounts.mounted(seen["mountinfo"])
-    proc = next((mount.options for mount in reversed(mounted) if mount.target == "/proc"), "")
+    mounts = every_mount(seen["mountinfo"])
+    proc = next((",".join(mount.options) for mount in reversed(mounts) if mount.point == "/proc"), "")
     demand(status["Uid"].split() == [str(rules.UID)] * 4, "uid", status["Uid"])
     demand(status["Gid"].split() == [str(rules.GID)] * 4, "gid", status["Gid"])
     for name in _CAPABILITY_SETS:
@@ -69,18 +73,20 @@ def confirm(
     for name in ("CapInh", "CapPrm", "CapEff", "CapAmb"):
         demand(int(init[name], 16) == 0, "init", f"{name} is {init[name]}")
     demand(init["NoNewPrivs"] == "1", "init", f"NoNewPrivs is {init['NoNewPrivs']}")
-    filters = status.get("Seccomp_filters", "0")  # the line exists from Linux 5.9 on, as does close_range
-    demand(int(filters) >= 2, "seccomp", f"{filters} filters, wanted 2")
+    filters = int(status.get("Seccomp_filters", "0"))  # the line exists from Linux 5.9 on, as does close_range
+    inherited = int(init.get("Seccomp_filters", "0"))  # init has those of the host, and not the program's
+    demand(filters > inherited, "seccomp", f"{filters} filters, of which init has {inherited}")
     own = sorted(kind for kind, inode in seen["namespaces"].items() if host_namespaces.get(kind) != inode)
     for kind in host_namespaces:  # of the host's, so that one the slot did not report is missed too
         demand(kind in own, _NAMED.get(kind, kind), "the namespace is the host's")
-    writable = writable_mounts(mounted)
+    writable = writable_mounts(mounts)
     demand(writable == _WRITABLE, "read_only", f"writable: {', '.join(sorted(writable))}")
     demand("hidepid" in proc and "subset=pid" in proc, "proc", proc)
     demand(seen["fds"] == _DESCRIPTORS, "descriptors", f"{seen['fds']}")
     demand(seen["hostname"] == rules.HOSTNAME, "hostname", seen["hostname"])
     _sizes(seen["sizes"], limits, demand)
     _rlimits(seen["rlimits"], limits, cgroup_limits, demand)
+    _core(seen["rlimits"]["RLIMIT_CORE"], seen["core_pattern"], demand)
     if cgroup_limits is None:
         demand(len(seen["cpus"]) == 1, "cpu", f"may run on {seen['cpus']}")
     return {
@@ -93,7 +99,7 @@ def confirm(
             "gid": rules.GID,
             "capabilities": {name: status[name] for name in _CAPABILITY_SETS},
             "no_new_privs": int(status["NoNewPrivs"]),
-            "seccomp": {"mode": int(status["Seccomp"]), "filters": int(filters)},
+            "seccomp": {"mode": int(status["Seccomp"]), "filters": filters},
             "landlock_abi": seen["landlock_abi"],
             "namespaces": own,
             "network": "none" if "network" not in without else "the jail's",
@@ -110,31 +116,14 @@ def confirm(
     }
 
 
-def status_fields(text: str) -> dict[str, str]:
-    """The lines of /proc/<pid>/status, by name."""
-    return {name: value.strip() for name, _, value in (line.partition(":") for line in text.splitlines())}
-
-
-def writable_mounts(mounted: list[mounts.MountPoint]) -> set[str]:
+def writable_mounts(mounts: Iterable[Mounted]) -> set[str]:
     """The mount points that accept writes, devices and /proc (whose files are the kernel's) left out."""
-    uppermost = {mount.target: mount for mount in mounted}
+    uppermost = {mount.point: mount for mount in mounts}
     return {
-        mount.target
+        mount.point
         for mount in uppermost.values()
-        if not mount.read_only and mount.kind != "proc" and mount.target not in rules.DEVICES
+        if not mount.read_only and mount.kind != "proc" and mount.point not in rules.DEVICES
     }
-
-
-def executor_line(isolation: Mapping[str, Any]) -> str:
-    """The line that operators grep for."""
-    walls = isolation["walls"]
-    if not walls:
-        return f"[executor] unsealed ({isolation['backend']} backend)"
-    effective = int(walls["capabilities"]["CapEff"], 16)
-    return (
-        f"[executor] UID={walls['uid']} GID={walls['gid']} CapEff={effective:x} "
-        f"NoNewPrivs={walls['no_new_privs']} Seccomp={walls['seccomp']['mode']}"
-    )
 
 
 _Demand = Callable[[bool, str, object], None]
@@ -149,9 +138,25 @@ def _sizes(sizes: Mapping[str, list[int]], limits: Limits, demand: _Demand) -> N
     demand(0 < inodes <= limits.workspace_inodes + 3, "sizes", f"/workspace has {inodes}")
 
 
+def _core(seen: list[int], pattern: str, demand: _Demand) -> None:
+    """No dump reaches the host: at 1 the kernel hands none to a pipe, at 0 it writes none to a file.
+
+    To a socket (Linux 6.16, `@` and a path) it hands a dump at any limit.
+    """
+    remedy = "run `sysctl -w kernel.core_pattern=core`, also in /etc/sysctl.d"
+    demand(
+        not pattern.startswith("@"),
+        "rlimits",
+        f"core_pattern gives every dump to {one_line(pattern.strip())}: {remedy}",
+    )
+    kept = seen == [1, 1] or (seen == [0, 0] and not pattern.startswith("|"))
+    remedy = "raise the hard limit where isorun starts (ulimit -Hc unlimited)"
+    demand(kept, "rlimits", f"RLIMIT_CORE is {seen[0]}, {seen[1]}, wanted 1, 1: {remedy}")
+
+
 def _rlimits(seen: Mapping[str, list[int]], limits: Limits, cgroup: Mapping[str, Any] | None, demand: _Demand) -> None:
     nproc = limits.processes * (1 if cgroup is None else 2) + 1  # the cgroup refuses first, and counts it
-    wanted = {"RLIMIT_NPROC": nproc, "RLIMIT_FSIZE": limits.file_bytes, "RLIMIT_CORE": 0}
+    wanted = {"RLIMIT_NPROC": nproc, "RLIMIT_FSIZE": limits.file_bytes}
     wanted["RLIMIT_NOFILE"] = limits.open_files
     wanted["RLIMIT_MEMLOCK"] = 65536
     if cgroup is None:

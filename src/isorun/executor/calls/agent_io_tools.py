@@ -10,9 +10,9 @@ import socket
 from math import inf
 from typing import Any
 
-from isorun.executor.tool_loops import ToolLoops
-from isorun.executor.tool_stream import Answer, Gone, ToolStream
-from isorun.executor.tool_threads import ToolThreads
+from isorun.executor.calls.tool_loops import ToolLoops
+from isorun.executor.calls.tool_stream import Answer, Gone, ToolStream
+from isorun.executor.calls.tool_threads import ToolThreads
 from isorun.wire.messages import NotEncodable, Reply, encode
 
 __all__ = [
@@ -53,7 +53,7 @@ class ToolFailed(ToolError):
 
 
 class ToolUnavailable(ToolError):
-    """Nobody answers tool calls: no supervisor, or it is gone."""
+    """No supervisor answers tool calls: the run has none, or it is gone."""
 
 
 ERRORS: dict[str, type[ToolError]] = {error.__name__: error for error in ToolError.__subclasses__()}

@@ -9,7 +9,7 @@ import types
 from collections.abc import Coroutine, Mapping, Sequence
 from typing import Any
 
-from isorun.executor import agent_io_tools
+from isorun.executor.calls import agent_io_tools
 
 
 class Tool:
@@ -25,7 +25,7 @@ class Tool:
             raise TypeError(f"{self.tool_id} takes its arguments by name: {self.__name__}(name=value)")
         call: Any = agent_io_tools.tool_call(tool_id=self.tool_id, params=params)
         call.__qualname__ = self.tool_id  # what Python says of a coroutine that nobody awaited
-        return call  # type: ignore[no-any-return]
+        return call  # type: ignore[no-any-return]  # Any, because __qualname__ is set on it
 
     def __repr__(self) -> str:
         return f"<tool {self.tool_id}>"

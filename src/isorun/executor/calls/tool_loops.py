@@ -11,13 +11,13 @@ from collections import deque
 from contextlib import suppress
 from time import perf_counter
 
-from isorun.executor.tool_stream import Answer, Gone, ToolStream
-from isorun.executor.tool_threads import SPIN_S
+from isorun.executor.calls.tool_stream import Answer, Gone, ToolStream
+from isorun.executor.calls.tool_threads import SPIN_S
 from isorun.wire.messages import Refused
 
 
 class LoopCall:
-    """A call that a coroutine waits for; one that was cancelled still awaits its answer, and drops it."""
+    """A call that a coroutine waits for; a cancelled call still awaits its answer, and drops it."""
 
     __slots__ = ("_end", "_is_taken", "frame", "future", "number")
 

@@ -24,11 +24,12 @@ from typing import Any, Protocol
 
 from isorun.wire.frames import MAX_FRAME, PREFIX_BYTES, ProtocolError, cut
 from isorun.wire.messages import Call, Message, NotEncodable, Refused, Reply, decode, encode
+from isorun.wire.values import CALL_VALUES
 
 Answer = Reply | Refused
 _ANSWERS = (Reply, Refused)
 
-_CLOSED = "no tool stream: a child process has none, and a closed one stays closed"
+_CLOSED = "no tool stream: a child process has none, and a closed stream stays closed"
 _GONE = "the supervisor is gone"
 _REPLACED = "the supervisor was restarted: this call may or may not have been carried out"
 _DESCRIPTOR_BYTES = 4
@@ -47,7 +48,7 @@ class Waiter(Protocol):
     """Somebody whose call is in flight."""
 
     def hand(self, answer: Answer) -> None:
-        """Take the answer, in whatever thread it was read; a second one changes nothing."""
+        """Take the answer, in the thread that read it; a second answer changes nothing."""
 
 
 class _Outgoing:
@@ -67,12 +68,14 @@ class ToolStream:
     """One end of the tool stream, shared by every thread of the program's process.
 
     *descriptor* is a connected Unix stream socket and stays the stream, also when the host sends
-    a new one over it (PROTOCOL.md). `max_frame` is the largest body that the supervisor takes.
+    a new one over it (PROTOCOL.md). `max_frame` is the largest body that the supervisor takes,
+    `max_values` how many values of a call.
     """
 
     def __init__(self, descriptor: int) -> None:
         os.set_inheritable(descriptor, False)
         self.max_frame = MAX_FRAME
+        self.max_values = CALL_VALUES
         self.descriptor = descriptor
         self.is_forgotten = False  # in a child of fork
         self.generation = 0  # goes up when the socket behind the descriptor is replaced
@@ -95,7 +98,7 @@ class ToolStream:
         """A new call's number, and its frame. Raises `NotEncodable`."""
         number = next(self._numbers)
         call = Call(id=number, tool=tool, params=params, reason=reason, timeout_s=timeout_s)
-        return number, encode(call, self.max_frame)
+        return number, encode(call, self.max_frame, self.max_values)
 
     def push(self, frame: bytes, number: int = 0, waiter: Waiter | None = None) -> bool:
         """Begin to send *frame* without waiting; False, and nothing was sent, if there is no room.
@@ -103,7 +106,7 @@ class ToolStream:
         Once begun, `flush` sends what is left of it, and *waiter* gets the answer to call *number*.
         Raises `Gone`.
         """
-        if self.lock._is_owned():  # type: ignore[attr-defined]
+        if self.lock._is_owned():  # type: ignore[attr-defined]  # an RLock has it; typeshed does not know
             # A signal handler, or a finalizer, that interrupted us between two instructions.
             raise Gone("a tool cannot be called from code that interrupted another call")
         with self.lock:
@@ -137,12 +140,12 @@ class ToolStream:
             return True
 
     def lose(self, error: OSError) -> None:
-        """The descriptor is none any more, as *error* shows: the program closed it."""
+        """The descriptor is closed, as *error* shows: the program closed it."""
         with self.lock:
             self._lose(_why(error))
 
     def _find_out(self, error: OSError) -> None:
-        """Nobody reads what we send: a new socket may be waiting behind the last answers."""
+        """The supervisor does not read what we send: a new socket may be waiting behind the last answers."""
         generation = self.generation
         while self._gone is None and self.generation == generation:
             if not self.take():
@@ -173,7 +176,7 @@ class ToolStream:
         self.receive()
 
     def drop(self, number: int) -> None:
-        """Nobody waits for call *number* any more."""
+        """Forget call *number*: its caller has gone."""
         self._calls.pop(number, None)
 
     @property

@@ -17,7 +17,7 @@ import threading
 from contextlib import suppress
 from time import monotonic, perf_counter
 
-from isorun.executor.tool_stream import Answer, ToolStream
+from isorun.executor.calls.tool_stream import Answer, ToolStream
 
 SPIN_S = 300e-6  # waking costs 35 us each way; a quick tool answers in 80, more when a third process wants a CPU
 _BEAT_S = 0.5  # how often a leader says that it reads, and a follower looks whether one does

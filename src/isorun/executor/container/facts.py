@@ -6,14 +6,18 @@ layouts of the control group the one that is there is read.
 
 import os
 import sys
+import time
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 from isorun.executor import rules
+from isorun.kernel.locks import Listing
 from isorun.wire.messages import Finished
 
 _IN_MEMORY = ("/tmp", "/dev/shm")  # of the workspace the host sees itself how full it is
+
+_TURN_S = 0.02
 
 _V2 = Path("/sys/fs/cgroup/memory.max")
 
@@ -33,16 +37,6 @@ def facts_of(pid: int) -> dict[str, Any]:
     }
 
 
-def executor_line(status: str) -> str:
-    """The line that operators grep `docker logs` for; *status* is the program's /proc/<pid>/status."""
-    fields = {name: value.split() for name, _, value in (line.partition(":") for line in status.splitlines())}
-    uid, gid, capabilities, privileges, seccomp = (
-        fields.get(name, ["?"])[0] for name in ("Uid", "Gid", "CapEff", "NoNewPrivs", "Seccomp")
-    )
-    effective = f"{int(capabilities, 16):x}" if capabilities != "?" else "?"
-    return f"[executor] UID={uid} GID={gid} CapEff={effective} NoNewPrivs={privileges} Seccomp={seccomp}"
-
-
 def count_tasks(enough: int) -> int:
     """Processes and threads of the container without init; counted no further than *enough*."""
     count = 0
@@ -55,8 +49,17 @@ def count_tasks(enough: int) -> int:
     return count
 
 
-def final_facts(refused_tasks: int) -> Finished:
-    """What the control group has counted, and which places are full. *refused_tasks*: what init has counted."""
+def has_too_many_locks(listing: Listing, most: int) -> bool:
+    """Whether the container's processes hold more than *most* file locks, as far as a turn at the list tells.
+
+    It has other containers' locks only where they belong to no process, which are left out.
+    """
+    listing.read(time.monotonic() + _TURN_S, 2 * most)
+    return sum(count for (pid, _), count in listing.counts.items() if pid > 0) > most
+
+
+def final_facts(refused_tasks: int, *, too_many_locks: bool) -> Finished:
+    """What the control group has counted, and which places are full. The rest is what init has counted."""
     if _V2.exists():
         events, pids, cpu = (_table(f"/sys/fs/cgroup/{name}") for name in ("memory.events", "pids.events", "cpu.stat"))
         cpu_s = cpu["usage_usec"] / 1e6 if "usage_usec" in cpu else -1.0
@@ -73,6 +76,7 @@ def final_facts(refused_tasks: int) -> Finished:
         peak_memory_bytes=peak,
         full_bytes=[path for path in _IN_MEMORY if _is_full(path, "f_blocks", "f_bfree")],
         full_inodes=[path for path in _IN_MEMORY if _is_full(path, "f_files", "f_ffree")],
+        too_many_locks=too_many_locks,
     )
 
 

@@ -6,7 +6,7 @@ program's process, which seals itself as in any slot (`slot`), and from then on 
 bytes between its pipes and our own stdin and stdout. The engine's log has a copy of what
 we print: our stdout is without line breaks (`wire.unbroken`), our stderr is for people.
 At `Finish`, or when the host is gone, every other process is killed; when we end, the
-engine ends the container.
+engine ends the container. A daemon that dies tells us nothing, so a run's time is known here too (`Until`).
 
 As pid 1 of its pid namespace this process is reached by no signal of the program's. It
 is in an untrusted place: the host believes its word only where nothing else could tell.
@@ -14,24 +14,27 @@ is in an untrusted place: the host believes its word only where nothing else cou
 
 import gc
 import os
-import resource
 import select
 import signal
 import socket
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import suppress
+from math import inf
 from typing import NoReturn
 
 from isorun.executor import loader, rules, slot, zygote
-from isorun.executor.container_facts import count_tasks, executor_line, facts_of, final_facts
+from isorun.executor.container.facts import count_tasks, facts_of, final_facts, has_too_many_locks
+from isorun.executor.container.handing import hand_over
 from isorun.executor.packets import Stream
+from isorun.executor.status import line_of_status
 from isorun.executor.steps import StepFailed
 from isorun.kernel import caps, fds
+from isorun.kernel.locks import Listing
 from isorun.wire.frames import ProtocolError
 from isorun.wire.messages import (
     BuildFailed,
-    Exited,
     Finish,
     ForkProgram,
     Look,
@@ -43,12 +46,15 @@ from isorun.wire.messages import (
     SetupError,
     Started,
     Terminate,
+    Until,
     Warmed,
 )
 from isorun.wire.multiplex import CHUNK, Multiplexer
+from isorun.wire.session import Session, Side, State
 from isorun.wire.unbroken import unbroken
 
 _WATCH_MS = 20
+_LOCKS_MS = 100  # the list is everybody's: a look can wait 10 ms for the kernel, and nothing is moved meanwhile
 _SOCKETS = ("control", "tools")
 _SAID = ("tools", "stdout", "stderr")  # what a dead program may have left for the host to read
 CHANNELS = ("control", "tools", "stdout", "stderr")
@@ -70,13 +76,18 @@ class _Init:
         caps.no_new_privileges()
         signal.signal(signal.SIGINT, signal.SIG_DFL)  # a handler would let the program's SIGINT through
         self._streams = Multiplexer(CHANNELS)
+        self._session = Session(Side.INIT, Side.HOST, State.BARE)
         self._unwritten = b""  # of what the host is being sent, as it goes out
         self._ends: dict[str, int] = {}  # our end of each channel, until it is over
         self._program = 0  # its pid, while it lives
         self._is_finishing = False
         self._is_shared = False  # the workspace, with a host who is not root
-        self._most_tasks = 0  # 0: the container's control group refuses, and counts what it refuses
+        self._most_tasks: int | None = None  # None: the container's control group refuses, and counts what it refuses
         self._refused_tasks = 0
+        self._most_locks: int | None = None  # None: the host counts them
+        self._too_many_locks = False
+        self._listing, self._listing_due = Listing(), 0.0
+        self._until = inf  # on the monotonic clock: nobody has ended the run by then who should have
         self._woken = _wake_on_child()
         for descriptor in (rules.STDIN, rules.STDOUT):
             os.set_blocking(descriptor, False)
@@ -91,8 +102,12 @@ class _Init:
                 poll.register(rules.STDOUT, select.POLLOUT)
             for descriptor, events in self._interests():
                 poll.register(descriptor, events)
-            ready = {descriptor for descriptor, _ in poll.poll(_WATCH_MS if self._most_tasks else None)}
+            ready = {descriptor for descriptor, _ in poll.poll(self._pause_ms())}
+            if time.monotonic() > self._until and not self._is_finishing:
+                os.write(rules.STDERR, b"[init] its time is over, and nobody has ended it\n")
+                return
             self._count_tasks()
+            self._count_locks()
             if rules.STDIN in ready and not self._read_host():
                 return
             if self._woken in ready:
@@ -130,14 +145,22 @@ class _Init:
                     del out[:CHUNK]
                 self._unwritten = self._unwritten[os.write(rules.STDOUT, self._unwritten) :]
 
+    def _say(self, message: Message) -> None:
+        self._session.sent(message)
+        self._streams.send(message)
+
     def _obey(self, message: Message) -> None:
+        if not isinstance(message, Replaced):
+            self._session.received(message)
         match message:
             case Prepare():
                 self._prepare(message)
             case Look():
                 facts = facts_of(self._program)
-                os.write(rules.STDERR, f"{executor_line(facts['status'])}\n".encode())
-                self._streams.send(Sealed(facts=facts))
+                os.write(rules.STDERR, f"{line_of_status(facts['status'])}\n".encode())
+                self._say(Sealed(facts=facts))
+            case Until():
+                self._until = time.monotonic() + message.seconds
             case Terminate():
                 if self._program > 0:
                     os.kill(self._program, signal.SIGTERM)
@@ -153,17 +176,20 @@ class _Init:
     def _prepare(self, message: Prepare) -> None:
         environ = {name: os.environ[name] for name in message.environment if name in os.environ}
         sys_path = [path for path in sys.path if path]
+        if message.hand_over and (reason := hand_over()):
+            self._say(BuildFailed(slot=0, step="workspace", reason=reason))
+            return
         loaded, failed = zygote.preload(message.preloads)
         zygote.warm()
         program = loader.Loader(rules.WORK, rules.OUT, sys_path, environ)
         theirs = self._make_ends()
         gc.collect()
         gc.freeze()
-        self._streams.send(Warmed(python=sys.version.split()[0], preloads=loaded, failed=failed))
+        self._say(Warmed(python=sys.version.split()[0], preloads=loaded, failed=failed))
         try:
             pid = os.fork()
         except OSError as error:
-            self._streams.send(BuildFailed(slot=0, step="program process", reason=str(error)))
+            self._say(BuildFailed(slot=0, step="program process", reason=str(error)))
             return
         if pid == 0:
             _become_program(message, theirs, program)
@@ -171,8 +197,9 @@ class _Init:
         for descriptor in theirs.values():
             os.close(descriptor)
         self._program = pid
-        self._is_shared = message.limits["share_with_group"]
-        self._most_tasks = message.limits.get("most_tasks", 0)
+        self._is_shared = message.share_with_group
+        self._most_tasks = message.most_tasks
+        self._most_locks = message.most_locks
 
     def _count_tasks(self) -> None:
         """Where no kernel refuses a process too many (gVisor's), end the program that has them."""
@@ -180,6 +207,24 @@ class _Init:
             self._refused_tasks += 1
             with suppress(ProcessLookupError, PermissionError):
                 os.kill(-1, signal.SIGKILL)
+
+    def _pause_ms(self) -> float | None:
+        if self._most_tasks:
+            return _WATCH_MS
+        if self._most_locks:
+            return _LOCKS_MS
+        return None if self._until == inf else max(self._until - time.monotonic(), 0) * 1000 + 1
+
+    def _count_locks(self) -> None:
+        """Where the host does not see our processes: no control group counts file locks."""
+        if not self._most_locks or self._is_finishing or time.monotonic() < self._listing_due:
+            return
+        if has_too_many_locks(self._listing, self._most_locks):
+            self._too_many_locks = True
+            self._listing.start_again()
+            with suppress(ProcessLookupError, PermissionError):
+                os.kill(-1, signal.SIGKILL)
+        self._listing_due = time.monotonic() + _LOCKS_MS / 1000
 
     def _make_ends(self) -> dict[int, int]:
         """Our end of every channel is kept; theirs, by the number that it gets in the program."""
@@ -230,12 +275,10 @@ class _Init:
 
     def _reap(self, how: int = os.WNOHANG) -> None:
         """The program's own end is told; of all others we only take the remains."""
-        with suppress(ChildProcessError):
-            while (found := os.wait4(-1, how))[0]:
-                pid, status, usage = found
-                if pid == self._program:
-                    self._program = 0
-                    self._streams.send(_exited(status, usage))
+        for pid, status, usage in zygote.reaped(how):
+            if pid == self._program:
+                self._program = 0
+                self._say(zygote.exited(0, status, usage))
 
     def _finish(self) -> None:
         """Leave no process but this one; what the others left in their pipes has an end then.
@@ -253,7 +296,7 @@ class _Init:
         if self._is_shared:
             for folder in (rules.WORK, rules.OUT):
                 _give_to_group(folder)
-        self._streams.send(final_facts(self._refused_tasks))
+        self._say(final_facts(self._refused_tasks, too_many_locks=self._too_many_locks))
         os.set_blocking(rules.STDOUT, True)
         self._write_host()
         os._exit(0)
@@ -276,18 +319,6 @@ def _read(descriptor: int, most: int) -> bytes:
         return b""
 
 
-def _exited(status: int, usage: resource.struct_rusage) -> Exited:
-    code = os.waitstatus_to_exitcode(status)
-    return Exited(
-        slot=0,
-        code=code if code >= 0 else None,
-        signal=-code if code < 0 else None,
-        user_s=usage.ru_utime,
-        system_s=usage.ru_stime,
-        max_rss_bytes=usage.ru_maxrss * 1024,
-    )
-
-
 def _become_program(message: Prepare, theirs: dict[int, int], program: loader.Loader) -> NoReturn:
     code = 70
     try:
@@ -302,13 +333,12 @@ def _run(message: Prepare, theirs: dict[int, int], program: loader.Loader) -> in
     signal.set_wakeup_fd(-1)
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
     fds.keep_only(theirs)
-    control = Stream(socket.socket(fileno=rules.CONTROL))
+    control = Stream(socket.socket(fileno=rules.CONTROL), Session(Side.SLOT, Side.HOST, State.ATTACHED))
     caps.set_dumpable(True)  # init is not; a program that is not could not read its own /proc
     fork = ForkProgram(
         slot=0,
-        limits=message.limits,
-        filters_by_number=message.filters_by_number,
-        filters_by_argument=message.filters_by_argument,
+        sealing=message.sealing,
+        filter=message.filter,
         cpu=None,
     )
     _die_first()
@@ -334,7 +364,7 @@ def _die_first() -> None:
 
 
 def _inet_errno() -> int:
-    """What the seccomp filters answer where the kernel of the container does not tell that it has any (gVisor)."""
+    """What the seccomp filter answers where the kernel of the container does not tell that it has any (gVisor)."""
     try:
         socket.socket(socket.AF_INET).close()
     except OSError as error:

@@ -5,32 +5,43 @@ makes the pipes and sockets, asks the template for an init, asks the zygote for 
 program process inside init's namespaces, puts that into a cgroup, and lets it seal
 itself. What the kernel then says of it, read from outside (`looking`), must match
 what was asked for (`walls`). After `zygote_runs` slots, or when
-the zygote dies, a new jail is started and the old one goes with its last slot.
+the zygote dies, or something of a slot outlives its kill, a new jail is started and the old one goes with its
+last slot.
+
+The module is long because a slot, its streams and its end share the descriptors that are made here, and
+each descriptor has one owner.
 """
 
 import asyncio
 import os
 import signal
 import socket
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
-from isorun.backends import jail as jails
-from isorun.backends import walls
 from isorun.backends.base import Program, Slot, Usage
-from isorun.backends.ceilings import Ceilings, Group, choose_ceilings
+from isorun.backends.ends import Ends
 from isorun.backends.environment import Environment, describe
-from isorun.backends.filters import Filters, build_filters
-from isorun.backends.looking import look
+from isorun.backends.executor_ids import Identity
+from isorun.backends.filters import build_filter
+from isorun.backends.namespace import ending, walls
+from isorun.backends.namespace import jail as jails
+from isorun.backends.namespace.ceilings import Ceilings, Group, choose_ceilings
+from isorun.backends.namespace.ending import SlotEnd, pid_of
+from isorun.backends.namespace.looking import look
+from isorun.backends.output import OutputTail
 from isorun.backends.sending import send_program
+from isorun.backends.watch.watching import Subject, Watched, Watcher
 from isorun.core.errors import InvalidRequest, SetupFailed
 from isorun.core.limits import Limits
-from isorun.core.outcome import Exit
+from isorun.core.outcome import Code, Exit
+from isorun.core.sealing import Sealing
 from isorun.kernel import namespaces, rlimits
 from isorun.kernel.readiness import Channel, is_readable, wait_readable
+from isorun.settings import Settings
 from isorun.wire.frames import ProtocolError
 from isorun.wire.messages import (
     Attached,
@@ -40,14 +51,17 @@ from isorun.wire.messages import (
     ForkProgram,
     InitReady,
     Joined,
+    MakeStream,
     Message,
     Ready,
     SetupError,
 )
+from isorun.wire.session import Session, Side, State
 
 _M = TypeVar("_M", bound=Message)
+MakePair = Callable[[], Awaitable[tuple[socket.socket, socket.socket]]]
 _BUILD_S = 30.0
-_KILL_S = 10.0
+_TOLD_S = 10.0
 _MOUNTS = (
     "/workspace",
     "/workspace",
@@ -72,7 +86,7 @@ class Options:
     def __post_init__(self) -> None:
         unknown = self.without - walls.OPTIONAL
         if unknown:
-            raise InvalidRequest(f"no wall can be left out by the name {', '.join(sorted(unknown))}")
+            raise InvalidRequest(f"{', '.join(sorted(unknown))} is not a wall that you can leave out")
 
 
 class NamespaceBackend:
@@ -82,30 +96,40 @@ class NamespaceBackend:
 
     def __init__(self, options: Options | None = None) -> None:
         self._options = options or Options()
-        self._output = jails.OutputTail()
+        self._output = OutputTail()
         self._stack = AsyncExitStack()
         self._starting = asyncio.Lock()
         self._jail: _LeasedJail | None = None
+        self._retired: set[asyncio.Task[None]] = set()  # jails that end once their last slot has
 
     async def __aenter__(self) -> "NamespaceBackend":
-        await self._stack.__aenter__()
+        async with AsyncExitStack() as stack:
+            await self._enter(stack)
+            self._stack = stack.pop_all()
+        return self
+
+    async def _enter(self, stack: AsyncExitStack) -> None:
         options = self._options
         self._environment: Environment = describe(options.python)
-        self._identity = jails.Identity.of_this_process(options.executor_uid, options.executor_gid)
+        self._identity = Identity.of_jail(options.executor_uid, options.executor_gid)
         self._ceilings: Ceilings = choose_ceilings(options.cgroup_parent if options.use_cgroup else False)
-        self._stack.push_async_callback(asyncio.to_thread, self._ceilings.close)
-        self._filters: Filters = build_filters(cgroup=self._ceilings.is_cgroup)
+        stack.push_async_callback(asyncio.to_thread, self._ceilings.close)
+        self._watcher = Watcher()
+        stack.push_async_callback(ending.uninterrupted, self._watcher.close)
+        self._watcher.start()
+        self._filter = build_filter(cgroup=self._ceilings.is_cgroup)
         self._host_namespaces = namespaces.identifiers()
         if not self._identity.root:
             rlimits.use_all_open_files()  # the executor's real user is then ours too, and so is what it has in flight
         await self._current()
-        return self
 
     async def __aexit__(self, *exc: object) -> None:
-        if self._jail is not None:
-            await self._jail.release()
-            self._jail = None
-        await self._stack.aclose()
+        async with self._stack:  # whatever fails here, what was made is removed
+            if self._jail is not None:
+                self._retire(self._jail)
+            for told in await asyncio.gather(*self._retired, return_exceptions=True):
+                if told is not None:
+                    raise told
 
     def infra_log(self) -> bytes:
         """What bubblewrap, the template and the zygote printed."""
@@ -120,6 +144,9 @@ class NamespaceBackend:
     def environment(self) -> Environment:
         """The Python and packages that programs see."""
         return self._environment
+
+    def supervisor(self, settings: Settings, bundle: Path) -> None:
+        """As a child of this process; see `Backend.supervisor`."""
 
     @asynccontextmanager
     async def launch(self, limits: Limits) -> AsyncIterator[Slot]:
@@ -136,13 +163,17 @@ class NamespaceBackend:
     async def _current(self) -> "_LeasedJail":
         async with self._starting:
             held = self._jail
-            if held and not held.jail.died.is_set() and held.jail.launched < self._options.zygote_runs:
+            if held and held.is_fit and held.jail.launched < self._options.zygote_runs:
                 return held
-            self._jail = None
             if held:
-                await held.release()
+                self._retire(held)
             self._jail = await _LeasedJail.start(self._environment, self._identity, self._options, self._output)
             return self._jail
+
+    def _retire(self, jail: "_LeasedJail") -> None:
+        """Not waited for, and not given up with the caller that found the jail unfit."""
+        self._jail = None
+        self._retired.add(asyncio.create_task(jail.release(), name="isorun-retire"))
 
     @asynccontextmanager
     async def _build(self, jail: jails.RunningJail, limits: Limits) -> AsyncIterator[Slot]:
@@ -159,36 +190,41 @@ class NamespaceBackend:
             yield slot
 
     async def _built(self, stack: AsyncExitStack, jail: jails.RunningJail, limits: Limits) -> "NamespaceSlot":
+        """The slot that *stack* owns. Long because its steps have one order, and each gives the next what it needs."""
         number = next(jail.numbers)
-        ends = _Ends(stack)
+        ends = Ends(stack)
         group = self._ceilings.group(limits)
         inside: list[int] = []  # what we hold of the inside; the mount namespace among it
-        stack.push_async_callback(_bury, group, inside)
+        end = SlotEnd(group, inside, jail.remains)
+        stack.push_async_callback(end.bury)
         sealing = _sealing(limits, self._ceilings, self._options.without)
         init_pidfd = await _make_init(stack, jail, number, sealing)
-        stack.push_async_callback(_kill, init_pidfd)
+        init_pid = pid_of(init_pidfd)
+        end.born(init_pidfd, init_pid)
+        stack.push_async_callback(end.leave)
         exited = jail.expect(number)
         stack.callback(jail.forget, number)
         fork = ForkProgram(
             slot=number,
-            limits=sealing,
-            filters_by_number=self._filters.by_number,
-            filters_by_argument=self._filters.by_argument,
+            sealing=sealing,
+            filter=self._filter,
             cpu=self._ceilings.next_cpu(),
         )
         await jail.ask_zygote(fork, [init_pidfd, *ends.theirs()])
         ends.close_theirs()
-        control = Channel(ends.control, inside)
+        control = Channel(ends.control, Session(Side.HOST, Side.SLOT, State.NEW), inside)
         await _said(control, exited, Joined)
-        if control.pid is None or len(control.descriptors) != len(_MOUNTS) + 1:
-            raise SetupFailed("credentials", "the kernel did not say who joined, or not all directories came along")
+        if control.pid is None or len(control.descriptors) != len(_MOUNTS) + 2:
+            raise SetupFailed("credentials", "the kernel did not say who joined, or not all descriptors came along")
+        tools = socket.socket(fileno=control.descriptors.pop())
+        stack.callback(tools.close)
+        tools.setblocking(False)
         program_pidfd = os.pidfd_open(control.pid)
         stack.callback(os.close, program_pidfd)
         await group.attach(control.pid)
         await control.send(Attached())
         ready = await _said(control, exited, Ready)
         work, _, tmp, shm, _ = control.descriptors
-        init_pid = pid_of(init_pidfd)
         isolation = walls.confirm(
             look(control.pid, init_pid, ready.isolation, work, tmp, shm),
             limits=limits,
@@ -197,20 +233,31 @@ class NamespaceBackend:
             cgroup_limits=group.limits(),
             without=self._options.without,
         )
-        return NamespaceSlot(
+        subject = Subject(
+            pids=(init_pid, control.pid),
+            pidfds=(init_pidfd, program_pidfd),
+            memory_bytes=self._ceilings.watched_bytes(limits),
+            devices=_devices(work, tmp, shm),
+        )
+        slot = NamespaceSlot(
             isolation=isolation,
             ends=ends,
+            tools=tools,
             directories=control.descriptors[: len(_MOUNTS)],
             control=control,
             exited=exited,
-            pids=(init_pid, control.pid),
-            pidfds=(init_pidfd, program_pidfd),
+            subject=subject,
             group=group,
+            watcher=self._watcher,
+            end=end,
+            make_stream=lambda: _make_stream(jail, number, init_pidfd),
         )
+        stack.callback(slot.stop_watching)
+        return slot
 
 
 class _LeasedJail:
-    """A jail that is stopped once nobody uses it: the backend is one user, each slot another."""
+    """A jail that is stopped after its last user: the backend is one user, each slot another."""
 
     def __init__(self, jail: jails.RunningJail, stack: AsyncExitStack) -> None:
         self.jail = jail
@@ -219,7 +266,7 @@ class _LeasedJail:
 
     @classmethod
     async def start(
-        cls, environment: Environment, identity: jails.Identity, options: Options, output: jails.OutputTail
+        cls, environment: Environment, identity: Identity, options: Options, output: OutputTail
     ) -> "_LeasedJail":
         async with AsyncExitStack() as stack:
             jail = await stack.enter_async_context(
@@ -227,52 +274,32 @@ class _LeasedJail:
             )
             return cls(jail, stack.pop_all())
 
+    @property
+    def is_fit(self) -> bool:
+        """Whether a new slot may be made in it."""
+        return not self.jail.died.is_set() and not self.jail.remains
+
     async def release(self) -> None:
         self.users -= 1
         if self.users == 0:
             await self._stack.aclose()
+            await self.jail.remains.bury()
 
 
-class _Ends:
-    """The sockets and pipes of one slot: ours to keep, theirs to hand over and close."""
-
-    def __init__(self, stack: AsyncExitStack) -> None:
-        self.control, control = socket.socketpair()
-        self.tools, tools = socket.socketpair()
-        self.control.setsockopt(socket.SOL_SOCKET, socket.SO_PASSCRED, 1)
-        self.stdout, stdout = os.pipe2(os.O_CLOEXEC)
-        self.stderr, stderr = os.pipe2(os.O_CLOEXEC)
-        self._sockets = (control, tools)
-        self._pipes = [stdout, stderr]
-        stack.callback(self.close_theirs)
-        for end in (self.control, self.tools):
-            end.setblocking(False)
-            stack.callback(end.close)
-        for descriptor in (self.stdout, self.stderr):
-            os.set_blocking(descriptor, False)
-            stack.callback(os.close, descriptor)
-
-    def theirs(self) -> list[int]:
-        """control, stdout, stderr, tools: in the order that the zygote expects."""
-        control, tools = self._sockets
-        return [control.fileno(), *self._pipes, tools.fileno()]
-
-    def close_theirs(self) -> None:
-        for end in self._sockets:
-            end.close()
-        while self._pipes:
-            os.close(self._pipes.pop())
-
-
-async def _make_init(stack: AsyncExitStack, jail: jails.RunningJail, number: int, sealing: dict[str, Any]) -> int:
+async def _make_init(stack: AsyncExitStack, jail: jails.RunningJail, number: int, sealing: Sealing) -> int:
     """The pidfd of a new slot's init."""
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     with ours:
         with theirs:
             ours.setblocking(False)
-            await jail.ask_template(BuildInit(slot=number, limits={"without": sealing["without"]}), [theirs.fileno()])
-        channel = Channel(ours)
-        message = await channel.receive()
+            await jail.ask_template(BuildInit(slot=number, without=sealing.without), [theirs.fileno()])
+        channel = Channel(ours, Session(Side.HOST, Side.TEMPLATE, State.ASKED))
+        try:
+            message = await channel.receive()
+        except BaseException:
+            # Given up before the answer: an init that nobody waits for would stand until the jail ends.
+            await asyncio.shield(_kill_unborn(channel))
+            raise
         for descriptor in channel.descriptors:
             stack.callback(os.close, descriptor)
         if isinstance(message, BuildFailed):
@@ -282,25 +309,60 @@ async def _make_init(stack: AsyncExitStack, jail: jails.RunningJail, number: int
         return channel.descriptors[0]
 
 
-def pid_of(pidfd: int) -> int:
-    """The process behind *pidfd*, as our pid namespace numbers it; 0 or less if it is gone."""
-    text = Path(f"/proc/self/fdinfo/{pidfd}").read_text(encoding="ascii")
-    return next(int(line.split()[1]) for line in text.splitlines() if line.startswith("Pid:"))
+async def _make_stream(jail: jails.RunningJail, number: int, init: int) -> tuple[socket.socket, socket.socket]:
+    """Both ends of a new tool stream, made by the zygote in the network namespace of *init*, a pidfd."""
+    asked, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    with asked:
+        with theirs:
+            asked.setblocking(False)
+            await jail.ask_zygote(MakeStream(slot=number), [init, theirs.fileno()])
+        channel = Channel(asked, Session(Side.HOST, Side.ZYGOTE, State.ASKED))
+        try:
+            async with asyncio.timeout(_TOLD_S):
+                await channel.receive()
+            if len(channel.descriptors) != 2:
+                raise SetupFailed("tool stream", "the zygote did not make the stream")
+            ours, program = (socket.socket(fileno=channel.descriptors.pop(0)) for _ in range(2))
+        except (TimeoutError, OSError, ProtocolError) as error:
+            raise SetupFailed("tool stream", f"the zygote did not make the stream: {error}") from error
+        finally:
+            for descriptor in channel.descriptors:
+                os.close(descriptor)
+    return ours, program
 
 
-def _sealing(limits: Limits, ceilings: Ceilings, without: frozenset[str]) -> dict[str, Any]:
-    """The limits that the inside enforces itself, and the walls it is to leave out."""
-    data_bytes = ceilings.data_bytes(limits)
-    # init counts too. A fork is counted here when it begins, in the cgroup when it ends: where every process
-    # forks, twice the ceiling. The cgroup must refuse first, because only the cgroup counts what it refuses.
-    nproc = limits.processes * (2 if ceilings.is_cgroup else 1) + 1
-    return {
-        **asdict(limits),
-        "nproc": nproc,
-        "data_bytes": data_bytes,
-        "cpu_s": None,
-        "without": sorted(without),
-    }
+async def _kill_unborn(channel: Channel) -> None:
+    """Hear what the template still says of a slot that was given up, and end its init."""
+    with suppress(TimeoutError, OSError, ProtocolError):
+        async with asyncio.timeout(_TOLD_S):
+            await channel.receive()
+    for descriptor in channel.descriptors:
+        with suppress(ProcessLookupError):
+            signal.pidfd_send_signal(descriptor, signal.SIGKILL)
+        os.close(descriptor)
+
+
+def _devices(*directories: int) -> set[int]:
+    """Of the file systems that are this slot's alone."""
+    return {os.fstat(directory).st_dev for directory in directories}
+
+
+def _sealing(limits: Limits, ceilings: Ceilings, without: frozenset[str]) -> Sealing:
+    return Sealing(
+        without=sorted(without),
+        cgroup=ceilings.is_cgroup,
+        # init counts too. A fork is counted here when it begins, in the cgroup when it ends: where every process
+        # forks, twice the ceiling. The cgroup must refuse first, because only the cgroup counts what it refuses.
+        nproc=limits.processes * (2 if ceilings.is_cgroup else 1) + 1,
+        data_bytes=ceilings.data_bytes(limits),
+        file_bytes=limits.file_bytes,
+        open_files=limits.open_files,
+        may_lack=[],
+        workspace_bytes=limits.workspace_bytes,
+        workspace_inodes=limits.workspace_inodes,
+        tmp_bytes=limits.tmp_bytes,
+        shm_bytes=limits.shm_bytes,
+    )
 
 
 async def _said(control: Channel, exited: "asyncio.Future[Message]", wanted: type[_M]) -> _M:
@@ -316,29 +378,6 @@ async def _said(control: Channel, exited: "asyncio.Future[Message]", wanted: typ
     raise SetupFailed("program process", f"it ended before the slot was ready: {told}")
 
 
-async def _bury(group: Group, inside: list[int]) -> None:
-    """The last of a dead slot. In a thread: undoing its mounts and its cgroup waits for the kernel."""
-    await group.stop()
-
-    def bury() -> None:
-        for descriptor in inside:
-            os.close(descriptor)
-        group.remove()
-
-    await asyncio.to_thread(bury)
-
-
-async def _kill(init_pidfd: int) -> None:
-    """Kill init, and with it the pid namespace; return once the last process of it is gone."""
-    with suppress(ProcessLookupError):
-        signal.pidfd_send_signal(init_pidfd, signal.SIGKILL)
-    try:
-        async with asyncio.timeout(_KILL_S):
-            await wait_readable(init_pidfd)
-    except TimeoutError as error:
-        raise SetupFailed("kill", f"the slot's processes outlive SIGKILL by {_KILL_S:.0f} s") from error
-
-
 class NamespaceSlot:
     """See `Slot`. Owned by the `launch` block that yielded it."""
 
@@ -348,27 +387,29 @@ class NamespaceSlot:
         self,
         *,
         isolation: Mapping[str, Any],
-        ends: _Ends,
+        ends: Ends,
+        tools: socket.socket,
         directories: list[int],
         control: Channel,
         exited: "asyncio.Future[Message]",
-        pids: tuple[int, int],
-        pidfds: tuple[int, int],
+        subject: Subject,
         group: Group,
+        watcher: Watcher,
+        end: SlotEnd,
+        make_stream: MakePair,
     ) -> None:
         self.isolation = isolation
-        self.stdout, self.stderr, self.tools = ends.stdout, ends.stderr, ends.tools
+        self.stdout, self.stderr, self.tools = ends.stdout, ends.stderr, tools
         self.work, self.out, *self._private = directories
         self._control = control
         self._exited = exited
-        self._pids = pids
-        self._init, self._program = pidfds
+        self._subject = subject
+        self._init, self._program = subject.pidfds
         self._group = group
-
-    @property
-    def memory_kills(self) -> int:
-        """See `Slot.memory_kills`."""
-        return self._group.watcher_kills
+        self._watcher = watcher
+        self._watched: Watched | None = None
+        self._end = end
+        self._make_stream = make_stream
 
     @property
     def is_waiting(self) -> bool:
@@ -377,8 +418,12 @@ class NamespaceSlot:
 
     async def start(self, program: Program) -> None:
         """See `Slot.start`."""
+        self._watched = await self._watcher.watch(self._subject)  # first: a watcher that is late lets no program run
         await send_program(self._control, program)
-        self._group.watch(self._pids, self._init, self._program)
+
+    async def new_stream(self) -> tuple[socket.socket, socket.socket]:
+        """See `Slot.new_stream`."""
+        return await self._make_stream()
 
     async def wait(self) -> None:
         """See `Slot.wait`."""
@@ -391,25 +436,36 @@ class NamespaceSlot:
 
     async def kill(self) -> tuple[Exit, Usage]:
         """See `Slot.kill`."""
-        await _kill(self._init)
-        exited = await self._exited
+        await self._end.kill()
+        await asyncio.wait({self._exited}, timeout=_TOLD_S)
+        exited = self._exited.result() if self._exited.done() else None
         if not isinstance(exited, Exited):
             raise SetupFailed("zygote", "it did not say how the program ended")
-        held = await self._group.final()
+        held, seen = await self._group.final(), self._watched
+        self.stop_watching()
+        if seen is not None:
+            seen.confirm()
         full_bytes, full_inodes = self._full()
         exit_ = Exit(
             code=exited.code,
             signal=exited.signal,
-            oom_kills=held.oom_kills,
+            oom_kills=held.oom_kills + (seen.kills if seen else 0),
             full_bytes=full_bytes,
             full_inodes=full_inodes,
             process_limit_hits=held.process_limit_hits,
+            limit=Code.LOCK_LIMIT if seen is not None and seen.has_too_many_locks else None,
         )
         used = exited.user_s + exited.system_s
+        peak = held.peak_memory_bytes or (seen.peak_bytes if seen else 0) or exited.max_rss_bytes
         return exit_, Usage(
             cpu_s=held.cpu_s if held.cpu_s is not None else used,
-            max_rss_bytes=held.peak_memory_bytes or exited.max_rss_bytes,
+            max_rss_bytes=peak + (seen.lock_bytes if seen else 0),
         )
+
+    def stop_watching(self) -> None:
+        """Every process is dead."""
+        if self._watched is not None:
+            self._watcher.forget(self._watched)
 
     def _full(self) -> tuple[tuple[str, ...], tuple[str, ...]]:
         named = dict(zip(_MOUNTS, (self.work, self.out, *self._private), strict=True))

@@ -6,21 +6,16 @@ Both keep the same promise; `isolation.limits` says which one did.
 import asyncio
 import itertools
 import os
-import signal
-import time
 from collections.abc import Mapping
-from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, Protocol
 
+from isorun.backends.namespace import cgroup
 from isorun.core.errors import CleanupFailed, Unavailable
 from isorun.core.limits import Limits
-from isorun.kernel import cgroup, watcher
-from isorun.kernel.readiness import wait_readable
-
-_WATCH_S = 0.02
-_DEATH_S = 0.05  # to give back what a killed process holds; the next look does not wait longer for it
-_TRIES = 3  # confirmed looks in a row that kill one process; at the next one all are killed
+from sandbox_runner.linux.cgroup import Group as KernelGroup
+from sandbox_runner.linux.cgroup import prepare
+from sandbox_runner.linux.cgroup_parent import Parent
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -36,22 +31,14 @@ class Final:
 class Group(Protocol):
     """The ceilings of one slot."""
 
-    watcher_kills: int
-
     async def attach(self, pid: int) -> None:
         """Put *pid*, and what it forks from now on, under the ceilings."""
 
     def limits(self) -> Mapping[str, Any] | None:
-        """What the cgroup says of itself; None where there is none."""
-
-    def watch(self, pids: tuple[int, int], init: int, program: int) -> None:
-        """The program starts now. *pids* are those of init and of the program; then a pidfd of each."""
+        """What the cgroup says of itself; None without a cgroup."""
 
     async def final(self) -> Final:
         """The counts, after the last process is dead."""
-
-    async def stop(self) -> None:
-        """Stop watching."""
 
     def remove(self) -> None:
         """Undo what was made, after the last process is dead. Blocks: for a thread."""
@@ -65,6 +52,9 @@ class Ceilings(Protocol):
 
     def data_bytes(self, limits: Limits) -> int | None:
         """RLIMIT_DATA of each process, or None if something better holds memory."""
+
+    def watched_bytes(self, limits: Limits) -> int | None:
+        """What the watcher has to hold the memory of the whole run to, or None if something better does."""
 
     def next_cpu(self) -> int | None:
         """The only CPU of the next slot, or None if something better holds CPU."""
@@ -90,7 +80,7 @@ def choose_ceilings(parent: str | bool | None) -> Ceilings:
         if named:
             raise Unavailable(f"ISORUN_CGROUP_PARENT={named}: {found}")
         return HeldByWatcher()
-    cgroup.prepare(found)
+    prepare(found)
     cgroup.remove_stale(found)
     return HeldByCgroup(found)
 
@@ -106,12 +96,16 @@ class HeldByCgroup:
     is_cgroup = True
     _numbers = itertools.count(1)
 
-    def __init__(self, parent: cgroup.Parent) -> None:
-        self.name = parent.version
+    def __init__(self, parent: Parent) -> None:
+        self.name = f"cgroup-v{parent.version}"
         self._parent = parent
         self._free: list[_CgroupOfSlot] = []
 
     def data_bytes(self, limits: Limits) -> int | None:
+        """The cgroup holds memory."""
+        return None
+
+    def watched_bytes(self, limits: Limits) -> int | None:
         """The cgroup holds memory."""
         return None
 
@@ -149,9 +143,7 @@ _LEFT_BYTES = 1 << 20  # what an emptied group may still hold, mostly the kernel
 
 
 class _CgroupOfSlot:
-    watcher_kills = 0
-
-    def __init__(self, made: cgroup.Cgroup, wanted: Limits, free: "list[_CgroupOfSlot]") -> None:
+    def __init__(self, made: KernelGroup, wanted: Limits, free: "list[_CgroupOfSlot]") -> None:
         self.wanted = wanted
         self._made = made
         self._free = free
@@ -164,9 +156,6 @@ class _CgroupOfSlot:
     def limits(self) -> Mapping[str, Any] | None:
         return self._made.limits()
 
-    def watch(self, pids: tuple[int, int], init: int, program: int) -> None:
-        """The kernel watches."""
-
     async def final(self) -> Final:
         usage, before = self._made.usage(), self._before
         return Final(
@@ -175,9 +164,6 @@ class _CgroupOfSlot:
             peak_memory_bytes=usage.peak_memory_bytes,
             cpu_s=None if usage.cpu_s is None or before.cpu_s is None else usage.cpu_s - before.cpu_s,
         )
-
-    async def stop(self) -> None:
-        """The kernel watches."""
 
     def remove(self) -> None:
         """Keep the group for another slot if nothing of this one is left in it; else remove it."""
@@ -213,6 +199,10 @@ class HeldByWatcher:
         """No process alone may have more than the run."""
         return limits.memory_bytes
 
+    def watched_bytes(self, limits: Limits) -> int | None:
+        """All processes together may not, either."""
+        return limits.memory_bytes
+
     def next_cpu(self) -> int | None:
         """One core is an affinity; the filter refuses to change it."""
         return next(self._cpus)
@@ -224,122 +214,23 @@ class HeldByWatcher:
                 f"cpus is {limits.cpus:g}: without a cgroup a run is held to one whole CPU, not to less; "
                 "set ISORUN_CGROUP_PARENT to a delegated cgroup"
             )
-        return _Watched(limits)
+        return _Unheld()
 
     def close(self) -> None:
         """Nothing is kept."""
 
 
-class _Watched:
-    """Samples the slot's processes every 20 ms and kills the largest when the sum is over the ceiling.
-
-    A child that takes too much dies alone, as under a cgroup. All die where that cannot help, or does
-    not soon: many that grow together, or memory that belongs to no process, as that of sockets.
-    """
-
-    def __init__(self, limits: Limits) -> None:
-        self._most = limits.memory_bytes
-        self._task: asyncio.Task[None] | None = None
-        self._pidfds: list[int] = []
-        self._peak = self._breaches = self._last_victim = 0
-        self._ended = False
-        self.watcher_kills = 0
+class _Unheld:
+    """No group: rlimits are each process's own, and `watching` sees to the sum."""
 
     async def attach(self, pid: int) -> None:
-        """Nothing to attach to: rlimits are the process's own."""
+        """Nothing to attach to."""
 
     def limits(self) -> Mapping[str, Any] | None:
         return None
-
-    def watch(self, pids: tuple[int, int], init: int, program: int) -> None:
-        # Copies: the slot closes its own before it stops us, and their numbers may then be another's.
-        self._pidfds += os.dup(init), os.dup(program)
-        self._task = asyncio.ensure_future(self._watch(pids))
-
-    async def _watch(self, pids: tuple[int, int]) -> None:
-        try:
-            await self._watch_until_end(pids)
-        except Exception:
-            _kill(self._pidfds[0])  # a run that nobody watches has no ceiling
-            raise
-
-    async def _watch_until_end(self, pids: tuple[int, int]) -> None:
-        while not self._ended:
-            started = time.monotonic()
-            dying = self._look(pids)
-            # A slot with very many processes must not eat a core of the host by being watched.
-            pause = max(_WATCH_S, 4 * (time.monotonic() - started))
-            if dying is not None:
-                try:
-                    with suppress(TimeoutError):
-                        async with asyncio.timeout(_DEATH_S):
-                            await wait_readable(dying)
-                finally:
-                    os.close(dying)
-                pause = _WATCH_S  # the others may be growing; this is at most `_TRIES` times in a row
-            await asyncio.sleep(pause)
-
-    def _look(self, pids: tuple[int, int]) -> int | None:
-        """Sample, and kill if it must be; the pidfd of the process that was to die, for the caller to close."""
-        init, program = self._pidfds
-        sample = watcher.sample(pids)
-        sockets = watcher.socket_bytes(pids[0])
-        self._peak = max(self._peak, sample.rss_bytes)
-        if sample.rss_bytes + sockets <= self._most:
-            self._breaches = 0
-            return None
-        pid = max(sample.pids, key=lambda pid: (pid != pids[0], sample.bytes_of[pid], pid != pids[1]), default=pids[0])
-        victim = _open(pid, {pids[0]: init, pids[1]: program})
-        # The cheap sum counts a page once for each process that maps it; this one counts it once.
-        exact = watcher.sample(pids, shared_once=True)
-        if exact.rss_bytes + sockets <= self._most:
-            self._breaches = 0
-            if victim is not None:
-                os.close(victim)
-            return None
-        self._breaches += 1
-        # Far above: too fast to be held one by one. Within: the rest is in sockets, and nothing tells whose.
-        if self._breaches > _TRIES or not self._most < exact.rss_bytes <= 1.5 * self._most:
-            self._ended = True
-            self.watcher_kills += _kill(init)
-        # Opened, then still listed: the pid was not another process's when it was opened.
-        elif victim is not None and pid in exact.bytes_of and _kill(victim):
-            self.watcher_kills += pid != self._last_victim  # one that is slow to die is one
-            self._last_victim = pid
-        return victim
-
-    async def stop(self) -> None:
-        if self._task is not None:
-            self._task.cancel()
-            with suppress(asyncio.CancelledError):
-                await self._task
-            self._task = None
-        while self._pidfds:
-            os.close(self._pidfds.pop())
 
     def remove(self) -> None:
         """Nothing was made."""
 
     async def final(self) -> Final:
-        await self.stop()
-        return Final(
-            oom_kills=self.watcher_kills, process_limit_hits=None, peak_memory_bytes=self._peak or None, cpu_s=None
-        )
-
-
-def _open(pid: int, known: Mapping[int, int]) -> int | None:
-    """A pidfd of our own for *pid*; None if it is gone."""
-    if pid in known:
-        return os.dup(known[pid])
-    try:
-        return os.pidfd_open(pid)
-    except OSError:
-        return None
-
-
-def _kill(pidfd: int) -> bool:
-    # Whatever is in the way, the sum stays above the ceiling, and then init is killed.
-    with suppress(OSError):
-        signal.pidfd_send_signal(pidfd, signal.SIGKILL)
-        return True
-    return False
+        return Final(oom_kills=0, process_limit_hits=None, peak_memory_bytes=None, cpu_s=None)
