@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 _KEPT = 1000  # events that a late subscriber still gets
+_KEPT_CHARS = 2 << 20  # of output in them: each may be as long as a pipe is deep
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -18,6 +19,10 @@ class Event:
     data: Mapping[str, Any] = field(default_factory=dict)
 
 
+def _chars(event: Event) -> int:
+    return len(event.data["text"]) if event.kind == "output" else 0
+
+
 class Feed:
     """The events of one run. Every subscriber gets the latest ones, then the rest, then the outcome.
 
@@ -26,7 +31,8 @@ class Feed:
     """
 
     def __init__(self) -> None:
-        self._events: deque[Event] = deque(maxlen=_KEPT)
+        self._events: deque[Event] = deque()
+        self._chars = 0
         self._count = 0
         self._ended = False
         self._more = asyncio.Event()
@@ -35,7 +41,11 @@ class Feed:
         """Add *events*; nothing is added after an outcome."""
         if self._ended or not events:
             return
-        self._events.extend(events)
+        for event in events:
+            self._events.append(event)
+            self._chars += _chars(event)
+            while len(self._events) > _KEPT or self._chars > _KEPT_CHARS:
+                self._chars -= _chars(self._events.popleft())
         self._count += len(events)
         self._ended = events[-1].kind == "outcome"
         self._more.set()

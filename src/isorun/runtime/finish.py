@@ -1,29 +1,39 @@
 """From a dead run to its result: files collected, inspected and judged, logs closed, result.json written."""
 
-import asyncio
+import os
 import time
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from heapq import nsmallest
 from typing import Any
 
 from isorun.backends.base import Slot
+from isorun.core.claim import Claim
 from isorun.core.limits import Limits
-from isorun.core.outcome import Claim, Code, Status
-from isorun.runtime.collect import Collected, WorkspaceDiff, collect, diff
-from isorun.runtime.folder import RunFolder
+from isorun.core.outcome import Code, Status
+from isorun.core.report import error_lines, report_text, tail, tracebacks, tree
+from isorun.core.result import MAX_CALLS, Artifact, Few, Item, RunError, RunResult
+from isorun.core.text import file_name, one_line, printable
+from isorun.runtime.aside import Aside, is_large
+from isorun.runtime.glance import glance
 from isorun.runtime.hints import forgotten_awaits, hint_for, message_for
-from isorun.runtime.inspection import Found, Inspection, to_inspect
-from isorun.runtime.journal import listed, publish
-from isorun.runtime.report import ReportFacts, error_lines, printable, report_text, tail, tracebacks, tree
-from isorun.runtime.request import CODE_NAME, MAIN_NAME, RunRequest
-from isorun.runtime.result import Artifact, Item, RunError, RunResult
+from isorun.runtime.inspection.inspection import Found, Inspection, to_inspect
+from isorun.runtime.inspection.verdict import checks_with, judge, precedence
+from isorun.runtime.request import CODE_NAME, MAIN_NAME, AcceptedRun
 from isorun.runtime.run import Ending
-from isorun.runtime.verdict import ItemVerdict, checks_with, judge, precedence
+from isorun.store.collect import Collected, WorkspaceDiff, collect, diff
+from isorun.store.folder import RunFolder
+from isorun.store.journal import INDEX, listed, publish
 
 _TAIL_LINES = 60
 _TAIL_CHARS = 8000
+_DELETIONS_SHOWN = 100
+_OTHERS_SHOWN = 10
 _REFUSALS_SHOWN = 20  # a program can leave a link behind for every inode it has
-_ENDING_CHARS = 1 << 20  # of user.log that is searched for errors and tracebacks
+_INFRA_BYTES = 64 << 10  # of infra.log, for its tail
+_NOTICES = 200
+_SAID_CHARS = 4000  # of an error's message, and of its hint
+_FROM_OUTSIDE = "Run the program again. Everything it printed and wrote until then is in out/."
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -33,7 +43,7 @@ class DeadRun:
     *began* is monotonic; *noticed* is what the backend tells of itself (`Backend.notices`).
     """
 
-    request: RunRequest
+    request: AcceptedRun
     ending: Ending
     slot: Slot
     folder: RunFolder
@@ -42,6 +52,7 @@ class DeadRun:
     launcher: bytes
     began: float
     noticed: tuple[str, ...] = ()
+    fallback: str = ""  # why `auto` took another backend than its first; empty if it did not
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -49,8 +60,9 @@ class _Judgement:
     """What became of the run's promises, or of out/ if it made none."""
 
     collected: Collected
-    verdicts: tuple[ItemVerdict, ...]
+    verdicts: tuple[Item, ...]
     changed: WorkspaceDiff | None
+    left_out: tuple[int, int, int]  # of what was created, modified and deleted, not in *changed*
     status: Status
     code: Code | None
 
@@ -59,18 +71,19 @@ class _Judgement:
 
     def items(self) -> tuple[Item, ...]:
         if self.changed is None:
-            return tuple(map(_item, self.verdicts))
+            return self.verdicts
         return _entries(self.changed, self.collected)
 
 
-async def finish(run: DeadRun, inspection: Inspection) -> RunResult:
+async def finish(run: DeadRun, inspection: Inspection, aside: Aside) -> RunResult:
     """Collect, have inspected what promises more than its presence, judge, write and return."""
     contract = run.request.contract
-    if contract is None or not to_inspect(contract):
-        return await asyncio.to_thread(lambda: _concluded(run, _collected(run), {}))
-    collected = await asyncio.to_thread(_collected, run)
+    large = is_large(os.fstatvfs(run.slot.out), run.ending.output.total)
+    if contract is None or not to_inspect(contract) or run.ending.status is Status.LOST:  # no backend to look with
+        return await aside.do(lambda: _concluded(run, _collected(run), {}), large=large)
+    collected = await aside.do(_collected, run, large=large)
     found = await inspection.inspect(contract, collected, run.folder)
-    return await asyncio.to_thread(_concluded, run, collected, found)
+    return await aside.do(_concluded, run, collected, found, large=large)
 
 
 def _collected(run: DeadRun) -> Collected:
@@ -94,25 +107,40 @@ def _concluded(run: DeadRun, collected: Collected, found: Found) -> RunResult:
     run.folder.append_infra("runtime", "INFO", f"ended: {judged.status} after {run.ending.run_s:.3f} s")
     run.folder.write_launcher(b"", run.launcher)
     result = _result(run, judged, error, notices)
-    run.folder.write_result(result.to_dict())
+    problems = (run.ending.output.problem,) if run.ending.output.problem else ()
+    result = replace(result, report_text=report_text(result, infra_errors=problems, left_out=judged.left_out))
+    run.folder.write_result(result.stored())
     return result
 
 
 def _judged(run: DeadRun, collected: Collected, found: Found) -> _Judgement:
     """The run's own failure comes first; only a run that ended well can break its contract."""
     request, ending = run.request, run.ending
-    verdicts = judge(request.contract, collected, checks_with(found)) if request.contract else ()
+    verdicts: tuple[Item, ...] = ()
+    if request.contract:
+        seen = glance(request.contract, collected, run.folder.out)
+        for path, findings in found.items():
+            seen[path] = (*seen.get(path, ()), *findings)
+        verdicts = judge(request.contract, collected, checks_with(seen, looked_into=found))
     broken = precedence(verdicts)
     status, code = ending.status, ending.code
     if status is Status.OK and broken is not None:
         status, code = Status.CONTRACT_FAILED, broken
-    changed = diff(request.sent, collected.files, collected.refused) if request.contract is None else None
-    return _Judgement(collected=collected, verdicts=verdicts, changed=changed, status=status, code=code)
+    changed, left_out = None, (0, 0, 0)
+    if request.contract is None:
+        whole = diff(request.sent, collected.files, collected.refused)
+        # Each by itself: ten thousand new files must not hide the one that was deleted.
+        created, modified, deleted = Few(whole.created), Few(whole.modified), Few(whole.deleted)
+        changed = WorkspaceDiff(created=created.paths, modified=modified.paths, deleted=deleted.paths)
+        left_out = (created.left_out, modified.left_out, deleted.left_out)
+    return _Judgement(
+        collected=collected, verdicts=verdicts, changed=changed, left_out=left_out, status=status, code=code
+    )
 
 
 def _result(run: DeadRun, judged: _Judgement, error: RunError | None, notices: tuple[str, ...]) -> RunResult:
     request, ending, folder = run.request, run.ending, run.folder
-    log = ending.output.log_text()[-_ENDING_CHARS:]
+    log = ending.output.log_text()
     user_tail = printable(tail(log, _TAIL_LINES, _TAIL_CHARS))
     items, changed = judged.items(), judged.changed
     handed_out = [item for item in items if item.state in ("ok", "created", "modified")]
@@ -134,10 +162,10 @@ def _result(run: DeadRun, judged: _Judgement, error: RunError | None, notices: t
         missing=judged.paths("missing"),
         notices=notices,
         workspace_diff={k: tuple(v) for k, v in asdict(changed).items()} if changed is not None else None,
-        tool_calls=listed(ending.tool_calls),
-        report_text=report_text(_report_facts(run, judged, error, notices, user_tail)),
+        tool_calls=listed(ending.tool_calls[:MAX_CALLS]),
+        report_text="",
         user_log_tail=user_tail,
-        infra_log_tail=printable(tail(folder.infra_text(), _TAIL_LINES, _TAIL_CHARS)),
+        infra_log_tail=printable(tail(folder.infra_text(_INFRA_BYTES), _TAIL_LINES, _TAIL_CHARS)),
         workspace_tree=_tree(request, judged.collected),
         user_error_lines=error_lines(log),
         user_tracebacks=tracebacks(log),
@@ -145,7 +173,7 @@ def _result(run: DeadRun, judged: _Judgement, error: RunError | None, notices: t
         timings={**run.timings, "total_s": time.monotonic() - run.began},
         usage=_usage(ending),
         limits={**asdict(run.limits), "wall_s": request.timeout_s},
-        isolation=run.slot.isolation,
+        isolation={**run.slot.isolation, "fallback": run.fallback or None},
     )
 
 
@@ -158,28 +186,7 @@ def _usage(ending: Ending) -> dict[str, Any]:
     }
 
 
-def _report_facts(
-    run: DeadRun, judged: _Judgement, error: RunError | None, notices: tuple[str, ...], user_tail: str
-) -> ReportFacts:
-    changed, problem = judged.changed, run.ending.output.problem
-    return ReportFacts(
-        exec_id=run.request.exec_id,
-        prog_name=run.request.prog_name,
-        status=judged.status,
-        code=judged.code,
-        message=error.message if error else "",
-        hint=error.hint if error else "",
-        file_errors=tuple((v.path, v.codes, v.hints) for v in judged.verdicts if v.state == "invalid"),
-        missing=judged.paths("missing"),
-        succeeded=judged.paths("ok"),
-        infra_errors=(problem,) if problem else (),
-        user_log_tail=user_tail,
-        diff=(changed.created, changed.modified, changed.deleted) if changed is not None else None,
-        notices=notices,
-    )
-
-
-def _error(request: RunRequest, ending: Ending, judged: _Judgement, limits: Limits) -> RunError | None:
+def _error(request: AcceptedRun, ending: Ending, judged: _Judgement, limits: Limits) -> RunError | None:
     status, code = judged.status, judged.code
     if code is None:
         return None
@@ -187,8 +194,10 @@ def _error(request: RunRequest, ending: Ending, judged: _Judgement, limits: Limi
         bad = [verdict for verdict in judged.verdicts if verdict.state != "ok"]
         said = "; ".join(f"{verdict.path}: {', '.join(verdict.codes)}" for verdict in bad)
         hints = "; ".join(hint for verdict in bad for hint in verdict.hints)
-        hint = hints or printable(_hint(request, ending, status, code))
-        return RunError(code=code, message=f"the contract was not kept: {said}", hint=hint)
+        hint = hints or _hint(request, ending, status, code)
+        return RunError(code=code, message=_said(f"the contract was not kept: {said}"), hint=_said(hint))
+    if ending.exit.outside and status in (Status.KILLED, Status.LOST):
+        return RunError(code=code, message=_said(ending.exit.outside), hint=_FROM_OUTSIDE)
     if code is Code.PROTOCOL_VIOLATION:
         message = f"the program broke the tool protocol: {ending.violation}"
     elif code is Code.TIMEOUT:
@@ -198,18 +207,23 @@ def _error(request: RunRequest, ending: Ending, judged: _Judgement, limits: Limi
     line = ending.claim.line if ending.claim else None
     return RunError(
         code=code,
-        message=printable(message),
+        message=_said(message),
         where=f"user_code.py:{line}" if line else None,
         details=_details(ending.claim) if ending.claim else {},
-        hint=printable(_hint(request, ending, status, code)),
+        hint=_said(_hint(request, ending, status, code)),
     )
 
 
 def _details(claim: Claim) -> dict[str, Any]:
-    return {"exception": claim.type, "source": printable(claim.source)}
+    return {"exception": one_line(claim.type, 200), "source": printable(claim.source[:_SAID_CHARS])}
 
 
-def _hint(request: RunRequest, ending: Ending, status: Status, code: Code) -> str:
+def _said(text: str) -> str:
+    """*text* with its end left out where it is too long for a sentence: a hundred promises may each say why."""
+    return printable(text if len(text) <= _SAID_CHARS else f"{text[: _SAID_CHARS - 1]}…")
+
+
+def _hint(request: AcceptedRun, ending: Ending, status: Status, code: Code) -> str:
     return hint_for(
         status,
         code,
@@ -235,18 +249,49 @@ def _notices(run: DeadRun, judged: _Judgement) -> tuple[str, ...]:
     found += [f"{refusal.path}: {refusal.code}: {refusal.reason}" for refusal in refused[:_REFUSALS_SHOWN]]
     if len(refused) > _REFUSALS_SHOWN:
         found.append(f"and {len(refused) - _REFUSALS_SHOWN} more")
-    found += [f"deleted: {path}" for path in (changed.deleted if changed else ())]
+    if request.contract is not None:
+        found += _not_promised(request, judged.collected)
+    if changed is not None:
+        found += _diff_notices(changed, judged.left_out, len(judged.collected.files))
+    calls = len(ending.tool_calls)
+    if calls > MAX_CALLS:
+        found.append(f"{calls - MAX_CALLS} of {calls} tool calls are not listed; {INDEX} has them")
     if ending.output.truncated:
         found.append(f"output was cut: {ending.output.total} bytes were printed")
     if ending.output.problem:
         found.append(ending.output.problem)
-    return tuple(map(printable, found))
+    if len(found) > _NOTICES:
+        found[_NOTICES - 1 :] = [f"and {len(found) - _NOTICES + 1} more notices"]
+    return tuple(one_line(text, _SAID_CHARS) for text in found)
 
 
-def _untouched(request: RunRequest, verdicts: Sequence[ItemVerdict]) -> list[str]:
+def _not_promised(request: AcceptedRun, collected: Collected) -> Iterator[str]:
+    """What the run wrote beside its promises: it stays in its folder, and may be promised the next time."""
+    promised = {item.path for item in request.contract.items} if request.contract else set()
+    others = [
+        file for path, file in collected.files.items() if path not in promised and request.sent.get(path) != file.sha256
+    ]
+    if others:
+        shown = nsmallest(_OTHERS_SHOWN, others, key=lambda file: file.path)
+        names = ", ".join(f"{file_name(file.path)} ({file.bytes} bytes)" for file in shown)
+        more = f" and {len(others) - len(shown)} more" if len(others) > len(shown) else ""
+        yield f"also written, not promised: {names}{more}"
+
+
+def _diff_notices(changed: WorkspaceDiff, left_out: tuple[int, int, int], files: int) -> Iterator[str]:
+    for state, paths, more in zip(("created", "modified"), (changed.created, changed.modified), left_out, strict=False):
+        if more:
+            yield f"{len(paths)} of {len(paths) + more} {state} files are listed; out/ has all {files}"
+    shown = changed.deleted[:_DELETIONS_SHOWN]
+    yield from (f"deleted: {path}" for path in shown)
+    if more := len(changed.deleted) - len(shown) + left_out[2]:
+        yield f"deleted: {more} more files"
+
+
+def _untouched(request: AcceptedRun, verdicts: Sequence[Item]) -> list[str]:
     """A kept promise that the run had no part in is kept; whoever reads the file should know."""
     return [
-        f"{verdict.path} was in out/ before the run, which did not change it"
+        f"{verdict.path} was in out/ before the run and was not changed"
         for verdict in verdicts
         if verdict.sha256 is not None and request.sent.get(verdict.path) == verdict.sha256
     ]
@@ -257,24 +302,10 @@ def _process_limit_is_news(ending: Ending) -> bool:
     return ending.code is not Code.PROCESS_LIMIT
 
 
-def _tree(request: RunRequest, collected: Collected) -> str:
+def _tree(request: AcceptedRun, collected: Collected) -> str:
     """The sandbox as the run left it: what it was given in work/, and what was collected of out/."""
     given = (f"work/{MAIN_NAME}", f"work/{CODE_NAME}", *(file.path for file in request.inputs))
     return tree((*given, *(f"out/{path}" for path in collected.files)))
-
-
-def _item(verdict: ItemVerdict) -> Item:
-    return Item(
-        path=verdict.path,
-        state=verdict.state,
-        codes=verdict.codes,
-        hints=verdict.hints,
-        sha256=verdict.sha256,
-        bytes=verdict.bytes,
-        mime=verdict.mime,
-        description=verdict.description,
-        visibility=verdict.visibility,
-    )
 
 
 def _entries(changed: WorkspaceDiff, collected: Collected) -> tuple[Item, ...]:

@@ -12,9 +12,10 @@ import signal
 from collections.abc import Callable, Collection
 from dataclasses import dataclass
 
-from isorun.core.limits import GIB, KIB, MIB, Limits
-from isorun.core.outcome import Claim, Code, Exit, Status
-from isorun.runtime.report import one_line
+from isorun.core.claim import Claim
+from isorun.core.limits import GIB, KIB, MAX_LOCKS, MIB, Limits
+from isorun.core.outcome import Code, Exit, Status
+from isorun.core.text import one_line
 
 PROGRAM = "/workspace/work/user_code.py"
 MAX_TRACE = 128 * KIB  # characters; faulthandler writes 100 frames of at most 1 KB
@@ -25,6 +26,10 @@ WORK, OUT = "/workspace/work", "/workspace/out"  # out is the program's working 
 NO_NETWORK = "the program has no network: give it what it needs with --input (inputs=)"
 NETWORK_TOOLS = ("generic_tools.web_search", "generic_tools.fetch_url_contents")
 AWAIT_MAIN = "the program has a top-level await, so a loop is running already: use `await main()`"
+NO_SHARED_MEMORY = (
+    "shared memory without a file is refused on a host without a control group: use multiprocessing.shared_memory, "
+    "a file in /dev/shm, or flags=mmap.MAP_PRIVATE"
+)
 NO_TRACE = "print progress to see how far it comes, or ask for a longer timeout_s (at most ISORUN_MAX_WALL_S)"
 
 _STACK = re.compile(r"^[^\n]{0,200}\(most recent call first\):$", re.MULTILINE)
@@ -37,6 +42,9 @@ _NETWORK = re.compile(
 _MODULE = re.compile(r"(?:No module named|Missing optional dependency) '([\w.]{1,100})'")
 _NOT_AWAITED = re.compile(r"RuntimeWarning: coroutine '(\w+\.\w+)' was never awaited$", re.MULTILINE)
 _MODULE_LINE = re.compile(rf"^(?:ModuleNotFoundError|ImportError): {_MODULE.pattern}", re.MULTILINE)
+_SHARED_MEMORY = re.compile(
+    r"^    [^\n]{0,200}mmap\(-1\b[^\n]*\n(?:[^\n]*\n){0,2}PermissionError: \[Errno 1\]", re.MULTILINE
+)
 _READ_ONLY = re.compile(r"\[Errno (?:30|13)\]|Read-only file system")
 _NO_FILE = re.compile(r"\[Errno 2\] No such file or directory: '([^'\n]{1,1000})'")
 _NO_FILE_LINE = re.compile(rf"^FileNotFoundError: {_NO_FILE.pattern}", re.MULTILINE)
@@ -63,7 +71,7 @@ _SIZES = {
 
 @dataclass(frozen=True, slots=True)
 class _Known:
-    """What the host knows of the run, whatever the program says."""
+    """What the host itself knows of the run, without the program's word."""
 
     turn: str | None
     given: Collection[str]
@@ -118,6 +126,8 @@ def _limit_hint(code: Code | None, full: tuple[str, ...]) -> str:
     if code is Code.WORKSPACE_LIMIT:
         names = [name for place, name in _SIZES.items() if place in full] or list(_SIZES.values())
         return f"write less, or raise {' or '.join(names)}"
+    if code is Code.LOCK_LIMIT:
+        return "lock whole files, or fewer parts of them, and release each lock that is no longer used"
     name = _LIMIT_NAMES.get(code) if code else None
     return f"use less, or raise {name}" if name else ""
 
@@ -158,6 +168,8 @@ def _tail_hint(stderr_tail: str, known: _Known) -> str:
         return _missing_module(module[1])
     if any(f"RuntimeError: {loop}" in text for loop in _IN_LOOP):
         return AWAIT_MAIN
+    if _SHARED_MEMORY.search(text):
+        return NO_SHARED_MEMORY
     if _READ_ONLY.search(text):
         return _read_only(known.turn)
     return next(iter(forgotten_awaits(text)), "")
@@ -263,10 +275,12 @@ _MESSAGES: dict[Code, Callable[[Exit | None, Claim | None, Limits], str]] = {
     Code.WORKSPACE_LIMIT: lambda exit_, _, limits: _full(exit_, limits),
     Code.INODE_LIMIT: lambda _, __, limits: f"exceeded its limit of {limits.workspace_inodes} files and folders",
     Code.PROCESS_LIMIT: lambda _, __, limits: f"exceeded its limit of {limits.processes} processes and threads",
+    Code.LOCK_LIMIT: lambda *_: f"held more than {MAX_LOCKS} file locks at once",
     Code.OUTPUT_LIMIT: lambda _, __, limits: f"wrote more than {size_text(limits.output_bytes)} of output",
     Code.MISSING_OUTPUT_FILES: lambda *_: "the program ended well, but promised files are missing",
     Code.ARTIFACT_VALIDATION_FAILED: lambda *_: "the program ended well, but promised files are not valid",
     Code.PROTOCOL_VIOLATION: lambda *_: "the executor sent bytes that break the protocol",
     Code.CANCELLED: lambda *_: "cancelled before it ended",
     Code.HOST_LOST: lambda *_: "the host died before the run ended",
+    Code.SANDBOX_LOST: lambda *_: "the sandbox failed under the program",
 }

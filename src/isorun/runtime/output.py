@@ -2,37 +2,53 @@
 
 Each stream is exact up to its cap. user.log takes both in the order of arrival and
 never cuts inside a line of up to 8 KiB. Its cap keeps the beginning and the end, and
-says how much is gone between them.
+says how much is gone between them. Its beginning is on disk only.
+
+What taking a program's output costs is charged to the run: see `core.share`.
 """
 
 import asyncio
+import codecs
 import os
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 
 from isorun.core.limits import Limits
+from isorun.core.pace import rest
+from isorun.core.share import Account, charged
 
 LINE = 8192
 _READ = 1 << 16
 _TAIL_SHARE = 16  # of a cap, one part in so many is kept from the end
+_END = 1 << 20  # bytes of user.log that are searched for errors and shown
+_CONTINUED = bytes(range(0x80, 0xC0))
+_PIECE = 16 << 10  # bytes that are decoded at once
+_DRAIN_S = 5.0
+_LONGEST_S = 0.25  # of leaving a pipe alone: a callback of the caller's that took seconds is no program's debt
 
 
 class Kept:
-    """The first and the last bytes of something long, and how many went missing between them."""
+    """The first and the last bytes of something long, and how many went missing between them.
 
-    def __init__(self, cap: int) -> None:
+    *has_head* False: somebody else keeps the first ones.
+    """
+
+    def __init__(self, cap: int, *, has_head: bool = True) -> None:
         self._tail_cap = max(cap // _TAIL_SHARE, 1)
         self._head_cap = cap - self._tail_cap
+        self._has_head = has_head
         self._head = bytearray()
         self._tail = bytearray()
         self.total = 0
 
     def add(self, data: bytes) -> bytes:
         """Take *data*; returns the part of it that belongs to the head."""
+        room = max(self._head_cap - self.total, 0)
         self.total += len(data)
-        room = self._head_cap - len(self._head)
         head, rest = data[:room], data[room:]
-        self._head += head
+        if self._has_head:
+            self._head += head
         self._tail += rest
         if len(self._tail) > 2 * self._tail_cap:  # trimmed now and then: trimming moves bytes
             del self._tail[: -self._tail_cap]
@@ -66,14 +82,16 @@ class OutputLog:
         publish: Callable[[str, str], None],
         on_flood: Callable[[], None],
     ) -> None:
-        self._file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+        self._file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
         self._streams = {name: Kept(limits.result_bytes) for name in ("stdout", "stderr")}
         self._partial = {name: bytearray() for name in self._streams}
-        self._log = Kept(limits.log_bytes)
+        self._log = Kept(limits.log_bytes, has_head=False)
+        self._end = b""
         self._most = limits.output_bytes
         self._publish = publish
         self._on_flood = on_flood
         self._disk_full = ""
+        self._begins = len(header.encode()) + 1
         self._write(header.encode() + b"\n")
 
     def feed(self, name: str, data: bytes) -> None:
@@ -120,15 +138,22 @@ class OutputLog:
                 self._take(name, bytes(partial) + b"\n")
                 partial.clear()
         self._write(self._log.ending)
+        size = os.fstat(self._file).st_size
+        start = max(size - _END, self._begins)
+        self._end = os.pread(self._file, max(size - start, 0), start)
+        if start > self._begins:
+            self._end = self._end.lstrip(_CONTINUED)  # it may begin inside a character
+        if self._disk_full:  # what is not there can still be told, if not in the order of its arrival
+            self._end = b"".join(kept.read() for kept in self._streams.values())[-_END:]
         os.close(self._file)
 
     def text(self, name: str) -> str:
         """A stream as text; bytes that are not UTF-8 become the replacement character."""
-        return self._streams[name].read().decode("utf-8", "replace")
+        return _decoded(self._streams[name].read())
 
     def log_text(self) -> str:
-        """What user.log holds after its first line."""
-        return self._log.read().decode("utf-8", "replace")
+        """What a closed user.log holds after its first line, or the last MiB of it."""
+        return _decoded(self._end)
 
     @property
     def truncated(self) -> bool:
@@ -136,30 +161,73 @@ class OutputLog:
         return any(kept.cut for kept in (*self._streams.values(), self._log))
 
 
-class PipeReader:
-    """Reads one pipe until its end, without a thread."""
+def _decoded(data: bytes) -> str:
+    # In pieces: a MiB of bytes that are no text takes 30 ms, in which no other thread has the interpreter.
+    decoder = codecs.getincrementaldecoder("utf-8")("replace")
+    pieces = []
+    for start in range(0, len(data), _PIECE):
+        rest()
+        pieces.append(decoder.decode(data[start : start + _PIECE]))
+    return "".join([*pieces, decoder.decode(b"", final=True)])
 
-    def __init__(self, descriptor: int, take: Callable[[bytes], None]) -> None:
+
+class PipeReader:
+    """Reads one pipe until its end, without a thread; *account* is charged with what *take* takes."""
+
+    def __init__(self, descriptor: int, take: Callable[[bytes], None], account: Account | None = None) -> None:
         self._descriptor = descriptor
         self._take = take
+        self._account = account
+        self._rest: asyncio.TimerHandle | None = None
+        self._loop = asyncio.get_running_loop()
         self.ended = asyncio.Event()
-        asyncio.get_running_loop().add_reader(descriptor, self._read)
+        self._loop.add_reader(descriptor, self._read)
 
     def _read(self) -> None:
+        began = time.monotonic()
         try:
             data = os.read(self._descriptor, _READ)
         except BlockingIOError:
             return
         except OSError:
             data = b""
-        if data:
-            self._take(data)
-        else:
+        if not data:
             self.stop()
+            return
+        self._take(data)
+        if self._account is not None:
+            now = time.monotonic()
+            cost = charged(now - began, 1, is_behind=len(data) == _READ)
+            if pause_s := min(self._account.spend(now, cost), _LONGEST_S):
+                self._loop.remove_reader(self._descriptor)
+                self._rest = self._loop.call_later(pause_s, self._go_on)
+
+    def _go_on(self) -> None:
+        self._rest = None
+        self._loop.add_reader(self._descriptor, self._read)
+
+    def hurry(self) -> None:
+        """No process is left that could write: read what is left without a pause."""
+        self._account = None
+        if self._rest is not None:
+            self._rest.cancel()
+            self._go_on()
 
     def stop(self) -> None:
         """Stop reading; what is still in the pipe stays there."""
+        if self._rest is not None:
+            self._rest.cancel()
         if not self.ended.is_set():
             with suppress(OSError, ValueError):
                 asyncio.get_running_loop().remove_reader(self._descriptor)
             self.ended.set()
+
+
+async def drain(readers: Sequence[PipeReader]) -> None:
+    """Every process that could write is dead, so each pipe has an end; the bound is for a kernel that disagrees."""
+    with suppress(TimeoutError):
+        async with asyncio.timeout(_DRAIN_S):
+            for reader in readers:
+                reader.hurry()
+            for reader in readers:
+                await reader.ended.wait()

@@ -9,14 +9,18 @@ only when the last one is gone.
 import asyncio
 import logging
 from collections import deque
+from collections.abc import Coroutine
 from contextlib import AsyncExitStack
+from typing import Any
 
 from isorun.backends.base import Backend, Slot
 from isorun.core.errors import IsorunError
 from isorun.core.limits import Limits
+from isorun.core.text import one_line
 
 _log = logging.getLogger("isorun.pool")
 _RETRY_S = 0.5
+_AFTER_S = 0.001  # from a run's end to the end of its slot
 _BUILDERS = 3  # at once: most of a build is waiting, for the kernel and for two processes in turn
 
 
@@ -89,13 +93,21 @@ class Pool:
         return lease, False
 
     def give_back(self, lease: Lease) -> None:
-        """The run has ended: take its slot down in the background."""
+        """The run has ended: take its slot down in the background, when the caller has had its result."""
+        self._in_background(self._take_down(lease))
+
+    async def _take_down(self, lease: Lease) -> None:
+        # At once, this and the building of the next slot would come before the result.
+        await asyncio.sleep(_AFTER_S)
         self._running -= 1
         self._wanted.set()
-        self._discard(lease)
+        await self._close(lease)
 
     def _discard(self, lease: Lease) -> None:
-        task = asyncio.create_task(self._close(lease), name="isorun-close")
+        self._in_background(self._close(lease))
+
+    def _in_background(self, closing: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.create_task(closing, name="isorun-close")
         self._closing.add(task)
         task.add_done_callback(self._closing.discard)
 
@@ -124,7 +136,7 @@ class Pool:
             self._waiting.append(await Lease.take(self._backend, self._limits))
         except IsorunError as error:
             # The next run that finds the pool empty gets this error itself.
-            _log.warning("a slot could not be built ahead: %s", error)
+            _log.warning("a slot could not be built ahead: %s", one_line(str(error)))
             await asyncio.sleep(_RETRY_S)
         except Exception:  # noqa: BLE001 - our own bug must not silently end the refilling
             _log.exception("a slot could not be built ahead")

@@ -11,7 +11,6 @@ and only after that, when nothing can write any more, are pipes drained and file
 import asyncio
 import logging
 import os
-import re
 import stat
 import time
 from collections.abc import Callable, Sequence
@@ -20,25 +19,26 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from isorun.backends.base import File, Program, Slot, Usage
-from isorun.backends.walls import executor_line
+from isorun.core.claim import Claim
 from isorun.core.limits import Limits
-from isorun.core.outcome import Claim, Code, Exit, Status, Stop, classify
+from isorun.core.outcome import Code, Exit, Status, Stop, classify
+from isorun.core.share import Account, Owing
+from isorun.core.text import one_line, one_word
 from isorun.executor import rules
 from isorun.executor.loader import MAIN
+from isorun.executor.status import line_of_isolation
 from isorun.runtime.events import Event, Feed
-from isorun.runtime.folder import RunFolder, failed, utc_now
-from isorun.runtime.output import OutputLog, PipeReader
-from isorun.runtime.request import RunRequest
+from isorun.runtime.output import OutputLog, PipeReader, drain
+from isorun.runtime.request import AcceptedRun
 from isorun.runtime.toolstream import open_tools
+from isorun.store.folder import RunFolder, failed, utc_now
 from isorun.wire.frames import MAX_FRAME
-from isorun.wire.messages import Ended
+from isorun.wire.values import CALL_VALUES
 
 if TYPE_CHECKING:
     from isorun.supervisor.client import Supervisor
 
 _log = logging.getLogger("isorun")
-_DRAIN_S = 5.0
-_BLANK = re.compile(r"\s")
 _TRACE = 8192
 _EXEC_TOOLS = ("execute_code_python", "execute_code_python_side_effect")
 
@@ -50,6 +50,7 @@ class Options:
     log_mode: str = "include_logging"
     traceback_remap: bool = True
     frame_bytes: int = MAX_FRAME  # the largest frame that the other end of the tool stream takes
+    frame_values: int = CALL_VALUES  # and how many values in it
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -69,7 +70,7 @@ class Ending:
     tool_calls: tuple[dict[str, Any], ...]  # records, see `supervisor.session.ToolSession`
 
 
-def program_for(request: RunRequest, options: Options) -> Program:
+def program_for(request: AcceptedRun, options: Options) -> Program:
     """What the slot is told to run."""
     files = [File(path=f"work/{rules.PROGRAM}", data=request.code)]  # the loader brings main.py
     if request.stdin is not None:
@@ -89,10 +90,11 @@ def program_for(request: RunRequest, options: Options) -> Program:
         "log_mode": options.log_mode,
         "traceback_remap": options.traceback_remap,
         "frame_bytes": options.frame_bytes,
+        "frame_values": options.frame_values,
         "stdin": request.stdin is not None,
         "tools": _proxies(request.grants),
     }
-    return Program(files=files, argv=request.argv, context=context)
+    return Program(files=files, argv=request.argv, context=context, timeout_s=request.timeout_s)
 
 
 def _proxies(grants: Sequence[str]) -> dict[str, list[str]]:
@@ -109,15 +111,17 @@ class Conduct:
 
     def __init__(
         self,
-        request: RunRequest,
+        request: AcceptedRun,
         slot: Slot,
         folder: RunFolder,
         limits: Limits,
         feed: Feed,
         on_output: Callable[[str, bytes], None] | None = None,
         supervisor: "Supervisor | None" = None,
+        owing: Owing | None = None,
     ) -> None:
         self._request = request
+        self._owing = owing or Owing()
         self._supervisor = supervisor
         self._on_output = on_output
         self._slot = slot
@@ -129,9 +133,10 @@ class Conduct:
         self._started = 0.0
         self._calls: list[dict[str, Any]] = []
         self._claim: Claim | None = None
+        self.output: OutputLog | None = None  # what it has printed
 
     def stop(self, reason: Stop) -> None:
-        """End the run; the first reason given is the one that counts."""
+        """End the run; the first reason given counts."""
         if not self._stopped.done():
             self._stopped.set_result(reason)
 
@@ -140,10 +145,23 @@ class Conduct:
         """Whether the program's first instruction was reached."""
         return self._started > 0
 
+    @property
+    def run_s(self) -> float:
+        """Seconds since the program's first instruction."""
+        return time.monotonic() - self._started if self._started else 0.0
+
+    @property
+    def tool_calls(self) -> tuple[dict[str, Any], ...]:
+        """The records of the calls that have ended, see `supervisor.session.ToolSession`."""
+        return tuple(self._calls)
+
     async def run(self, program: Program) -> Ending:
-        """Run *program* to its end. A misbehaving program is an `Ending`; only the sandbox raises."""
+        """Run *program* to its end. A misbehaving program is an `Ending`; only the sandbox raises.
+
+        Long because every stream that is opened here is closed here, in one order on every way out.
+        """
         try:
-            output = OutputLog(
+            output = self.output = OutputLog(
                 str(self._folder.user_log),
                 f"===== EXECUTION {self._request.exec_id} START {utc_now()} =====",
                 self._limits,
@@ -153,9 +171,9 @@ class Conduct:
         except OSError as error:
             raise failed(str(self._folder.user_log), error) from error
         try:
-            self._folder.append_infra("executor", "INFO", executor_line(self._slot.isolation))
+            self._folder.append_infra("executor", "INFO", line_of_isolation(self._slot.isolation))
             for line in self._slot.origin:
-                _log.info("[docker.exec] %s", line)
+                _log.info("[docker.exec] %s", one_line(line))
                 self._folder.append_infra("docker.exec", "INFO", line)
             await self._slot.start(program)
             self._started = time.monotonic()
@@ -164,20 +182,22 @@ class Conduct:
             output.close()
             raise
         # Listening begins here: no event comes before `started`, and until then the pipes hold what is said.
+        account = Account(self._owing, time.monotonic())
         readers = [
-            PipeReader(self._slot.stdout, lambda data: self._printed(output, "stdout", data)),
-            PipeReader(self._slot.stderr, lambda data: self._printed(output, "stderr", data)),
+            PipeReader(self._slot.stdout, lambda data: self._printed(output, "stdout", data), account),
+            PipeReader(self._slot.stderr, lambda data: self._printed(output, "stderr", data), account),
         ]
-        tools = await open_tools(self._supervisor, self._request, self._slot, self._limits, self)
+        tools = await open_tools(self._supervisor, self._request, self._slot, self._limits, self, self._owing)
         try:
             self._folder.write_program(MAIN, self._request.code)  # while the program runs, not before
             stop = await self._until_end()
             run_s = time.monotonic() - self._started
             exit_, usage = await self._slot.kill()
-            await _drain(readers)
+            await drain(readers)
         finally:
             for reader in readers:
                 reader.stop()
+            account.close()
             await tools.close()
             output.close()
         if self._stopped.done() and self._stopped.result() is Stop.VIOLATION:
@@ -198,7 +218,7 @@ class Conduct:
         )
 
     async def _until_end(self) -> Stop | None:
-        """Wait for whatever ends the run first; None if it was the program itself."""
+        """Wait for the first thing that ends the run; None if the program ended by itself."""
         ended = asyncio.ensure_future(self._slot.wait())
         try:
             waited: set[asyncio.Future[Any]] = {ended, self._stopped}
@@ -234,11 +254,9 @@ class Conduct:
         """See `client.RunListener`."""
         self._folder.append_infra(component, level, text)
 
-    def claimed(self, claim: Ended) -> None:
+    def claimed(self, claim: Claim) -> None:
         """See `session.Listener`."""
-        self._claim = Claim(
-            type=claim.type, message=claim.message, errno=claim.errno, line=claim.line, source=claim.source
-        )
+        self._claim = claim
 
     def began(self, record: dict[str, Any]) -> None:
         """See `session.Listener`."""
@@ -250,7 +268,8 @@ class Conduct:
     def journalled(self, records: Sequence[dict[str, Any]]) -> None:
         """See `client.RunListener`."""
         self._calls += records
-        lines = (f"[tool_call] {_one_word(r['tool_id'])} {r['call_id']} {r['status']} {r['ms']}" for r in records)
+        # A program chose the id: with a blank in it, it could pass for another call's whole line.
+        lines = (f"[tool_call] {one_word(r['tool_id'])} {r['call_id']} {r['status']} {r['ms']}" for r in records)
         self._folder.append_infra("supervisor", "INFO", *lines)
         at_s = self._at()
         shown = ({key: record[key] for key in ("call_id", "tool_id", "reason", "status", "ms")} for record in records)
@@ -260,19 +279,6 @@ class Conduct:
         """See `session.Listener`."""
         self._violation = reason
         self.stop(Stop.VIOLATION)
-
-
-def _one_word(tool_id: str) -> str:
-    """A program chose it: with a blank in it, it could pass for another call's whole line."""
-    return _BLANK.sub(lambda blank: f"\\x{ord(blank[0]):02x}", tool_id)
-
-
-async def _drain(readers: list[PipeReader]) -> None:
-    """Everybody who could write is dead, so each pipe has an end; the bound is for a kernel that disagrees."""
-    with suppress(TimeoutError):
-        async with asyncio.timeout(_DRAIN_S):
-            for reader in readers:
-                await reader.ended.wait()
 
 
 def _read_trace(work: int) -> str:

@@ -7,39 +7,46 @@ nothing of it exists any more.
 """
 
 import asyncio
+import functools
 import logging
 import time
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import AsyncExitStack, suppress
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict, Unpack
 
 from isorun.backends.base import Backend
-from isorun.core.errors import IsorunError
+from isorun.core.errors import IsorunError, SetupFailed
 from isorun.core.limits import Limits
 from isorun.core.outcome import Stop
-from isorun.runtime.backend import choose_backend
+from isorun.core.request import RunOptions, RunRequest, takes
+from isorun.core.result import Artifact, RunResult
+from isorun.core.share import Owing
+from isorun.runtime.aside import Aside
+from isorun.runtime.choose import Chosen, choose_backend, named_backend
 from isorun.runtime.events import Event, Feed
 from isorun.runtime.finish import DeadRun, finish
-from isorun.runtime.folder import Lease as HostLease
-from isorun.runtime.folder import RunFolder, open_root, utc_now
-from isorun.runtime.inspection import Inspection
-from isorun.runtime.pool import Pool
-from isorun.runtime.recovery import recover, sweep
-from isorun.runtime.request import RunRequest, build_request, fingerprint_before
-from isorun.runtime.result import RunResult
+from isorun.runtime.inspection.inspection import Inspection
+from isorun.runtime.lost import LostRun, store_lost
+from isorun.runtime.pool import Lease, Pool
+from isorun.runtime.request import AcceptedRun, accept, fingerprint_before
 from isorun.runtime.run import Conduct, Options, program_for
 from isorun.runtime.services import open_supervisor
+from isorun.runtime.toolstream import call_limits
 from isorun.settings import Settings, get_exec_workspace_root
+from isorun.store.folder import Lease as HostLease
+from isorun.store.folder import RunFolder, failed, open_root, utc_now
+from isorun.store.recovery import recover, sweep
 
 _log = logging.getLogger("isorun")
+_TOLD_AT_ONCE = 100  # artifacts, between two turns of the loop
 
 
 class Run:
     """A run that was started. Its result stays available; its events can be watched by many."""
 
-    def __init__(self, request: RunRequest, feed: Feed) -> None:
+    def __init__(self, request: AcceptedRun, feed: Feed) -> None:
         self.exec_id = request.exec_id
         self._feed = feed
         self._conduct: Conduct | None = None
@@ -57,7 +64,7 @@ class Run:
         return await asyncio.shield(self._task)
 
     async def cancel(self) -> RunResult:
-        """End the run now and return its partial result; one that has ended already keeps its outcome."""
+        """End the run now and return its partial result; a run that has ended keeps its outcome."""
         self._cancelled = True
         if self._conduct is not None:
             self._conduct.stop(Stop.CANCELLED)
@@ -79,14 +86,28 @@ class Run:
             conduct.stop(Stop.CANCELLED)
 
 
+class RuntimeOptions(TypedDict, total=False):
+    """The keywords of `Runtime`, which says what each means."""
+
+    backend: str | Backend | None
+    settings: Settings | None
+    limits: Limits | None
+    bundle: str | Path | None
+    preload: Sequence[str] | None
+    python: str | Path | None
+    pool_size: int | None
+    workspace_root: str | Path | None
+
+
 class Runtime:
     """Runs programs. Use it as `async with isorun.Runtime() as rt:`.
 
-    *backend* is `auto` (namespace, else `Unavailable` with the reason),
-    `namespace`, `docker`, or a `Backend`. *bundle* is the folder whose tools programs may call.
-    It, *limits*, *preload*, *python*, *pool_size* and *workspace_root* default to the
-    settings (`isorun config show`). Entering raises `InvalidRequest` for a bundle or a root
-    that cannot be used, `Unavailable` if this host cannot build a sandbox, and `SetupFailed`.
+    *backend* is `auto` (namespace, else docker with a notice that says why, else
+    `Unavailable` with both reasons), `namespace`, `docker`, or a `Backend`. *bundle* is
+    the folder whose tools programs may call. It, *limits*, *preload*, *python*, *pool_size*
+    and *workspace_root* default to the settings (`isorun config show`). Entering raises
+    `InvalidRequest` for a bundle or a root that cannot be used, `Unavailable` if this host
+    cannot build a sandbox, and `SetupFailed`.
     """
 
     def __init__(
@@ -118,8 +139,9 @@ class Runtime:
         self._options = Options(
             log_mode=settings.user_log_mode,
             traceback_remap=settings.traceback_remap,
-            frame_bytes=self.limits.frame_bytes,
         )
+        self._fallback = ""
+        self._owing = Owing()
         self._stack = AsyncExitStack()
         self._runs: set[Run] = set()
 
@@ -128,29 +150,42 @@ class Runtime:
             self.root = open_root(get_exec_workspace_root(self.settings))
             self._host = stack.enter_context(HostLease.take(self.root))
             await asyncio.to_thread(self._tidy)
-            wanted = self._wanted if isinstance(self._wanted, str) else self._wanted.name
-            starting = open_supervisor(self.settings, stack, in_container=wanted == "docker")
-            supervisor = asyncio.ensure_future(starting)  # beside the backend
-            try:
-                self.backend: Backend = await choose_backend(self._wanted, self.settings, stack)
-            except BaseException:
-                supervisor.cancel()
-                await asyncio.wait({supervisor})
-                raise
-            self._supervisor, self._greeting = await supervisor
+            await self._open(stack)
+            calls = call_limits(self.limits, has_tools=self._supervisor is not None)
+            self._options = replace(self._options, frame_bytes=calls.frame_bytes, frame_values=calls.values)
             self._pool = await stack.enter_async_context(Pool(self.backend, self.limits, self.settings.pool_size))
+            self._aside = await stack.enter_async_context(Aside(lambda: len(self._runs)))
             self._inspection = await stack.enter_async_context(Inspection(self.backend, self.settings))
             stack.push_async_callback(self._end_runs)
             self._stack = stack.pop_all()
         return self
 
+    async def _open(self, stack: AsyncExitStack) -> None:
+        """The backend and its supervisor: where the one runs follows from the other, never from what was wished for."""
+        named = named_backend(self._wanted, self.settings)
+        choosing = asyncio.ensure_future(choose_backend(named, self.settings, stack))
+        place = choosing if named is None else Chosen(named)
+        supervisor = asyncio.ensure_future(open_supervisor(self.settings, stack, place))  # beside the backend
+        try:
+            chosen = await choosing
+        except BaseException:
+            choosing.cancel()
+            supervisor.cancel()
+            await asyncio.wait({choosing, supervisor})
+            raise
+        self.backend, self._fallback = chosen.backend, chosen.fallback
+        if self._fallback:
+            _log.warning("%s", self._fallback)
+        self._supervisor, self._greeting = await supervisor
+
     async def __aexit__(self, *exc: object) -> None:
         await self._stack.aclose()
 
     def _tidy(self) -> None:
+        # First what makes room: ending a lost run writes.
+        sweep(self.root, older_than_s=self.settings.retention_hours * 3600, now=time.time())
         for exec_id in recover(self.root):
             _log.warning("run %s was lost: its host died", exec_id)
-        sweep(self.root, older_than_s=self.settings.retention_hours * 3600, now=time.time())
 
     async def _end_runs(self) -> None:
         for run in tuple(self._runs):
@@ -167,89 +202,41 @@ class Runtime:
         """Slots that are ready now."""
         return self._pool.waiting
 
-    async def execute(
-        self,
-        code: str | bytes,
-        *,
-        contract: object = None,
-        timeout_s: float | None = None,
-        prog_name: str | None = None,
-        turn_id: str | int | None = None,
-        argv: Sequence[str] = (),
-        inputs: Sequence[str | Path] = (),
-        out: str | Path | None = None,
-        stdin: str | bytes | None = None,
-        tools: Sequence[str] | None = None,
-        user_id: str = "",
-        exec_id: str | None = None,
-    ) -> RunResult:
+    @takes(RunOptions)
+    async def execute(self, code: str | bytes | RunRequest, **options: Unpack[RunOptions]) -> RunResult:
         """Run *code* and return how it ended; a program that fails is a result, never an exception.
 
         *contract*: the promised files; None compares `out/` before and after.
         *timeout_s*: wall seconds from the program's first instruction. *inputs*: files and
         folders, found by the program beside user_code.py. *out*: a folder that `out/` starts
         as a copy of. *tools*: ids of the bundle's tools that it may call, None for all. *user_id*
-        is for the tools to know. *exec_id*: an id of the caller's own. Raises `InvalidRequest`
-        (nothing was started), `Unavailable`, `SetupFailed`. If the caller is cancelled, so is the run.
+        is for the tools to know. *exec_id*: an id of the caller's own. Instead of code and options
+        a `RunRequest` may be given. Raises `InvalidRequest` (nothing was started), `Unavailable`,
+        `SetupFailed`. If the caller is cancelled, so is the run.
         """
-        run = await self.start(
-            code,
-            contract=contract,
-            timeout_s=timeout_s,
-            prog_name=prog_name,
-            turn_id=turn_id,
-            argv=argv,
-            inputs=inputs,
-            out=out,
-            stdin=stdin,
-            tools=tools,
-            user_id=user_id,
-            exec_id=exec_id,
-        )
+        run = await self.start(code, **options)
         try:
             return await run.result()
         except asyncio.CancelledError:
             await run.cancel()
             raise
 
+    @takes(RunOptions)
     async def start(
         self,
-        code: str | bytes,
+        code: str | bytes | RunRequest,
         *,
-        contract: object = None,
-        timeout_s: float | None = None,
-        prog_name: str | None = None,
-        turn_id: str | int | None = None,
-        argv: Sequence[str] = (),
-        inputs: Sequence[str | Path] = (),
-        out: str | Path | None = None,
-        stdin: str | bytes | None = None,
-        tools: Sequence[str] | None = None,
-        user_id: str = "",
-        exec_id: str | None = None,
         on_output: Callable[[str, bytes], None] | None = None,
+        **options: Unpack[RunOptions],
     ) -> Run:
         """As `execute`, but return at once with a handle to watch, cancel or wait for.
 
         *on_output* gets every byte that is printed, as it arrives, with `stdout` or
         `stderr`; it is called in the event loop and must return at once.
         """
-        request = build_request(
-            code,
-            limits=self.limits,
-            contract=contract,
-            timeout_s=timeout_s,
-            prog_name=prog_name,
-            turn_id=turn_id,
-            argv=argv,
-            inputs=inputs,
-            out=out,
-            stdin=stdin,
-            tools=tools,
-            user_id=user_id,
-            exec_id=exec_id,
-            bundle_tools=self.tools,
-        )
+        asked = RunRequest.of(code, **options)
+        check = functools.partial(accept, asked, self.limits, self.tools)
+        request = await asyncio.to_thread(check) if asked.inputs else check()  # a folder's disk may answer late
         if request.before is not None:
             request = replace(request, sent=await asyncio.to_thread(fingerprint_before, request.before))
         feed = Feed()
@@ -260,9 +247,37 @@ class Runtime:
         task.add_done_callback(lambda _: self._runs.discard(run))
         return run
 
+    def _store_lost(
+        self,
+        request: AcceptedRun,
+        conduct: Conduct,
+        lease: Lease,
+        folder: RunFolder,
+        timings: Mapping[str, Any],
+        began: float,
+        error: Exception,
+    ) -> None:
+        lost = LostRun(
+            request=request,
+            conduct=conduct,
+            slot=lease.slot,
+            folder=folder,
+            limits=self.limits,
+            timings=timings,
+            began=began,
+            error=error,
+        )
+        with suppress(IsorunError):  # `recovery` ends it once this host has gone
+            try:
+                store_lost(lost)
+            except SetupFailed:  # mostly a full disk: what came out of the run makes room for the record that says so
+                folder.make_room()
+                store_lost(lost)
+
     async def _run(
-        self, request: RunRequest, run: Run, feed: Feed, on_output: Callable[[str, bytes], None] | None
+        self, request: AcceptedRun, run: Run, feed: Feed, on_output: Callable[[str, bytes], None] | None
     ) -> RunResult:
+        """One accepted run, to its stored result. Long because each failure on the way keeps what came before it."""
         accepted, began = utc_now(), time.monotonic()
         folder = RunFolder.create(
             self.root,
@@ -277,18 +292,20 @@ class Runtime:
                 folder.append_infra("supervisor", "INFO", line)
             lease, hit = await self._pool.take(self.limits)
             try:
-                conduct = Conduct(request, lease.slot, folder, self.limits, feed, on_output, self._supervisor)
+                conduct = Conduct(
+                    request, lease.slot, folder, self.limits, feed, on_output, self._supervisor, self._owing
+                )
                 run.conducted_by(conduct)
                 program = program_for(request, self._options)
                 setup_s = time.monotonic() - began
-                ending = await conduct.run(program)
-                timings = {
-                    "accepted": accepted,
-                    "ended": utc_now(),
-                    "pool_hit": hit,
-                    "slot_s": setup_s,
-                    "run_s": ending.run_s,
-                }
+                timings = {"accepted": accepted, "pool_hit": hit, "slot_s": setup_s}
+                try:
+                    ending = await conduct.run(program)
+                except Exception as error:
+                    if conduct.program_started:
+                        self._store_lost(request, conduct, lease, folder, timings, began, error)
+                    raise
+                timings |= {"ended": utc_now(), "run_s": ending.run_s}
                 dead = DeadRun(
                     request=request,
                     ending=ending,
@@ -298,22 +315,36 @@ class Runtime:
                     timings=timings,
                     launcher=self.backend.infra_log(),
                     began=began,
-                    noticed=self.backend.notices,
+                    noticed=(*filter(None, (self._fallback,)), *self.backend.notices),
+                    fallback=self._fallback,
                 )
-                result = await finish(dead, self._inspection)
+                try:
+                    result = await finish(dead, self._inspection, self._aside)
+                except (OSError, SetupFailed) as error:
+                    failure = failed(str(folder.path), error) if isinstance(error, OSError) else error
+                    await asyncio.to_thread(folder.make_room)
+                    self._store_lost(request, conduct, lease, folder, timings, began, failure)
+                    raise failure from error
             finally:
                 self._pool.give_back(lease)
         except BaseException as error:
             if run.program_started:
-                # What it printed is all there is to see of it; the run is listed as lost once this host has gone.
+                # What it printed is all there is to see of it. Without a result it is lost once this host has gone.
                 with suppress(IsorunError):
                     folder.append_infra("runtime", "ERROR", f"the sandbox failed: {error!r}")
             else:
                 folder.discard()
             feed.publish(Event(kind="outcome", at_s=0.0, data={"status": "error"}))
             raise
-        for artifact in result.artifacts:
-            data = {"path": artifact.path, "bytes": artifact.bytes, "sha256": artifact.sha256}
-            feed.publish(Event(kind="artifact", at_s=ending.run_s, data=data))
+        await _publish_artifacts(feed, ending.run_s, result.artifacts)
         feed.publish(Event(kind="outcome", at_s=ending.run_s, data={"status": result.status, "ok": result.ok}))
         return result
+
+
+async def _publish_artifacts(feed: Feed, at_s: float, artifacts: Sequence[Artifact]) -> None:
+    for start in range(0, len(artifacts), _TOLD_AT_ONCE):
+        if start:
+            await asyncio.sleep(0)  # a run can leave ten thousand
+        told = artifacts[start : start + _TOLD_AT_ONCE]
+        about = ({"path": one.path, "bytes": one.bytes, "sha256": one.sha256} for one in told)
+        feed.publish(*(Event(kind="artifact", at_s=at_s, data=data) for data in about))

@@ -5,19 +5,17 @@ Whether a service answers is asked by a connection alone: its credentials are no
 
 import asyncio
 import logging
-import os
-from collections.abc import Mapping
-from contextlib import AsyncExitStack, suppress
-from pathlib import Path
+from contextlib import AsyncExitStack, ExitStack
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
-from isorun.runtime.backend import docker_state
+from isorun.core.process import StartProcess
+from isorun.core.text import one_line
+from isorun.runtime.choose import Chosen
 from isorun.settings import Settings, base_environment, supervisor_environment
 
 if TYPE_CHECKING:
     from isorun.supervisor.client import Supervisor
-    from isorun.supervisor.incarnation import StartProcess
 
 _log = logging.getLogger("isorun")
 _CONNECT_S = 1.0
@@ -26,27 +24,34 @@ _KEYS = ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN", "AWS
 
 
 async def open_supervisor(
-    settings: Settings, stack: AsyncExitStack, *, in_container: bool = False
+    settings: Settings, stack: AsyncExitStack, chosen: "Chosen | asyncio.Future[Chosen]"
 ) -> tuple["Supervisor | None", tuple[str, ...]]:
     """The supervisor of the settings' bundle, left with *stack*, and the lines that every run's infra.log begins with.
 
-    *in_container*: it runs beside the executors of the Docker backend. None without a bundle. Raises
+    It runs where the *chosen* backend has its tools run. None without a bundle. Raises
     `InvalidRequest` (invalid_bundle) if it cannot be loaded, and `SetupFailed` if it dies or takes too long.
     """
     if settings.bundle is None:
         return None, ()
     # Not at the top: a run without a bundle does not pay for them.
     from isorun.supervisor.client import Supervisor
-    from isorun.supervisor.descriptor import load_descriptor
+    from isorun.supervisor.descriptor import NO_NETWORK, load_descriptor
+    from isorun.supervisor.incarnation import Ahead, LocalProcess
 
     descriptor = await asyncio.to_thread(load_descriptor, settings.bundle)
     environment = supervisor_environment(settings)
-    if in_container:
-        supervisor = Supervisor(descriptor, environment, start=container_start(settings, descriptor.root))
-    else:
-        environment = {**base_environment(), **environment}
-        supervisor = Supervisor(descriptor, environment, network=settings.network_mode != "none")
-    await stack.enter_async_context(supervisor)
+    no_network = {NO_NETWORK: "1"} if settings.network_mode == "none" else {}
+    here = {**base_environment(), **environment, **no_network}
+    with ExitStack() as unused:
+        start_here: StartProcess = LocalProcess.start
+        if isinstance(chosen, asyncio.Future):
+            ahead = Ahead(here)  # 150 ms of a cold start, which pass while `auto` tries its first choice
+            unused.callback(ahead.abandon)
+            start_here, chosen = ahead.start, await asyncio.shield(chosen)
+        start = chosen.backend.supervisor(settings, descriptor.root)
+        environment = environment if start else here
+        supervisor = Supervisor(descriptor, environment, start=start or start_here)
+        await stack.enter_async_context(supervisor)
     redis, postgres = await asyncio.gather(_redis(settings), _postgres(settings))
     has_keys = any(name in environment for name in _KEYS)
     lines = (
@@ -54,40 +59,8 @@ async def open_supervisor(
         f"AWS credentials: {'present, passed to the supervisor only' if has_keys else 'absent'}",
     )
     for line in lines:
-        _log.info("[supervisor] %s", line)
+        _log.info("[supervisor] %s", one_line(line))
     return supervisor, lines
-
-
-def container_start(settings: Settings, bundle: Path) -> "StartProcess":
-    """How a supervisor of *bundle* is started in a container of its own."""
-    from isorun.backends.slot_folder import Ids
-    from isorun.backends.supervisor_container import SupervisorContainer, SupervisorOptions
-
-    options = SupervisorOptions(
-        image=settings.image,
-        network=settings.network_mode,
-        state=docker_state(settings),
-        bundle=bundle,
-        knowledge=settings.host_kb_storage_path,
-        ids=Ids.of_this_process(settings.executor_uid, settings.executor_gid),
-        host_paths=settings.host_paths(),
-        cpus=float(os.cpu_count() or 1),
-        aws=_aws_files(),
-    )
-
-    async def start(globals_json: str, environment: Mapping[str, str]) -> SupervisorContainer:
-        return await SupervisorContainer.start(options, globals_json, environment)
-
-    return start
-
-
-def _aws_files() -> dict[str, str]:
-    """What of ~/.aws the supervisor gets, by name."""
-    files = {}
-    for name in ("config", "credentials"):
-        with suppress(OSError, UnicodeDecodeError):
-            files[name] = (Path.home() / ".aws" / name).read_text(encoding="utf-8")
-    return files
 
 
 async def _redis(settings: Settings) -> str:

@@ -16,21 +16,23 @@ import logging
 import socket
 import time
 from collections import deque
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import asdict
 from typing import Any, Protocol
 
 from isorun.core.errors import IsorunError, SetupFailed
+from isorun.core.process import StartProcess
+from isorun.core.records import unpacked
+from isorun.core.share import TURN_FRAMES, TURN_S
+from isorun.core.text import one_line
 from isorun.supervisor.descriptor import NO_NETWORK, Descriptor
-from isorun.supervisor.incarnation import Incarnation, LocalProcess, StartProcess
+from isorun.supervisor.incarnation import Incarnation, LocalProcess
 from isorun.supervisor.inflight import InFlight
-from isorun.supervisor.records import unpacked
 from isorun.supervisor.session import CallLimits, Listener
 from isorun.wire.frames import ProtocolError
 from isorun.wire.messages import (
     CloseRun,
-    Ended,
     Journal,
     Message,
     OpenRun,
@@ -47,6 +49,14 @@ _PRINTS = 1000  # lines of the process itself that are told between the beginnin
 REPLACED = "the supervisor died: this call may or may not have been carried out"
 
 
+NewStream = Callable[[], Awaitable[tuple[socket.socket, socket.socket]]]
+
+
+async def a_pair() -> tuple[socket.socket, socket.socket]:
+    """A stream for who is in no sandbox."""
+    return socket.socketpair()
+
+
 class RunListener(Listener, Protocol):
     """Who is told what happens on a run's stream, and what its tools print."""
 
@@ -61,17 +71,26 @@ class OpenedRun:
     """A run in the supervisor's hands, until `close`."""
 
     def __init__(
-        self, owner: "Supervisor", request: OpenRun, stream: socket.socket, out: int, listener: RunListener
+        self,
+        owner: "Supervisor",
+        request: OpenRun,
+        stream: socket.socket,
+        out: int,
+        listener: RunListener,
+        new_stream: NewStream,
     ) -> None:
         self._owner = owner
+        self.new_stream = new_stream
         self.request, self.stream, self.out, self.listener = request, stream, out, listener
         self.table = InFlight.create()
         self.closed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self.own_stream = False  # whether `stream` is ours to close: the first one is the slot's
+        self.is_closing = False
         self.is_new = True  # no process has had its stream: what the program asks for waits in it
 
     async def close(self) -> None:
         """Once the run's last process is dead: hear the rest. The listener is told nothing afterwards."""
+        self.is_closing = True
         try:
             await self._owner.finish(self)
         finally:
@@ -93,21 +112,29 @@ class OpenedRun:
         with suppress(OSError):
             self.stream.shutdown(socket.SHUT_RDWR)
 
-    def replace_stream(self) -> socket.socket | None:
-        """A new stream whose other end the program gets over the old one; None if it cannot be sent."""
-        ours, theirs = socket.socketpair()
+    async def replace_stream(self) -> bool:
+        """Take a new stream, whose other end the program gets over the old one; False if it cannot be sent."""
+        try:
+            ours, theirs = await self.new_stream()
+        except IsorunError as error:
+            _log.warning("a run has no tools any more: %s", error)
+            self.cut_off()
+            return False
         with theirs:
+            ours.setblocking(False)
             try:
+                if self.is_closing:  # meanwhile
+                    raise BrokenPipeError
                 socket.send_fds(self.stream, [b"\0"], [theirs.fileno()], socket.MSG_DONTWAIT)
             except OSError:  # the program reads nothing, or is gone: then it has no use for tools
                 ours.close()
-                return None
+                return False
             finally:
                 self.cut_off()
         if self.own_stream:
             self.stream.close()
         self.stream, self.own_stream = ours, True
-        return ours
+        return True
 
     def journal_the_unsaid(self) -> None:
         """Tell the calls that a dead supervisor had not reported, and begin a new table."""
@@ -132,7 +159,7 @@ def _one_runs_trouble() -> Iterator[None]:
     try:
         yield
     except Exception:  # noqa: BLE001 - as above, whatever a listener raises
-        _log.exception("what a supervisor said was not written down")
+        _log.exception("a supervisor's output could not be recorded")
 
 
 class Supervisor:
@@ -195,14 +222,18 @@ class Supervisor:
         stream: socket.socket,
         out: int,
         listener: RunListener,
+        new_stream: NewStream = a_pair,
     ) -> OpenedRun:
-        """Hand a run over. *stream* and *out* stay the caller's and must live until `OpenedRun.close`."""
+        """Hand a run over. *stream* and *out* stay the caller's and must live until `OpenedRun.close`.
+
+        *new_stream* makes what replaces *stream* if this process dies.
+        """
         self._numbers += 1
         self._prints = 0
         request = OpenRun(
             run=self._numbers, exec_id=exec_id, turn=turn, user=user, grants=list(grants), limits=asdict(limits)
         )
-        run = OpenedRun(self, request, stream, out, listener)
+        run = OpenedRun(self, request, stream, out, listener, new_stream)
         self._runs[request.run] = run
         if self._process is None:
             self._restarted.set()  # a process that died too often gets another chance with every run
@@ -235,16 +266,24 @@ class Supervisor:
                 await self._revive()
 
     async def _hear(self, process: Incarnation) -> None:
+        """What it says is told a turn at a time: a flood of one run's log records must not hold up our loop."""
+        frames, began = 0, time.monotonic()
         while (message := await self._next(process)) is not None:
             with _one_runs_trouble():
                 self._take(message)
+            frames += 1
+            if frames == TURN_FRAMES or time.monotonic() - began > TURN_S:
+                await asyncio.sleep(0)
+                frames, began = 0, time.monotonic()
 
     async def _next(self, process: Incarnation) -> Message | None:
-        """The next message; None once the process is gone, or says what is none and is killed for it."""
+        """The next message; None once the process is gone, or was killed because it sent something else."""
         try:
             return await process.receive()
         except (ProtocolError, OSError) as error:
-            _log.error("the supervisor of %s sent what is no message: %s", self.descriptor.name, error)
+            _log.error(
+                "the supervisor of %s sent bytes that are not a message: %s", self.descriptor.name, one_line(str(error))
+            )
             process.kill()
             return None
 
@@ -256,7 +295,7 @@ class Supervisor:
         if self._closing:
             return
         self._deaths.append(time.monotonic())
-        _log.error("the supervisor of %s died (%s)", self.descriptor.name, how)
+        _log.error("the supervisor of %s died (%s)", self.descriptor.name, one_line(how))
         for run in [run for run in self._runs.values() if not run.is_new]:
             with _one_runs_trouble():
                 run.listener.told("supervisor", "ERROR", f"the supervisor died ({how})")
@@ -272,7 +311,7 @@ class Supervisor:
                 raise SetupFailed("supervisor", f"it died {_RESTARTS} times within {_WITHIN_S:.0f} s")
             self._process = await self._start()
         except (IsorunError, OSError) as error:
-            _log.error("the supervisor of %s is not started again: %s", self.descriptor.name, error)
+            _log.error("the supervisor of %s is not started again: %s", self.descriptor.name, one_line(str(error)))
             self._deaths.clear()
             for run in self._runs.values():
                 run.cut_off()
@@ -282,7 +321,7 @@ class Supervisor:
         for run in tuple(self._runs.values()):
             if run.is_new:
                 run.hand_to(self._process)
-            elif run.replace_stream() is not None:
+            elif await run.replace_stream():
                 run.closed = asyncio.get_running_loop().create_future()
                 run.hand_to(self._process)
                 with _one_runs_trouble():
@@ -300,19 +339,18 @@ class Supervisor:
                 listener.told(component, level, text) if component != "program" else listener.logged(
                     level, *text.partition(" ")[::2]
                 )
-            case RunClaim():
-                said = {name: getattr(message, name) for name in ("type", "message", "errno", "line", "source")}
-                listener.claimed(Ended(**said))
+            case RunClaim(claim=claim):
+                listener.claimed(claim)
             case RunViolated(reason=reason):
                 listener.violated(reason)
             case RunClosed() if not run.closed.done():
                 run.closed.set_result(None)
 
     def _printed(self, line: str) -> None:
-        """What nobody's call printed: for our own log, and for the run's if there is only one. A flood is cut."""
+        """What was printed outside of calls: for our own log, and for the run's if it is alone. A flood is cut."""
         self._prints += 1
         if self._prints > _PRINTS:
             return
-        _log.warning("%s: %s", self.descriptor.name, line)
+        _log.warning("%s: %s", self.descriptor.name, one_line(line))
         if len(self._runs) == 1:
             next(iter(self._runs.values())).listener.told("supervisor", "WARNING", line)

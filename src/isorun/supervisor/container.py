@@ -18,6 +18,7 @@ from isorun.settings import BASE_NAMES, become_environment, process_environment
 from isorun.supervisor.process import serve
 from isorun.wire.frames import Frames, ProtocolError
 from isorun.wire.messages import Serve, decode
+from isorun.wire.session import Session, Side, State
 
 _ACCEPT_S = 60.0
 _CHUNK = 1 << 16
@@ -70,6 +71,6 @@ def _told() -> Serve:
             raise ProtocolError("stdin ended before it said what to serve")
         frames.feed(data)
     message = decode(*frame)
-    if not isinstance(message, Serve):
-        raise ProtocolError(f"stdin says {type(message).__name__}")
+    Session(Side.SUPERVISOR, Side.HOST, State.UNTOLD).received(message)
+    assert isinstance(message, Serve)
     return message

@@ -10,21 +10,23 @@ interpreter that runs isorun).
 """
 
 import builtins
+import hashlib
 import json
 import keyword
 import os
 import sys
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, NoReturn
 
 from isorun.core.errors import InvalidRequest
-from isorun.core.ids import shown
+from isorun.core.text import is_visible, shown
 from isorun.executor import names
 
 DESCRIPTOR = "tools_descriptor.py"
 GLOBALS = "RUNTIME_GLOBALS_JSON"  # the supervisor process reads its bundle from this variable, or from stdin
+GLOBALS_BYTES = 32 << 10  # of it in an environment; the kernel takes 128 KiB for one variable at most
 NO_NETWORK = "ISORUN_SUPERVISOR_NO_NETWORK"  # set for a supervisor process that must leave the network
 MODES = ("none",)  # where a tool may run: in the supervisor
 _OF_RUN = ("contract", "exec_id", "turn")
@@ -46,16 +48,27 @@ class Entry:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Descriptor:
-    """A bundle: its folder (absolute), its tool modules in order, the mode of each tool that names one."""
+    """A bundle: its folder (absolute), its tool modules in order, the mode of each tool that names one.
+
+    `owners`: the folder as its owner sees it, where that is another path; texts are for the owner. `file` and
+    `sha256`: the descriptor's own, by which it is known again in another place.
+    """
 
     root: Path
     entries: tuple[Entry, ...]
     modes: Mapping[str, str]
+    owners: Path | None = None
+    file: str = DESCRIPTOR
+    sha256: str = ""
 
     @property
     def name(self) -> str:
         """The bundle's name: that of its folder."""
         return self.root.name
+
+    def for_owner(self, text: str) -> str:
+        """*text* with the paths that the bundle's owner knows."""
+        return text if self.owners is None else text.replace(str(self.root), str(self.owners))
 
     def to_json(self) -> str:
         """What `RUNTIME_GLOBALS_JSON` holds."""
@@ -63,12 +76,19 @@ class Descriptor:
             {"alias": e.alias, "module": e.module} if e.module else {"alias": e.alias, "ref": e.ref}
             for e in self.entries
         ]
-        return json.dumps({"bundle": str(self.root), "tools": tools, "runtime": dict(self.modes)})
+        known = {"descriptor": self.file, "sha256": self.sha256}
+        return json.dumps({"bundle": str(self.root), "tools": tools, "runtime": dict(self.modes), **known})
+
+
+def absolute(bundle: str | Path) -> Path:
+    """Its path without `..`: a mount must mean the same folder. A link keeps its own name."""
+    path = Path(bundle).absolute()
+    return path.resolve() if path.name in ("", "..") else path.parent.resolve() / path.name
 
 
 def load_descriptor(bundle: str | Path) -> Descriptor:
     """The descriptor of the folder *bundle*, or of a descriptor file. Raises `InvalidRequest` naming file and line."""
-    path = Path(bundle).absolute()
+    path = absolute(bundle)
     file = path if path.suffix == ".py" else path / DESCRIPTOR
     try:
         source = file.read_bytes()
@@ -79,7 +99,8 @@ def load_descriptor(bundle: str | Path) -> Descriptor:
         exec(compile(source, str(file), "exec", dont_inherit=True), defined)  # noqa: S102 - the owner's own file
     except (Exception, SystemExit) as error:  # noqa: BLE001 - boundary: it may raise anything
         _refuse(f"{file}:{line_of(error, str(file))}: {type(error).__name__}: {error}")
-    return parse_descriptor(defined, file.parent, str(file))
+    parsed = parse_descriptor(defined, file.parent, str(file))
+    return replace(parsed, file=file.name, sha256=hashlib.sha256(source).hexdigest())
 
 
 def from_json(text: str) -> Descriptor:
@@ -87,10 +108,36 @@ def from_json(text: str) -> Descriptor:
     try:
         told = json.loads(text)
         defined = {"TOOLS": told["tools"], "TOOL_RUNTIME": told["runtime"]}
-        root = Path(told["bundle"])
+        owners, root = Path(told["bundle"]), Path(told.get("place", told["bundle"]))
+        file, digest = str(told.get("descriptor", DESCRIPTOR)), str(told.get("sha256", ""))
     except (ValueError, KeyError, TypeError, RecursionError):
         _refuse("RUNTIME_GLOBALS_JSON is not an object with bundle, tools and runtime")
-    return parse_descriptor(defined, root, GLOBALS)
+    if root == owners:
+        return parse_descriptor(defined, root, GLOBALS)
+    _check_place(root, owners, file, digest)
+    try:
+        return replace(parse_descriptor(defined, root, str(owners)), owners=owners)
+    except InvalidRequest as error:
+        _refuse(str(error).replace(str(root), str(owners)))
+
+
+def _check_place(root: Path, owners: Path, file: str, digest: str) -> None:
+    """Refuse another folder than the bundle's: an engine mounts the folder of that path, or an empty one."""
+    try:
+        found = hashlib.sha256((root / file).read_bytes()).hexdigest()
+    except PermissionError:
+        _refuse(_unreadable(owners / file, owners))
+    except OSError:
+        found = ""
+    if found != digest:
+        _refuse(
+            f"{owners}: the engine's host has another folder in its place, with {'another' if found else 'no'} "
+            f"{file}; if isorun runs in a container, correct HOST_BUNDLES_PATH"
+        )
+
+
+def _unreadable(path: Path, root: Path) -> str:
+    return f"uid {os.getuid()} cannot read {path}: let others read the bundle (chmod -R o+rX {root})"
 
 
 def parse_descriptor(defined: Mapping[str, Any], root: Path, where: str) -> Descriptor:
@@ -132,11 +179,16 @@ def _entry(raw: object, where: str, root: Path) -> Entry:
 
 
 def _check_ref(ref: object, where: str, root: Path) -> None:
-    if not isinstance(ref, str) or not ref.endswith(".py") or "\0" in ref or not ref.isprintable():
+    if not isinstance(ref, str) or not ref.endswith(".py") or "\0" in ref or not is_visible(ref):
         _refuse(f"{where}: ref must be the path of a .py file below the bundle, got {shown(ref)}")
     if Path(ref).is_absolute() or ".." in Path(ref).parts:
         _refuse(f"{where}: ref must stay below the bundle, got {shown(ref)}")
-    if not os.path.isfile(root / ref):  # noqa: PTH113 - Path.is_file raises for a name that is too long
+    try:
+        with (root / ref).open("rb"):
+            return
+    except PermissionError:
+        _refuse(f"{where}: {_unreadable(root / ref, root)}")
+    except OSError:  # a folder, or a name that is too long
         _refuse(f"{where}: there is no file {root / ref}")
 
 
@@ -145,7 +197,7 @@ def _modes(raw: object, where: str, aliases: set[str]) -> dict[str, str]:
         _refuse(f"{where}: TOOL_RUNTIME must be an object such as {{'local_tools.write_note': 'none'}}")
     for tool_id, mode in raw.items():
         if not isinstance(tool_id, str) or tool_id.partition(".")[0] not in aliases or not tool_id.partition(".")[2]:
-            _refuse(f"{where}: TOOL_RUNTIME names {shown(tool_id)}, which is no tool of an alias in TOOLS")
+            _refuse(f"{where}: TOOL_RUNTIME names {shown(tool_id)}, but no alias in TOOLS has such a tool")
         if mode not in MODES:
             _refuse(
                 f"{where}: TOOL_RUNTIME[{tool_id!r}] is {shown(mode)}; this version runs tools as {', '.join(MODES)}"

@@ -13,13 +13,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from isorun.core.claim import Claim
 from isorun.core.limits import Limits
-from isorun.executor.agent_io_tools import ERRORS
+from isorun.executor.calls.agent_io_tools import ERRORS
 from isorun.kernel.readiness import Channel
 from isorun.supervisor.client import Supervisor
 from isorun.supervisor.descriptor import load_descriptor
 from isorun.supervisor.session import CallLimits
-from isorun.wire.messages import Call, Ended, Refused, Reply
+from isorun.wire.messages import Call, Refused, Reply
+from isorun.wire.session import Session, Side, State
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -44,7 +46,7 @@ class _Heard:
     def logged(self, level: str, name: str, text: str) -> None:
         self.lines.append(f"{level} [{name}] {text}")
 
-    def claimed(self, claim: Ended) -> None:
+    def claimed(self, claim: Claim) -> None:
         raise RuntimeError("we make no such claim")
 
     def violated(self, reason: str) -> None:
@@ -101,12 +103,13 @@ async def direct_calls(
     """The tools of the folder *bundle*, with *out*, an existing folder, as their output directory.
 
     *environment* is the supervisor's. Raises `InvalidRequest` (invalid_bundle) naming file, line and tool.
+    Long because it closes all that it opens, in one order.
     """
     limits, caller = limits or Limits(), caller or Caller()
     descriptor = await asyncio.to_thread(load_descriptor, bundle)
     heard = _Heard()
     ours, theirs = socket.socketpair()
-    channel = Channel(ours)
+    channel = Channel(ours, Session(Side.PROGRAM, Side.SUPERVISOR, State.OPEN))
     folder = os.open(out, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         ours.setblocking(False)

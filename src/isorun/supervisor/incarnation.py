@@ -10,15 +10,18 @@ import signal
 import socket
 import subprocess
 import sys
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 from isorun.core.errors import InvalidRequest, SetupFailed
+from isorun.core.process import Process
 from isorun.kernel.readiness import Channel
-from isorun.supervisor.descriptor import GLOBALS
+from isorun.supervisor.descriptor import GLOBALS, GLOBALS_BYTES
+from isorun.wire.frames import ProtocolError
 from isorun.wire.messages import Loaded, LoadFailed, Message, OpenRun, encode
+from isorun.wire.session import Session, Side, State
 
 _LOAD_S = 120.0
 _END_S = 2.0
@@ -28,45 +31,21 @@ _BOOT = (
     f"import sys; sys.path.insert(0, {str(Path(__file__).resolve().parents[2])!r}); "
     "from isorun.supervisor.process import main; main()"
 )
-_ENVIRONMENT_BYTES = 32 << 10  # of RUNTIME_GLOBALS_JSON; the kernel takes 128 KiB for one variable at most
-
-
-class Process(Protocol):
-    """A supervisor process, wherever it runs. `socket` is its control stream, `output` what it prints."""
-
-    socket: socket.socket
-    output: int
-
-    def kill(self) -> None:
-        """End it now, with whatever its tools started; it may be gone already."""
-
-    def wait(self, timeout_s: float | None) -> bool:
-        """Wait for its end, in a thread; whether it came."""
-
-    def ending(self) -> str:
-        """How it ended: `exit code 1`, `signal 9`."""
-
-    def close(self) -> None:
-        """It has ended: remove what is left of it."""
-
-
-#: From `RUNTIME_GLOBALS_JSON` and an environment to a process. Raises `SetupFailed`, `Unavailable`.
-StartProcess = Callable[[str, Mapping[str, str]], Awaitable[Process]]
 
 
 class LocalProcess:
-    """See `Process`: a child of ours, on this machine."""
+    """See `Process`: a child of ours, on this machine. Without *globals_json* it waits for `tell`."""
 
-    def __init__(self, globals_json: str, environment: Mapping[str, str]) -> None:
+    def __init__(self, globals_json: str | None, environment: Mapping[str, str]) -> None:
         ours, theirs = socket.socketpair()
         ours.setblocking(False)
-        small = len(globals_json.encode()) <= _ENVIRONMENT_BYTES
+        small = globals_json is not None and len(globals_json.encode()) <= GLOBALS_BYTES
         reader, writer = os.pipe2(os.O_CLOEXEC)
         try:
             with theirs:
                 self._popen = subprocess.Popen(
                     [sys.executable, "-I", "-c", _BOOT, str(theirs.fileno())],
-                    env={**environment, **({GLOBALS: globals_json} if small else {})},
+                    env={**environment, **({GLOBALS: globals_json} if small and globals_json else {})},
                     stdin=subprocess.DEVNULL if small else subprocess.PIPE,
                     stdout=writer,
                     stderr=writer,
@@ -81,9 +60,14 @@ class LocalProcess:
         finally:
             os.close(writer)
         self.socket, self.output = ours, reader
-        if not small and self._popen.stdin is not None:
-            with suppress(BrokenPipeError), self._popen.stdin as stdin:
-                stdin.write(globals_json.encode())
+        if globals_json is not None and not small:
+            self.tell(globals_json)
+
+    def tell(self, globals_json: str) -> None:
+        """Give it its bundle."""
+        assert self._popen.stdin is not None
+        with suppress(BrokenPipeError), self._popen.stdin as stdin:
+            stdin.write(globals_json.encode())
 
     @classmethod
     async def start(cls, globals_json: str, environment: Mapping[str, str]) -> "LocalProcess":
@@ -112,6 +96,34 @@ class LocalProcess:
         """See `Process.close`."""
 
 
+class Ahead:
+    """A local process that is started before it is known whether tools run on this machine.
+
+    It imports what is ours and waits: none of a bundle's code runs before `start`, which may never come.
+    """
+
+    def __init__(self, environment: Mapping[str, str]) -> None:
+        self._waiting: LocalProcess | None = LocalProcess(None, environment)
+
+    async def start(self, globals_json: str, environment: Mapping[str, str]) -> LocalProcess:
+        """A `StartProcess`: the waiting process, with the environment that it has; after that new ones."""
+        process, self._waiting = self._waiting, None
+        if process is None:
+            return LocalProcess(globals_json, environment)
+        process.tell(globals_json)
+        return process
+
+    def abandon(self) -> None:
+        """End the waiting process, if it still waits."""
+        process, self._waiting = self._waiting, None
+        if process is not None:
+            process.kill()
+            process.tell("")  # closes its stdin
+            process.wait(None)
+            process.socket.close()
+            os.close(process.output)
+
+
 class Incarnation:
     """One incarnation of the supervisor process."""
 
@@ -122,7 +134,8 @@ class Incarnation:
         self._loop = asyncio.get_running_loop()
         self._process = process
         self._socket, self._output = process.socket, process.output
-        self._control = Channel(self._socket)
+        self._session = Session(Side.HOST, Side.SUPERVISOR, State.LOADING)
+        self._control = Channel(self._socket, self._session)
         os.set_blocking(self._output, False)
         self._loop.add_reader(self._output, self._read_output)
 
@@ -133,6 +146,8 @@ class Incarnation:
         except TimeoutError as error:
             text = f"the bundle is not loaded after {_LOAD_S:.0f} s: its modules must not wait when they are imported"
             raise SetupFailed("supervisor", text) from error
+        except ProtocolError as error:
+            raise SetupFailed("supervisor", f"what it said when it should have loaded the bundle: {error}") from error
         if isinstance(message, LoadFailed):
             raise InvalidRequest(message.reason, code="invalid_bundle")
         if not isinstance(message, Loaded):
@@ -146,6 +161,7 @@ class Incarnation:
 
     def hand_over(self, request: OpenRun, descriptors: Sequence[int]) -> bool:
         """Send `OpenRun` with its descriptors; False if the process reads nothing any more."""
+        self._session.sent(request)
         data = encode(request)
         try:
             if socket.send_fds(self._socket, [data], list(descriptors)) < len(data):
@@ -158,6 +174,7 @@ class Incarnation:
 
     def send(self, message: Message) -> None:
         """Send a message without descriptors. They are short, and the process always reads."""
+        self._session.sent(message)
         with suppress(OSError):
             self._socket.send(encode(message))
 
@@ -166,7 +183,7 @@ class Incarnation:
         self._process.kill()
 
     async def end(self) -> str:
-        """Close the socket, wait a little, kill, with whatever its tools started; how it ended, also if asked again."""
+        """Close the socket, wait a little, kill, with all that its tools started; how it ended, also if asked again."""
         if self._ended is None:
             self._ended = asyncio.ensure_future(self._end())
         return await asyncio.shield(self._ended)

@@ -12,7 +12,7 @@ import threading
 from pathlib import PurePosixPath
 from typing import IO, Any
 
-from isorun.core.contract import MAX_PART_BYTES, MAX_PATH_BYTES
+from isorun.core.contract.items import MAX_PART_BYTES, MAX_PATH_BYTES
 from isorun.kernel import beneath
 from isorun.supervisor.tool import ToolError
 

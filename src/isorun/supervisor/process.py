@@ -13,6 +13,7 @@ that calls one tool after another would pay for waking a CPU with every call.
 
 import asyncio
 import faulthandler
+import gc
 import os
 import selectors
 import signal
@@ -22,25 +23,28 @@ import threading
 import time
 import traceback
 from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from types import MappingProxyType
 from typing import Any
 
+from isorun.core.claim import Claim
 from isorun.core.errors import IsorunError
+from isorun.core.pace import pace_this_thread
+from isorun.core.records import Record, packed
+from isorun.core.share import Owing
 from isorun.kernel import libc, namespaces
 from isorun.kernel.readiness import Channel
-from isorun.settings import BASE_NAMES, process_environment
-from isorun.supervisor.descriptor import GLOBALS, NO_NETWORK, Descriptor, from_json
+from isorun.settings import BASE_NAMES, become_environment, process_environment
+from isorun.supervisor.descriptor import GLOBALS, GLOBALS_BYTES, NO_NETWORK, Descriptor, from_json
 from isorun.supervisor.dispatch import GrantedTool, RunFacts, Threads
 from isorun.supervisor.inflight import InFlight
 from isorun.supervisor.output import OutputDirectory
 from isorun.supervisor.prints import redirect
-from isorun.supervisor.records import Record, packed
 from isorun.supervisor.registry import Tool, load_tools
 from isorun.supervisor.session import CallLimits, ToolSession
 from isorun.wire.messages import (
     CloseRun,
-    Ended,
     Journal,
     Loaded,
     LoadFailed,
@@ -52,14 +56,19 @@ from isorun.wire.messages import (
     RunViolated,
     encode,
 )
+from isorun.wire.session import Session, Side, State
 
 STUCK = 75  # exit code: threads or the loop are held by tools that do not come back
 _OF_OURS = (GLOBALS, NO_NETWORK)
 _PR_SET_PDEATHSIG = 1
 _HOT_S = 100e-6
+_HOT_TURN_S = 20e-6
+_SWITCH_S = (
+    0.0005  # between threads: the loop must not wait 5 ms each time while a tool or a header has the interpreter
+)
 _BATCH_S = 0.01
 _BATCH = 128
-_BATCH_BYTES = 4 << 20  # of one message; a single record is far below it
+_BATCH_BYTES = 256 << 10  # of one message, which the host reads at one go; a single record is below it
 _LINE_CHARS = 4096
 _UNSENT = 4 << 20  # bytes the host has not read; beyond this log lines are dropped, records never
 _STUCK_S = 30.0
@@ -83,7 +92,12 @@ def _main(control: int) -> int:
     libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
     faulthandler.enable()
     environment = process_environment()
-    text = environment.get(GLOBALS) or sys.stdin.read()
+    text = environment.get(GLOBALS)
+    if text is None:
+        text = sys.stdin.read()
+        if len(text.encode()) <= GLOBALS_BYTES:  # told late: tools find it where those find it that were told early
+            environment = {**environment, GLOBALS: text}
+            become_environment(environment)
     channel = socket.socket(fileno=control)
     os.set_inheritable(control, False)
     return serve(channel, text, environment)
@@ -96,7 +110,11 @@ def serve(channel: socket.socket, text: str, environment: Mapping[str, str]) -> 
         if environment.get(NO_NETWORK):
             _leave_network()
         descriptor = from_json(text)
-        tools = load_tools(descriptor)
+        try:
+            tools = load_tools(descriptor)
+        except (IsorunError, OSError) as error:
+            channel.sendall(encode(LoadFailed(reason=descriptor.for_owner(str(error)))))
+            return 1
     except (IsorunError, OSError) as error:
         channel.sendall(encode(LoadFailed(reason=str(error))))
         return 1
@@ -126,12 +144,21 @@ class _Server:
         self._runs: dict[int, _Run] = {}
 
     async def serve(self) -> int:
+        sys.setswitchinterval(_SWITCH_S)
+        gc.freeze()  # the bundle is there to stay: a program's values must not have all of it searched for garbage
         self._loop = asyncio.get_running_loop()
-        self._outbox = _Outbox(self._channel, self._loop)
+        self._closings: set[asyncio.Task[None]] = set()
+        self._owing = Owing()
+        # One thread for all runs: each has one header in it at most, so they have turns.
+        self._apart = ThreadPoolExecutor(
+            1, thread_name_prefix="headers", initializer=pace_this_thread, initargs=(lambda: len(self._runs) > 1,)
+        )
+        session = Session(Side.SUPERVISOR, Side.HOST, State.LOADING)
+        self._outbox = _Outbox(self._channel, session, self._loop)
         self._threads = Threads(self._exhausted)
         self._hot_until = 0.0
         self._hot = False
-        control = Channel(self._channel)
+        control = Channel(self._channel, session)
         self._outbox.put(Loaded(tools={tool_id: tool.described() for tool_id, tool in self._tools.items()}))
         _Watchdog(self._loop).start()
         while True:
@@ -140,11 +167,16 @@ class _Server:
                     stream, out, table = (control.descriptors.pop(0) for _ in range(3))
                     self._open(opened, socket.socket(fileno=stream), out, InFlight.attach(table))
                 case CloseRun(run=number):
-                    if run := self._runs.pop(number, None):  # not one whose program could not be given a new stream
-                        run.close()
-                    self._outbox.put(RunClosed(run=number))
+                    closing = self._loop.create_task(self._close(number))
+                    self._closings.add(closing)
+                    closing.add_done_callback(self._closings.discard)
                 case _:
                     return 0
+
+    async def _close(self, number: int) -> None:
+        if run := self._runs.pop(number, None):  # not one whose program could not be given a new stream
+            await run.close()
+        self._outbox.put(RunClosed(run=number))
 
     def _open(self, opened: OpenRun, stream: socket.socket, out: int, table: InFlight) -> None:
         stream.setblocking(False)
@@ -159,19 +191,23 @@ class _Server:
             tell=run.tell,
         )
         granted = {i: GrantedTool(self._tools[i], facts, self._threads) for i in opened.grants if i in self._tools}
-        run.session = ToolSession(stream, granted, CallLimits(**opened.limits), run, self._touched)
+        limits = CallLimits(**opened.limits)
+        run.session = ToolSession(stream, granted, limits, run, self._touched, self._owing, self._apart)
 
-    def _touched(self) -> None:
-        self._hot_until = time.monotonic() + _HOT_S
+    def _touched(self, session: ToolSession) -> None:
+        self._hot_until, self._hottest = time.monotonic() + _HOT_S, session
         if not self._hot and not self._threads.busy:
             self._hot = True
             self._loop.call_soon(self._stay_hot)
 
     def _stay_hot(self) -> None:
-        # Not while threads run: they want the interpreter more than an idle loop does.
-        self._hot = time.monotonic() < self._hot_until and not self._threads.busy
+        # Not while threads run: they want the interpreter more than an idle loop does. The stream of the last answer is
+        # looked at here, which takes a third of a round of the loop; everybody else waits for one such turn at most.
+        now = time.monotonic()
+        self._hot = now < self._hot_until and not self._threads.busy
         if self._hot:
-            os.sched_yield()
+            while not self._hottest.look() and time.monotonic() < now + _HOT_TURN_S:
+                os.sched_yield()
             self._loop.call_soon(self._stay_hot)
 
     def _exhausted(self) -> None:
@@ -202,8 +238,8 @@ class _Run:
         self._records: list[Record] = []
         self._timer: asyncio.TimerHandle | None = None
 
-    def close(self) -> None:
-        self.session.close()
+    async def close(self) -> None:
+        await self.session.close()
         self._flush()
         self._output.close()
         self.stream.close()
@@ -217,9 +253,8 @@ class _Run:
     def logged(self, level: str, name: str, text: str) -> None:
         self._outbox.put(RunLog(run=self._number, component="program", level=level, text=f"{name} {text}"))
 
-    def claimed(self, claim: Ended) -> None:
-        said = {name: getattr(claim, name) for name in ("type", "message", "errno", "line", "source")}
-        self._outbox.put(RunClaim(run=self._number, **said))
+    def claimed(self, claim: Claim) -> None:
+        self._outbox.put(RunClaim(run=self._number, claim=claim))
 
     def violated(self, reason: str) -> None:
         self._outbox.put(RunViolated(run=self._number, reason=reason))
@@ -255,10 +290,10 @@ class _Run:
 
 
 class _Outbox:
-    """Messages to the host, in order; a host that is slow makes nobody wait."""
+    """Messages to the host, in order; a slow host holds up no caller."""
 
-    def __init__(self, channel: socket.socket, loop: asyncio.AbstractEventLoop) -> None:
-        self._channel, self._loop = channel, loop
+    def __init__(self, channel: socket.socket, session: Session, loop: asyncio.AbstractEventLoop) -> None:
+        self._channel, self._session, self._loop = channel, session, loop
         self._unsent = bytearray()
         self._thread = threading.get_ident()
 
@@ -274,6 +309,7 @@ class _Outbox:
         """Send *message*, now or when there is room."""
         if isinstance(message, RunLog) and len(self._unsent) > _UNSENT:
             return
+        self._session.sent(message)
         was_empty = not self._unsent
         self._unsent += encode(message)
         if was_empty:

@@ -157,6 +157,7 @@ def _where(function: Callable[..., Any], module: types.ModuleType) -> str:
 
 
 def _tool(tool_id: str, function: Callable[..., Any], marks: Marks, where: str) -> Tool:
+    """The tool that *function* is. Long because each mistake of an author has its own error text."""
     try:
         signature = inspect.signature(function)
         hints = typing.get_type_hints(inspect.unwrap(getattr(function, "__func__", function)), include_extras=True)
@@ -176,7 +177,7 @@ def _tool(tool_id: str, function: Callable[..., Any], marks: Marks, where: str) 
         else:
             fields[parameter.name] = _field(parameter, hints, about, f"{where}: {tool_id}")
     if unknown := sorted(about.keys() - fields.keys() - {context}):
-        raise BundleError(f"{where}: {tool_id}: the docstring describes {unknown[0]}, which is no parameter")
+        raise BundleError(f"{where}: {tool_id}: the docstring describes {unknown[0]}, which is not a parameter")
     try:
         arguments = _adapter(tool_id, fields)
         schema = arguments.json_schema()
@@ -226,7 +227,7 @@ def _is_json(value: object) -> bool:
 
 
 def exact(hint: Any) -> Any:  # noqa: ANN401 - types in, types out
-    """*hint* with every scalar in it strict, so that "3" is no int: what the schema says, the check does."""
+    """*hint* with every scalar in it strict, so that "3" is not an int: the check follows the schema."""
     if hint in _SCALARS:
         return Annotated[hint, Strict()]
     origin, args = typing.get_origin(hint), typing.get_args(hint)

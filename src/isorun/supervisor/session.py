@@ -4,31 +4,40 @@ Theory of operation. Bytes become messages (`wire`), a call becomes a check (is 
 granted, does the budget allow it, do the arguments fit), then a task with a deadline,
 then an answer under the call's id, in whatever order tools finish. Reading stops while
 too many calls are open or too many answers are unread, so a program can fill no
-memory but its own. What the loader says of an exception or a log record is a claim:
-bounded, handed on, deciding nothing.
+memory but its own; and for as long as it owes the loop's time (`share`), so that it
+holds up no other run. A header that is long to read is read in a thread. What the
+loader says of an exception or a log record is a claim: bounded, handed on, deciding
+nothing.
 
-It is long because a hostile peer's every message is handled in this one place. It must not
+The module is long because a hostile peer's every message is handled in this one place. It must not
 know where tools come from, and must not tell the program why a tool is
 not there or what a tool's failure was.
 """
 
 import asyncio
 import logging
+import select
 import socket
 import time
 from collections import deque
 from collections.abc import Callable, Mapping
+from concurrent.futures import Executor
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
+from isorun.core.claim import Claim
 from isorun.core.limits import Limits
+from isorun.core.share import TURN_FRAMES, TURN_S, Account, Owing, charged
+from isorun.core.text import one_line
 from isorun.wire.frames import Frames, ProtocolError
 from isorun.wire.messages import Call, Ended, Log, Message, NotEncodable, Refused, Reply, decode, decode_packet, encode
-from isorun.wire.session import Session, Side
+from isorun.wire.session import Session, Side, State
+from isorun.wire.values import CALL_VALUES, is_costly
 
 _log = logging.getLogger("isorun.supervisor")
 _READ = 1 << 16
+_DRIP = 4096  # bytes: a shorter read that ends inside a frame is a turn for nothing
 _LOG_RECORDS = 10_000
 _LOG_CHARS = 4 << 20  # of all records together: one may be as long as a frame, and all go to the host's disk
 _RECORD_CHARS = 8192
@@ -40,6 +49,12 @@ _TEXT_CHARS = 8192  # of why a call has no result: a program's own argument name
 _OVERDUE_S = 1.0  # for a tool to end once its time is over; a coroutine can ignore that it is cancelled
 _KEPT_BYTES = 64 << 10  # of one call's params, and of its result, in the journal
 _KEPT_IN_ALL = 16 << 20
+_ANSWER_FREE_S = 0.002  # of one result: a MiB of bytes is no program's doing, a result of thousands of values may be
+#: What no program sends by mistake: a loop that takes refusals for answers ends long before, and our own handler
+#: sends no record that would not be kept. Beyond this the stream is a flood, and is not served.
+_CALLS_ABOVE, _CALLS_MORE = 10, 1000  # times the budget, and so many more
+_LOGS_SENT = 2 * _LOG_RECORDS
+_LOG_BYTES_SENT = 8 * _LOG_CHARS
 NO_SUCH_TOOL = "no such tool for this run"
 NESTED = "nested_execution: a program cannot start another run"
 
@@ -69,12 +84,13 @@ class Answering(Protocol):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CallLimits:
-    """What one run may do with tools: calls in all, at once, seconds of one, bytes of one frame."""
+    """What one run may do with tools: calls in all, at once, seconds of one, bytes and values of one frame."""
 
     calls: int
     at_once: int
     call_s: float
     frame_bytes: int
+    values: int = CALL_VALUES
 
     @classmethod
     def of(cls, limits: Limits) -> "CallLimits":
@@ -93,7 +109,7 @@ class Listener(Protocol):
     def logged(self, level: str, name: str, text: str) -> None:
         """The program logged this."""
 
-    def claimed(self, claim: Ended) -> None:
+    def claimed(self, claim: Claim) -> None:
         """The loader says that this exception ended the program. Texts are bounded."""
 
     def violated(self, reason: str) -> None:
@@ -126,9 +142,10 @@ class _Open:
 class ToolSession:
     """Answers the calls of one run until `close`. *channel* is non-blocking and stays its owner's.
 
+    *owing* knows the other streams of this loop. *apart*: where a header that is long to read is read; None: here.
     A record has call_id, tool_id, reason, status (`ok`, the error's type, or `cancelled`), ms,
     started_at (seconds since the epoch), params, and result or error. *touched* is called
-    when an answer was sent.
+    with the session when it has sent an answer.
     """
 
     def __init__(
@@ -137,7 +154,9 @@ class ToolSession:
         granted: Mapping[str, Answering],
         limits: CallLimits,
         listener: Listener,
-        touched: Callable[[], None] = lambda: None,
+        touched: Callable[["ToolSession"], None] = lambda _: None,
+        owing: Owing | None = None,
+        apart: Executor | None = None,
     ) -> None:
         self._channel = channel
         self._granted = granted
@@ -145,8 +164,8 @@ class ToolSession:
         self._listener = listener
         self._touched = touched
         self._frames = Frames(limits.frame_bytes)
-        self._session = Session(Side.SUPERVISOR)
-        self._log_records = self._log_chars = self._kept = self._calls = 0
+        self._session = Session(Side.SUPERVISOR, Side.PROGRAM, State.OPEN)
+        self._log_records = self._log_chars = self._log_bytes = self._kept = self._calls = 0
         self._used: dict[str, int] = {}
         self._opened: dict[int, _Open] = {}
         self._waiting: deque[_Open] = deque()
@@ -154,34 +173,50 @@ class ToolSession:
         self._unread = bytearray()
         self._reading = False
         self._open = True
+        self._is_closing = False
+        self._account = Account(owing or Owing(), time.monotonic())
+        self._executor = apart
+        self._apart: asyncio.Task[None] | None = None  # reads a header that is long to read
+        self._turn: asyncio.Handle | None = None  # the next one; until then nothing is read
         self._loop = asyncio.get_running_loop()
+        self._poller = select.poll()
+        self._poller.register(channel, select.POLLIN)
         self._read(True)
 
-    def close(self) -> None:
+    async def close(self) -> None:
         """Take what the program sent before it died, then give up every call. Nothing is told afterwards."""
         waiting, self._waiting = self._waiting, deque()
+        self._is_closing = True
+        self._read(False)
         for call in (*waiting, *self._opened.values()):
             self._ended(call, "cancelled", error="the run ended before the tool did")
-        self._take(closing=True)  # what was read and had to wait for room
-        while self._open:
-            try:
-                data = self._channel.recv(_READ)
-            except OSError:  # also BlockingIOError: a program that still lives has said enough
-                break
-            if not data:
-                break
-            self._frames.feed(data)
-            self._take(closing=True)
+        for task in (self._apart, *(call.task for call in self._opened.values())):
+            if task is not None:
+                task.cancel()
+        await self._hear_the_rest()
         self._stop()
-        for call in (*waiting, *self._opened.values()):
-            if call.task is not None:
-                call.task.cancel()
-        if self._look is not None:
-            self._look.cancel()
+        for handle in (self._look, self._turn):
+            if handle is not None:
+                handle.cancel()
+
+    async def _hear_the_rest(self) -> None:
+        """What was read and had to wait, and what is in the socket: turn by turn, for there may be much of it."""
+        while self._open:
+            _, is_behind = self._take_some(time.monotonic())
+            if not is_behind:
+                try:
+                    data = self._channel.recv(_READ)
+                except OSError:  # also BlockingIOError: a program that still lives has said enough
+                    return
+                if not data:
+                    return
+                self._frames.feed(data)
+            await asyncio.sleep(0)
 
     def _stop(self) -> None:
         self._open = False
         self._read(False)
+        self._account.close()
         with suppress(OSError, ValueError):
             self._loop.remove_writer(self._channel.fileno())
 
@@ -195,7 +230,15 @@ class ToolSession:
             else:
                 self._loop.remove_reader(self._channel.fileno())
 
+    def look(self) -> bool:
+        """Take what has arrived, as the loop would have it done in its next round; False: nothing has."""
+        if not self._reading or not self._poller.poll(0):
+            return False
+        self._readable()
+        return True
+
     def _readable(self) -> None:
+        began = time.monotonic()
         try:
             # No room for ancillary data: descriptors that come along are closed by the kernel.
             data = self._channel.recv(_READ)
@@ -207,21 +250,73 @@ class ToolSession:
             self._read(False)
             return
         self._frames.feed(data)
-        self._take()
+        self._take(began, len(data))
 
-    def _take(self, *, closing: bool = False) -> None:
-        """Handle the messages that are here, as long as there is room for what they bring about."""
+    def _take(self, began: float, arrived: int = 0) -> None:
+        """Have one turn, and decide when the next one is."""
+        frames, is_behind = self._take_some(began)
+        now = time.monotonic()
+        cost = charged(now - began, frames or arrived >= _DRIP, is_behind=is_behind)
+        if cost or is_behind or not self._reading or self._crowded:
+            self._rest(self._account.spend(now, cost), is_behind=is_behind)
+
+    def _rest(self, pause_s: float, *, is_behind: bool = False) -> None:
+        """Leave the stream alone for *pause_s*, or until everybody else has had a turn, or until it brings more."""
+        if self._turn is None and self._apart is None and self._open and not self._is_closing:
+            if pause_s:
+                self._turn = self._loop.call_later(pause_s, self._again)
+            elif is_behind:
+                self._turn = self._loop.call_soon(self._again)
+        self._read(self._may_read)
+
+    def _again(self) -> None:
+        self._turn = None
+        if self._may_read:
+            self._take(time.monotonic())
+
+    @property
+    def _may_read(self) -> bool:
+        waits = self._crowded or self._turn is not None or self._apart is not None
+        return self._open and not self._is_closing and not waits
+
+    def _take_some(self, began: float) -> tuple[int, bool]:
+        """Handle messages that are here until a turn is over: how many, and whether it was over before they were."""
+        frames = 0
         try:
-            while self._open and (closing or not self._crowded) and (frame := self._frames.next()) is not None:
-                message = decode(*frame)
-                self._session.received(message)
-                if not (closing and isinstance(message, Call)):  # nobody is left to read the answer
-                    self._handle(message, len(frame[0]) + len(frame[1]))
+            while self._open and (self._is_closing or not self._crowded):
+                if frames == TURN_FRAMES or (frames and time.monotonic() - began > TURN_S):
+                    return frames, True
+                if (frame := self._frames.next()) is None:
+                    break
+                frames += 1
+                if self._executor is not None and is_costly(frame[0]):
+                    if not self._is_closing:  # what takes long is a call or a breach, and nobody waits for either
+                        self._apart = self._loop.create_task(self._read_apart(self._executor, *frame))
+                    return frames, True
+                self._received(decode(*frame, self._limits.values), len(frame[0]) + len(frame[1]))
         except ProtocolError as error:
-            self._stop()
-            self._listener.violated(str(error))
-        if self._open and not closing:
-            self._read(not self._crowded)
+            self._violated(error)
+        return frames, False
+
+    def _received(self, message: Message, size: int) -> None:
+        self._session.received(message)
+        if not (self._is_closing and isinstance(message, Call)):  # nobody is left to read the answer
+            self._handle(message, size)
+
+    def _violated(self, error: ProtocolError) -> None:
+        self._stop()
+        self._listener.violated(str(error))
+
+    async def _read_apart(self, executor: Executor, header: bytes, blobs: bytes) -> None:
+        """One message whose header is long to read, in a thread: the loop goes on with everybody else's."""
+        try:
+            message, took_s = await self._loop.run_in_executor(executor, _timed, header, blobs, self._limits.values)
+            self._received(message, len(header) + len(blobs))
+        except ProtocolError as error:
+            self._violated(error)
+        else:
+            self._apart = None
+            self._rest(self._account.spend(time.monotonic(), took_s), is_behind=True)
 
     @property
     def _crowded(self) -> bool:
@@ -232,23 +327,19 @@ class ToolSession:
             case Call():
                 self._call(message, size)
             case Log():
-                self._log(message)
-            case Ended():
-                self._listener.claimed(
-                    Ended(
-                        type=message.type[:_NAME_CHARS],
-                        message=message.message[:4096],
-                        errno=message.errno,
-                        line=message.line,
-                        source=message.source[:_NAME_CHARS],
-                    )
-                )
+                self._log(message, size)
+            case Ended(claim=claim):
+                name, text, source = claim.type[:_NAME_CHARS], claim.message[:4096], claim.source[:_NAME_CHARS]
+                self._listener.claimed(replace(claim, type=name, message=text, source=source))
             case _:
                 raise ProtocolError(f"a program does not send {type(message).__name__}")
 
-    def _log(self, record: Log) -> None:
+    def _log(self, record: Log, size: int) -> None:
         text = record.text[:_RECORD_CHARS]
         self._log_records += 1
+        self._log_bytes += size
+        if self._log_records > _LOGS_SENT or self._log_bytes > _LOG_BYTES_SENT:
+            raise ProtocolError(f"too many log records: at most {_LOG_RECORDS} of them, and {_LOG_CHARS} characters")
         self._log_chars += len(text)
         if self._log_records <= _LOG_RECORDS and self._log_chars <= _LOG_CHARS:
             # The level stands before the component in a line: with a bracket in it, it would forge one.
@@ -305,7 +396,7 @@ class ToolSession:
             self._look_at(min(opened.due for opened in self._opened.values()))
 
     def _give_up(self, opened: _Open, text: str) -> None:
-        """Answer in the place of a tool; what that does later is nobody's result."""
+        """Answer in the place of a tool; a later result of the tool is dropped."""
         self._refuse(opened, Refusal("ToolTimeout", text))
         self._next(opened)
 
@@ -316,6 +407,8 @@ class ToolSession:
     def _admit(self, call: Call) -> None:
         """Raise `Refusal` for a call that may not be made. Refused calls count, so that probing has an end."""
         self._calls += 1
+        if self._calls > _CALLS_ABOVE * self._limits.calls + _CALLS_MORE:
+            raise ProtocolError(f"too many calls: this run may make {self._limits.calls}")
         if self._calls > self._limits.calls:
             raise Refusal("ToolBudgetExceeded", f"this run may make {self._limits.calls} tool calls")
         tool = self._granted.get(call.tool)
@@ -336,11 +429,12 @@ class ToolSession:
         self._look_at(opened.deadline)
 
     async def _answer(self, opened: _Open) -> None:
-        call, refusal, data = opened.call, None, b""
+        call, refusal, data, began = opened.call, None, b"", 0.0
         # The journal keeps what was asked and what was sent, whatever the tool does to its own copy.
         params = _copied(call.params) if opened.record["params"] is call.params else call.params
         try:
             value = await self._granted[call.tool].answer(call.id, params, opened.deadline)
+            began = time.thread_time()
             data = encode(Reply(id=call.id, value=value), self._limits.frame_bytes)
         except Refusal as refused:
             refusal = refused
@@ -352,7 +446,7 @@ class ToolSession:
         except NotEncodable as error:
             refusal = Refusal("ToolFailed", f"the tool's result cannot be sent: {error}")
         except Exception:  # noqa: BLE001 - a result that changes while it is encoded; no answer would be for ever
-            _log.exception("%s: call %d got no answer", call.tool, call.id)
+            _log.exception("%s: call %d got no answer", one_line(call.tool), call.id)
             refusal = Refusal("ToolFailed", f"the tool failed (call {call.id})")
         if "status" in opened.record:
             return  # given up
@@ -362,10 +456,12 @@ class ToolSession:
             self._session.sent(Reply(id=call.id, value=None))
             self._send(data)
             self._ended(opened, "ok", result=self._kept_value(value, len(data), data))
+            if (cost := time.thread_time() - began) > _ANSWER_FREE_S:
+                self._rest(self._account.spend(time.monotonic(), cost))
         self._next(opened)
 
     def _next(self, opened: _Open) -> None:
-        """One call less: begin one that waited, and read on if there is room again."""
+        """One call less: begin a waiting call, and read on if there is room again."""
         self._opened.pop(opened.call.id, None)
         self._go_on()
 
@@ -378,8 +474,8 @@ class ToolSession:
             and len(self._unread) <= _UNREAD_BYTES  # each may bring another answer as long as a frame
         ):
             self._begin(self._waiting.popleft())
-        if self._open and not self._reading:
-            self._take()
+        if not self._reading and self._may_read:
+            self._take(time.monotonic())
 
     def _refuse(self, opened: _Open, refusal: Refusal, *, recorded: bool = True) -> None:
         text = str(refusal)[:_TEXT_CHARS].encode("utf-8", "replace").decode()  # a file name can hold lone surrogates
@@ -408,7 +504,7 @@ class ToolSession:
     def _send(self, data: bytes) -> None:
         if not self._open:
             return
-        self._touched()
+        self._touched(self)
         sent = 0
         if not self._unread:
             try:
@@ -432,6 +528,12 @@ class ToolSession:
         if not self._unread:
             self._loop.remove_writer(self._channel.fileno())
         self._go_on()
+
+
+def _timed(header: bytes, blobs: bytes, most: int) -> tuple[Message, float]:
+    """The message, and how long it was being read; by the clock, because that is how long the loop was kept waiting."""
+    began = time.monotonic()
+    return decode(header, blobs, most), time.monotonic() - began
 
 
 def _copied(value: Any) -> Any:  # noqa: ANN401 - JSON's types in and out

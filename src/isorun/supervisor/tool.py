@@ -52,7 +52,7 @@ def tool(
     Its parameters need type hints; from them and the docstring comes the JSON schema
     that a call is checked against before the tool runs. A parameter annotated
     `isorun.ToolContext` is filled by us. *timeout_s* and *max_calls* lower the run's
-    own ceilings for this tool. Raises `ValueError` for one that is not positive.
+    own limits for this tool. Raises `ValueError` for a limit that is not positive.
     """
     if timeout_s is not None and not (isfinite(timeout_s) and timeout_s > 0):
         raise ValueError(f"timeout_s must be positive and finite, got {timeout_s}")

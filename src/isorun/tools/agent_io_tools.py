@@ -9,8 +9,8 @@ import inspect
 import logging
 from typing import Any
 
-from isorun.core.ids import shown
-from isorun.executor.agent_io_tools import (
+from isorun.core.text import one_line, shown
+from isorun.executor.calls.agent_io_tools import (
     ToolBudgetExceeded,
     ToolDenied,
     ToolError,
@@ -19,7 +19,6 @@ from isorun.executor.agent_io_tools import (
     ToolTimeout,
     ToolUnavailable,
 )
-from isorun.runtime.report import one_line
 from isorun.tools import exec_tools
 
 __all__ = [
@@ -50,7 +49,7 @@ async def tool_call(
     after *timeout_s* seconds, and what the tool raises.
     """
     name = _named(fn, tool_id)
-    _log.info("[tool_call] %s reason=%s", one_line(name), shown(call_reason))
+    _log.info("[tool_call] %s reason=%s", one_line(name, 500), shown(call_reason))
     arguments = dict(params or {})
     function = exec_tools.TOOLS.get(name)
     if function is None:

@@ -9,15 +9,16 @@ exception. From inside a run none of them is answered (`nested_execution`).
 
 import asyncio
 import inspect
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from contextvars import ContextVar
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Unpack
 
 from isorun.core.errors import InvalidRequest, SetupFailed
-from isorun.runtime.result import RunResult
+from isorun.core.request import ProgramOptions, RunRequest, takes
+from isorun.core.result import RunResult
 from isorun.runtime.runtime import Runtime
 from isorun.settings import Settings
 from isorun.tools.folders import bring_back, drop_records, in_thread, inputs_of, ready
@@ -26,6 +27,13 @@ _source: ContextVar[str | bytes | None] = ContextVar("isorun_source", default=No
 _runtime: ContextVar[Runtime | None] = ContextVar("isorun_runtime", default=None)
 
 OnOutput = Callable[[str, bytes], None]
+
+
+class FolderOptions(ProgramOptions, total=False):
+    """The keywords of `run_exec_tool` and `run_exec_tool_no_contract`."""
+
+    runtime: Runtime | None
+    on_output: OnOutput | None
 
 
 @asynccontextmanager
@@ -99,6 +107,7 @@ async def execute_code_python_side_effect(
         return await runtime.execute(_code(code), timeout_s=timeout_s, prog_name=prog_name)
 
 
+@takes(FolderOptions)
 async def run_exec_tool(
     code: str | bytes,
     contract: object,
@@ -106,7 +115,7 @@ async def run_exec_tool(
     workdir: str | Path,
     outdir: str | Path,
     exec_id: str | None = None,
-    **options: Any,  # noqa: ANN401 - of `_run_in_folders`, which names them
+    **options: Unpack[FolderOptions],
 ) -> RunResult:
     """Run *code* under *contract*, with folders of the caller's; for trusted code.
 
@@ -116,9 +125,9 @@ async def run_exec_tool(
     result.json. Both are made if they are missing, and no link in them is followed. The
     run's own folder stays too. *exec_id* is the caller's own, else a new one.
 
-    *options*: `prog_name`, `turn_id`, `user_id`, `tools` (ids granted; None: all of the
-    bundle), `runtime` (else that of `using`, else one for this call), `on_output` (as in
-    `Runtime.start`). Raises as `Runtime.execute` does; the two folders are then as they were,
+    *options*: those of a program (`prog_name`, `turn_id`, `argv`, `stdin`, `tools`, `user_id`), as
+    in `Runtime.execute`; `runtime` (else that of `using`, else one for this call), `on_output` (as
+    in `Runtime.start`). Raises as `Runtime.execute` does; the two folders are then as they were,
     less the records of an earlier run's tool calls. Raises `SetupFailed` (outdir), which names the
     run's own folder, if the files cannot be put into the two: they may then hold a part of them.
     """
@@ -127,13 +136,14 @@ async def run_exec_tool(
     return await _run_in_folders(code, contract, timeout_s, Path(workdir), Path(outdir), exec_id, **options)
 
 
+@takes(FolderOptions)
 async def run_exec_tool_no_contract(
     code: str | bytes,
     timeout_s: float | None,
     workdir: str | Path,
     outdir: str | Path,
     exec_id: str | None = None,
-    **options: Any,  # noqa: ANN401 - as in run_exec_tool
+    **options: Unpack[FolderOptions],
 ) -> RunResult:
     """As `run_exec_tool`, without promises: the result lists how out/ differs from what *outdir* held."""
     return await _run_in_folders(code, None, timeout_s, Path(workdir), Path(outdir), exec_id, **options)
@@ -187,29 +197,17 @@ async def _run_in_folders(
     outdir: Path,
     exec_id: str | None,
     *,
-    prog_name: str | None = None,
-    turn_id: str | int | None = None,
-    user_id: str = "",
-    tools: Sequence[str] | None = None,
     runtime: Runtime | None = None,
     on_output: OnOutput | None = None,
+    **options: Unpack[ProgramOptions],
 ) -> RunResult:
     inputs = inputs_of(ready(workdir))
     await in_thread(partial(drop_records, ready(outdir)))
+    request = RunRequest.of(
+        code, contract=contract, timeout_s=timeout_s, inputs=inputs, out=outdir, exec_id=exec_id, **options
+    )
     async with _open_runtime(runtime) as chosen:
-        run = await chosen.start(
-            code,
-            contract=contract,
-            timeout_s=timeout_s,
-            prog_name=prog_name,
-            turn_id=turn_id,
-            inputs=inputs,
-            out=outdir,
-            user_id=user_id,
-            tools=tools,
-            exec_id=exec_id,
-            on_output=on_output,
-        )
+        run = await chosen.start(request, on_output=on_output)
         try:
             result = await run.result()
         except asyncio.CancelledError:

@@ -6,7 +6,6 @@ It copies and removes; it must not decide what is kept.
 import asyncio
 import json
 import os
-import re
 import stat
 from collections.abc import Callable
 from contextlib import ExitStack, suppress
@@ -14,12 +13,12 @@ from pathlib import Path
 from typing import TypeVar
 
 from isorun.core.errors import InvalidRequest
-from isorun.kernel.trees import remove_tree
-from isorun.runtime.collect import Refusal, collect
-from isorun.runtime.folder import write_file
-from isorun.runtime.journal import INDEX
+from isorun.core.result import RunResult
 from isorun.runtime.request import CODE_NAME, MAIN_NAME
-from isorun.runtime.result import RunResult
+from isorun.store.collect import Refusal, collect
+from isorun.store.folder import RECORD, write_file
+from isorun.store.journal import INDEX
+from sandbox_runner.linux.trees import remove_tree
 
 FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _FILE = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
@@ -28,7 +27,6 @@ _INDEX_BYTES = 16 << 20
 _T = TypeVar("_T")
 #: More than any folder holds. What a run leaves was bounded when it was collected; the rest is the caller's own.
 ALL_BYTES, ALL_ENTRIES = 1 << 62, 1 << 31
-_RECORD = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9._-]*-\d{8}T\d{6}\.\d{6}-\d+\.json")
 
 
 async def in_thread(work: Callable[[], _T]) -> _T:
@@ -119,7 +117,7 @@ def drop_records(outdir: Path) -> None:
         except (OSError, ValueError, LookupError, TypeError, RecursionError):
             return  # there is none, or it is a program's own
         for name in names:
-            if isinstance(name, str) and _RECORD.fullmatch(name):
+            if isinstance(name, str) and "/" not in name and RECORD.fullmatch(name):
                 remove(name, out)
 
 

@@ -23,7 +23,7 @@ class ToolSubsystem:
         descriptor = given / DESCRIPTOR if given.is_dir() else given
         if descriptor.name != DESCRIPTOR or not descriptor.is_file():
             raise InvalidRequest(
-                f"{given} is no bundle: there is no {DESCRIPTOR}; name the folder that holds one", code="missing_bundle"
+                f"{given} is not a bundle: it has no {DESCRIPTOR}; name a folder that has one", code="missing_bundle"
             )
         self.bundle = descriptor.parent
         self.runtime = Runtime(bundle=self.bundle, **options)

@@ -23,10 +23,10 @@ from pathlib import Path
 from typing import Self
 
 from isorun.core.errors import InvalidRequest, SetupFailed
-from isorun.core.ids import shown
-from isorun.runtime.collect import RESERVED, Refusal, collect
-from isorun.runtime.folder import RunFolder
+from isorun.core.text import shown
 from isorun.settings import Settings
+from isorun.store.collect import RESERVED, Refusal, collect
+from isorun.store.folder import RunFolder
 from isorun.tools.folders import ALL_BYTES, ALL_ENTRIES, FOLDER, by_fd, copy_all, in_thread, opened, remove
 
 MAX_USER_ID = 128  # bytes; a part of a path
@@ -54,7 +54,7 @@ def check_user_id(user_id: object) -> str:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Synced:
-    """What a sync brought back. `refused`: what was left out, because it is no plain file."""
+    """What a sync brought back. `refused`: what was left out, because it is not a plain file."""
 
     files: int
     bytes: int
@@ -77,7 +77,7 @@ class Workspaces:
 
     @asynccontextmanager
     async def open(self, user_id: str) -> AsyncIterator["Workspace"]:
-        """The user's folders, and nobody else's turn with them until the block is left.
+        """The user's folders; every other turn with them waits until the block is left.
 
         Waits for another run of the same user, in this process or in any. Raises
         `InvalidRequest` (invalid_user_id, invalid_root, workspace_not_a_folder) or
@@ -265,12 +265,12 @@ def _failing(step: str, path: Path) -> Iterator[None]:
         where = f"{path}: {exc.filename}" if exc.filename else str(path)
         raise SetupFailed(
             step,
-            f"{where}: {exc.strerror or exc}; see to it, or set {WORKSPACE_SETTING} and {SANDBOX_SETTING}",
+            f"{where}: {exc.strerror or exc}; correct that, or set {WORKSPACE_SETTING} and {SANDBOX_SETTING}",
         ) from exc
 
 
 def _exchange(one: str, other: str, one_fd: int, other_fd: int) -> None:
-    from isorun.kernel.exchange import exchange  # ctypes: only where a workspace is really used
+    from isorun.store.exchange import exchange  # ctypes: only where a workspace is really used
 
     exchange(one, other, one_dir_fd=one_fd, other_dir_fd=other_fd)
 
@@ -281,7 +281,7 @@ def _made(name: str, dir_fd: int, path: Path, stack: ExitStack) -> int:
         os.mkdir(name, 0o700, dir_fd=dir_fd)
     if not stat.S_ISDIR(os.stat(name, dir_fd=dir_fd, follow_symlinks=False).st_mode):
         raise InvalidRequest(
-            f"{path} is a link or a file where a folder belongs; nothing of it was followed: remove it",
+            f"{path} must be a folder and is a link or a file; isorun did not follow it: remove it",
             code="workspace_not_a_folder",
         )
     return opened(name, stack, dir_fd)
@@ -290,7 +290,7 @@ def _made(name: str, dir_fd: int, path: Path, stack: ExitStack) -> int:
 def _flush(root: int, files: Collection[str]) -> None:
     """Write *files* and every folder above them through to the disk."""
     if len(files) > _FSYNC_EACH:
-        from isorun.kernel.syncfs import flush_file_system  # ctypes, as above
+        from isorun.store.syncfs import flush_file_system  # ctypes, as above
 
         flush_file_system(root)
         return

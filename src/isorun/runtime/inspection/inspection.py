@@ -7,12 +7,16 @@ because the inspector died, hung, ran out of memory or said something else, is i
 a new slot goes on with the files after it. All files of one run share a slot while it lives:
 one that takes the inspector over can lie about the others, and they are one program's.
 
+A run whose files take long holds up no other run's: every run begins with a short turn, and
+one that is not through by then goes on, in a new slot, among those that need longer.
+
 What the inspector says is hostile: it is bounded, decoded here, and can only name a code of
 `_CODES` and a hint that is shown escaped.
 """
 
 import asyncio
 import json
+import math
 import os
 import sys
 import time
@@ -23,27 +27,27 @@ from pathlib import Path
 from types import TracebackType
 
 from isorun.backends.base import Backend, File, Slot
-from isorun.core.checks import needs_a_look
-from isorun.core.contract import Contract, ContractItem
+from isorun.core.contract.checks import needs_a_look
+from isorun.core.contract.items import Contract, ContractItem
 from isorun.core.limits import MIB, Limits
 from isorun.core.outcome import Exit
-from isorun.runtime.backend import namespace_backend
-from isorun.runtime.collect import TOO_LARGE, Collected, FileRecord
-from isorun.runtime.folder import RunFolder
-from isorun.runtime.output import PipeReader
-from isorun.runtime.request import RunRequest
+from isorun.core.text import one_line
+from isorun.runtime.choose import namespace_backend
+from isorun.runtime.inspection.verdict import INVALID, Finding
+from isorun.runtime.output import PipeReader, drain
+from isorun.runtime.request import AcceptedRun
 from isorun.runtime.run import Options, program_for
-from isorun.runtime.tree import printable
-from isorun.runtime.verdict import INVALID, Finding
 from isorun.settings import Settings
+from isorun.store.collect import TOO_LARGE, Collected, FileRecord
+from isorun.store.folder import RunFolder
 
 FILE_S = 10.0  # a workbook of 100,000 rows by 10 takes 2 s to open and 6 s to search
 TOTAL_S = 30.0
+SLICE_S = 2.0  # of the first turn: all but large workbooks are through by then
 MEMORY_BYTES = 768 * MIB  # beside the files themselves; see MAX_PIXELS in `inspector`
 ANSWER_BYTES = 48_000  # one line: all findings, each character of a hint written as \\u and four digits
 FINDINGS = 10
 HINT = 600  # characters
-_DRAIN_S = 5.0
 
 _MISSING_LIBRARY = "missing_library"
 _CODES = (INVALID, TOO_LARGE, _MISSING_LIBRARY)
@@ -71,20 +75,28 @@ class Inspection:
     """Inspects the files of every run of a Runtime; entered and left with it.
 
     *file_s*: seconds for one file, from the answer before it. *total_s*: for all files
-    of a run, the building of slots not counted.
+    of a run, the building of slots not counted. *slice_s*: how long a run may hold a place that others wait for.
     """
 
     def __init__(
-        self, backend: Backend, settings: Settings, *, file_s: float = FILE_S, total_s: float = TOTAL_S
+        self,
+        backend: Backend,
+        settings: Settings,
+        *,
+        file_s: float = FILE_S,
+        total_s: float = TOTAL_S,
+        slice_s: float = SLICE_S,
     ) -> None:
-        self._file_s, self._total_s = file_s, total_s
+        self._file_s, self._total_s, self._slice_s = file_s, total_s, slice_s
         self._backend = backend
         self._settings = settings
         self._stack = AsyncExitStack()
         self._opening = asyncio.Lock()
         self._own: Backend | None = None
         # More at once than processors would only make each other late.
-        self._turns = asyncio.Semaphore(max(2, os.cpu_count() or 1))
+        processors = os.cpu_count() or 1
+        self._first = asyncio.Semaphore(max(2, processors))
+        self._longer = asyncio.Semaphore(max(1, processors // 2))
 
     async def __aenter__(self) -> "Inspection":
         await self._stack.__aenter__()
@@ -107,8 +119,7 @@ class Inspection:
         ]
         if not tasks:
             return {}
-        async with self._turns:
-            found = await self._all(tasks, folder)
+        found = await self._all(tasks, folder)
         for finding in {finding for findings in found.values() for finding in findings}:
             if finding.code == _MISSING_LIBRARY:
                 folder.append_infra("inspector", "ERROR", finding.hint)
@@ -116,14 +127,18 @@ class Inspection:
 
     async def _all(self, tasks: list[_Task], folder: RunFolder) -> Found:
         backend, found, left_s = await self._sealed(), Found(), self._total_s
+        turns, slice_s = self._first, self._slice_s
         while tasks and left_s > 0:
-            sitting = _Sitting(tasks, self._file_s, left_s)
-            async with backend.launch(limits_for(tasks)) as slot:
+            sitting = _Sitting(tasks, self._file_s, left_s, slice_s)
+            async with turns, backend.launch(limits_for(tasks)) as slot:
                 await sitting.hold(slot, folder)
             left_s -= sitting.took_s
+            slice_s -= sitting.took_s
             found |= sitting.found
+            if sitting.was_cut or slice_s <= 0:
+                turns, slice_s = self._longer, math.inf
             tasks = tasks[len(sitting.found) :]
-        hint = f"was not looked into: the {self._total_s:g} s for all files of a run were used up by others"
+        hint = f"was not checked: the other files of the run used up the {self._total_s:g} s for all of them"
         return found | {task.file.path: (_finding(task, INVALID, hint),) for task in tasks}
 
     async def _sealed(self) -> Backend:
@@ -158,11 +173,15 @@ def limits_for(tasks: Sequence[_Task]) -> Limits:
 
 
 class _Sitting:
-    """One slot, and the files it gets through: `found` has a prefix of *tasks* once `hold` has returned."""
+    """One slot, and the files it gets through: `found` has a prefix of *tasks* once `hold` has returned.
 
-    def __init__(self, tasks: Sequence[_Task], file_s: float, left_s: float) -> None:
+    After *slice_s* it is cut: nothing is said of the file in progress, which is for another sitting.
+    """
+
+    def __init__(self, tasks: Sequence[_Task], file_s: float, left_s: float, slice_s: float) -> None:
         self._tasks = tasks
-        self._file_s, self._left_s = file_s, left_s
+        self._file_s, self._left_s, self._slice_s = file_s, left_s, slice_s
+        self.was_cut = False
         self._buffer = bytearray()
         self._news = asyncio.Event()
         self._strange = False  # it said what ours would not
@@ -172,7 +191,7 @@ class _Sitting:
         self.took_s = 0.0
 
     async def hold(self, slot: Slot, folder: RunFolder) -> None:
-        """Have the files inspected in *slot*. At least one is answered for, if only by how it failed."""
+        """Have the files inspected in *slot*. At least one is answered for, if only by how it failed, or it was cut."""
         request, limits = _request(self._tasks, folder), limits_for(self._tasks)
         await slot.start(program_for(request, Options()))
         began = time.monotonic()
@@ -185,15 +204,15 @@ class _Sitting:
             if ended.done():
                 await ended
             exit_, _ = await slot.kill()
-            await _drained(readers)  # what it said before it died counts
+            await drain(readers)  # what it said before it died counts
         finally:
             ended.cancel()
             with suppress(asyncio.CancelledError):
                 await ended
             for reader in readers:
                 reader.stop()
-        if len(self.found) < len(self._tasks):
-            self._blame(late, exit_, slot.memory_kills, limits)
+        if len(self.found) < len(self._tasks) and not self.was_cut:
+            self._blame(late, exit_, limits)
             said = bytes(self._said).decode("utf-8", "replace")
             folder.append_infra("inspector", "WARNING", f"ended early: {exit_}: {said}")
 
@@ -201,29 +220,30 @@ class _Sitting:
         """Take answers until there are no more; the seconds that were not enough, if time ran out."""
         began = time.monotonic()
         while not self._over and not ended.done():
-            allowed = min(self._file_s, began + self._left_s - time.monotonic())
+            now = time.monotonic()
+            allowed = min(self._file_s, began + self._left_s - now)
+            to_the_cut = began + self._slice_s - now
             self._news.clear()
             try:
-                async with asyncio.timeout(max(allowed, 0)):
+                async with asyncio.timeout(max(min(allowed, to_the_cut), 0)):
                     await self._news.wait()
             except TimeoutError:
                 self._stop()
-                return allowed
+                self.was_cut = to_the_cut < allowed
+                return None if self.was_cut else allowed
         return None
 
-    def _blame(self, late: float | None, exit_: Exit, memory_kills: int, limits: Limits) -> None:
+    def _blame(self, late: float | None, exit_: Exit, limits: Limits) -> None:
         task = self._tasks[len(self.found)]
         if late is not None:
             finding = _finding(task, INVALID, f"could not be opened in {late:.1f} s; write a smaller or simpler file")
-        elif exit_.oom_kills or memory_kills:
+        elif exit_.oom_kills:
             hint = f"needs more than {limits.memory_bytes // MIB} MiB of memory to open; write a smaller file"
             finding = _finding(task, TOO_LARGE, hint)
         else:
             how = f"signal {exit_.signal}" if exit_.signal else f"exit {exit_.code}"
-            how = "it said something else" if self._strange else how
-            finding = _finding(
-                task, INVALID, f"could not be opened: what looked into it ended without an answer ({how})"
-            )
+            how = "it sent something else" if self._strange else how
+            finding = _finding(task, INVALID, f"could not be opened: the inspector ended without an answer ({how})")
         self.found[task.file.path] = (finding,)
 
     def _take(self, data: bytes) -> None:
@@ -263,14 +283,6 @@ class _Sitting:
         self._news.set()
 
 
-async def _drained(readers: Sequence[PipeReader]) -> None:
-    """Nobody is left who could write, so each pipe has an end; the bound is for a kernel that disagrees."""
-    with suppress(TimeoutError):
-        async with asyncio.timeout(_DRAIN_S):
-            for reader in readers:
-                await reader.ended.wait()
-
-
 def decode_answer(line: bytes) -> list[tuple[str, str]] | None:
     """The findings in one *line* of an inspector, or None for anything that ours would not say."""
     if len(line) > ANSWER_BYTES:
@@ -294,7 +306,7 @@ def decode_answer(line: bytes) -> list[tuple[str, str]] | None:
 def _finding(task: _Task, code: str, hint: str) -> Finding:
     if code == _MISSING_LIBRARY:
         hint = f"could not be opened: the Python that isorun runs on lacks {hint[:40]}; {_REMEDY}"
-    return Finding(code=code, hint=f"{task.item.path} {printable(hint)}")
+    return Finding(code=code, hint=f"{task.item.path} {one_line(hint)}")
 
 
 _REMEDY = f"the operator can install what isorun needs with `{sys.executable} -m pip install isorun`"
@@ -304,7 +316,7 @@ def _without_operator_code(finding: Finding) -> Finding:
     return replace(finding, code=INVALID) if finding.code == _MISSING_LIBRARY else finding
 
 
-def _request(tasks: Sequence[_Task], folder: RunFolder) -> RunRequest:
+def _request(tasks: Sequence[_Task], folder: RunFolder) -> AcceptedRun:
     names = [f"files/{number}" for number in range(len(tasks))]
     job = [
         {"file": name, "name": task.item.path, "checks": task.item.checks}
@@ -314,7 +326,7 @@ def _request(tasks: Sequence[_Task], folder: RunFolder) -> RunRequest:
         File(path=f"work/{name}", source=folder.out / task.file.path, sha256=task.file.sha256)
         for name, task in zip(names, tasks, strict=True)
     ]
-    return RunRequest(
+    return AcceptedRun(
         exec_id="inspection",
         turn="turn_inspection",
         code=Path(__file__).with_name("inspector.py").read_bytes(),

@@ -6,16 +6,25 @@ so it may be killed, hang or be taken over. It answers one line a file, in the o
 `job.json`, as soon as it has it: a JSON list of `[code, hint]`, empty for a file that is fine.
 
 It must not need anything but the standard library, pypdf, Pillow, openpyxl and jsonschema,
-and must not unpack to a disk, follow a name inside a file, or open a nested archive. It has
-more than 400 lines because it is sent as one text and can import nothing of ours.
+and must not unpack to a disk, follow a name inside a file, or open a nested archive. It is
+long because it is sent as one text and can import nothing of ours.
 """
 
+import bz2
 import codecs
 import csv
+import gzip
 import io
 import json
 import logging
+import lzma
+import re
+import stat
+import struct
 import sys
+import tarfile
+import tomllib
+import unicodedata
 import warnings
 import zipfile
 import zlib
@@ -62,7 +71,8 @@ def inspect(file: Path, name: str, checks: Checks) -> list[Finding]:
 
     A hint goes on from the file's name: "has 1 page, promised 2".
     """
-    suffix = PurePosixPath(name).suffix.lower()
+    suffixes = PurePosixPath(name.lower()).suffixes[-2:]
+    suffix = next((both for both in ("".join(suffixes), *suffixes[-1:]) if both in KINDS), "".join(suffixes[-1:]))
     findings: list[Finding] = []
     try:
         facts = KINDS.get(suffix, _other)(file, checks)
@@ -195,7 +205,188 @@ def _csv(file: Path, checks: Checks, mime: str = "text/csv", delimiter: str = ""
     )
 
 
-# --- Archives and the documents in them
+def _jsonl(file: Path, checks: Checks) -> Facts:
+    text = _utf8(file.read_bytes())
+    if "\0" in text:
+        raise Bad("holds a NUL byte, so it is not JSON")
+    lines = 0
+    for number, line in enumerate(text.split("\n"), 1):
+        if line.strip():
+            lines += 1
+            try:
+                _parse_json(line)
+            except Bad as bad:
+                raise Bad(f"line {number} {bad}") from None
+    if not lines:
+        raise Bad("has no line")
+    return Facts(mimes=["application/jsonl", "text/plain"], texts=lambda: [text])
+
+
+def _toml(file: Path, checks: Checks) -> Facts:
+    text = _utf8(file.read_bytes())
+    try:
+        tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        raise Bad(f"is not TOML: {error}") from None
+    return Facts(mimes=["application/toml", "text/plain"], texts=lambda: [text])
+
+
+def _xml(file: Path, checks: Checks, wanted: str = "") -> Facts:
+    with file.open("rb") as stream:
+        root = parse_xml(iter(lambda: stream.read(MIB), b""), "its XML", doctype=True)
+    if wanted and root != wanted:
+        raise Bad(f"is not {wanted.upper()}: its root is {root[:MAX_SHOWN]}, not {wanted}")
+    svg = ["image/svg+xml"] * (root == "svg")
+    mimes = [*svg, "application/xml", "text/xml"] if wanted else ["application/xml", "text/xml", *svg]
+    return Facts(mimes=mimes, texts=lambda: [_utf8(file.read_bytes())])
+
+
+# --- What an archive may hold: names that stay where they are unpacked, files and folders, each once
+
+
+class Names:
+    """The names of one archive, as they come; `add` raises `Bad` for a name that would harm its reader."""
+
+    def __init__(self) -> None:
+        self._seen: dict[str, bool] = {}  # by how a disk may take it: whether it is a folder
+        self.files = 0
+
+    def add(self, name: str, *, folder: bool = False) -> None:
+        """Take the next entry. A backslash and a drive count: it may be unpacked where they mean something."""
+        shown = f"{name[:MAX_SHOWN]!r}"
+        parts = [part for part in re.split(r"[/\\]", name) if part not in ("", ".")]
+        if name[:1] in ("/", "\\") or re.match(r"[A-Za-z]:", name):
+            raise Bad(f"holds {shown}, an absolute name; write it relative to the archive")
+        # Windows takes blanks and dots from the end of a name, so that `.. ` becomes `..`.
+        if ".." in parts or not all(part.rstrip(" .") for part in parts):
+            raise Bad(f"holds {shown}, which leads out of the folder it is unpacked in")
+        if not name.isprintable() and not _is_plain(name):
+            raise Bad(f"holds {shown}, a name with characters that cannot be seen")
+        if not parts:
+            if folder:
+                return  # ./ stands first in many archives
+            raise Bad(f"holds {shown}, which is not a file name")
+        self._place([unicodedata.normalize("NFC", part).casefold() for part in parts], shown, folder)
+
+    def _place(self, parts: list[str], shown: str, folder: bool) -> None:
+        if parts[0] in _OWN_FILES or "/".join(parts[:2]) in _OWN_FILES:
+            raise Bad(f"holds {shown}, a name that isorun itself writes beside the files of a run")
+        path = "/".join(parts)
+        if (not folder and path in self._seen) or self._seen.get(path) is False:
+            raise Bad(f"holds {shown} twice, or beside one that differs only in case")
+        for depth in range(1, len(parts)):
+            if self._seen.setdefault("/".join(parts[:depth]), True) is False:
+                raise Bad(f"holds {shown} below something that is a file")
+        self._seen[path] = folder
+        self.files += not folder
+
+    def check_not_empty(self) -> None:
+        if not self.files:
+            raise Bad("holds no file")
+
+
+#: Logs and records of a run: an archive that brings its own would replace them where it is unpacked.
+_OWN_FILES = frozenset(
+    (
+        *("logs/user.log", "logs/infra.log", "runtime.out.log", "runtime.err.log"),
+        *("tool_calls_index.json", "executed_programs"),
+    )
+)
+
+
+def _is_plain(name: str) -> bool:
+    """Whether all that is not printable in *name* are blanks of another width."""
+    return all(c.isprintable() or unicodedata.category(c) == "Zs" for c in name)
+
+
+class _Unpacked(io.RawIOBase):
+    """A packed stream, read as what it unpacks to, up to a bound."""
+
+    def __init__(self, stream: Any, packed: int) -> None:  # noqa: ANN401 - of gzip, bz2 or lzma
+        self._stream = stream
+        self._left = MAX_UNPACKED
+        self._most = max(RATIO_FROM, MAX_RATIO * packed)
+
+    def readable(self) -> bool:
+        return True
+
+    def close(self) -> None:
+        self._stream.close()
+        super().close()
+
+    def readinto(self, buffer: Any) -> int:  # noqa: ANN401 - any writable buffer
+        data = self._stream.read(min(len(buffer), MIB))
+        buffer[: len(data)] = data
+        self._left -= len(data)
+        self._most -= len(data)
+        if self._left < 0 or self._most < 0:
+            raise TooLarge(f"unpacks to more than isorun checks: {MAX_UNPACKED} bytes, or {MAX_RATIO} times its size")
+        return len(data)
+
+
+def _unpacked(file: Path, opener: Callable[..., Any] | None) -> Any:  # noqa: ANN401 - a readable file
+    size = file.stat().st_size
+    # A tar that is not packed has what it says, and no ratio.
+    return file.open("rb") if opener is None else _Unpacked(opener(file, "rb"), size)
+
+
+_DAMAGED = (OSError, EOFError, zlib.error, lzma.LZMAError)
+
+
+def _packed(file: Path, checks: Checks, opener: Callable[..., Any] = gzip.open, mime: str = "") -> Facts:
+    try:
+        with _unpacked(file, opener) as stream:
+            while stream.read(MIB):
+                pass
+    except _DAMAGED as error:
+        raise Bad(f"does not unpack: {_without_path(error, file)}") from None
+    return Facts(mimes=[mime])
+
+
+def _tar(file: Path, checks: Checks, opener: Callable[..., Any] | None = None, mime: str = "") -> Facts:
+    names, left = Names(), MAX_UNPACKED
+    try:
+        with _unpacked(file, opener) as stream, tarfile.open(fileobj=stream, mode="r|") as archive:
+            for number, member in enumerate(archive):
+                if number >= MAX_ENTRIES:
+                    raise TooLarge(f"holds more than {MAX_ENTRIES} files")
+                left -= max(member.size, 0)
+                if left < 0:
+                    raise TooLarge(f"unpacks to more than {MAX_UNPACKED} bytes")
+                _check_member(member)
+                names.add(member.name, folder=member.isdir())
+            while stream.read(MIB):  # the checksum of what is packed stands at its end
+                pass
+    except tarfile.TarError as error:
+        raise Bad(f"is not a tar archive: {error}") from None
+    except _DAMAGED as error:
+        raise Bad(f"does not unpack: {_without_path(error, file)}") from None
+    names.check_not_empty()
+    return Facts(mimes=[mime])
+
+
+def _check_member(member: tarfile.TarInfo) -> None:
+    shown = f"{member.name[:MAX_SHOWN]!r}"
+    if member.issym() or member.islnk():
+        raise Bad(f"holds {shown}, a link; write the file itself")
+    if not (member.isreg() or member.isdir()):
+        raise Bad(f"holds {shown}, which is neither a file nor a folder")
+    if member.isreg() and member.mode & (stat.S_ISUID | stat.S_ISGID):
+        # Root unpacks it as a file of root's that anybody may run, with what the program wrote in it.
+        raise Bad(f"holds {shown}, which runs as its owner; remove its setuid and setgid bits")
+
+
+# --- Zip archives and the documents in them
+
+
+def _other_name(extra: bytes) -> bytes | None:
+    """The name that Info-ZIP and others unpack an entry under, whatever its own is (extra field 0x7075)."""
+    while len(extra) >= 4:
+        kind, size = struct.unpack_from("<HH", extra)
+        if kind == 0x7075:
+            return extra[9 : 4 + size]
+        extra = extra[4 + size :]
+    return None
 
 
 class Archive:
@@ -204,6 +395,21 @@ class Archive:
     def __init__(self, file: zipfile.ZipFile) -> None:
         self.file = file
         self.entries = {entry.filename: entry for entry in file.infolist() if not entry.is_dir()}
+
+    def check_names(self) -> None:
+        """Raise `Bad` for an entry that would harm its reader, and for an archive without any file."""
+        names = Names()
+        for entry in self.file.infolist():
+            # As it is written: `filename` ends before a NUL.
+            names.add(entry.orig_filename, folder=entry.is_dir())
+            kind = stat.S_IFMT(entry.external_attr >> 16)
+            if kind == stat.S_IFLNK:
+                raise Bad(f"holds {entry.filename[:MAX_SHOWN]!r}, a link; write the file itself")
+            if kind not in (0, stat.S_IFREG, stat.S_IFDIR):
+                raise Bad(f"holds {entry.filename[:MAX_SHOWN]!r}, which is neither a file nor a folder")
+            if _other_name(entry.extra) not in (None, entry.orig_filename.encode()):
+                raise Bad(f"holds {entry.filename[:MAX_SHOWN]!r} under a second name; write it under one")
+        names.check_not_empty()
 
     def check_bounds(self) -> None:
         entries = self.file.infolist()
@@ -215,7 +421,7 @@ class Archive:
         if unpacked > MAX_UNPACKED:
             raise TooLarge(f"unpacks to {unpacked} bytes, the limit is {MAX_UNPACKED}")
         if unpacked > RATIO_FROM and unpacked > MAX_RATIO * packed:
-            raise TooLarge(f"unpacks to {unpacked} bytes, over {MAX_RATIO} times what it has")
+            raise TooLarge(f"unpacks to {unpacked} bytes, more than {MAX_RATIO} times its size")
 
     def pieces(self, name: str) -> Iterator[bytes]:
         """The bytes of one entry; the checksum is checked at its end."""
@@ -240,6 +446,7 @@ def _archive(file: Path) -> Archive:
     except (zipfile.BadZipFile, UnicodeDecodeError, NotImplementedError) as error:
         raise Bad(f"is not a zip archive: {error}") from None
     archive.check_bounds()
+    archive.check_names()
     return archive
 
 
@@ -469,6 +676,7 @@ _MAGIC: tuple[tuple[int, bytes, str], ...] = (
     (0, b"\x1f\x8b", "application/gzip"),
     (0, b"{\\rtf", "application/rtf"),
     (0, b"BZh", "application/x-bzip2"),
+    (0, b"\xfd7zXZ\0", "application/x-xz"),
     (257, b"ustar", "application/x-tar"),
     (0, b"SQLite format 3\0", "application/vnd.sqlite3"),
     (0, b"PAR1", "application/vnd.apache.parquet"),
@@ -480,11 +688,6 @@ _MAGIC: tuple[tuple[int, bytes, str], ...] = (
 )
 
 
-def _is_svg(file: Path) -> bool:
-    with file.open("rb") as stream:
-        return parse_xml(iter(lambda: stream.read(MIB), b""), "its XML", doctype=True) == "svg"
-
-
 def _other(file: Path, checks: Checks) -> Facts:
     """A file of a type that nothing here opens: enough is found out for the checks that can be asked of it."""
     with file.open("rb") as stream:
@@ -492,7 +695,7 @@ def _other(file: Path, checks: Checks) -> Facts:
     mimes = [mime for at, mark, mime in _MAGIC if start[at : at + len(mark)] == mark]
     wanted = str(checks.get("mime", "")).lower()
     if wanted in ("image/svg+xml", "application/xml", "text/xml"):
-        mimes += [wanted] if _is_svg(file) or wanted != "image/svg+xml" else []
+        mimes += _xml(file, checks).mimes
     elif wanted in KINDS_BY_MIME and (not mimes or {wanted, "application/zip"} & set(mimes) or is_text_type(wanted)):
         mimes = list(KINDS_BY_MIME[wanted](file, checks).mimes)
     elif is_text_type(wanted):
@@ -573,17 +776,33 @@ def _must_contain(facts: Facts, wanted: str | list[str]) -> Iterator[str]:
 
 #: By suffix: what opens the file and says what it is, or raises `Bad`.
 KINDS: dict[str, Callable[[Path, Checks], Facts]] = {
+    ".bmp": _image("BMP", "image/bmp"),
+    ".bz2": partial(_packed, opener=bz2.open, mime="application/x-bzip2"),
     ".csv": _csv,
     ".docx": _docx,
+    ".gif": _image("GIF", "image/gif"),
+    ".gz": partial(_packed, opener=gzip.open, mime="application/gzip"),
     ".ipynb": _json,
     ".jpeg": _image("JPEG", "image/jpeg"),
     ".jpg": _image("JPEG", "image/jpeg"),
     ".json": _json,
+    ".jsonl": _jsonl,
     ".pdf": _pdf,
     ".png": _image("PNG", "image/png"),
     ".pptx": _pptx,
+    ".svg": partial(_xml, wanted="svg"),
+    ".tar": partial(_tar, mime="application/x-tar"),
+    ".tar.bz2": partial(_tar, opener=bz2.open, mime="application/x-bzip2"),
+    ".tar.gz": partial(_tar, opener=gzip.open, mime="application/gzip"),
+    ".tar.xz": partial(_tar, opener=lzma.open, mime="application/x-xz"),
+    ".tgz": partial(_tar, opener=gzip.open, mime="application/gzip"),
+    ".tiff": _image("TIFF", "image/tiff"),
+    ".toml": _toml,
     ".tsv": partial(_csv, mime="text/tab-separated-values", delimiter="\t"),
+    ".webp": _image("WEBP", "image/webp"),
     ".xlsx": _xlsx,
+    ".xml": _xml,
+    ".xz": partial(_packed, opener=lzma.open, mime="application/x-xz"),
     ".zip": _zip,
 }
 
