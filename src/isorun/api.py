@@ -6,12 +6,17 @@ import inspect
 import threading
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
 from concurrent.futures import Future
-from typing import Any, TypeVar
+from typing import Any, TypeVar, Unpack
 
-from isorun.runtime.result import RunResult
-from isorun.runtime.runtime import Run, Runtime
+from isorun.core.request import RunOptions, RunRequest, takes
+from isorun.core.result import RunResult
+from isorun.runtime.runtime import Run, Runtime, RuntimeOptions
 
 _T = TypeVar("_T")
+
+
+class OneRunOptions(RunOptions, RuntimeOptions, total=False):
+    """The keywords of `run`."""
 
 
 class Loop:
@@ -55,14 +60,14 @@ def _blocking(owner: type, name: str) -> Callable[..., Any]:
             return _iterate(self._loop, result)
         return _twin_of(self._loop.call(result), self._loop)
 
-    call.__signature__ = signature.replace(return_annotation=inspect.Signature.empty)  # type: ignore[attr-defined]
+    call.__signature__ = signature.replace(return_annotation=inspect.Signature.empty)  # type: ignore[attr-defined]  # inspect reads it; typeshed has no such attribute
     return call
 
 
 def _iterate(loop: Loop, events: AsyncIterator[_T]) -> Iterator[_T]:
     while True:
         try:
-            yield loop.call(anext(events))  # type: ignore[arg-type]
+            yield loop.call(anext(events))  # type: ignore[arg-type]  # any awaitable will do here
         except StopAsyncIteration:
             return
 
@@ -95,14 +100,15 @@ def _twin_of(value: object, loop: Loop) -> object:
     return SyncRun(value, loop) if isinstance(value, Run) else value
 
 
-class SyncRuntime(_SyncRuntime):  # type: ignore[misc,valid-type]
+class SyncRuntime(_SyncRuntime):  # type: ignore[misc,valid-type]  # the base is made at run time, from Runtime
     """`Runtime` without `await`: `with isorun.SyncRuntime() as rt: rt.execute(code)`.
 
     Its methods are made from `Runtime`'s own, so they take the same arguments and
     give the same results. Usable from any thread, and where a loop already runs.
     """
 
-    def __init__(self, **options: Any) -> None:  # noqa: ANN401 - Runtime's own
+    @takes(RuntimeOptions)
+    def __init__(self, **options: Unpack[RuntimeOptions]) -> None:
         super().__init__(None, Loop())
         self._options = options
 
@@ -124,21 +130,15 @@ class SyncRuntime(_SyncRuntime):  # type: ignore[misc,valid-type]
             self._loop.close()
 
 
-def run(
-    code: str | bytes,
-    *,
-    contract: object = None,
-    timeout_s: float | None = None,
-    **options: Any,  # noqa: ANN401 - the rest of Runtime.execute's
-) -> RunResult:
+@takes(RunOptions, RuntimeOptions)
+def run(code: str | bytes | RunRequest, **options: Unpack[OneRunOptions]) -> RunResult:
     """Run one program in a Runtime of its own and return how it ended.
 
-    Takes what `Runtime.execute` takes, and `backend`, `bundle`, `limits`, `preload`,
-    `python`, `settings`, `workspace_root` for the Runtime. For more than one program keep a
-    `SyncRuntime`: starting one costs some 200 ms, a run in it about a millisecond.
+    Takes what `Runtime.execute` takes, and for the Runtime what `Runtime` takes. For more than one
+    program keep a `SyncRuntime`: starting one costs some 200 ms, a run in it about a millisecond.
     """
-    mine = {"backend", "bundle", "limits", "preload", "python", "settings", "workspace_root"}
-    runtime = {name: options.pop(name) for name in mine & options.keys()}
-    with SyncRuntime(pool_size=0, **runtime) as twin:
-        result: RunResult = twin.execute(code, contract=contract, timeout_s=timeout_s, **options)
+    given: dict[str, Any] = dict(options)
+    runtime = {name: given.pop(name) for name in RuntimeOptions.__annotations__ if name in given}
+    with SyncRuntime(**{"pool_size": 0, **runtime}) as twin:
+        result: RunResult = twin.execute(code, **given)
     return result

@@ -1,30 +1,32 @@
 """`isorun cleanup`: what runs that are over, and hosts that died, have left.
 
-It must not touch anything of a living host: runs have leases, cgroups the pid and
-start time of their owner, staging folders a process that names them.
+It must not touch anything of a living host, see `tidy`.
 """
 
 from __future__ import annotations
 
-from typing import Annotated
+import sys
 
-import typer
+from isorun.cli.parsing import JSON, number, option
+
+OPTIONS = {
+    "cleanup": (
+        option("--older-than HOURS", "Of runs that have ended (default: ISORUN_RETENTION_HOURS).", type=number),
+        option("--all", "Remove every run that has ended.", dest="all_"),
+        JSON,
+    )
+}
 
 
-def cleanup(
-    older_than: Annotated[
-        float | None,
-        typer.Option(help="Of runs that have ended (default: ISORUN_RETENTION_HOURS).", metavar="HOURS"),
-    ] = None,
-    all_: Annotated[bool, typer.Option("--all", help="Remove every run that has ended.")] = False,
-    json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
-) -> int:
+def cleanup(older_than: float | None = None, all_: bool = False, json: bool = False) -> int:
     """Remove old runs, end lost ones, and clear what dead hosts left behind."""
     import math
 
+    from isorun.cli.exits import EXIT
     from isorun.cli.show import print_json, say
-    from isorun.cli.tidy import tidy
-    from isorun.core.errors import InvalidRequest
+    from isorun.core.errors import CleanupFailed, InvalidRequest
+    from isorun.core.text import printable
+    from isorun.doctor.tidy import tidy
     from isorun.settings import Settings
 
     if all_ and older_than is not None:
@@ -34,11 +36,14 @@ def cleanup(
     if not 0 <= hours < math.inf:
         raise InvalidRequest(f"--older-than must be a number of hours, 0 or more, got {hours}")
     found = tidy(settings, hours=hours)
+    code = EXIT[CleanupFailed] if found.problems else 0
     if json:
-        print_json(found)
-        return 0
-    for what, names in found.items():
+        print_json({**found.gone, "problems": found.problems})
+        return code
+    for problem in found.problems:
+        print("isorun:", printable(problem), file=sys.stderr)  # noqa: T201 - for the user
+    for what, names in found.gone.items():
         say(f"{what.replace('_', ' ')}: {len(names)}")
         for name in names:
             say(f"  {name}")
-    return 0
+    return code

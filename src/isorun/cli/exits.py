@@ -4,8 +4,12 @@ from isorun.core.errors import CleanupFailed, InvalidRequest, IsorunError, Setup
 
 EXIT: dict[type[IsorunError], int] = {InvalidRequest: 2, Unavailable: 4, SetupFailed: 70, CleanupFailed: 71}
 INTERRUPTED = 130
-NOBODY_READS = 1  # the reader of a table went away; typer's own code for it
+NOBODY_READS = 1  # the reader of a table went away
 BUG = 70  # an exception that is none of ours: the same "software error" as a failed set-up
+
+
+class UsageError(Exception):
+    """A command line that cannot be read; exit code 2, and nothing was done."""
 
 
 def exit_code(error: IsorunError) -> int:

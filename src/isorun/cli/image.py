@@ -11,34 +11,38 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, BinaryIO, cast
+from typing import TYPE_CHECKING, BinaryIO, cast
 
-import typer
+from isorun.cli.parsing import JSON, option
 
 if TYPE_CHECKING:
     from sandbox_runner.spec import SandboxSpec
 
-_OPTIONS = {"image_repo": "the image's name", "base_image": "--base-image", "build_network": "--network"}
+_WORDS = {"image_repo": "the image's name", "base_image": "--base-image", "build_network": "--network"}
 _IN_A_LOG = "; its output is in docker_build.log, the end of it is:\n"  # how sandbox_runner says it; we keep no log
 _HINT = "another base image is --base-image, the host's own way to the package index is --network host"
 
+OPTIONS = {
+    "build": (
+        option("--tag NAME", "The image's name (default: ISORUN_IMAGE)."),
+        option(
+            "--base-image NAME",
+            "What it is made of, with Python 3.11 or newer and pip (default: SANDBOX_RUNNER_BASE_IMAGE, else"
+            " python:3.12-slim).",
+        ),
+        option("--network MODE", "Of the build: default, host or none (default: default)."),
+        option("--rebuild", "Build again, although nothing has changed."),
+        JSON,
+    )
+}
+
 
 def build(
-    tag: Annotated[
-        str | None, typer.Option(help="The image's name (default: ISORUN_IMAGE).", metavar="NAME", show_default=False)
-    ] = None,
-    base_image: Annotated[
-        str | None,
-        typer.Option(
-            help="What it is made of, with Python 3.11 or newer and pip (default: SANDBOX_RUNNER_BASE_IMAGE, else"
-            " python:3.12-slim).",
-            metavar="NAME",
-            show_default=False,
-        ),
-    ] = None,
-    network: Annotated[str, typer.Option(help="Of the build: default, host or none.", metavar="MODE")] = "default",
-    rebuild: Annotated[bool, typer.Option("--rebuild", help="Build again, although nothing has changed.")] = False,
-    json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+    tag: str | None = None,
+    base_image: str | None = None,
+    network: str = "default",
+    rebuild: bool = False,
+    json: bool = False,
 ) -> int:
     """Build the image that the Docker backend runs programs in."""
     import time
@@ -87,7 +91,7 @@ def _spec(name: str, base_image: str | None, network: str, *, rebuild: bool) -> 
     folder, _, last = name.rpartition("/")
     base, colon, version = last.partition(":")
     if "@" in name or (colon and not re.fullmatch(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,127}", version)):
-        raise InvalidRequest(f"the image's name: {name!r} is none to give: name:version, such as py-code-exec:latest")
+        raise InvalidRequest(f"{name!r} is not an image name; use NAME:TAG, such as py-code-exec:latest")
     spec = SandboxSpec(
         image_context_path=context(),
         image_repo=f"{folder}/{base}" if folder else base,
@@ -98,7 +102,7 @@ def _spec(name: str, base_image: str | None, network: str, *, rebuild: bool) -> 
     try:
         check(spec)
     except InvalidSpec as error:
-        option = _OPTIONS.get(error.field, error.field)
+        option = _WORDS.get(error.field, error.field)
         raise InvalidRequest(f"{option}{str(error).removeprefix(error.field)}") from None
     return spec
 
@@ -106,8 +110,8 @@ def _spec(name: str, base_image: str | None, network: str, *, rebuild: bool) -> 
 def _build(spec: SandboxSpec, name: str) -> dict[str, object]:
     """Build, then name the result *name*; what there is then. Raises `Unavailable`, `SetupFailed`, `InvalidRequest`."""
     from isorun.core.errors import SetupFailed
-    from sandbox_runner.docker_cli import DockerCli
-    from sandbox_runner.image import resolve_image
+    from sandbox_runner.docker.command import DockerCli
+    from sandbox_runner.docker.image import resolve_image
 
     with _our_errors():
         cli = DockerCli()
@@ -165,6 +169,6 @@ def _show(line: str) -> None:
     """A line of progress, which may be anything a package's installer prints: it must not steer the terminal."""
     import sys
 
-    from isorun.runtime.report import printable
+    from isorun.core.text import printable
 
     print(printable(line), file=sys.stderr, flush=True)  # noqa: T201 - for the user

@@ -1,18 +1,19 @@
 """The entry point: signals, the early start, dispatch, and one line for every error.
 
 Theory of operation. Starting a sandbox is mostly waiting for another process, and the
-rest of a short run is mostly imports. So a well-formed `isorun run` goes past typer
-(`options`), starts the jail (`early`), and only then imports what comes after it.
-Everything else goes to typer (`app`). Nothing heavy may be imported at the top here.
+rest of a short run is mostly imports. So `isorun run` reads its options, starts the jail
+(`early`), and only then imports what comes after it. The other commands are imported
+only once they are wanted (`commands`). Nothing heavy may be imported at the top here.
 """
 
 from __future__ import annotations
 
+import io
 import os
 import signal
 import sys
 
-from isorun.cli.exits import BUG, INTERRUPTED, NOBODY_READS, error_code, exit_code
+from isorun.cli.exits import BUG, INTERRUPTED, NOBODY_READS, UsageError, error_code, exit_code
 from isorun.core.errors import IsorunError
 
 TYPE_CHECKING = False  # not from typing, which costs 10 ms
@@ -20,8 +21,6 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from types import FrameType
     from typing import NoReturn
-
-    from isorun.cli.options import Wanted
 
 
 def main() -> NoReturn:
@@ -37,10 +36,11 @@ def run_command(argv: Sequence[str]) -> int:
         if signal.getsignal(number) is not signal.SIG_IGN:  # nohup, and a shell's `&`
             signal.signal(number, _interrupt)
     try:
-        from isorun.cli.options import parse  # here, where an interrupt is caught
+        from isorun.cli.commands import call  # here, where an interrupt is caught
 
-        wanted = parse(argv)
-        return _dispatch(argv) if wanted is None else _run(wanted)
+        return call(argv)
+    except UsageError as error:
+        return _fail(str(error), 2)
     except IsorunError as error:
         if _wants_json(argv):
             _tell_json(error)
@@ -65,33 +65,16 @@ def _open_standard_streams() -> None:
             break
     # The interpreter found them closed, and has None in their place.
     sys.stdin = sys.stdin or open(0, encoding="utf-8", closefd=False)  # noqa: SIM115 - as long as we are
-    sys.stdout = sys.stdout or open(1, "w", encoding="utf-8", closefd=False)  # noqa: SIM115
-    sys.stderr = sys.stderr or open(2, "w", encoding="utf-8", closefd=False)  # noqa: SIM115
+    sys.stdout = sys.stdout or open(1, "w", encoding="utf-8", closefd=False)  # noqa: SIM115 - as stdin
+    sys.stderr = sys.stderr or open(2, "w", encoding="utf-8", closefd=False)  # noqa: SIM115 - as stdin
+    # A name or a sign that the terminal's encoding lacks is shown as its number; it must not end the command.
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
 
 
 def _interrupt(number: int, frame: FrameType | None) -> NoReturn:
     raise KeyboardInterrupt
-
-
-def _run(wanted: Wanted) -> int:
-    from isorun.cli.early import early_start
-
-    with early_start(wanted) as early:
-        from isorun.cli.session import conduct  # the jail warms up meanwhile
-
-        return conduct(wanted, early)
-
-
-def _dispatch(argv: Sequence[str]) -> int:
-    from isorun.cli.app import UsageError, app
-
-    try:
-        code = app(args=list(argv), prog_name="isorun", standalone_mode=False)
-    except UsageError as error:
-        said = _text(error)
-        # `isorun runs` alone has printed its help, and has nothing to add.
-        return _fail(f"{said} (isorun --help shows what there is)", 2) if said else 2
-    return code if isinstance(code, int) else 0
 
 
 def _wants_json(argv: Sequence[str]) -> bool:
@@ -110,13 +93,8 @@ def _tell_json(error: IsorunError) -> None:
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # or the interpreter complains about it once more
 
 
-def _text(error: Exception) -> str:
-    format_message = getattr(error, "format_message", None)  # of click, beside typer or inside it
-    return str(format_message() if callable(format_message) else error)
-
-
 def _fail(text: str, code: int) -> int:
-    from isorun.runtime.report import printable  # the text may quote a file name, which may be anything
+    from isorun.core.text import printable  # the text may quote a file name, which may be anything
 
     lines = [line.strip() for line in printable(text).splitlines()]
     print("isorun:", " ".join(filter(None, lines)), file=sys.stderr)  # noqa: T201 - the one line

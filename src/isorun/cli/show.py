@@ -5,7 +5,7 @@ import json
 import sys
 from collections.abc import Callable, Collection, Iterable, Sequence
 
-from isorun.runtime.report import printable
+from isorun.core.text import printable
 
 _PIPE_WIDTH = 200  # of a table that no terminal bounds
 

@@ -3,21 +3,29 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Any
 
-import typer
+from isorun.cli.parsing import JSON, number, option
 
 if TYPE_CHECKING:
     from isorun.settings import Settings
 
-_Bundle = Annotated[
-    Path | None, typer.Option(help="The bundle's folder (default: ISORUN_BUNDLE).", metavar="DIR", show_default=False)
-]
-_Id = Annotated[str, typer.Argument(help="The tool, such as local_tools.write_note.", metavar="ID")]
-_AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+_BUNDLE = option("--bundle DIR", "The bundle's folder (default: ISORUN_BUNDLE).", type=Path)
+_ID = option("tool_id ID", "The tool, such as local_tools.write_note.")
+OPTIONS = {
+    "ls": (_BUNDLE, JSON),
+    "describe": (_ID, _BUNDLE, JSON),
+    "call": (
+        _ID,
+        _BUNDLE,
+        option("--json OBJECT", "The arguments, a JSON object (default: {})."),
+        option("--out DIR", "The tool's output directory (default: a new temporary folder).", type=Path),
+        option("--timeout SECONDS", "Seconds.", type=number),
+    ),
+}
 
 
-def ls(bundle: _Bundle = None, json: _AsJson = False) -> int:
+def ls(bundle: Path | None = None, json: bool = False) -> int:
     """The bundle's tools."""
     from isorun.cli.show import print_json, print_table
 
@@ -30,7 +38,7 @@ def ls(bundle: _Bundle = None, json: _AsJson = False) -> int:
     return 0
 
 
-def describe(tool_id: _Id, bundle: _Bundle = None, json: _AsJson = False) -> int:
+def describe(tool_id: str, bundle: Path | None = None, json: bool = False) -> int:
     """One tool: what it does, its parameters, its limits."""
     from isorun.cli.show import print_json, print_table, say
 
@@ -56,22 +64,16 @@ def describe(tool_id: _Id, bundle: _Bundle = None, json: _AsJson = False) -> int
 
 
 def call(
-    tool_id: _Id,
-    bundle: _Bundle = None,
-    json: Annotated[str, typer.Option("--json", help="The arguments, a JSON object.", metavar="OBJECT")] = "{}",
-    out: Annotated[
-        Path | None, typer.Option(help="The tool's output directory (default: a new temporary folder).", metavar="DIR")
-    ] = None,
-    timeout: Annotated[float | None, typer.Option(help="Seconds.", metavar="SECONDS")] = None,
+    tool_id: str, bundle: Path | None = None, json: str = "{}", out: Path | None = None, timeout: float | None = None
 ) -> int:
     """Call a tool as a program would, and print its result as JSON; 1 if it gave none."""
     import asyncio
     import sys
 
     from isorun.cli.show import print_json
-    from isorun.executor.agent_io_tools import ToolError
-    from isorun.runtime.report import printable
-    from isorun.supervisor.records import summary
+    from isorun.core.records import summary
+    from isorun.core.text import printable
+    from isorun.executor.calls.agent_io_tools import ToolError
 
     result, lines, written = asyncio.run(_call(tool_id, bundle, _object(json), out, timeout))
     for line in (*lines, *(f"wrote {path}" for path in written)):
@@ -91,7 +93,7 @@ async def _call(
     import tempfile
 
     from isorun.core.errors import InvalidRequest
-    from isorun.executor.agent_io_tools import ToolError
+    from isorun.executor.calls.agent_io_tools import ToolError
     from isorun.settings import base_environment, supervisor_environment
     from isorun.supervisor.direct import direct_calls
 
@@ -160,16 +162,22 @@ def _loaded(bundle: Path | None) -> dict[str, Any]:
     return asyncio.run(load(*_settings(bundle)))
 
 
-async def load(settings: Settings, root: Path) -> dict[str, Any]:
-    """The tools of the bundle *root*, by the process that would answer for them. Raises `InvalidRequest`."""
-    from isorun.settings import base_environment, supervisor_environment
-    from isorun.supervisor.client import Supervisor
-    from isorun.supervisor.descriptor import load_descriptor
+async def load(settings: Settings, root: Path, backend: str = "namespace") -> dict[str, Any]:
+    """The tools of the bundle *root*, by a process that would answer for them where *backend* has tools run.
 
-    environment = {**base_environment(), **supervisor_environment(settings)}
-    network = settings.network_mode != "none"
-    async with Supervisor(load_descriptor(root), environment, network=network) as supervisor:
-        return dict(supervisor.tools)
+    Raises `InvalidRequest`, `Unavailable`, `SetupFailed`.
+    """
+    from contextlib import AsyncExitStack
+    from dataclasses import replace
+
+    from isorun.runtime.choose import Chosen, named_backend
+    from isorun.runtime.services import open_supervisor
+
+    chosen = named_backend(backend, settings)
+    assert chosen is not None
+    async with AsyncExitStack() as stack:
+        supervisor, _ = await open_supervisor(replace(settings, bundle=root), stack, Chosen(chosen))
+        return dict(supervisor.tools) if supervisor is not None else {}
 
 
 def _one(tools: Any, tool_id: str) -> Any:  # noqa: ANN401 - as the supervisor describes it

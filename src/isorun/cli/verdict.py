@@ -3,8 +3,10 @@
 from collections.abc import Iterator, Mapping
 from typing import Any, TextIO
 
-from isorun.runtime.report import one_line, printable
+from isorun.core.text import one_line, printable
+from isorun.settings import process_environment
 
+_LINE = 500  # characters of what was said
 _FILES = 50  # of a list; the folder is named
 _GREEN, _RED, _PLAIN = "\x1b[1;32m", "\x1b[1;31m", "\x1b[0m"
 
@@ -12,12 +14,17 @@ _GREEN, _RED, _PLAIN = "\x1b[1;32m", "\x1b[1;31m", "\x1b[0m"
 def print_verdict(result: Mapping[str, Any], to: TextIO, *, new_line: bool = False) -> None:
     """Write the verdict on *result* (a `RunResult.to_dict`, or a stored one with less in it) to *to*."""
     first, *rest = verdict(result)
-    if to.isatty():
+    if to.isatty() and _may_colour(process_environment()):
         word, _, others = first.partition(" ")
         first = f"{_GREEN if result.get('ok') else _RED}{word}{_PLAIN} {others}"
     text = "\n".join((first, *rest)) + "\n"
     to.write("\n" + text if new_line else text)
     to.flush()
+
+
+def _may_colour(environ: Mapping[str, str]) -> bool:
+    """Whether the user's terminal has colours and the user wants them (https://no-color.org)."""
+    return not environ.get("NO_COLOR") and environ.get("TERM") != "dumb"
 
 
 def verdict(result: Mapping[str, Any]) -> list[str]:
@@ -30,13 +37,13 @@ def _lines(result: Mapping[str, Any]) -> Iterator[str]:
     error = result.get("error") or {}
     if error.get("message"):
         where = f" ({error['where']})" if error.get("where") else ""
-        yield f"  {error['code']}: {one_line(error['message'])}{where}"
+        yield f"  {error['code']}: {one_line(error['message'], _LINE)}{where}"
     if error.get("hint"):
         yield f"  hint: {one_line(error['hint'], 1000)}"
     for notice in result.get("notices") or ():
-        yield f"  notice: {one_line(notice)}"
+        yield f"  notice: {one_line(notice, _LINE)}"
     for path in result.get("missing") or ():
-        yield f"  missing: {one_line(path)}"
+        yield f"  missing: {one_line(path, _LINE)}"
     yield from _files(result.get("artifacts") or ())
     if result.get("out_dir"):
         yield f"  folder: {result['out_dir']}"
@@ -44,14 +51,14 @@ def _lines(result: Mapping[str, Any]) -> Iterator[str]:
 
 def _facts(result: Mapping[str, Any]) -> Iterator[str]:
     yield str(result.get("status"))
-    if "wall_s" in (result.get("usage") or {}):
+    if (result.get("usage") or {}).get("wall_s"):
         yield f"{result['usage']['wall_s']:.2f} s"
     if result.get("exit_code"):
         yield f"exit code {result['exit_code']}"
     if result.get("signal"):
         yield f"signal {result['signal']}"
     isolation = result.get("isolation") or {}
-    if isolation:
+    if isolation.get("level"):  # of a lost run nobody knows
         yield f"isolation {isolation['level']}, {isolation['limits']}"
 
 

@@ -22,19 +22,21 @@ from pathlib import Path
 from typing import Any
 
 from isorun.backends.base import Program, Slot, Usage
-from isorun.backends.environment import Environment, describe, own_package
-from isorun.backends.jail import environment_for
+from isorun.backends.ends import Ends
+from isorun.backends.environment import Environment, describe, environment_for, own_package
 from isorun.backends.sending import send_program
 from isorun.core.errors import CleanupFailed, SetupFailed
 from isorun.core.limits import Limits
 from isorun.core.outcome import Exit
 from isorun.kernel.readiness import Channel, is_readable, wait_readable
+from isorun.settings import Settings
 from isorun.wire.messages import Message, Ready, encode
+from isorun.wire.session import Session, Side, State
 
-ISOLATION: Mapping[str, Any] = {"level": "none", "backend": "fake", "walls": {}, "limits": "none"}
+ISOLATION: Mapping[str, Any] = {"level": "none", "without": [], "backend": "fake", "walls": {}, "limits": "none"}
 _KILL_S = 10.0
 _LOOK_AGAIN_S = 0.002
-_BOOT = "import sys; sys.path.insert(0, {path!r}); from isorun.executor.unsealed import main; main()"
+_BOOT = "import sys; sys.path.insert(0, {path!r}); from isorun.testing.unsealed import main; main()"
 
 
 class FakeBackend:
@@ -60,8 +62,11 @@ class FakeBackend:
         return ()
 
     def infra_log(self) -> bytes:
-        """There is no launcher that could print."""
+        """This backend has no launcher that could print."""
         return b""
+
+    def supervisor(self, settings: Settings, bundle: Path) -> None:
+        """As a child of this process; see `Backend.supervisor`."""
 
     @asynccontextmanager
     async def launch(self, limits: Limits) -> AsyncIterator[Slot]:
@@ -74,7 +79,7 @@ class FakeBackend:
             stack.callback(family.close)
             stack.push_async_callback(family.end)
             ends.close_theirs()
-            control = Channel(ends.control)
+            control = Channel(ends.control, Session(Side.HOST, Side.SLOT, State.ATTACHED))
             if not isinstance(await control.receive(), Ready):
                 raise SetupFailed("program process", "it ended before it was ready")
             yield FakeSlot(ends, control, family, *_directories(stack, root))
@@ -100,7 +105,6 @@ class FakeSlot:
 
     isolation = ISOLATION
     origin = ()
-    memory_kills = 0
 
     def __init__(self, ends: "_Ends", control: Channel, family: "_Family", work: int, out: int) -> None:
         self.stdout, self.stderr, self.tools = ends.stdout, ends.stderr, ends.tools
@@ -116,6 +120,10 @@ class FakeSlot:
     async def start(self, program: Program) -> None:
         """See `Slot.start`."""
         await send_program(self._control, program)
+
+    async def new_stream(self) -> tuple[socket.socket, socket.socket]:
+        """See `Slot.new_stream`."""
+        return socket.socketpair()
 
     async def wait(self) -> None:
         """See `Slot.wait`."""
@@ -219,30 +227,12 @@ def _directories(stack: AsyncExitStack, root: str) -> tuple[int, int]:
     return work, out
 
 
-class _Ends:
-    """The sockets and pipes of one slot: ours to keep, theirs to hand over and close."""
+class _Ends(Ends):
+    """With `tools`, a tool stream, and its other end as the fourth of theirs: no slot makes it."""
 
     def __init__(self, stack: AsyncExitStack) -> None:
-        self.control, control = socket.socketpair()
-        self.tools, tools = socket.socketpair()
-        self.stdout, stdout = os.pipe2(os.O_CLOEXEC)
-        self.stderr, stderr = os.pipe2(os.O_CLOEXEC)
-        self._theirs = [control.detach(), stdout, stderr, tools.detach()]
-        stack.callback(self.close_theirs)
-        for end in (self.control, self.tools):
-            end.setblocking(False)
-            stack.callback(end.close)
-        for descriptor in (self.stdout, self.stderr):
-            os.set_blocking(descriptor, False)
-            stack.callback(os.close, descriptor)
-
-    def theirs(self) -> tuple[int, ...]:
-        """control, stdout, stderr, tools."""
-        return tuple(self._theirs)
-
-    def close_theirs(self) -> None:
-        while self._theirs:
-            os.close(self._theirs.pop())
+        super().__init__(stack)
+        self.tools = self._socket(stack)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -291,7 +281,6 @@ class ScriptedSlot:
 
     isolation = ISOLATION
     origin = ()
-    memory_kills = 0
 
     def __init__(self, script: Script, ends: _Ends, work: int, out: int) -> None:
         self.stdout, self.stderr, self.tools = ends.stdout, ends.stderr, ends.tools
@@ -320,6 +309,10 @@ class ScriptedSlot:
             _write(self.out, path, data)
         if script.exit is not None or script.lost is not None:
             self._over.set()
+
+    async def new_stream(self) -> tuple[socket.socket, socket.socket]:
+        """See `Slot.new_stream`."""
+        return socket.socketpair()
 
     async def wait(self) -> None:
         """See `Slot.wait`."""

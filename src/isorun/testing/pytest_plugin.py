@@ -40,9 +40,9 @@ class Tools:
         return "\n".join(self._calls.lines)
 
     def call(self, tool_id: str, /, timeout_s: float | None = None, **params: Any) -> Any:  # noqa: ANN401 - the tool's
-        """The tool's result. Raises what a program would get, from `isorun.executor.agent_io_tools`."""
+        """The tool's result. Raises what a program would get, from `isorun.executor.calls.agent_io_tools`."""
         from isorun.core.errors import InvalidRequest
-        from isorun.executor.agent_io_tools import ToolError
+        from isorun.executor.calls.agent_io_tools import ToolError
 
         if tool_id not in self.described:
             known = ", ".join(self.described)

@@ -1,7 +1,7 @@
 """The child of the `fake` backend: the real loader in a plain process, without a single wall.
 
 For tests of the runtime, which must not depend on what this machine can seal. Only
-`backends.fake` starts it, and no setting leads there: it must never run a program
+`testing.fake` starts it, and no setting leads there: it must never run a program
 that nobody has read.
 """
 
@@ -15,6 +15,7 @@ from isorun.executor.packets import Stream
 from isorun.executor.slot import store_until_go
 from isorun.kernel import fds
 from isorun.wire.messages import Ready, Started
+from isorun.wire.session import Session, Side, State
 
 
 def main() -> None:
@@ -32,7 +33,7 @@ def main() -> None:
             rules.CONTROL: control_fd,
         }
     )
-    control = Stream(socket.socket(fileno=rules.CONTROL))
+    control = Stream(socket.socket(fileno=rules.CONTROL), Session(Side.SLOT, Side.HOST, State.ATTACHED))
     program = loader.Loader(f"{root}/work", f"{root}/out", config["sys_path"], dict(os.environ))
     program.enter()
     control.send(Ready(isolation={}))

@@ -12,9 +12,11 @@ from contextlib import contextmanager
 TYPE_CHECKING = False  # not from typing, which costs 10 ms
 if TYPE_CHECKING:
     import asyncio
+    from pathlib import Path
 
     from isorun.backends.base import Backend
-    from isorun.cli.options import Wanted
+    from isorun.cli.run.command import Wanted
+    from isorun.core.process import StartProcess
     from isorun.settings import Settings
 
 
@@ -39,7 +41,7 @@ class Early:
         # The jail cannot keep bytecode, everything is read-only there: imported once here, it is kept.
         import isorun.executor.template
         import isorun.executor.zygote
-        import isorun.kernel.stage  # noqa: F401
+        import isorun.kernel.stage  # noqa: F401 - see above
 
     async def __aenter__(self) -> Backend:
         entering, self._entering = self._entering, None
@@ -48,6 +50,17 @@ class Early:
 
     async def __aexit__(self, *exc: object) -> None:
         await self._backend.__aexit__(*exc)
+
+    def supervisor(self, settings: Settings, bundle: Path) -> StartProcess | None:
+        """See `Backend.supervisor`."""
+        return self._backend.supervisor(settings, bundle)
+
+    async def ready(self) -> None:
+        """Return once the jail stands. Raises what entering it raises: then another backend may be chosen."""
+        import asyncio
+
+        if self._entering is not None:
+            await asyncio.shield(self._entering)
 
     async def abandon(self) -> None:
         """Take down what nobody has entered."""
@@ -78,15 +91,16 @@ def settings_for(wanted: Wanted) -> Settings:
 
 @contextmanager
 def early_start(wanted: Wanted) -> Iterator[Early | None]:
-    """An `Early` for the backend that is *wanted*; None if that is not the embedded one."""
+    """An `Early` for the backend that is *wanted*; None if that is not, or cannot be, the embedded one."""
     settings = settings_for(wanted)
-    if (wanted.backend or settings.backend) not in ("auto", "namespace"):
+    backend = wanted.backend or settings.backend
+    if backend not in ("auto", "namespace") or (backend == "auto" and not settings.suits_embedded()):
         yield None
         return
     settings.check_embedded()
     import asyncio
 
-    from isorun.runtime.backend import namespace_backend
+    from isorun.runtime.choose import namespace_backend
 
     with asyncio.Runner() as runner:
         early = Early(settings, namespace_backend(settings), runner)

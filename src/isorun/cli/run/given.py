@@ -5,36 +5,40 @@ Every read has a limit first: a device or an endless pipe given by mistake is re
 
 import json
 import sys
-from collections.abc import Mapping
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
-from isorun.cli.options import Wanted
+from isorun.cli.run.command import Wanted
 from isorun.core.errors import InvalidRequest
 from isorun.core.ids import MAX_PROG_NAME
 from isorun.core.limits import MIB, Limits
+from isorun.core.request import OPTIONS, RunRequest
+from isorun.core.text import is_visible
 
 _CONTRACT_BYTES = MIB
 
 
-def read_request(wanted: Wanted, limits: Limits) -> Mapping[str, Any]:
-    """The arguments for `Runtime.start`; raises `InvalidRequest` for what cannot be read."""
+def read_request(wanted: Wanted, limits: Limits) -> RunRequest:
+    """What is to be run; raises `InvalidRequest` for what cannot be read."""
     if wanted.side_effects and wanted.contract is not None:
         raise InvalidRequest("--side-effects means no contract; leave out one of it and --contract")
     if wanted.stdin and wanted.file == "-":
         raise InvalidRequest("stdin is the program (-), so --stdin has nothing to give to it")
     _check_out(wanted.out)
-    return {
-        "code": _read_program(wanted.file, limits.source_bytes),
+    as_given: Any = {name: getattr(wanted, name) for name in OPTIONS & _named(wanted)}
+    read: Any = {
         "contract": None if wanted.contract is None else _read_contract(wanted.contract),
-        "timeout_s": wanted.timeout_s,
         "prog_name": _prog_name(wanted.file),
-        "turn_id": wanted.turn_id,
         "argv": wanted.args,
-        "inputs": wanted.inputs,
-        "tools": wanted.tools,
+        "out": None,  # --out is where the files go afterwards
         "stdin": _read_stdin(limits.input_bytes) if wanted.stdin and not sys.stdin.isatty() else None,
     }
+    return RunRequest.of(_read_program(wanted.file, limits.source_bytes), **{**as_given, **read})
+
+
+def _named(wanted: Wanted) -> set[str]:
+    return {field.name for field in fields(wanted)}
 
 
 def _read_program(file: str, most: int) -> bytes:
@@ -79,7 +83,7 @@ def _read_contract(text: str) -> object:
 
 def _prog_name(file: str) -> str | None:
     name = Path(file).name[:MAX_PROG_NAME]
-    return name if file != "-" and name.isprintable() and name.strip() else None
+    return name if file != "-" and is_visible(name) and name.strip() else None
 
 
 def _check_out(out: Path | None) -> None:

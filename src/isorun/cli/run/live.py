@@ -15,7 +15,7 @@ import threading
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 
-from isorun.runtime.report import printable
+from isorun.core.text import printable
 
 _FD = {"stdout": 1, "stderr": 2}
 

@@ -8,19 +8,20 @@ import asyncio
 import os
 import signal
 import sys
-from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from isorun.cli.early import Early, settings_for
 from isorun.cli.exits import INTERRUPTED
-from isorun.cli.given import read_request
-from isorun.cli.live import Live, Spinner, write
-from isorun.cli.options import Wanted
-from isorun.core.errors import SetupFailed, Unavailable
+from isorun.cli.run.command import Wanted
+from isorun.cli.run.early import Early, settings_for
+from isorun.cli.run.given import read_request
+from isorun.cli.run.live import Live, Spinner, write
+from isorun.core.errors import CleanupFailed, SetupFailed, Unavailable
 from isorun.core.outcome import Exit, cli_exit_code
-from isorun.runtime.result import RunResult
+from isorun.core.request import RunRequest
+from isorun.core.result import RunResult
+from isorun.core.text import one_line
 from isorun.runtime.runtime import Run, Runtime
 from isorun.settings import Settings
 
@@ -32,7 +33,7 @@ def conduct(wanted: Wanted, early: Early | None) -> int:
     """Run what is *wanted* and return the exit code. Raises `IsorunError` if there was no run."""
     settings = early.settings if early else settings_for(wanted)
     for warning in settings.warnings:
-        print("isorun: warning:", warning, file=sys.stderr)  # noqa: T201 - for the user
+        print("isorun: warning:", one_line(warning), file=sys.stderr)  # noqa: T201 - for the user
     request = read_request(wanted, settings.limits())
     work = _Session(wanted, settings, request, early)
     try:
@@ -45,7 +46,7 @@ def conduct(wanted: Wanted, early: Early | None) -> int:
 
 
 class _Session:
-    def __init__(self, wanted: Wanted, settings: Settings, request: Mapping[str, Any], early: Early | None) -> None:
+    def __init__(self, wanted: Wanted, settings: Settings, request: RunRequest, early: Early | None) -> None:
         self._wanted, self._settings, self._request, self._early = wanted, settings, request, early
         self._spinner = Spinner()
         self._live: Live | None = None
@@ -81,17 +82,31 @@ class _Session:
         if self._early is None:
             return await self._run_on(self._wanted.backend)
         try:
+            if (self._wanted.backend or self._settings.backend) == "auto" and self._has_bundle:
+                # Before a supervisor is started: on another backend its place is another.
+                await self._early.ready()
             return await self._run_on(self._early)
         except Unavailable:
             return await self._run_on(self._wanted.backend)  # whose error names every backend's reason
 
+    @property
+    def _has_bundle(self) -> bool:
+        return self._wanted.bundle is not None or self._settings.bundle is not None
+
     async def _run_on(self, backend: Any) -> RunResult:  # noqa: ANN401 - a name, a Backend or None
         runtime = Runtime(backend=backend, settings=self._settings, bundle=self._wanted.bundle, pool_size=0)
-        async with runtime:
-            on_output = self._live.take if self._live is not None else None
-            run = await runtime.start(**self._request, on_output=on_output)
-            self._interrupts.run = run
-            return await run.result()
+        result = None
+        try:
+            async with runtime:
+                on_output = self._live.take if self._live is not None else None
+                run = await runtime.start(self._request, on_output=on_output)
+                self._interrupts.run = run
+                result = await run.result()
+        except CleanupFailed:
+            if result is not None:  # what could not be removed is the error, and the run is still to be told
+                self._report(result)
+            raise
+        return result
 
     def _report(self, result: RunResult) -> None:
         if self._wanted.json:
@@ -139,7 +154,7 @@ class _Interrupts:
 
 def copy_out(result: RunResult, to: Path) -> None:
     """Copy the run's out/ to *to*, new or empty; nothing that exists is written to or through."""
-    from isorun.runtime.collect import collect
+    from isorun.store.collect import collect
 
     try:
         to.mkdir(parents=True, exist_ok=True)
@@ -151,7 +166,7 @@ def copy_out(result: RunResult, to: Path) -> None:
     except OSError as error:
         raise SetupFailed("--out", f"{error}; the files are in {result.out_dir}") from error
     for refusal in copied.refused:
-        print(f"isorun: not copied: {refusal.path}: {refusal.reason}", file=sys.stderr)  # noqa: T201
+        print(f"isorun: not copied: {one_line(refusal.path)}: {one_line(refusal.reason)}", file=sys.stderr)  # noqa: T201 - for the user
 
 
 def _exit_of(result: RunResult) -> Exit | None:

@@ -1,0 +1,91 @@
+"""`isorun run`: its options, and the jail that warms up while the rest is imported."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from isorun.cli.parsing import BACKEND, REST, number, option
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Wanted:
+    """The options of `isorun run`, as given."""
+
+    file: str
+    args: tuple[str, ...] = ()
+    turn_id: str | None = None
+    side_effects: bool = False
+    contract: str | None = None
+    timeout_s: float | None = None
+    inputs: tuple[Path, ...] = ()
+    out: Path | None = None
+    backend: str | None = None
+    bundle: Path | None = None
+    tools: tuple[str, ...] | None = None
+    python: Path | None = None
+    preload: tuple[str, ...] = ()
+    env_file: Path | None = None
+    stdin: bool = False
+    json: bool = False
+
+
+def tool_ids(text: str) -> tuple[str, ...]:
+    """The ids in *text*, with commas between them; an empty text has no id."""
+    return tuple(part.strip() for part in text.split(",") if part.strip())
+
+
+def wanted_of(given: Mapping[str, object]) -> Wanted:
+    """What was *given*, as the parser has it."""
+    values = {name: tuple(value) if isinstance(value, list) else value for name, value in given.items()}
+    return Wanted(**values)  # type: ignore[arg-type]  # OPTIONS has its fields, and makes their types
+
+
+def run(**given: object) -> int:
+    """Run one program, sealed, and exit with its exit code. Takes the fields of `Wanted`."""
+    from isorun.cli.run.early import early_start
+
+    wanted = wanted_of(given)
+    with early_start(wanted) as early:
+        from isorun.cli.run.session import conduct  # the jail warms up meanwhile
+
+        return conduct(wanted, early)
+
+
+OPTIONS = {
+    "run": (
+        option("file FILE|-", "The program, or - for stdin."),
+        option("args ARGS", "sys.argv[1:] of the program; put -- before them.", nargs=REST),
+        option("--turn-id ID", "The turn whose folder the program writes to."),
+        option("--side-effects", "No contract: report what changed in out/ (the default)."),
+        option("--contract JSON|@FILE", "The files the program promises: JSON, or @FILE."),
+        option("--timeout SECONDS", "Wall seconds.", dest="timeout_s", type=number),
+        option(
+            "--input PATH",
+            "A file or folder for the program, beside it; may be repeated.",
+            dest="inputs",
+            action="append",
+            type=Path,
+        ),
+        option("--out DIR", "Copy out/ to this folder, which must be new or empty.", type=Path),
+        BACKEND,
+        option("--bundle DIR", "The folder whose tools the program may call.", type=Path),
+        option("--tools IDS", "Only these tools, ids with commas (default: all of the bundle).", type=tool_ids),
+        option("--python FILE", "The Python that the program runs on.", type=Path),
+        option(
+            "--preload NAMES",
+            "Modules to import beforehand, with commas; may be repeated.",
+            action="extend",
+            type=lambda text: text.split(","),
+        ),
+        option("--env-file FILE", "A file of settings, NAME=value.", type=Path),
+        option("--stdin", "Give our stdin to the program."),
+        option("--json", "Print the whole result as JSON, and nothing else."),
+    )
+}
+END = (
+    "The exit code is the program's own, 128 + n if signal n ended it, or: 2 for a mistake in the command line, "
+    "3 contract_failed, 4 if no sandbox works here, 5 limit_exceeded, 6 protocol_violation, 70 and 71 if a sandbox "
+    "could not be set up or removed, 124 timed_out, 130 cancelled, 137 out_of_memory."
+)
