@@ -13,6 +13,8 @@ from pathlib import Path
 
 import pytest
 
+from isorun import env_file
+from isorun import settings as settings_module
 from isorun.core.errors import InvalidRequest
 from isorun.core.limits import Limits
 from isorun.settings import (
@@ -49,6 +51,7 @@ AGENTIC_BUNDLES_ROOT=/bundles                                # container
 @pytest.fixture(autouse=True)
 def _empty_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
+    settings_module._warn_once.cache_clear()  # as in a new process
 
 
 def rows(settings: Settings) -> dict[str, SettingRow]:
@@ -64,7 +67,7 @@ def refused(env: dict[str, str]) -> str:
     return str(caught.value)
 
 
-def test_a6_the_defaults_are_those_of_the_documents() -> None:
+def test_the_defaults_are_those_of_the_documents() -> None:
     """With nothing set every value is the documented default, and each row says so."""
     settings = Settings.load(environ={})
     assert settings == Settings()
@@ -122,7 +125,7 @@ SEED_NAMES = {
 
 
 @pytest.mark.parametrize("name", SEED_NAMES)
-def test_a6_each_older_name_is_accepted_and_ours_does_the_same(name: str) -> None:
+def test_each_older_name_is_accepted_and_ours_does_the_same(name: str) -> None:
     """Every name of SPEC A6 sets its setting, and so does `ISORUN_<FIELD>`."""
     attribute, text, value = SEED_NAMES[name]
     older = Settings.load(environ={name: text})
@@ -147,7 +150,7 @@ def test_a6_each_older_name_is_accepted_and_ours_does_the_same(name: str) -> Non
         ("ISORUN_REQUIRE", "namespace,root", "require", "namespace,root"),
     ],
 )
-def test_a6_our_own_names_are_read(name: str, text: str, attribute: str, value: object) -> None:
+def test_our_own_names_are_read(name: str, text: str, attribute: str, value: object) -> None:
     """Each setting without an older name is read from its `ISORUN_` name, without a warning."""
     settings = Settings.load(environ={name: text})
     assert getattr(settings, attribute) == value
@@ -155,14 +158,14 @@ def test_a6_our_own_names_are_read(name: str, text: str, attribute: str, value: 
 
 
 @pytest.mark.parametrize("field", dataclasses.fields(Limits), ids=lambda field: field.name)
-def test_a6_each_limit_has_a_name(field: dataclasses.Field[float]) -> None:
+def test_each_limit_has_a_name(field: dataclasses.Field[float]) -> None:
     """Every ceiling of DESIGN 6 is set by `ISORUN_MAX_<NAME>` and nothing else changes."""
     value = 1 << 31 if field.name == "memory_bytes" else 3  # less memory would not hold the tmpfs
     settings = Settings.load(environ={f"ISORUN_MAX_{field.name.upper()}": str(value)})
     assert settings.limits() == dataclasses.replace(Limits(), **{field.name: value})
 
 
-def test_a6_the_seed_timeout_is_the_wall_limit() -> None:
+def test_the_seed_timeout_is_the_wall_limit() -> None:
     """PY_CODE_EXEC_TIMEOUT is the ceiling of a run's wall time."""
     settings = Settings.load(environ={"PY_CODE_EXEC_TIMEOUT": "90"})
     assert settings.limits() == Limits(wall_s=90.0)
@@ -171,10 +174,17 @@ def test_a6_the_seed_timeout_is_the_wall_limit() -> None:
     )
 
 
-def test_a6_the_seed_file_with_comments_behind_values_is_read(tmp_path: Path) -> None:
-    """./.env.backend needs no argument, and a comment is no part of a value."""
-    (tmp_path / ".env.backend").write_text(SEED_BARE_METAL)
-    settings = Settings.load(environ={})
+@pytest.mark.parametrize("how", ["named", "named by the environment", "trusted"])
+def test_the_seed_file_with_comments_behind_values_is_read(how: str, tmp_path: Path) -> None:
+    """A .env.backend that was named or trusted is read whole, and a comment is no part of a value."""
+    path = tmp_path / ".env.backend"
+    path.write_text(SEED_BARE_METAL)
+    environ = {"XDG_DATA_HOME": str(tmp_path / "data")}
+    if how == "trusted":
+        env_file.trust(path, environ)
+    if how == "named by the environment":
+        environ["ISORUN_ENV_FILE"] = ".env.backend"
+    settings = Settings.load(env_file=".env.backend" if how == "named" else None, environ=environ)
     assert settings.limits().wall_s == 600.0
     assert settings.network_mode == "host"
     assert settings.image == "py-code-exec:latest"
@@ -187,7 +197,7 @@ def test_a6_the_seed_file_with_comments_behind_values_is_read(tmp_path: Path) ->
     assert rows(settings)["ISORUN_MAX_WALL_S"].source == ".env.backend"
 
 
-def test_a6_an_env_file_is_read_and_its_lines_in_comments_are_not(tmp_path: Path) -> None:
+def test_an_env_file_is_read_and_its_lines_in_comments_are_not(tmp_path: Path) -> None:
     """`--env-file` names any file; the row says which."""
     path = tmp_path / "other.env"
     path.write_text(SEED_IN_DOCKER)
@@ -199,16 +209,18 @@ def test_a6_an_env_file_is_read_and_its_lines_in_comments_are_not(tmp_path: Path
     assert rows(settings)["ISORUN_BUNDLES_ROOT"].source == str(path)
 
 
-def test_a6_the_environment_beats_the_file_and_the_named_file_the_default_one(tmp_path: Path) -> None:
+def test_the_environment_beats_the_file_and_the_named_file_the_default_one(tmp_path: Path) -> None:
     """Process environment, then --env-file, then ./.env.backend, whatever names they use."""
-    (tmp_path / ".env.backend").write_text("ISORUN_POOL_SIZE=1\nISORUN_ZYGOTE_RUNS=1\nISORUN_IMAGE=a\n")
+    env = {"ISORUN_POOL_SIZE": "3", "PY_CODE_EXEC_IMAGE": "b", "XDG_DATA_HOME": str(tmp_path / "data")}
+    path = tmp_path / ".env.backend"
+    path.write_text("ISORUN_POOL_SIZE=1\nISORUN_ZYGOTE_RUNS=1\nISORUN_IMAGE=a\n")
+    env_file.trust(path, env)
     (tmp_path / "more.env").write_text("ISORUN_POOL_SIZE=2\nISORUN_ZYGOTE_RUNS=2\n")
-    env = {"ISORUN_POOL_SIZE": "3", "PY_CODE_EXEC_IMAGE": "b"}
     settings = Settings.load(env_file="more.env", environ=env)
     assert (settings.pool_size, settings.zygote_runs, settings.image) == (3, 2, "b")
 
 
-def test_a6_our_name_beats_the_older_one_and_one_line_says_so(caplog: pytest.LogCaptureFixture) -> None:
+def test_our_name_beats_the_older_one_and_one_line_says_so(caplog: pytest.LogCaptureFixture) -> None:
     """ISORUN_X wins over the seed's name for X; the difference is one log line, without the secrets."""
     env = {"ISORUN_MAX_WALL_S": "5", "PY_CODE_EXEC_TIMEOUT": "9"}
     env |= {"ISORUN_POSTGRES_PASSWORD": "hunter2", "POSTGRES_PASSWORD": "hunter3"}
@@ -221,14 +233,14 @@ def test_a6_our_name_beats_the_older_one_and_one_line_says_so(caplog: pytest.Log
     ]
 
 
-def test_a6_names_that_agree_are_not_worth_a_line(caplog: pytest.LogCaptureFixture) -> None:
+def test_names_that_agree_are_not_worth_a_line(caplog: pytest.LogCaptureFixture) -> None:
     """Setting both names to one value is silent."""
     Settings.load(environ={"ISORUN_IMAGE": "a", "PY_CODE_EXEC_IMAGE": "a"})
     assert caplog.messages == []
 
 
 @pytest.mark.parametrize("blank", ["", "  "])
-def test_a6_a_blank_value_is_not_set(blank: str) -> None:
+def test_a_blank_value_is_not_set(blank: str) -> None:
     """Compose passes unset names on as blank: they leave the default, or the other name, in force."""
     assert Settings.load(environ={"ISORUN_POOL_SIZE": blank}) == Settings()
     assert Settings.load(environ={"ISORUN_IMAGE": blank, "PY_CODE_EXEC_IMAGE": "a"}).image == "a"
@@ -258,7 +270,7 @@ def test_a6_a_blank_value_is_not_set(blank: str) -> None:
         ("REDIS_URL", "localhost", "a URL, scheme://..."),
     ],
 )
-def test_a6_a_bad_value_is_named_with_its_remedy(name: str, value: str, wants: str) -> None:
+def test_a_bad_value_is_named_with_its_remedy(name: str, value: str, wants: str) -> None:
     """The error names the variable, the value, where it is from and what it must be."""
     shown = "***" if name == "REDIS_URL" else value
     assert refused({name: value}) == (
@@ -266,7 +278,7 @@ def test_a6_a_bad_value_is_named_with_its_remedy(name: str, value: str, wants: s
     )
 
 
-def test_a6_a_comment_that_another_reader_left_in_the_value_is_explained() -> None:
+def test_a_comment_that_another_reader_left_in_the_value_is_explained() -> None:
     """`docker run --env-file` keeps comments: the error says what to remove."""
     assert refused({"PY_CODE_EXEC_TIMEOUT": "600   # 10 minutes"}) == (
         "PY_CODE_EXEC_TIMEOUT=600   # 10 minutes (environment): must be a finite number above 0; "
@@ -274,7 +286,7 @@ def test_a6_a_comment_that_another_reader_left_in_the_value_is_explained() -> No
     )
 
 
-def test_a6_limits_that_contradict_each_other_name_their_variables() -> None:
+def test_limits_that_contradict_each_other_name_their_variables() -> None:
     """Each value is fine alone; the error names those that were set."""
     assert refused({"ISORUN_MAX_MEMORY_BYTES": "1048576", "PY_CODE_EXEC_TIMEOUT": "5"}) == (
         "workspace, /tmp and /dev/shm hold 402653184 bytes together, "
@@ -293,7 +305,7 @@ SECRETS = {
 }
 
 
-def test_a6_no_secret_is_in_rows_or_repr() -> None:
+def test_no_secret_is_in_rows_or_repr() -> None:
     """Rows, repr and str of settings and of their parts hold no secret, and the rest stays readable."""
     settings = Settings.load(environ=SECRETS)
     for text in (repr(settings), str(settings), repr(settings.rows()), repr(settings.found)):
@@ -309,12 +321,12 @@ def test_a6_no_secret_is_in_rows_or_repr() -> None:
     "url",
     ["user:CANARY@host", "host=h password=CANARY", "POSTGRES://me:CANARY@h", "1x://me@corp:CANARY@h\n@x"],
 )
-def test_a6_no_secret_is_in_an_error(url: str) -> None:
+def test_no_secret_is_in_an_error(url: str) -> None:
     """A URL that cannot be read is refused without its password, also in the chained errors."""
     assert "CANARY" not in refused({"DATABASE_URL": url})
 
 
-def test_a6_a_url_without_a_password_is_shown_whole() -> None:
+def test_a_url_without_a_password_is_shown_whole() -> None:
     """A port is not mistaken for a password."""
     settings = Settings.load(environ={"REDIS_URL": "redis://redis:6379/0"})
     assert rows(settings)["ISORUN_REDIS_URL"].value == "redis://redis:6379/0"
@@ -329,7 +341,7 @@ def test_a6_a_url_without_a_password_is_shown_whole() -> None:
         ("ISORUN_EXEC_TRACEBACK_REMAP", "ISORUN_TRACEBACK_REMAP"),
     ],
 )
-def test_a6_an_unknown_name_warns_with_the_nearest(slip: str, nearest: str, tmp_path: Path) -> None:
+def test_an_unknown_name_warns_with_the_nearest(slip: str, nearest: str, tmp_path: Path) -> None:
     """A slip in an `ISORUN_` name is a warning wherever it stands, and changes nothing."""
     (tmp_path / ".env.backend").write_text(f"{slip}=1\n")
     settings = Settings.load(environ={slip: "1", "OTHER_NAME": "1"})
@@ -340,7 +352,7 @@ def test_a6_an_unknown_name_warns_with_the_nearest(slip: str, nearest: str, tmp_
     assert settings == dataclasses.replace(Settings(), warnings=settings.warnings)
 
 
-def test_a6_the_supervisor_gets_the_credentials_that_are_set_and_nothing_else() -> None:
+def test_the_supervisor_gets_the_credentials_that_are_set_and_nothing_else() -> None:
     """The names of SPEC A6 are passed on; a database password or a setting of ours is not."""
     names = [
         "AWS_REGION", "AWS_DEFAULT_REGION", "AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN",
@@ -352,13 +364,13 @@ def test_a6_the_supervisor_gets_the_credentials_that_are_set_and_nothing_else() 
 
 
 @pytest.mark.parametrize("mode", ["host", "none"])
-def test_a6_the_embedded_backend_knows_two_network_modes(mode: str) -> None:
+def test_the_embedded_backend_knows_two_network_modes(mode: str) -> None:
     """`host` and `none` are accepted."""
     Settings.load(environ={"PY_CODE_EXEC_NETWORK_MODE": mode}).check_embedded()
 
 
 @pytest.mark.parametrize("name", ["PY_CODE_EXEC_NETWORK_MODE", "ISORUN_NETWORK_MODE"])
-def test_a6_the_embedded_backend_refuses_other_network_modes(name: str) -> None:
+def test_the_embedded_backend_refuses_other_network_modes(name: str) -> None:
     """Anything else is refused with the name that was used, the value and the remedy."""
     settings = Settings.load(environ={name: "bridge"})
     with pytest.raises(InvalidRequest) as caught:
@@ -379,7 +391,7 @@ def test_a6_the_embedded_backend_refuses_other_network_modes(name: str) -> None:
     ],
     ids=["quote", "encoding", "size", "missing"],
 )
-def test_a6_a_bad_env_file_is_one_clear_error(content: bytes | None, message: str, tmp_path: Path) -> None:
+def test_a_bad_env_file_is_one_clear_error(content: bytes | None, message: str, tmp_path: Path) -> None:
     """The error names file and line and shows nothing of the line."""
     if content is not None:
         (tmp_path / "x.env").write_bytes(content)
@@ -388,7 +400,7 @@ def test_a6_a_bad_env_file_is_one_clear_error(content: bytes | None, message: st
     assert (str(caught.value), caught.value.code) == (message, "env_file")
 
 
-def test_a6_the_process_environment_is_read_when_none_is_given(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_process_environment_is_read_when_none_is_given(monkeypatch: pytest.MonkeyPatch) -> None:
     """`Settings.load()` is what the CLI calls."""
     monkeypatch.setitem(os.environ, "ISORUN_POOL_SIZE", "7")
     assert Settings.load().pool_size == 7

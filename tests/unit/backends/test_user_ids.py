@@ -7,6 +7,8 @@ from hypothesis import strategies as st
 from isorun import InvalidRequest
 from isorun.tools.workspace import MAX_USER_ID, STATE, check_user_id
 
+pytestmark = pytest.mark.uid
+
 
 @pytest.mark.parametrize(
     "user_id", ["a", "7", "_x", "alice", "Alice.B", "a@example.org", "a+b", "x-y", "u" * MAX_USER_ID]

@@ -3,7 +3,7 @@
 from isorun.cli.exits import EXIT, exit_code
 from isorun.core import errors
 from isorun.core.errors import IsorunError, SetupFailed
-from isorun.runtime.result import RunFailed
+from isorun.core.result import RunFailed
 
 
 def _below(kind: type) -> set[type]:

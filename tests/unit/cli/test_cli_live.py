@@ -6,7 +6,7 @@ import threading
 
 import pytest
 
-from isorun.cli.live import Live, Spinner, Visible, write
+from isorun.cli.run.live import Live, Spinner, Visible, write
 
 
 def _nothing() -> None:
@@ -31,7 +31,7 @@ def test_a_terminal_gets_no_control_character() -> None:
     live = Live(before=_nothing, on_gone=_nothing, descriptors={"stdout": terminal})
     live.take("stdout", b"a\x1b]0;title\x07\tb\rc\xe2\x80\xae\n")
     live.finish()
-    assert os.read(shown, 1000) == rb"a\x1b]0;title\x07" + b"\tb" + rb"\x0dc\u202e" + b"\r\n"
+    assert os.read(shown, 1000) == rb"a\x1b]0;title\x07" + b"\tb" + rb"\rc\u202e" + b"\r\n"
     assert not live.mid_line
     for descriptor in (shown, terminal):
         os.close(descriptor)

@@ -1,9 +1,17 @@
 """What people read about a run that has ended."""
 
 import io
+import os
+import pty
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
 
 from isorun.cli.verdict import print_verdict, size, verdict
 
+SOURCE = os.pathsep.join(str(Path(__file__).parents[3] / place) for place in ("src", "packages/sandbox_runner/src"))
 RESULT = {
     "ok": False,
     "status": "contract_failed",
@@ -62,6 +70,39 @@ def test_without_a_terminal_there_is_no_colour() -> None:
     stream = io.StringIO()
     print_verdict(RESULT, stream)
     assert "\x1b" not in stream.getvalue()
+
+
+@pytest.mark.parametrize(
+    ("environ", "coloured"),
+    [
+        ({"TERM": "xterm"}, True),
+        ({"TERM": "xterm", "NO_COLOR": ""}, True),
+        ({"TERM": "xterm", "NO_COLOR": "1"}, False),
+        ({"TERM": "dumb"}, False),
+    ],
+)
+def test_on_a_terminal_colour_can_be_refused(environ: dict[str, str], coloured: bool) -> None:
+    """NO_COLOR, if it is not blank, and a terminal that has no colours are obeyed."""
+    ours, theirs = pty.openpty()
+    code = f"import sys; from isorun.cli.verdict import print_verdict; print_verdict({RESULT!r}, sys.stderr)"
+    subprocess.run([sys.executable, "-c", code], stderr=theirs, env={**environ, "PYTHONPATH": SOURCE}, check=True)
+    os.close(theirs)
+    shown = os.read(ours, 4096)
+    os.close(ours)
+    assert b"contract_failed" in shown
+    assert (b"\x1b[" in shown) == coloured
+
+
+def test_a_sign_that_the_encoding_lacks_is_shown_as_its_number(tmp_path: Path) -> None:
+    """An ASCII terminal ends no command half-way."""
+    done = subprocess.run(
+        [sys.executable, "-m", "isorun.cli.main", "config", "trust", "--revoke", "\N{SNOWMAN}"],
+        env={"HOME": str(tmp_path), "PYTHONPATH": SOURCE, "PYTHONIOENCODING": "ascii", "PYTHONUTF8": "1"},
+        cwd=tmp_path,
+        capture_output=True,
+    )
+    assert (done.returncode, done.stderr) == (0, b"")
+    assert done.stdout.endswith(b"\\u2603 was not trusted\n")
 
 
 def test_sizes() -> None:

@@ -15,7 +15,7 @@ import pytest
 
 from isorun.cli.image import context
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 SRC = (ROOT / "src", ROOT / "packages" / "sandbox_runner" / "src")
 NO_DAEMON = "Cannot connect to the Docker daemon at unix:///var/run/docker.sock. Is the docker daemon running?"
 
@@ -183,7 +183,7 @@ def test_without_a_daemon(machine) -> None:
     """Exit 4 and the CLI's own complaint; with --json the same as an object."""
     machine.behave(daemon=NO_DAEMON)
     done = machine.build("--json")
-    message = f"no Docker daemon answers: {NO_DAEMON}"
+    message = f"the Docker engine does not answer: {NO_DAEMON}"
     assert (done.returncode, done.stderr) == (4, f"isorun: {message}\n")
     assert json.loads(done.stdout) == {"ok": False, "error": {"code": "unavailable", "message": message}}
 
@@ -217,12 +217,12 @@ def test_a_name_that_the_engine_refuses(machine) -> None:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (["--tag", "Upper:1"], "the image's name: 'Upper' is no image's name: lower case, without a tag"),
-        (["--tag", "a@sha256:0"], "the image's name: 'a@sha256:0' is none to give: name:version, such as"),
-        (["--tag", "a:"], "the image's name: 'a:' is none to give: name:version, such as py-code-exec:latest"),
-        (["--tag", "-x"], "the image's name: '-x' is no image's name: lower case, without a tag"),
-        (["--base-image", "--pull"], "--base-image: '--pull' is no image"),
-        (["--network", "bridge"], "--network: 'bridge' is none of default, host, none"),
+        (["--tag", "Upper:1"], "the image's name: 'Upper' is not the name of an image: lower case, without a tag"),
+        (["--tag", "a@sha256:0"], "'a@sha256:0' is not an image name; use NAME:TAG, such as"),
+        (["--tag", "a:"], "'a:' is not an image name; use NAME:TAG, such as py-code-exec:latest"),
+        (["--tag", "-x"], "the image's name: '-x' is not the name of an image: lower case, without a tag"),
+        (["--base-image", "--pull"], "--base-image: '--pull' is not an image"),
+        (["--network", "bridge"], "--network: 'bridge' is not one of default, host, none"),
     ],
 )
 def test_nonsense_is_refused_before_anything_starts(options, message, machine) -> None:

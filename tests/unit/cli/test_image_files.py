@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 DOCKER = ROOT / "deployment" / "docker"
 EXECUTOR = DOCKER / "py-code-exec"
 ALL_IN_ONE = DOCKER / "all_in_one"
@@ -55,7 +55,7 @@ def imports(path: Path) -> set[str]:
 
 def test_the_image_has_what_our_code_imports_in_it() -> None:
     """What the inspector of promised files and the supervisor import is installed, and so is isorun[science]."""
-    sources = [ROOT / "src/isorun/runtime/inspector.py", *(ROOT / "src/isorun/supervisor").glob("*.py")]
+    sources = [ROOT / "src/isorun/runtime/inspection/inspector.py", *(ROOT / "src/isorun/supervisor").glob("*.py")]
     modules = set().union(*map(imports, sources)) - sys.stdlib_module_names - {"isorun"}
     assert {"pypdf", "pydantic"} <= modules
     of = packages_distributions()

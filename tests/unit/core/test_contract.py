@@ -7,9 +7,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from isorun.core import contract as contract_module
-from isorun.core.contract import Contract, parse_contract
+from isorun.core.contract import items as contract_module
+from isorun.core.contract.items import Contract, parse_contract
 from isorun.core.errors import InvalidRequest
+from isorun.core.text import shown
 
 EXEC_ID = "20260101-120000-000001-0123456789ab"
 LONG_PATH = "turn_1/files/" + "/".join(["d" * 200] * 5) + "/"
@@ -29,7 +30,7 @@ def refused(value: object, turn: str | None = "1") -> InvalidRequest:
     return caught.value
 
 
-def test_b1_an_item_becomes_a_path_below_out_with_its_words() -> None:
+def test_an_item_becomes_a_path_below_out_with_its_words() -> None:
     """The seed's own contract item is read as it is printed."""
     contract = parse([{"filename": "turn_123/files/report.md", "description": "Summary report"}], turn="123")
     (only,) = contract.items
@@ -41,18 +42,18 @@ def test_b1_an_item_becomes_a_path_below_out_with_its_words() -> None:
     assert (only.visibility, only.checks, contract.notices) == ("external", {}, ())
 
 
-def test_b1_filepath_is_another_word_for_filename() -> None:
+def test_filepath_is_another_word_for_filename() -> None:
     """Both keys give the same contract."""
     assert parse([{"filepath": "turn_1/files/a", "description": "d"}]) == parse([item("turn_1/files/a")])
 
 
-def test_b2_a_json_string_a_list_and_a_tuple_give_the_same_contract() -> None:
+def test_a_json_string_a_list_and_a_tuple_give_the_same_contract() -> None:
     """The form in which a contract arrives changes nothing."""
     value = [item("a.md", visibility="internal"), item("turn_1/files/b.csv", min_rows=2)]
     assert parse(json.dumps(value)) == parse(value) == parse(tuple(value))
 
 
-def test_b1_visibility_is_external_unless_it_says_internal() -> None:
+def test_visibility_is_external_unless_it_says_internal() -> None:
     """The two words are accepted and kept."""
     contract = parse([item("a", visibility="external"), item("b", visibility="internal"), item("c")])
     assert [entry.visibility for entry in contract.items] == ["external", "internal", "external"]
@@ -95,7 +96,7 @@ def test_b1_visibility_is_external_unless_it_says_internal() -> None:
     ],
     ids=lambda value: repr(value)[:30],
 )
-def test_b2_what_is_no_contract_is_refused(value: object, code: str, message: str) -> None:
+def test_what_is_no_contract_is_refused(value: object, code: str, message: str) -> None:
     """A contract that is empty, no list, not JSON or too long has a code of its own."""
     error = refused(value)
     assert (error.code, str(error)) == (code, message)
@@ -104,7 +105,7 @@ def test_b2_what_is_no_contract_is_refused(value: object, code: str, message: st
 DIRECTORY = "names a directory; promise the files in it one by one"
 RELATIVE = "filename must be relative to out/, for example turn_1/files/report.md"
 ESCAPE = "filename must not contain '..'"
-CONTROL = "filename must not contain control or text direction characters"
+CONTROL = "filename must not contain characters that cannot be seen"
 OUTSIDE = "lies outside turn_1/files/, where a run's files belong"
 TWICE = "promises the same file as contract item 1"
 WORDS = "description must be a string that says what the file holds"
@@ -131,6 +132,10 @@ KEYS = (
         ("a\0b", "nul_in_path", "filename must not contain NUL"),
         ("a\nb", "control_character", CONTROL),
         ("gpj.\u202eexe", "control_character", CONTROL),
+        ("rep\u200bort.md", "control_character", CONTROL),
+        ("report\U000e0041.md", "control_character", CONTROL),
+        ("report\ufe0f.md", "control_character", CONTROL),
+        ("\u3164", "control_character", CONTROL),
         ("a/", "is_a_directory", DIRECTORY),
         (".", "is_a_directory", DIRECTORY),
         ("files", "is_a_directory", DIRECTORY),
@@ -145,10 +150,10 @@ KEYS = (
     ],
     ids=repr,
 )
-def test_b2_each_kind_of_bad_filename_is_refused_by_name(name: object, code: str, reason: str) -> None:
+def test_each_kind_of_bad_filename_is_refused_by_name(name: object, code: str, reason: str) -> None:
     """Every refusal has its own code, and the text names the item."""
     error = refused([item("turn_1/files/ok"), item(name)])
-    named = f" ({name!r})" if isinstance(name, str) else ""
+    named = f" ({shown(name)})" if isinstance(name, str) else ""
     assert (error.code, str(error)) == (code, f"contract item 2{named}: {reason}")
 
 
@@ -185,7 +190,7 @@ def test_b2_each_kind_of_bad_filename_is_refused_by_name(name: object, code: str
     ],
     ids=lambda value: repr(value)[:40],
 )
-def test_b2_each_kind_of_bad_item_is_refused_by_name(raw: object, code: str, message: str) -> None:
+def test_each_kind_of_bad_item_is_refused_by_name(raw: object, code: str, message: str) -> None:
     """What is wrong with an item as a whole has its own code too, and a parent is named as the directory."""
     error = refused([item("turn_1/files/ok"), raw])
     assert (error.code, str(error)) == (code, f"contract item {message}")
@@ -201,7 +206,7 @@ def test_b2_each_kind_of_bad_item_is_refused_by_name(raw: object, code: str, mes
     ],
     ids=["part", "part in bytes", "part under the turn", "path"],
 )
-def test_b2_a_path_that_is_too_long_is_refused(name: str, longest: int, total: int) -> None:
+def test_a_path_that_is_too_long_is_refused(name: str, longest: int, total: int) -> None:
     """255 bytes per part and 1024 for the whole, counted where the file will lie."""
     error = refused([item(name)])
     assert error.code == "path_too_long"
@@ -209,7 +214,7 @@ def test_b2_a_path_that_is_too_long_is_refused(name: str, longest: int, total: i
 
 
 @pytest.mark.parametrize("name", ["turn_1/files/" + "a" * 255, LONG_PATH + "x" * 6], ids=["part", "path"])
-def test_b2_a_path_of_exactly_the_limit_is_accepted(name: str) -> None:
+def test_a_path_of_exactly_the_limit_is_accepted(name: str) -> None:
     """The limits are inclusive."""
     assert parse([item(name)]).items[0].path == name
 
@@ -226,7 +231,7 @@ def test_b2_a_path_of_exactly_the_limit_is_accepted(name: str) -> None:
         ("...", "turn_1/files/..."),
     ],
 )
-def test_b2_a_short_name_goes_under_the_turn_and_is_reported(name: str, path: str) -> None:
+def test_a_short_name_goes_under_the_turn_and_is_reported(name: str, path: str) -> None:
     """`x`, `a/b.md` and `files/x` lie under the current turn, and a notice says so."""
     contract = parse([item(name)])
     assert contract.items[0].path == path
@@ -242,14 +247,14 @@ def test_b2_a_short_name_goes_under_the_turn_and_is_reported(name: str, path: st
         ("turn_3", ["a"], "turn_3"),
     ],
 )
-def test_b2_the_turn_comes_from_the_caller_or_the_items(turn: str | None, names: list[str], folder: str) -> None:
+def test_the_turn_comes_from_the_caller_or_the_items(turn: str | None, names: list[str], folder: str) -> None:
     """Without a turn id the turn that the items name is the run's; else it is made from the exec id."""
     contract = parse([item(name) for name in names], turn)
     assert contract.turn == folder
     assert all(entry.path.startswith(f"{folder}/files/") for entry in contract.items)
 
 
-def test_b2_items_of_two_turns_are_refused_without_a_turn_id() -> None:
+def test_items_of_two_turns_are_refused_without_a_turn_id() -> None:
     """Two turns in one contract cannot both be this run's."""
     error = refused([item("turn_1/files/a"), item("turn_2/files/a")], turn=None)
     assert (error.code, str(error)) == (
@@ -258,17 +263,17 @@ def test_b2_items_of_two_turns_are_refused_without_a_turn_id() -> None:
     )
 
 
-def test_b2_a_placeholder_copied_from_the_documents_is_refused() -> None:
+def test_a_placeholder_copied_from_the_documents_is_refused() -> None:
     """`turn_<id>` is what the documents print, not a folder."""
     assert refused([item("turn_<id>/files/a")], turn=None).code == "invalid_turn_id"
 
 
-def test_b2_one_name_in_two_unicode_forms_is_a_duplicate() -> None:
+def test_one_name_in_two_unicode_forms_is_a_duplicate() -> None:
     """An é of one and of two code points looks the same and is refused."""
     assert refused([item("caf\u00e9"), item("cafe\u0301")]).code == "duplicate_filename"
 
 
-def test_b2_names_that_differ_in_case_are_accepted_and_noticed() -> None:
+def test_names_that_differ_in_case_are_accepted_and_noticed() -> None:
     """Linux keeps them apart; the notice says where they are one."""
     contract = parse([item("turn_1/files/A"), item("turn_1/files/a")])
     assert contract.notices == (
@@ -284,7 +289,7 @@ GOOD_CHECKS: dict[str, dict[str, Any]] = {
 }
 
 
-def test_b4_every_content_check_is_kept_as_a_copy() -> None:
+def test_every_content_check_is_kept_as_a_copy() -> None:
     """The checks of B4 are accepted and kept; the caller's later changes do not reach them."""
     raw = [item(name, **json.loads(json.dumps(checks))) for name, checks in GOOD_CHECKS.items()]
     contract = parse(raw)
@@ -309,13 +314,13 @@ def test_b4_every_content_check_is_kept_as_a_copy() -> None:
     ],
     ids=repr,
 )
-def test_b4_a_check_that_no_such_file_can_keep_is_refused(name: str, check: dict[str, Any], reason: str) -> None:
+def test_a_check_that_no_such_file_can_keep_is_refused(name: str, check: dict[str, Any], reason: str) -> None:
     """It has its own code, and the text names the item and what the check is for."""
     error = refused([item("fine.md"), item(name, **check)])
     assert (error.code, str(error)) == ("impossible_check", f"contract item 2 ({name!r}): {reason}")
 
 
-def test_b4_a_media_type_that_no_content_shows_is_refused() -> None:
+def test_a_media_type_that_no_content_shows_is_refused() -> None:
     """A promise that nobody can check would be called kept; the types that can be told are listed, at any length."""
     error = refused([item("a.dat", mime="application/x-" + "y" * 9000)])
     assert error.code == "impossible_check"
@@ -333,7 +338,7 @@ def test_b4_a_media_type_that_no_content_shows_is_refused() -> None:
         ("a", "text/x-y"),
     ],
 )
-def test_b4_a_media_type_that_can_be_told_is_accepted(name: str, mime: str) -> None:
+def test_a_media_type_that_can_be_told_is_accepted(name: str, mime: str) -> None:
     """Of a type that is opened its own names, of any other one that content shows, and any kind of text."""
     assert parse([item(name, mime=mime)]).items[0].checks == {"mime": mime}
 
@@ -354,14 +359,14 @@ def test_b4_a_media_type_that_can_be_told_is_accepted(name: str, mime: str) -> N
         ("json_schema", {"x": b"bytes"}, "an object of JSON values"),
     ],
 )
-def test_b4_a_check_of_the_wrong_type_is_refused(key: str, bad: object, wanted: str) -> None:
+def test_a_check_of_the_wrong_type_is_refused(key: str, bad: object, wanted: str) -> None:
     """A content check that could never be decided is refused before the run."""
     error = refused([item("a", **{key: bad})])
     assert error.code == "invalid_check"
     assert str(error).startswith(f"contract item 1 ('a'): {key} must be {wanted}")
 
 
-def test_b2_a_refusal_of_a_huge_name_is_short() -> None:
+def test_a_refusal_of_a_huge_name_is_short() -> None:
     """An error never repeats megabytes of what was sent."""
     assert len(str(refused([item("a" * 5_000_000)]))) < 300
 
@@ -375,7 +380,7 @@ names = st.text(st.sampled_from("./aturn_1files\0\\\n\u202e\ud800é"), max_size=
 
 
 @given(st.lists(st.fixed_dictionaries({"filename": names | json_values, "description": st.just("d")}), max_size=4))
-def test_b2_whatever_is_accepted_lies_beneath_its_turn(value: list[dict[str, Any]]) -> None:
+def test_whatever_is_accepted_lies_beneath_its_turn(value: list[dict[str, Any]]) -> None:
     """Any name is refused as `InvalidRequest`, or becomes a clean path beneath turn_1/files/."""
     try:
         contract = parse(value)
@@ -394,7 +399,7 @@ whole_items = st.builds(lambda name, more: {"filename": name, "description": "d"
 
 
 @given(json_values | st.lists(whole_items | json_values, max_size=3) | st.text(max_size=20))
-def test_b2_any_value_is_a_contract_or_an_invalid_request(value: object) -> None:
+def test_any_value_is_a_contract_or_an_invalid_request(value: object) -> None:
     """Whatever a caller or a model sends: no other exception, and what is kept is JSON."""
     refusal = None
     try:

@@ -96,7 +96,7 @@ def test_the_longest_turn_id_is_accepted() -> None:
 
 
 @pytest.mark.parametrize("name", ["report_generator", "a/b: 50 %", "Bericht für März", "x" * 64])
-def test_b1_a_printable_program_name_is_kept(name: str) -> None:
+def test_a_printable_program_name_is_kept(name: str) -> None:
     """A program name is shown, never part of a path, so it may hold what people write."""
     assert check_prog_name(name) == name
 
@@ -104,7 +104,7 @@ def test_b1_a_printable_program_name_is_kept(name: str) -> None:
 @pytest.mark.parametrize(
     "name", ["", "  ", "x" * 65, "a\nb", "a\x1b[31m", "a\u202eb", "a\0", "\ud800", 5, None], ids=repr
 )
-def test_b1_a_program_name_that_could_forge_a_log_line_is_refused(name: object) -> None:
+def test_a_program_name_that_could_forge_a_log_line_is_refused(name: object) -> None:
     """More than 64 characters, a blank name and any unprintable character are refused."""
     with pytest.raises(InvalidRequest, match=r"^prog_name must be 1 to 64 printable characters, got ") as caught:
         check_prog_name(name)

@@ -54,7 +54,7 @@ def test_no_value_means_unlimited(name: str, value: float) -> None:
 def test_a_limit_is_a_number(value: object) -> None:
     """A truth value, None and a text are refused, also a text that looks like a number."""
     with pytest.raises(InvalidRequest) as caught:
-        Limits(processes=value)  # type: ignore[arg-type]
+        Limits(processes=value)
     assert str(caught.value) == f"processes must be a number, got {value!r}"
 
 
@@ -74,7 +74,7 @@ def test_the_tmpfs_hold_at_most_half_of_the_memory() -> None:
 def test_limits_cannot_be_changed_after_they_were_checked() -> None:
     """A checked value stays checked."""
     with pytest.raises(dataclasses.FrozenInstanceError):
-        Limits().wall_s = math.inf  # type: ignore[misc]
+        Limits().wall_s = math.inf
 
 
 def test_a_frame_is_at_most_what_the_wire_carries() -> None:

@@ -7,18 +7,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from isorun.core import report
 from isorun.core.outcome import Code, Status
-from isorun.runtime import report
-from isorun.runtime.report import (
-    ReportFacts,
-    error_lines,
-    one_line,
-    printable,
-    report_text,
-    tail,
-    tracebacks,
-    tree,
-)
+from isorun.core.report import error_lines, one_line, printable, report_text, tail, tracebacks, tree
+from isorun.core.result import Item
+from tests.unit.results import result
 
 PLAIN = """\
 Traceback (most recent call last):
@@ -71,7 +64,7 @@ HOSTILE = st.lists(
         "ERROR",
     ],
 )
-def test_c5_a_line_with_the_level_error_is_found(line) -> None:
+def test_a_line_with_the_level_error_is_found(line) -> None:
     """Our format, logging's own formats and the start of a line are known; the whole line is kept."""
     assert error_lines(f"before\n{line}\nafter\n") == (line,)
 
@@ -90,7 +83,7 @@ def test_c5_a_line_with_the_level_error_is_found(line) -> None:
         " ERROR indented",
     ],
 )
-def test_c5_a_mere_substring_is_no_error(line) -> None:
+def test_a_mere_substring_is_no_error(line) -> None:
     """The word elsewhere in a line is not its level."""
     assert error_lines(f"before\n{line}\nafter\n") == ()
 
@@ -116,7 +109,7 @@ def test_error_lines_are_bounded_and_printable() -> None:
     ],
     ids=["plain", "during", "cause", "group", "cause of a group", "during a group", "fatal", "syntax"],
 )
-def test_c5_a_traceback_is_cut_out_whole(block) -> None:
+def test_a_traceback_is_cut_out_whole(block) -> None:
     """One block from the header to the exception's line, chained ones together, without its neighbours."""
     assert tracebacks(f"printed\n{block}\nprinted later\n") == (block,)
     assert tracebacks(block) == (block,)
@@ -180,12 +173,12 @@ def test_no_log_makes_the_extraction_raise(log) -> None:
         ("\x1b[31mred", "\\x1b[31mred"),
         ("\x1b]8;;http://x\x07", "\\x1b]8;;http://x\\x07"),
         ("\x9b2J", "\\x9b2J"),
-        ("50%\r100%", "50%\\x0d100%"),
+        ("50%\r100%", "50%\\r100%"),
         ("\x00\x7f", "\\x00\\x7f"),
         ("\u202egpj.exe\u2066", "\\u202egpj.exe\\u2066"),
         ("a\u2028b\x85", "a\\u2028b\\x85"),
-        ("\udcff", "\\udcff"),
-        ("naïve 漢字 👩‍🔬", "naïve 漢字 👩‍🔬"),
+        ("\udcff", "\\xff"),
+        ("naïve 漢字 👩\u200d🔬", "naïve 漢字 👩\\u200d🔬"),
     ],
 )
 def test_control_characters_are_made_visible(text, shown) -> None:
@@ -210,7 +203,7 @@ def test_one_line_is_one_line_and_short(text, most) -> None:
     assert not set(shown) & {"\n", "\t"}
 
 
-def test_c5_the_tree_has_every_file_but_the_runs_logs() -> None:
+def test_the_tree_has_every_file_but_the_runs_logs() -> None:
     """Sorted, indented, the logs of the run left out, a folder of that name elsewhere kept."""
     paths = [
         "work/user_code.py",
@@ -263,26 +256,26 @@ def test_a_tail_is_the_end_and_no_more(lines, chars, end) -> None:
     assert tail("one\ntwo\nthree", lines, chars) == end
 
 
-FACTS = ReportFacts(
+INVALID = ("artifact_invalid", "empty_file")
+FAILED = result(
     exec_id="20250102-abc",
     prog_name="report_generator",
     status=Status.FAILED,
     code=Code.PROGRAM_ERROR,
     message="the program raised ValueError: bad",
     hint="do it well",
-    file_errors=(("turn_1/files/b.json", ("artifact_invalid", "empty_file"), ("write JSON",)),),
+    items=(Item(path="turn_1/files/b.json", state="invalid", codes=INVALID, hints=("write JSON",)),),
     missing=("turn_1/files/c.md",),
     succeeded=("turn_1/files/a.md",),
-    infra_errors=("journal: disk full",),
     user_log_tail="one\ntwo\n",
-    diff=(("x.txt",), ("y.txt",), ("z.txt",)),
+    workspace_diff={"created": ("x.txt",), "modified": ("y.txt",), "deleted": ("z.txt",)},
     notices=("output was cut",),
 )
 
 
-def test_b7_the_report_has_its_parts_in_order() -> None:
+def test_the_report_has_its_parts_in_order() -> None:
     """The order is the one of SPEC B7; notices come last."""
-    assert report_text(FACTS) == (
+    assert report_text(FAILED, infra_errors=("journal: disk full",)) == (
         "status: failed\n"
         "run: 20250102-abc (report_generator)\n"
         "runtime failure: program_error: the program raised ValueError: bad\n"
@@ -310,17 +303,19 @@ def test_b7_the_report_has_its_parts_in_order() -> None:
     )
 
 
-def test_b7_a_good_run_has_a_short_report() -> None:
+def test_a_good_run_has_a_short_report() -> None:
     """Parts with nothing to say are left out; side effects that were looked for and not found are said."""
-    good = ReportFacts(exec_id="e", prog_name="", status=Status.OK)
+    good = result()
     assert report_text(good) == "status: ok\nrun: e\n"
-    assert report_text(replace(good, diff=((), (), ()))) == "status: ok\nrun: e\nside effects: none\n"
+    assert (
+        report_text(replace(good, workspace_diff={"created": (), "modified": (), "deleted": ()}))
+        == "status: ok\nrun: e\nside effects: none\n"
+    )
 
 
-def test_b7_a_broken_contract_is_not_called_a_runtime_failure() -> None:
+def test_a_broken_contract_is_not_called_a_runtime_failure() -> None:
     """The program ended well; its promise is what failed."""
-    broken = ReportFacts(
-        exec_id="e",
+    broken = result(
         prog_name="p",
         status=Status.CONTRACT_FAILED,
         code=Code.MISSING_OUTPUT_FILES,
@@ -334,30 +329,45 @@ EVIL = "x\x1b[2J\rstatus: ok\nstatus: ok\n\x9b\u202e"
 
 def test_a_program_can_neither_forge_a_heading_nor_reach_the_terminal() -> None:
     """Hostile text in every field: headings stay ours, and no control character is left."""
-    evil = ReportFacts(
+    evil = result(
         exec_id=EVIL,
         prog_name=EVIL,
         status=Status.FAILED,
         code=Code.PROGRAM_ERROR,
         message=EVIL,
         hint=EVIL,
-        file_errors=((EVIL, (EVIL,), (EVIL,)),),
+        items=(Item(path=EVIL, state="invalid", codes=(EVIL,), hints=(EVIL,)),),
         missing=(EVIL,),
         succeeded=(EVIL,),
-        infra_errors=(EVIL,),
         user_log_tail=EVIL,
-        diff=((EVIL,), (EVIL,), (EVIL,)),
+        workspace_diff={"created": (EVIL,), "modified": (EVIL,), "deleted": (EVIL,)},
         notices=(EVIL,),
     )
-    text = report_text(evil)
+    text = report_text(evil, infra_errors=(EVIL,))
     assert printable(text) == text
     assert [line for line in text.split("\n") if line.startswith("status:")] == ["status: failed"]
 
 
 def test_a_report_is_bounded() -> None:
     """Lists are cut at 200 entries and say so; the log at its end."""
-    many = replace(FACTS, succeeded=("f",) * 1000, file_errors=FACTS.file_errors * 1000, user_log_tail="y" * 10**6)
+    many = replace(FAILED, succeeded=("f",) * 1000, items=FAILED.items * 1000, user_log_tail="y" * 10**6)
     text = report_text(many)
     assert text.count("  … 800 more\n") == 2
     assert text.count("y" * report.TAIL_CHARS) == 1
     assert len(text) < 60_000
+
+
+_WORDS = ("ERROR", "ERRORS", "\n", "\r\n", "x", "CRITICAL: a", " ", "2026-01-01 00:00:00 ERROR")
+
+
+@given(st.lists(st.sampled_from(_WORDS)).map("".join), st.integers(0, 50))
+def test_a_log_is_searched_in_pieces_of_whole_lines(text: str, most: int) -> None:
+    """One search over all of it would hold up every other thread for as long; what is found is the same."""
+    with pytest.MonkeyPatch.context() as patch:
+        whole = error_lines(text)
+        patch.setattr(report, "MAX_SEARCHED", most)
+        assert error_lines(text) == whole
+        spans = [text[start:end] for start, end in report._pieces(text)]
+    assert "".join(spans) == text
+    assert [piece for piece in spans[:-1] if not piece.endswith("\n")] == []
+    assert [piece for piece in spans if piece.find("\n", most) not in (-1, len(piece) - 1)] == []

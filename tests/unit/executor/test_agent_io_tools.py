@@ -17,11 +17,11 @@ from typing import Any
 
 import pytest
 
-from isorun.executor import agent_io_tools as tools
-from isorun.executor import proxies
+from isorun.executor.calls import agent_io_tools as tools
+from isorun.executor.calls import proxies
 from isorun.wire.frames import MAX_FRAME, Frames
 from isorun.wire.messages import REFUSALS, Call, Message, Refused, Reply, decode, encode
-from isorun.wire.session import Session, Side
+from isorun.wire.session import Session, Side, State
 from tests.unit.forked import in_child
 
 _PATIENCE_S = 60  # a machine under load is slow; a lost answer is for ever
@@ -349,7 +349,7 @@ def test_a_loop_is_not_watched_when_none_of_its_calls_is_open(peer) -> None:
     async def main() -> None:
         loop = asyncio.get_running_loop()
         slow = asyncio.ensure_future(acall(1))
-        await turns_until(lambda: loop._selector.get_map().get(descriptor))  # type: ignore[attr-defined]
+        await turns_until(lambda: loop._selector.get_map().get(descriptor))
         peer.answer(peer.read())
         await slow
         await asyncio.sleep(0)
@@ -545,7 +545,7 @@ def test_a_new_socket_is_not_inherited_and_its_company_is_closed(peer) -> None:
 
 def test_a_forked_child_has_no_stream(peer) -> None:
     """Neither new calls nor the parent's open ones work there, and the parent goes on undisturbed."""
-    said = "no tool stream: a child process has none, and a closed one stays closed"
+    said = "no tool stream: a child process has none, and a closed stream stays closed"
 
     async def main() -> list[str]:
         waiting = asyncio.ensure_future(acall(1))
@@ -591,7 +591,7 @@ class Alarm(Exception):
 
 def _strict(peer: Peer) -> None:
     """Answer every call, each in two writes, and leave at the first breach of the protocol or a call sent twice."""
-    session = Session(Side.SUPERVISOR)
+    session = Session(Side.SUPERVISOR, Side.PROGRAM, State.OPEN)
     seen: set[int] = set()
     while (asked := peer.read()) is not None and asked.id not in seen:
         seen.add(asked.id)
@@ -719,7 +719,7 @@ def test_proxies_are_tools_by_keyword_and_by_import(peer, monkeypatch) -> None:
     for name in ("local_tools_of_a_test", "agent_io_tools"):
         monkeypatch.setitem(sys.modules, name, None)
     proxies.install({"local_tools_of_a_test": ["write_note", "read"]})
-    from local_tools_of_a_test import write_note  # type: ignore[import-not-found]
+    from local_tools_of_a_test import write_note
 
     async def main() -> Any:  # noqa: ANN401 - as in call
         return await write_note(text="x", self=1, values=2, fn=3)

@@ -101,7 +101,7 @@ def test_a_read_only_tree_is_read_and_executed_only(restricted: Restricted, tree
 
 def test_truncating_needs_no_open_and_is_refused_too(abi: int, restricted: Restricted, trees: Trees) -> None:
     """truncate(2) by path is EACCES outside of the written tree, from ABI 3 on."""
-    work = lambda: errno_of(lambda: os.truncate(trees.read / "file", 0))  # noqa: E731
+    work = lambda: errno_of(lambda: os.truncate(trees.read / "file", 0))  # noqa: E731 - one call, with a name
     assert restricted(work) == (errno.EACCES if abi >= 3 else 0)
     assert free(work) == 0
 
@@ -142,7 +142,7 @@ def test_nothing_is_moved_in_or_out(restricted: Restricted, trees: Trees) -> Non
 
 def test_no_device_node_is_made(restricted: Restricted, trees: Trees) -> None:
     """A character device (0:0, which any user may make) is EACCES in the written tree."""
-    work = lambda: errno_of(lambda: os.mknod(trees.write / "chr", stat.S_IFCHR | 0o600, 0))  # noqa: E731
+    work = lambda: errno_of(lambda: os.mknod(trees.write / "chr", stat.S_IFCHR | 0o600, 0))  # noqa: E731 - one call, with a name
     assert restricted(work) == errno.EACCES
     assert free(work) == 0
 

@@ -10,7 +10,7 @@ from isorun.kernel.rlimits import table
 
 MIB = 1 << 20
 FIXED = {
-    "RLIMIT_CORE": (0, 0),
+    "RLIMIT_CORE": (1, 1),
     "RLIMIT_MEMLOCK": (65536, 65536),
     "RLIMIT_MSGQUEUE": (0, 0),
     "RLIMIT_SIGPENDING": (1024, 1024),
@@ -24,13 +24,12 @@ def by_name(**changes: int | None) -> dict[str, tuple[int, int]]:
         "data_bytes": None,
         "file_bytes": MIB,
         "open_files": 64,
-        "cpu_s": None,
     } | changes
-    return {name: (soft, hard) for name, soft, hard in table(**wanted)}  # type: ignore[arg-type]
+    return {name: (soft, hard) for name, soft, hard in table(**wanted)}
 
 
 def test_the_table_with_a_cgroup() -> None:
-    """Where a cgroup holds memory, DATA and CPU are not limited per process."""
+    """Where a cgroup holds memory, DATA is not limited per process."""
     assert by_name() == FIXED | {
         "RLIMIT_NPROC": (7, 7),
         "RLIMIT_FSIZE": (MIB, MIB),
@@ -39,13 +38,12 @@ def test_the_table_with_a_cgroup() -> None:
 
 
 def test_the_table_without_a_cgroup() -> None:
-    """Where nothing else holds memory, DATA does; SIGKILL follows SIGXCPU by a second."""
-    rows = by_name(data_bytes=512 * MIB, cpu_s=30)
+    """Where nothing else holds memory, DATA does."""
+    rows = by_name(data_bytes=512 * MIB)
     assert rows["RLIMIT_DATA"] == (512 * MIB, 512 * MIB)
-    assert rows["RLIMIT_CPU"] == (30, 31)
 
 
-@pytest.mark.parametrize("name", ["processes", "data_bytes", "file_bytes", "open_files", "cpu_s"])
+@pytest.mark.parametrize("name", ["processes", "data_bytes", "file_bytes", "open_files"])
 @pytest.mark.parametrize("value", [0, -1])
 def test_no_value_means_unlimited(name: str, value: int) -> None:
     """Zero and -1, which the kernel reads as infinity, are refused by name."""
@@ -75,13 +73,13 @@ def in_child(code: str, *args: str) -> list[str]:
 
 def test_applied_limits_are_read_back_and_hold() -> None:
     """The kernel reports what was set; a lower inherited hard limit stays; DATA refuses a big block."""
-    wanted = {"processes": 99, "data_bytes": 100 * MIB, "file_bytes": MIB, "open_files": 64, "cpu_s": 5}
+    wanted = {"processes": 99, "data_bytes": 100 * MIB, "file_bytes": MIB, "open_files": 64}
     limits, refused = in_child(CHILD, json.dumps(wanted))
     assert json.loads(limits) == {
         "RLIMIT_NPROC": [99, 99],
         "RLIMIT_FSIZE": [MIB, MIB],
         "RLIMIT_NOFILE": [50, 50],
-        "RLIMIT_CORE": [0, 0],
+        "RLIMIT_CORE": [1, 1],
         "RLIMIT_DATA": [100 * MIB, 100 * MIB],
     }
     assert refused == "MemoryError"

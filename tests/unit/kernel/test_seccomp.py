@@ -88,5 +88,5 @@ def test_the_kernels_refusal_is_an_oserror() -> None:
 
 def test_sockets_work_under_a_filter_that_allows_all() -> None:
     """Control of the tests of the real filters: being filtered alone refuses nothing."""
-    work = lambda: errno_of(lambda: socket.socket(socket.AF_INET).close())  # noqa: E731
+    work = lambda: errno_of(lambda: socket.socket(socket.AF_INET).close())  # noqa: E731 - one call, with a name
     assert after(lambda: seccomp.load(ALLOW_ALL))(work) == 0

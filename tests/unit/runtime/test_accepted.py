@@ -7,7 +7,8 @@ import pytest
 
 from isorun.core.errors import InvalidRequest
 from isorun.core.limits import Limits
-from isorun.runtime.request import build_request
+from isorun.core.request import RunRequest
+from isorun.runtime.request import accept
 
 LIMITS = Limits()
 
@@ -15,7 +16,7 @@ LIMITS = Limits()
 def refused(code: str = "print(1)", **options: object) -> tuple[str, str]:
     """The code and the text of the refusal."""
     with pytest.raises(InvalidRequest) as caught:
-        build_request(code, limits=LIMITS, **options)  # type: ignore[arg-type]
+        accept(RunRequest.of(code, **options), LIMITS)
     return caught.value.code, str(caught.value)
 
 
@@ -51,7 +52,7 @@ def test_an_input_named_by_a_dot_has_the_name_of_its_folder(tmp_path: Path, monk
     folder.mkdir()
     (folder / "user_code.py").write_text("not the program")
     monkeypatch.chdir(folder)
-    request = build_request("print(1)", limits=LIMITS, inputs=["."])
+    request = accept(RunRequest.of("print(1)", inputs=["."]), LIMITS)
     assert [file.path for file in request.inputs] == ["work/data/user_code.py"]
 
 
@@ -66,7 +67,7 @@ SCHEMAS = {
 
 
 @pytest.mark.parametrize("case", SCHEMAS)
-def test_b4_a_schema_that_cannot_be_checked_is_refused(case: str) -> None:
+def test_a_schema_that_cannot_be_checked_is_refused(case: str) -> None:
     """Before anything starts, by its own code, naming the item; nothing outside the schema is looked up."""
     schema, reason = SCHEMAS[case]
     for _ in range(300 if case == "deep" else 0):
@@ -77,11 +78,11 @@ def test_b4_a_schema_that_cannot_be_checked_is_refused(case: str) -> None:
     assert text.partition(": json_schema ")[2].startswith(reason)
 
 
-def test_b4_a_schema_may_refer_to_itself() -> None:
+def test_a_schema_may_refer_to_itself() -> None:
     """References within it are what `$defs` is for."""
     schema = {"$ref": "#/$defs/tree", "$defs": {"tree": {"items": {"$ref": "#/$defs/tree"}}}}
-    request = build_request(
-        "1", limits=LIMITS, contract=[{"filename": "a.json", "description": "d", "json_schema": schema}]
+    request = accept(
+        RunRequest.of("1", contract=[{"filename": "a.json", "description": "d", "json_schema": schema}]), LIMITS
     )
     assert request.contract is not None
     assert request.contract.items[0].checks == {"json_schema": schema}
@@ -91,5 +92,5 @@ def test_b4_a_schema_may_refer_to_itself() -> None:
 def test_limits_are_of_their_kind(change: dict[str, float]) -> None:
     """A count is whole, and a share of a CPU is one that a kernel can hold."""
     with pytest.raises(InvalidRequest) as caught:
-        Limits(**change)  # type: ignore[arg-type]
+        Limits(**change)
     assert caught.value.code == "invalid_limit"

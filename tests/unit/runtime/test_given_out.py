@@ -7,11 +7,13 @@ import pytest
 
 import isorun
 from isorun.backends.base import File, Program
-from isorun.backends.fake import Script, ScriptedBackend
 from isorun.backends.sending import send_program
 from isorun.core.outcome import Exit
+from isorun.core.request import RunRequest
 from isorun.kernel.readiness import Channel
-from isorun.runtime.request import build_request, fingerprint_before
+from isorun.runtime.request import accept, fingerprint_before
+from isorun.testing.fake import Script, ScriptedBackend
+from isorun.wire.session import Session, Side, State
 
 
 async def test_what_cannot_be_sent_is_refused_before_anything_starts(tmp_path: Path) -> None:
@@ -37,7 +39,7 @@ async def test_a_file_that_changed_after_it_was_read_is_not_sent_as_the_old_one(
     with ours, theirs:
         ours.setblocking(False)
         with pytest.raises(isorun.InvalidRequest) as caught:
-            await send_program(Channel(ours), Program(files=files))
+            await send_program(Channel(ours, Session(Side.HOST, Side.SLOT, State.READY)), Program(files=files))
     assert str(caught.value) == f"{tmp_path}/a.txt changed while it was sent; send a copy"
 
 
@@ -52,7 +54,7 @@ def test_names_of_the_host_are_left_out(tmp_path: Path) -> None:
 def test_a_folder_that_is_gone_is_the_callers_error(tmp_path: Path) -> None:
     """Between the check and the reading the folder can vanish; that is no failure of the sandbox."""
     (tmp_path / "before").mkdir()
-    request = build_request("pass", limits=isorun.Limits(), out=tmp_path / "before")
+    request = accept(RunRequest.of("pass", out=tmp_path / "before"), isorun.Limits())
     assert request.before is not None
     (tmp_path / "before").rmdir()
     with pytest.raises(isorun.InvalidRequest) as caught:

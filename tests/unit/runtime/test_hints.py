@@ -8,8 +8,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from isorun.core.claim import Claim
 from isorun.core.limits import Limits
-from isorun.core.outcome import CODES_OF, Claim, Code, Exit, Status
+from isorun.core.outcome import CODES_OF, Code, Exit, Status
 from isorun.runtime import hints
 from isorun.runtime.hints import hint_for, last_line, message_for, size_text
 
@@ -71,7 +72,7 @@ def _hint(status=Status.FAILED, code=Code.PROGRAM_ERROR, claim=None, turn=None, 
         (None, ""),
     ],
 )
-def test_a9_an_exception_has_its_hint(claim, hint) -> None:
+def test_an_exception_has_its_hint(claim, hint) -> None:
     """What the program raised chooses the hint; an error that explains itself has none."""
     assert _hint(claim=claim) == hint
 
@@ -90,27 +91,37 @@ def test_a9_an_exception_has_its_hint(claim, hint) -> None:
             "OSError: [Errno 30] Read-only file system: '/x'\n",
             "that path is not writable: write to OUTPUT_DIR or /tmp",
         ),
+        (
+            "Traceback (most recent call last):\n"
+            '  File "/workspace/work/user_code.py", line 2, in <module>\n'
+            "    shared = mmap.mmap(-1, 1 << 20)\n"
+            "             ^^^^^^^^^^^^^^^^^^^^^^\n"
+            "PermissionError: [Errno 1] Operation not permitted\n",
+            hints.NO_SHARED_MEMORY,
+        ),
+        ("    mmap.mmap(-1, 1 << 20)\nOSError: [Errno 12] Cannot allocate memory\n", ""),
+        ("PermissionError: [Errno 1] Operation not permitted\n", ""),
         ("bye\n", ""),
     ],
 )
-def test_a9_a_child_that_failed_gives_the_hint_by_its_text(tail, hint) -> None:
+def test_a_child_that_failed_gives_the_hint_by_its_text(tail, hint) -> None:
     """A program that exits non-zero without an exception is explained by the end of stderr."""
     assert _hint(code=Code.NONZERO_EXIT, tail=tail) == hint
 
 
-def test_a9_the_claim_is_asked_before_the_log() -> None:
+def test_the_claim_is_asked_before_the_log() -> None:
     """An old message in the log does not hide what ended the program."""
     claim = Claim(type="ModuleNotFoundError", message="No module named 'polars'")
     assert _hint(claim=claim, tail="socket.gaierror: handled\n") == _missing("polars")
 
 
-def test_a9_a_read_only_path_names_the_turns_folder_under_contract() -> None:
+def test_a_read_only_path_names_the_turns_folder_under_contract() -> None:
     """With a contract the place for its files is known."""
     claim = Claim(type="OSError", errno=errno.EROFS)
     assert _hint(claim=claim, turn="turn_1") == "that path is not writable: write to OUTPUT_DIR/turn_1/files or /tmp"
 
 
-def test_a9_a_broken_contract_is_explained() -> None:
+def test_a_broken_contract_is_explained() -> None:
     """By what went wrong if the log says it, else by where promised files belong."""
     broken = (Status.CONTRACT_FAILED, Code.MISSING_OUTPUT_FILES)
     assert _hint(*broken, turn="turn_1") == "write each promised file beneath OUTPUT_DIR/turn_1/files"
@@ -118,7 +129,7 @@ def test_a9_a_broken_contract_is_explained() -> None:
     assert _hint(Status.CONTRACT_FAILED, Code.ARTIFACT_VALIDATION_FAILED, turn="turn_1") == ""
 
 
-def test_a9_a_timeout_says_the_last_line() -> None:
+def test_a_timeout_says_the_last_line() -> None:
     """Of the program, not of the library it was in; without a trace it says what helps."""
     timeout = (Status.TIMED_OUT, Code.TIMEOUT)
     assert _hint(*timeout, trace=TRACE) == "last line executed: 12"
@@ -156,6 +167,12 @@ def test_the_trace_is_parsed_strictly(trace, line) -> None:
     [
         (Status.OUT_OF_MEMORY, Code.OUT_OF_MEMORY, (), "use less, or raise ISORUN_MAX_MEMORY_BYTES"),
         (Status.LIMIT_EXCEEDED, Code.PROCESS_LIMIT, (), "use less, or raise ISORUN_MAX_PROCESSES"),
+        (
+            Status.LIMIT_EXCEEDED,
+            Code.LOCK_LIMIT,
+            (),
+            "lock whole files, or fewer parts of them, and release each lock that is no longer used",
+        ),
         (Status.LIMIT_EXCEEDED, Code.FILE_SIZE_LIMIT, (), "use less, or raise ISORUN_MAX_FILE_BYTES"),
         (Status.LIMIT_EXCEEDED, Code.INODE_LIMIT, (), "use less, or raise ISORUN_MAX_WORKSPACE_INODES"),
         (Status.LIMIT_EXCEEDED, Code.OUTPUT_LIMIT, (), "use less, or raise ISORUN_MAX_OUTPUT_BYTES"),
@@ -174,7 +191,7 @@ def test_the_trace_is_parsed_strictly(trace, line) -> None:
         ),
     ],
 )
-def test_a9_a_limit_names_the_setting_that_raises_it(status, code, full, hint) -> None:
+def test_a_limit_names_the_setting_that_raises_it(status, code, full, hint) -> None:
     """Each limit has its ISORUN_MAX_ name, and that name is a setting."""
     assert _hint(status, code, full=full) == hint
     settings = {f"ISORUN_MAX_{field.name.upper()}" for field in fields(Limits)}
@@ -233,6 +250,7 @@ ENDED = Exit(code=1)
         (Code.WORKSPACE_LIMIT, ENDED, None, "no space left in /workspace, /tmp or /dev/shm"),
         (Code.INODE_LIMIT, ENDED, None, "exceeded its limit of 10000 files and folders"),
         (Code.PROCESS_LIMIT, ENDED, None, "exceeded its limit of 128 processes and threads"),
+        (Code.LOCK_LIMIT, ENDED, None, "held more than 4096 file locks at once"),
         (Code.OUTPUT_LIMIT, None, None, "wrote more than 128 MiB of output"),
         (Code.MISSING_OUTPUT_FILES, None, None, "the program ended well, but promised files are missing"),
         (
@@ -244,6 +262,7 @@ ENDED = Exit(code=1)
         (Code.PROTOCOL_VIOLATION, None, None, "the executor sent bytes that break the protocol"),
         (Code.CANCELLED, None, None, "cancelled before it ended"),
         (Code.HOST_LOST, None, None, "the host died before the run ended"),
+        (Code.SANDBOX_LOST, None, None, "the sandbox failed under the program"),
     ],
 )
 def test_an_ending_has_its_message(code, exit_, claim, message) -> None:
@@ -292,7 +311,7 @@ _ELSEWHERE = "data.csv is at /workspace/work/data.csv; the working directory is 
         ("other.csv", ""),
     ],
 )
-def test_a9_an_input_looked_for_elsewhere_is_pointed_to(missing: str, hint: str) -> None:
+def test_an_input_looked_for_elsewhere_is_pointed_to(missing: str, hint: str) -> None:
     """A file that is in work/ and was opened in out/ is named with its place; another is not."""
     text = f"[Errno 2] No such file or directory: {missing!r}"
     claim = Claim(type="FileNotFoundError", message=text, errno=errno.ENOENT)
@@ -302,7 +321,7 @@ def test_a9_an_input_looked_for_elsewhere_is_pointed_to(missing: str, hint: str)
     assert hint_for(*failed, None, stderr_tail=f"FileNotFoundError: {text}\n", **known) == hint
 
 
-def test_a9_without_network_the_tools_that_are_offered_are_named() -> None:
+def test_without_network_the_tools_that_are_offered_are_named() -> None:
     """A tool that the program does not have is not recommended to it."""
     claim = Claim(type="OSError", errno=errno.ENETUNREACH)
     names = ("generic_tools.fetch_url_contents", "generic_tools.web_search", "mine.other")

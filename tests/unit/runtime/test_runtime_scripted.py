@@ -7,8 +7,9 @@ from pathlib import Path
 import pytest
 
 import isorun
-from isorun.backends.fake import Script, ScriptedBackend
+from isorun.core.claim import Claim
 from isorun.core.outcome import Exit
+from isorun.testing.fake import Script, ScriptedBackend
 from isorun.wire.messages import Call, Ended, Go, Log, Put, Refused, Reply, encode
 
 _CALL = encode(Call(id=1, tool="a.b", params={}, reason="", timeout_s=None))
@@ -59,17 +60,17 @@ ENDINGS = {
     ),
     "half a frame": (Script(stream=(_CALL[:-3],), exit=Exit(code=0)), "ok", None),
     "a claim and exit 1": (
-        Script(stream=(Ended(type="ValueError", message="m", errno=None, line=3, source=""),), exit=Exit(code=1)),
+        Script(stream=(Ended(claim=Claim(type="ValueError", message="m", line=3)),), exit=Exit(code=1)),
         "failed",
         "program_error",
     ),
     "a claim and exit 0": (
-        Script(stream=(Ended(type="MemoryError", message="", errno=None, line=None, source=""),), exit=Exit(code=0)),
+        Script(stream=(Ended(claim=Claim(type="MemoryError")),), exit=Exit(code=0)),
         "ok",
         None,
     ),
     "a claim of memory and exit 1": (
-        Script(stream=(Ended(type="MemoryError", message="", errno=None, line=None, source=""),), exit=Exit(code=1)),
+        Script(stream=(Ended(claim=Claim(type="MemoryError")),), exit=Exit(code=1)),
         "out_of_memory",
         "out_of_memory",
     ),
@@ -128,8 +129,9 @@ async def test_log_records_go_to_infra_and_cannot_forge_a_line(tmp_path) -> None
 async def test_a_thousand_calls_are_kept_and_no_more(tmp_path) -> None:
     """The result's list of tool calls is bounded by the limit, whatever the program sends."""
     calls = b"".join(encode(Call(id=n, tool="t.t", params={}, reason="", timeout_s=None)) for n in range(1, 60))
-    async with runtime(tmp_path, Script(stream=(calls,), exit=Exit(code=0)), limits=isorun.Limits(tool_calls=50)) as rt:
-        result = await rt.execute("pass", timeout_s=1)
+    script = Script(stream=(calls,), at_sigterm=Exit(code=0))  # it lives until all are read
+    async with runtime(tmp_path, script, limits=isorun.Limits(tool_calls=50)) as rt:
+        result = await rt.execute("pass", timeout_s=0.5)
     assert len(result.tool_calls) == 50
 
 

@@ -15,8 +15,10 @@ import pytest
 from conftest import Ids, Require
 
 from isorun.core.errors import InvalidRequest
-from isorun.runtime.collect import Collected, collect, diff, fingerprints
+from isorun.store.collect import Collected, collect, diff, fingerprints
 from tests.unit.forked import in_child
+
+pytestmark = pytest.mark.uid
 
 SECRET = "the host's own\n"
 PROMISED = "turn_1/files/report.md"
@@ -76,7 +78,7 @@ def put(out: Path, path: str, data: bytes = b"x") -> Path:
     return file
 
 
-def test_b3_a_regular_file_is_copied_and_recorded(out: Path) -> None:
+def test_a_regular_file_is_copied_and_recorded(out: Path) -> None:
     """The record holds path, size, sha256 of what was copied, and the type the suffix promises."""
     put(out, PROMISED, b"# Report\n")
     (record,) = taken(out).files.values()
@@ -85,7 +87,7 @@ def test_b3_a_regular_file_is_copied_and_recorded(out: Path) -> None:
     assert copied(out) == {PROMISED: b"# Report\n"}
 
 
-def test_b6_empty_folders_are_not_copied(out: Path) -> None:
+def test_empty_folders_are_not_copied(out: Path) -> None:
     """A folder without files leaves nothing on the host."""
     (out / "a/b/c").mkdir(parents=True)
     assert taken(out) == Collected(files={}, refused=())
@@ -386,7 +388,7 @@ def test_a_host_that_cannot_write_raises_and_names_the_destination(out: Path) ->
     assert copied(out) == {}
 
 
-def test_b6_diff_finds_a_same_size_rewrite_with_its_time_set_back(out: Path) -> None:
+def test_diff_finds_a_same_size_rewrite_with_its_time_set_back(out: Path) -> None:
     """Content decides: equal size and mtime hide nothing, and an untouched file is not listed."""
     changed, same, gone = put(out, "changed", b"aaaa"), put(out, "same", b"s"), put(out, "d/gone", b"g")
     (out / "empty").mkdir()
@@ -401,7 +403,7 @@ def test_b6_diff_finds_a_same_size_rewrite_with_its_time_set_back(out: Path) -> 
     assert (found.created, found.modified, found.deleted) == (("new",), ("changed",), ("d/gone",))
 
 
-def test_b6_a_file_that_was_refused_is_not_called_deleted(out: Path) -> None:
+def test_a_file_that_was_refused_is_not_called_deleted(out: Path) -> None:
     """Too large to be taken, or beneath a folder that became a link: not looked at is not gone."""
     put(out, "large", b"l")
     put(out, "d/file", b"f")

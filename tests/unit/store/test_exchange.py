@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from isorun.kernel import exchange as module
-from isorun.kernel.exchange import exchange
+from isorun.store import exchange as module
+from isorun.store.exchange import exchange
 
 
 @pytest.fixture

@@ -4,6 +4,7 @@ import fcntl
 import json
 import os
 import re
+import struct
 import subprocess
 import sys
 from pathlib import Path
@@ -11,8 +12,10 @@ from pathlib import Path
 import pytest
 
 from isorun.core.errors import InvalidRequest, SetupFailed
-from isorun.runtime.folder import Lease, RunFolder, lease_held, open_root, open_state
+from isorun.store.folder import Lease, RunFolder, lease_held, open_root, open_state
 from tests.unit.forked import in_child
+
+pytestmark = pytest.mark.uid
 
 ABOUT = {"prog_name": "report", "turn": "turn_1", "timeout": 600}
 REMEDY = "free space there, or set ISORUN_WORKSPACE_ROOT to a writable folder with room"
@@ -73,19 +76,17 @@ def test_a_log_line_cannot_be_forged(tmp_path: Path) -> None:
         folder.append_infra("runtime", "info", "next")
     first, second = folder.infra_log.read_text().splitlines()
     assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z INFO \[runtime\] next", second)
-    assert first.partition("Z ")[2] == (r"WARNING [executor] a\n2026 INFO [runtime] b\x1b[2J\u2028\u202e\udc80 ü")
+    assert first.partition("Z ")[2] == (r"WARNING [executor] a\n2026 INFO [runtime] b\x1b[2J\u2028\u202e\x80 ü")
 
 
-def test_a_result_is_whole_and_strict(tmp_path: Path) -> None:
-    """A result replaces the last one in a single step, keeps its order, and holds no NaN."""
+def test_a_result_is_whole(tmp_path: Path) -> None:
+    """A result replaces the last one in a single step."""
     with Lease.take(tmp_path) as lease:
         folder = RunFolder.create(tmp_path, "run-1", lease, ABOUT)
-        folder.write_result({"z": 1, "a": "\udc80"})
-        with pytest.raises(ValueError, match="not JSON compliant"):
-            folder.write_result({"z": float("nan")})
-        assert (folder.out / "result.json").read_text() == '{"z": 1, "a": "\\udc80"}\n'
-        folder.write_result({"z": 2})
-        assert json.loads((folder.out / "result.json").read_bytes()) == {"z": 2}
+        folder.write_result(b'{"z": 1}\n')
+        assert (folder.out / "result.json").read_bytes() == b'{"z": 1}\n'
+        folder.write_result(b'{"z": 2}\n')
+        assert (folder.out / "result.json").read_bytes() == b'{"z": 2}\n'
         assert sorted(os.listdir(folder.path)) == ["out", "run.json", "work"]
 
 
@@ -100,14 +101,22 @@ def test_a_result_is_whole_and_strict(tmp_path: Path) -> None:
         ("logs", True),
         ("logs/user.log", True),
         ("executed_programs/x/main.py", True),
-        ("Result.json", False),
+        ("Result.json", True),
+        ("LOGS/user.log", True),
+        ("tt.add-20260101T000000.000000-1.json", True),
+        ("TT.ADD-20260101T000000.000000-1.JSON", True),
+        ("\u200btt.add-20260101T000000.000000-1.json/x", True),
+        ("a\nb-20260101T000000.000000-99.json", True),
+        ("tt.add-20260101T000000.000000-1.json.txt", False),
+        ("turn_1/files/tt.add-20260101T000000.000000-1.json", False),
+        ("tt.add-2026-01-01-1.json", False),
         ("turn_1/files/result.json", False),
         ("logs2/a", False),
         ("", False),
     ],
 )
 def test_the_hosts_names_are_reserved(path: str, reserved: bool) -> None:
-    """A program's file may not take a name of the host's, at the top of out/ and nowhere else."""
+    """A program's file may not take a name of the host's, or one like it, at the top of out/ and nowhere else."""
     assert RunFolder.reserved(path) is reserved
 
 
@@ -208,7 +217,8 @@ def test_a_state_folder_of_another_user_is_refused(tmp_path: Path) -> None:
     with pytest.raises(SetupFailed) as caught:
         Lease.take(tmp_path)
     assert str(caught.value) == (
-        f"workspace: {state} is not a folder of this user; remove it, or set ISORUN_WORKSPACE_ROOT"
+        f"workspace: {state} is not a folder of this user but belongs to uid 12345; have that user or root remove it "
+        f"(rm -r {state}), or set ISORUN_WORKSPACE_ROOT to a folder of your own"
     )
 
 
@@ -217,7 +227,7 @@ import os, subprocess, sys
 from contextlib import suppress
 from pathlib import Path
 from isorun.core.errors import SetupFailed
-from isorun.runtime.folder import Lease, RunFolder
+from isorun.store.folder import Lease, RunFolder
 
 def told(call, *args):
     try:
@@ -229,8 +239,8 @@ root = Path(sys.argv[1])
 subprocess.run(["mount", "-t", "tmpfs", "-o", "size=128k,mode=0700", "tmpfs", root], check=True)
 with Lease.take(root) as lease:
     folder = RunFolder.create(root, "run-1", lease, {})
-    told(folder.write_result, {"text": "x" * 1_000_000})
-    told(folder.write_result, {"text": "x"})
+    told(folder.write_result, b"x" * 1_000_000)
+    told(folder.write_result, b"x")
     with suppress(OSError), open(root / "filler", "wb", buffering=0) as filler:
         while filler.write(b"x" * 4096):
             pass
@@ -255,3 +265,86 @@ def test_a_full_disk_names_the_folder_and_the_remedy(tmp_path: Path, require) ->
         "True",
         f"{run}-1/out/logs/infra.log: Read-only file system; {REMEDY}",
     ], done.stderr
+
+
+def test_a_root_with_an_access_list_that_lets_others_write_is_refused(tmp_path: Path) -> None:
+    """Its group's bits are then not its group's, but the most that anybody in the list has."""
+    root = tmp_path / "root"
+    root.mkdir()
+    rows = ((1, 7, -1), (2, 7, 12345), (4, 0, -1), (0x10, 7, -1), (0x20, 0, -1))  # user 12345 may write
+    access = struct.pack("<I", 2) + b"".join(struct.pack("<HHi", *row) for row in rows)
+    os.setxattr(root, "system.posix_acl_access", access)
+    with pytest.raises(InvalidRequest, match=rf"others may write {root} \(mode 0770\)"):
+        open_root(root)
+    root.chmod(0o750)  # of the list's rights this leaves reading
+    assert open_root(root) == root
+
+
+def test_a_root_that_others_may_write_is_refused(tmp_path: Path) -> None:
+    """Whoever can rename a run's folder puts a link in its place, and root writes where it leads."""
+    root = tmp_path / "a/root"
+    root.mkdir(parents=True)
+    assert open_root(root) == root
+    for folder in (root, root.parent):
+        for mode in (0o777, 0o757, 0o722):
+            folder.chmod(mode)
+            with pytest.raises(InvalidRequest) as caught:
+                open_root(root)
+            assert f"others may write {folder} (mode {mode:04o})" in str(caught.value)
+            assert f"chmod go-w {folder}" in str(caught.value)
+        folder.chmod(0o1777)
+        assert open_root(root) == root, "in a sticky folder only an owner renames"
+        folder.chmod(0o700)
+
+
+@pytest.mark.root
+def test_a_root_of_another_user_is_refused(tmp_path: Path) -> None:
+    """Its owner may rename what lies in it, also where the folder is sticky; so may the owner of one above."""
+    root = tmp_path / "a/root"
+    root.mkdir(parents=True)
+    for folder in (root, root.parent):
+        os.chown(folder, 4242, -1)
+        for mode in (0o755, 0o1777):
+            folder.chmod(mode)
+            with pytest.raises(InvalidRequest, match=f"{folder} belongs to uid 4242"):
+                open_root(root)
+        os.chown(folder, 0, -1)
+        folder.chmod(0o755)
+    os.chown(root, 0, 4242)
+    root.chmod(0o775)
+    with pytest.raises(InvalidRequest, match="others may write"):
+        open_root(root)
+    root.chmod(0o755)
+
+
+@pytest.mark.root
+@pytest.mark.parametrize("root", ["links/way/new/root", "own/new/root", "links/../links/way/new", "up"])
+def test_a_link_of_another_user_on_the_way_is_refused(tmp_path: Path, root: str) -> None:
+    """It would say where root makes folders; one of the user's own is followed, also through a second one."""
+    secret = tmp_path / "secret"
+    secret.mkdir()
+    (tmp_path / "links").mkdir()
+    (tmp_path / "links/way").symlink_to("../secret")
+    (tmp_path / "own").symlink_to(tmp_path / "links/way")
+    (tmp_path / "up").symlink_to("own")
+    os.lchown(tmp_path / "links/way", 4242, -1)
+    with pytest.raises(InvalidRequest, match=f"is reached by {tmp_path}/links/way, a link that belongs to uid 4242"):
+        open_root(tmp_path / root)
+    assert not list(secret.iterdir()), "nothing was made where the link leads"
+    os.lchown(tmp_path / "links/way", 0, -1)
+    # Nor may it lie where another user can put a link of root's, or his own, in its place.
+    os.chown(tmp_path / "links", 4242, -1)
+    with pytest.raises(InvalidRequest, match=f"is reached by the link {tmp_path}/links/way, which is not safe"):
+        open_root(tmp_path / root)
+    assert not list(secret.iterdir())
+    os.chown(tmp_path / "links", 0, -1)
+    assert open_root(tmp_path / root).is_relative_to(secret)
+
+
+def test_a_link_to_itself_is_no_root(tmp_path: Path) -> None:
+    """It is refused, and the walk over the links ends."""
+    (tmp_path / "a").symlink_to("b")
+    (tmp_path / "b").symlink_to("a")
+    for root in ("a", "a/x"):
+        with pytest.raises(InvalidRequest, match="cannot be used: "):
+            open_root(tmp_path / root)

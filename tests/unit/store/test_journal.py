@@ -10,8 +10,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from isorun.runtime.folder import Lease, RunFolder, open_root
-from isorun.runtime.journal import INDEX, listed, publish
+from isorun.store.folder import Lease, RunFolder, open_root
+from isorun.store.journal import INDEX, listed, publish
 
 STARTED = 1_700_000_000.123456
 
@@ -92,13 +92,13 @@ def test_a_name_stays_in_out(folder: RunFolder, tool_id: str) -> None:
 @given(names=st.lists(st.text(max_size=300), min_size=1, max_size=5))
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=200)
 def test_names_are_safe_and_different(names: list[str]) -> None:
-    """Any names, the same twice too, give as many different files that a shell and a browser can take."""
+    """Any names, the same twice too, give as many different files, all the host's, that a shell and a browser take."""
     found = [entry["record"] for entry in listed([record(tool_id=name) for name in names])]
     assert len(set(found)) == len(names)
     for name in found:
         assert re.fullmatch(r"[A-Za-z0-9_-][A-Za-z0-9._-]*\.json", name)
         assert len(name) < 200
-        assert not RunFolder.reserved(name)
+        assert RunFolder.reserved(name)
 
 
 def test_bytes_are_told_by_size_and_digest(folder: RunFolder) -> None:

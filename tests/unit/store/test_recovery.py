@@ -6,14 +6,18 @@ import signal
 import subprocess
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import fields
 from pathlib import Path
 
 import pytest
 
 from isorun.core.errors import InvalidRequest
-from isorun.runtime.folder import Lease, RunFolder, open_state
-from isorun.runtime.recovery import listing, recover, remove, sweep
+from isorun.core.result import RunResult
+from isorun.store.folder import Lease, RunFolder, open_state
+from isorun.store.recovery import listing, recover, remove, sweep
 from tests.unit.forked import in_child
+
+pytestmark = pytest.mark.uid
 
 ABOUT = {"prog_name": "report", "turn": "turn_1", "timeout": 600}
 
@@ -47,7 +51,7 @@ def made(root: Path, exec_id: str, status: str | None = "ok") -> RunFolder:
     with Lease.take(root) as lease:
         folder = RunFolder.create(root, exec_id, lease, ABOUT)
         if status:
-            folder.write_result({"status": status})
+            folder.write_result(json.dumps({"status": status}).encode())
     return folder
 
 
@@ -62,20 +66,26 @@ def test_a_killed_hosts_run_is_ended_as_lost(tmp_path: Path) -> None:
     assert recover(tmp_path) == ["run-1"]
     out = tmp_path / "codegen_run-1/out"
     result = json.loads((out / "result.json").read_bytes())
-    times = result.pop("times")
-    assert times["accepted"] < times["ended"]
-    assert result == {
+    assert set(result) == {f.name for f in fields(RunResult)}
+    assert result["timings"]["accepted"] < result["timings"]["ended"]
+    assert result["error"] == {
+        "code": "host_lost",
+        "message": "the host process died before the run ended",
+        "where": None,
+        "details": {},
+        "hint": "Run the program again. Everything logged until then is in out/logs/.",
+    }
+    known = {name: result[name] for name in ("schema", "ok", "status", "exec_id", "turn_id", "prog_name", "out_dir")}
+    assert known == {
         "schema": 1,
         "ok": False,
         "status": "lost",
         "exec_id": "run-1",
+        "turn_id": "turn_1",
         "prog_name": "report",
-        "error": {
-            "code": "host_lost",
-            "message": "the host process died before the run ended",
-            "hint": "Run it again. What had been logged until then is in out/logs/.",
-        },
+        "out_dir": str(out),
     }
+    assert result["report_text"].startswith("status: lost\nrun: run-1 (report)\nruntime failure: host_lost: ")
     (line,) = (out / "logs/infra.log").read_text().splitlines()
     assert line.endswith("Z ERROR [runtime] host_lost: the host process died before the run ended")
     assert os.listdir(open_state(str(tmp_path))) == []

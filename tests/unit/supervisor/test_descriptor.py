@@ -136,7 +136,7 @@ def test_a_ref_must_be_a_file(root: Path, ref: str) -> None:
     assert str(raised.value) == f"here: TOOLS[0] (x): there is no file {root / ref}"
 
 
-NO_TOOL = ", which is no tool of an alias in TOOLS"
+NO_TOOL = ", but no alias in TOOLS has such a tool"
 MODES: dict[str, tuple[object, str]] = {
     "a list": ([], "here: TOOL_RUNTIME must be an object such as {'local_tools.write_note': 'none'}"),
     "None": (None, "here: TOOL_RUNTIME must be an object such as {'local_tools.write_note': 'none'}"),

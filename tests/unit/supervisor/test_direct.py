@@ -11,7 +11,7 @@ import pytest
 
 from isorun.core.errors import InvalidRequest
 from isorun.core.limits import Limits
-from isorun.executor import agent_io_tools
+from isorun.executor.calls import agent_io_tools
 from isorun.settings import base_environment
 from isorun.supervisor.direct import Caller, DirectCalls, direct_calls
 from tests.bundles import supervisors, write_bundle

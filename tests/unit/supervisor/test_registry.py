@@ -388,7 +388,7 @@ FAULTS: dict[str, tuple[str, int | None, str]] = {
     "unknown argument": (
         '@isorun.tool\ndef f(a: int) -> int:\n    """F.\n\n    Args:\n        b: It.\n    """\n',
         2,
-        "x.f: the docstring describes b, which is no parameter",
+        "x.f: the docstring describes b, which is not a parameter",
     ),
     "two contexts": (
         '@isorun.tool\ndef f(a: isorun.ToolContext, b: isorun.ToolContext) -> int:\n    """F."""\n',

@@ -1,9 +1,11 @@
 """One run's tool stream at the trusted end: who is answered, when, and that no byte brings it down."""
 
 import asyncio
+import itertools
 import socket
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -12,12 +14,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from isorun.core.claim import Claim
+from isorun.core.share import TURN_FRAMES
+from isorun.supervisor import session as supervisor_session
 from isorun.supervisor.session import NESTED, NO_SUCH_TOOL, CallLimits, Refusal, ToolSession
 from isorun.wire.frames import MAX_FRAME, PREFIX_BYTES, Frames
 from isorun.wire.messages import Call, Ended, Log, Message, Refused, Reply, decode, encode
 
 LIMITS = CallLimits(calls=100, at_once=4, call_s=30.0, frame_bytes=MAX_FRAME)
-_PATIENCE_S = 5.0
 
 
 @dataclass
@@ -25,7 +29,7 @@ class Heard:
     """A listener that keeps everything, in order."""
 
     logs: list[tuple[str, str, str]] = field(default_factory=list)
-    claims: list[Ended] = field(default_factory=list)
+    claims: list[Claim] = field(default_factory=list)
     violations: list[str] = field(default_factory=list)
     begun: list[int] = field(default_factory=list)
     records: list[dict[str, Any]] = field(default_factory=list)
@@ -33,7 +37,7 @@ class Heard:
     def logged(self, level: str, name: str, text: str) -> None:
         self.logs.append((level, name, text))
 
-    def claimed(self, claim: Ended) -> None:
+    def claimed(self, claim: Claim) -> None:
         self.claims.append(claim)
 
     def violated(self, reason: str) -> None:
@@ -81,7 +85,7 @@ class Program:
     async def send(self, *messages: Message | bytes) -> None:
         """All of it; bytes go as they are."""
         data = b"".join(m if isinstance(m, bytes) else encode(m) for m in messages)
-        await asyncio.wait_for(asyncio.get_running_loop().sock_sendall(self.channel, data), _PATIENCE_S)
+        await asyncio.get_running_loop().sock_sendall(self.channel, data)
 
     def sends_what_fits(self, data: bytes) -> int:
         """How much of *data* the socket takes without waiting."""
@@ -100,7 +104,7 @@ class Program:
             if (frame := self._frames.next()) is not None:
                 answers.append(decode(*frame))
                 continue
-            data = await asyncio.wait_for(asyncio.get_running_loop().sock_recv(self.channel, 1 << 20), _PATIENCE_S)
+            data = await asyncio.get_running_loop().sock_recv(self.channel, 1 << 20)
             assert data, "the stream ended"
             self._frames.feed(data)
         return answers
@@ -118,24 +122,26 @@ class Scene:
 
 
 @asynccontextmanager
-async def scene(granted: Mapping[str, Any] | None = None, **limits: float) -> AsyncIterator[Scene]:
+async def scene(
+    granted: Mapping[str, Any] | None = None, apart: ThreadPoolExecutor | None = None, **limits: float
+) -> AsyncIterator[Scene]:
     """A session that grants *granted* (default: `x.f`, an echo), and a program on the other end."""
     ours, theirs = socket.socketpair()
     with ours, theirs:
         ours.setblocking(False)
         heard = Heard()
-        session = ToolSession(ours, {"x.f": ECHO} if granted is None else granted, replace(LIMITS, **limits), heard)
+        granted = {"x.f": ECHO} if granted is None else granted
+        session = ToolSession(ours, granted, replace(LIMITS, **limits), heard, apart=apart)
         try:
             yield Scene(session, Program(theirs), heard)
         finally:
-            session.close()
+            await session.close()
 
 
 async def until(true: Callable[[], object]) -> None:
     """Let the loop work until *true* gives something true."""
-    async with asyncio.timeout(_PATIENCE_S):
-        while not true():  # noqa: ASYNC110 - a predicate over what a listener heard; it sets no event
-            await asyncio.sleep(0)
+    while not true():  # noqa: ASYNC110 - a predicate over what a listener heard; it sets no event
+        await asyncio.sleep(0)
 
 
 async def test_a_call_gets_its_result_and_a_record() -> None:
@@ -220,7 +226,7 @@ async def test_the_text_of_a_refusal_is_short_and_can_be_sent() -> None:
         assert {record["error"] for record in s.heard.records} == {answer.text for answer in answers}
 
 
-class _Changing(dict):  # type: ignore[type-arg]
+class _Changing(dict):
     """As a dict that another thread changes while it is looked at."""
 
     def items(self) -> Any:  # noqa: ANN401 - it gives nothing
@@ -539,11 +545,11 @@ async def test_what_a_program_says_of_itself_is_bounded() -> None:
             Log(level="WARNING", name="n" * 1000, text="t" * 100_000),
             Log(level="INFO] [host", name="n", text="t"),
             Call(id=1, tool="t" * 1000, params={}, reason="r" * 10_000, timeout_s=None),
-            Ended(type="T" * 1000, message="m" * 10_000, errno=28, line=3, source="s" * 1000),
+            Ended(claim=Claim(type="T" * 1000, message="m" * 10_000, errno=28, line=3, source="s" * 1000)),
         )
         await until(lambda: s.heard.claims)
         assert s.heard.logs == [("WARNING", "n" * 200, "t" * 8192), ("INFO", "n", "t")]
-        assert s.heard.claims == [Ended(type="T" * 200, message="m" * 4096, errno=28, line=3, source="s" * 200)]
+        assert s.heard.claims == [Claim(type="T" * 200, message="m" * 4096, errno=28, line=3, source="s" * 200)]
         assert (s.heard.records[0]["tool_id"], s.heard.records[0]["reason"]) == ("t" * 200, "r" * 1000)
 
 
@@ -562,7 +568,7 @@ VIOLATIONS = {
     "a reused id": ((call(5), call(5)), "call 5 is already in flight"),
     "the supervisor's part": ((Reply(id=1, value=1),), "program may not send Reply when open"),
     "a call after the end": (
-        (Ended(type="E", message="", errno=None, line=None, source=""), call(1)),
+        (Ended(claim=Claim(type="E")), call(1)),
         "program may not send Call when ended",
     ),
     "an oversized frame": ((b"\xff" * 8,), f"frame of 4294967295 bytes exceeds {MAX_FRAME}"),
@@ -580,7 +586,7 @@ async def test_a_violation_is_told_once_and_ends_the_reading(case: str) -> None:
     async with scene({"x.f": Does(holds), "x.g": ECHO}) as s:
         await s.program.send(*sent, call(9, "x.g"), b"\xff" * 100)
         await until(lambda: s.heard.violations)
-        s.session.close()
+        await s.session.close()
         assert s.heard.violations == [reason]
         assert (9, "ok") not in s.heard.endings
         with pytest.raises(BlockingIOError):
@@ -612,17 +618,19 @@ async def test_close_takes_the_last_claim_and_cancels_what_is_open() -> None:
     async with scene({"x.f": Does(holds)}, at_once=1) as s:
         await s.program.send(call(1), call(2))
         await until(lambda: started)
-        claim = Ended(type="ValueError", message="no", errno=None, line=3, source="x")
+        claim = Claim(type="ValueError", message="no", errno=None, line=3, source="x")
         s.program.channel.setblocking(True)
-        s.program.channel.sendall(encode(call(3)) + encode(Log(level="INFO", name="n", text="last")) + encode(claim))
+        s.program.channel.sendall(
+            encode(call(3)) + encode(Log(level="INFO", name="n", text="last")) + encode(Ended(claim=claim))
+        )
         s.program.channel.close()
-        s.session.close()
+        await s.session.close()
         assert sorted(s.heard.endings) == [(1, "cancelled"), (2, "cancelled")]
         assert {record["error"] for record in s.heard.records} == {"the run ended before the tool did"}
         assert (s.heard.claims, s.heard.logs) == ([claim], [("INFO", "n", "last")])
         assert s.heard.begun == [1]
         await until(lambda: cancelled == [1])
-        s.session.close()
+        await s.session.close()
         assert len(s.heard.records) == 2
 
 
@@ -633,10 +641,10 @@ async def test_close_hears_what_had_to_wait_for_room() -> None:
         return await asyncio.get_running_loop().create_future()
 
     async with scene({"x.f": Does(holds)}, at_once=1) as s:
-        claim = Ended(type="MemoryError", message="", errno=None, line=None, source="")
-        await s.program.send(*(call(n) for n in range(1, 101)), claim)
+        claim = Claim(type="MemoryError")
+        await s.program.send(*(call(n) for n in range(1, 101)), Ended(claim=claim))
         await until(lambda: s.heard.begun)
-        s.session.close()
+        await s.session.close()
         assert s.heard.claims == [claim]
 
 
@@ -655,7 +663,7 @@ async def test_nothing_is_told_after_close() -> None:
     async with scene({"x.f": Does(deaf)}) as s:
         await s.program.send(call(1))
         await until(lambda: s.heard.begun)
-        s.session.close()
+        await s.session.close()
         release.set()
         for _ in range(20):
             await asyncio.sleep(0)
@@ -679,6 +687,99 @@ async def test_descriptors_that_come_along_are_not_taken() -> None:
             assert ours.recv(1) == b"", "another copy of it is open somewhere"
 
 
+# Turns
+
+
+async def test_a_flood_is_handled_a_turn_at_a_time() -> None:
+    """However much has arrived at once, the loop has a turn for others after at most sixteen frames."""
+    async with scene() as s:
+        s.program.sends_what_fits(encode(Log(level="INFO", name="n", text="x")) * 1000)
+        seen = [0]
+        while seen[-1] < 1000:
+            await asyncio.sleep(0)
+            seen.append(len(s.heard.logs))
+        assert max(after - before for before, after in itertools.pairwise(seen)) <= TURN_FRAMES
+
+
+async def test_the_end_of_a_run_is_heard_a_turn_at_a_time() -> None:
+    """What a program left in its socket when it died holds nobody up either, and all of it is heard."""
+    async with scene() as s:
+        sent = s.program.sends_what_fits(encode(Log(level="INFO", name="n", text="x")) * 1000)
+        count = sent // len(encode(Log(level="INFO", name="n", text="x")))
+        closing = asyncio.ensure_future(s.session.close())
+        seen = [0]
+        while not closing.done():
+            await asyncio.sleep(0)
+            seen.append(len(s.heard.logs))
+        assert (seen[-1], count > TURN_FRAMES) == (count, True)
+        assert max(after - before for before, after in itertools.pairwise(seen)) <= TURN_FRAMES
+
+
+@pytest.mark.parametrize("values", [100, 10_000])
+async def test_a_header_that_is_long_to_read_is_read_in_a_thread(values) -> None:
+    """The loop that all runs share reads short ones itself; the answer is the same, and so is a later call's."""
+    read_by: list[str] = []
+
+    class Apart(ThreadPoolExecutor):
+        def submit(self, *args: Any, **kwargs: Any) -> Any:  # noqa: ANN401 - as the base has it
+            read_by.append("a thread")
+            return super().submit(*args, **kwargs)
+
+    with Apart(1) as apart:
+        async with scene(apart=apart) as s:
+            await s.program.send(call(1, a=[{}] * values), call(2))
+            assert await s.program.read(2) == [Reply(id=1, value={"a": [{}] * values}), Reply(id=2, value={})]
+    assert read_by == (["a thread"] if values > 4096 else [])
+
+
+@pytest.mark.parametrize("apart", [True, False])
+async def test_more_values_than_a_program_may_send_are_a_breach(apart) -> None:
+    """Read in a thread or not; the control: as many as it may send are echoed."""
+    with ThreadPoolExecutor(1) as executor:
+        async with scene(values=5000, apart=executor if apart else None) as s:
+            await s.program.send(call(1, a=[0] * 4980))
+            assert (await s.program.read())[0].value == {"a": [0] * 4980}
+            await s.program.send(call(2, a=[0] * 5001))
+            await until(lambda: s.heard.violations)
+            assert s.heard.violations == ["header of more than 5000 values"]
+
+
+async def test_a_costly_header_does_not_outlive_its_run() -> None:
+    """Closed while a thread reads: nothing is told of it afterwards."""
+    with ThreadPoolExecutor(1) as executor:
+        async with scene(apart=executor) as s:
+            await s.program.send(call(1, a=[{}] * 20_000))
+            await until(lambda: s.session._apart)
+            await s.session.close()
+        assert (s.heard.records, s.heard.violations) == ([], [])
+
+
+async def test_log_records_far_above_what_is_kept_are_a_breach(monkeypatch) -> None:
+    """A flood ends; the control: what is above the cap, but not far, is dropped."""
+    monkeypatch.setattr(supervisor_session, "_LOG_RECORDS", 10)
+    monkeypatch.setattr(supervisor_session, "_LOGS_SENT", 20)
+    record = Log(level="INFO", name="n", text="")
+    async with scene() as s:
+        await s.program.send(*[record] * 20, call(1))
+        assert await s.program.read() == [Reply(id=1, value={})]
+        assert (len(s.heard.logs), s.heard.violations) == (10, [])
+        await s.program.send(record)
+        await until(lambda: s.heard.violations)
+        assert s.heard.violations == ["too many log records: at most 10 of them, and 4194304 characters"]
+
+
+async def test_calls_far_above_the_budget_are_a_breach(monkeypatch) -> None:
+    """A flood ends; the control: a program that takes no notice of a refusal is refused again."""
+    monkeypatch.setattr(supervisor_session, "_CALLS_MORE", 10)
+    async with scene(calls=1) as s:
+        await s.program.send(*(call(number, "no.such") for number in range(20)))
+        assert {answer.error for answer in await s.program.read(20)} == {"ToolDenied", "ToolBudgetExceeded"}
+        assert s.heard.violations == []
+        await s.program.send(call(20))
+        await until(lambda: s.heard.violations)
+        assert s.heard.violations == ["too many calls: this run may make 1"]
+
+
 # Any bytes
 
 
@@ -692,10 +793,7 @@ def _messages() -> st.SearchStrategy[bytes]:
         timeout_s=st.none() | st.floats(allow_nan=False, allow_infinity=False),
     )
     logs = st.builds(Log, level=st.text(max_size=9), name=st.text(max_size=9), text=st.text(max_size=9))
-    none = st.none()
-    ends = st.builds(
-        Ended, type=st.text(max_size=9), message=st.text(max_size=9), errno=none, line=none, source=st.just("")
-    )
+    ends = st.builds(Ended, claim=st.builds(Claim, type=st.text(max_size=9), message=st.text(max_size=9)))
     return st.one_of(calls, logs, ends).map(lambda message: encode(message))
 
 
@@ -713,7 +811,7 @@ def test_no_bytes_make_it_raise(parts: list[bytes], cut: int) -> None:
                 s.program.sends_what_fits(data[start : start + cut])  # after a violation nobody makes room
                 for _ in range(3):
                     await asyncio.sleep(0)
-            s.session.close()
+            await s.session.close()
             return s.heard
 
     heard = asyncio.run(feed())

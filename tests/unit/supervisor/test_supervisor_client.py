@@ -11,13 +11,14 @@ from typing import Any
 
 import pytest
 
+from isorun.core.claim import Claim
 from isorun.core.errors import Unavailable
 from isorun.settings import base_environment
 from isorun.supervisor.client import OpenedRun, Supervisor
 from isorun.supervisor.descriptor import load_descriptor
 from isorun.supervisor.incarnation import LocalProcess
 from isorun.supervisor.session import CallLimits
-from isorun.wire.messages import Call, Ended, Reply, decode_packet, encode
+from isorun.wire.messages import Call, Reply, decode_packet, encode
 from tests.bundles import write_bundle
 
 LIMITS = CallLimits(calls=100, at_once=4, call_s=30.0, frame_bytes=1 << 24)
@@ -51,7 +52,7 @@ class Heard:
     def logged(self, level: str, name: str, text: str) -> None:
         self.told(name, level, text)
 
-    def claimed(self, claim: Ended) -> None:
+    def claimed(self, claim: Claim) -> None:
         self.told("", "", claim.type)
 
     def violated(self, reason: str) -> None:
@@ -184,7 +185,7 @@ async def test_a_place_that_is_away_does_not_end_the_keeping(tmp_path: Path) -> 
     async def start(globals_json: str, environment: Mapping[str, str]) -> LocalProcess:
         starts.append(len(starts))
         if starts[-1] == 1:
-            raise Unavailable("no Docker daemon answers")
+            raise Unavailable("the Docker engine does not answer")
         return await LocalProcess.start(globals_json, environment)
 
     descriptor = load_descriptor(write_bundle(tmp_path / "b", x=TOOLS))

@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from isorun.wire.frames import ProtocolError
-from isorun.wire.messages import Carry, Finish, Replaced, Room, Shut, Terminate, encode
+from isorun.wire.messages import Carry, Finish, Replaced, Room, Sealed, Shut, Terminate, encode
 from isorun.wire.multiplex import CHUNK, LEFT, WINDOW, Multiplexer
 
 NAMES = ("a", "b")
@@ -74,7 +74,7 @@ def test_what_is_left_is_heard_though_nobody_reads_it() -> None:
     assert (sent, len(right.waiting("a"))) == (WINDOW + LEFT, WINDOW + LEFT)
     right.delivered("a", sent)
     assert right.is_over("a")
-    with pytest.raises(ProtocolError, match="goes on behind its end"):
+    with pytest.raises(ProtocolError, match="continues after its end"):
         right.feed(encode(Carry(channel="a", data=b"x")))
 
 
@@ -124,7 +124,7 @@ def test_what_belongs_to_a_replaced_stream_is_dropped() -> None:
         ([Replaced(channel="c")], "there is no channel 'c'"),
         ([Carry(channel="a", data=b"x" * (WINDOW + 1))], "a carries more than there is room for"),
         ([Carry(channel="a", data=b"x" * WINDOW), Carry(channel="a", data=b"x")], "a carries more than there is room"),
-        ([Shut(channel="a"), Carry(channel="a", data=b"x")], "a goes on behind its end"),
+        ([Shut(channel="a"), Carry(channel="a", data=b"x")], "a continues after its end"),
         ([Room(channel="a", count=1)], "a opens room for 1 bytes that were not sent"),
         ([Room(channel="a", count=0)], "a opens room for 0 bytes"),
         ([Room(channel="a", count=-5)], "a opens room for -5 bytes"),
@@ -143,3 +143,28 @@ def test_no_bytes_get_out_as_anything_but_a_refusal(data) -> None:
         Multiplexer(NAMES).feed(data)
     except ProtocolError:
         return
+
+
+def test_a_flood_of_frames_is_taken_so_many_at_a_time() -> None:
+    """Each feed handles the given number and says that it may have left some; nothing is lost, and order stays."""
+    side = Multiplexer(NAMES)
+    data = b"".join(encode(Carry(channel="a", data=bytes([n]))) for n in range(40))
+    side.feed(data, 16)
+    seen = [len(side.waiting("a"))]
+    while side.is_behind:
+        side.feed(b"", 16)
+        seen.append(len(side.waiting("a")))
+    assert (seen, bytes(side.waiting("a"))) == ([16, 32, 40], bytes(range(40)))
+
+
+@pytest.mark.parametrize(
+    ("message", "reason"),
+    [
+        (Sealed(facts={"a": [0] * 20_000}), "header of more than 16384 values"),
+        (Carry(channel="a", data=bytes(1 << 20)), "exceeds 1048576"),
+    ],
+)
+def test_what_is_long_to_read_is_refused(message, reason) -> None:
+    """An init that was taken over cannot make the host read for a second: it says little of itself, and in pieces."""
+    with pytest.raises(ProtocolError, match=reason):
+        Multiplexer(NAMES).feed(encode(message))

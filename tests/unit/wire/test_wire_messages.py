@@ -4,21 +4,23 @@ import contextlib
 import json
 import math
 import time
-from dataclasses import FrozenInstanceError, fields
+from dataclasses import FrozenInstanceError, asdict, fields, replace
+from typing import Any, TypeVar
 
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from isorun.wire import values
-from isorun.wire.frames import MAX_FRAME, Frames, ProtocolError
+from isorun.wire.frames import MAX_FRAME, PREFIX_BYTES, Frames, ProtocolError
 from isorun.wire.messages import (
     ATTACHED,
     BUILD,
     CONTROL,
+    RECORDS,
     TOOL,
     Call,
-    Ended,
+    ForkProgram,
     Message,
     NotEncodable,
     Put,
@@ -30,11 +32,13 @@ from isorun.wire.messages import (
     decode_packet,
     encode,
 )
-from isorun.wire.values import MAX_INT_DIGITS, MAX_VALUES
+from isorun.wire.values import CALL_VALUES, MAX_INT_DIGITS, MAX_VALUES
+from tests.unit.sealings import SEALING
 
 # Strategies are built on first use, and a loaded machine takes its time over that.
 calm = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
 
+_K = TypeVar("_K")
 TEXT = st.text(st.characters(exclude_categories=["Cs"]), max_size=8)
 KEYS = TEXT | st.sampled_from(["$blob", "$dict", "$", "$x"])
 VALUES = st.recursive(
@@ -59,15 +63,16 @@ BY_TYPE = {
 WORDS = {(Refused, "error"): "ToolDenied"}
 
 
-def any_of(kind: type[Message]) -> st.SearchStrategy[Message]:
-    """Messages of this kind with any legal fields."""
-    return st.builds(
-        kind,
-        **{
-            f.name: st.just(WORDS[kind, f.name]) if (kind, f.name) in WORDS else BY_TYPE[str(f.type)]
-            for f in fields(kind)  # type: ignore[arg-type]
-        },
-    )
+def any_value(kind: type, name: str, annotation: str) -> st.SearchStrategy[Any]:
+    """Legal values of that field."""
+    if (kind, name) in WORDS:
+        return st.just(WORDS[kind, name])
+    return any_of(RECORDS[annotation]) if annotation in RECORDS else BY_TYPE[annotation]
+
+
+def any_of(kind: type[_K]) -> st.SearchStrategy[_K]:
+    """Messages or records of this kind with any legal fields."""
+    return st.builds(kind, **{f.name: any_value(kind, f.name, str(f.type)) for f in fields(kind)})
 
 
 MESSAGES = st.one_of(*map(any_of, (*CONTROL, *BUILD, *TOOL, *ATTACHED)))
@@ -236,6 +241,48 @@ def test_hostile_headers_are_refused_by_name(head, text) -> None:
     assert len(str(caught.value)) < 200
 
 
+FORK = ForkProgram(slot=1, sealing=SEALING, filter=b"", cpu=None)
+
+
+@pytest.mark.parametrize(
+    ("changes", "text"),
+    [
+        ({"nproc": ...}, "Sealing lacks nproc"),
+        ({"nprocs": 8}, "Sealing has no field 'nprocs'"),
+        ({"nproc": "8"}, "Sealing.nproc must be int, got str"),
+        ({"data_bytes": True}, "Sealing.data_bytes must be int | None, got bool"),
+        ({"without": [1]}, "Sealing.without must be list[str], got list"),
+        (None, "ForkProgram.sealing must be Sealing, got NoneType"),
+    ],
+)
+def test_a_record_is_refused_as_a_message_is(changes, text) -> None:
+    """Nobody can leave out a ceiling of a slot, add one that nobody reads, or send one of another type."""
+    sealing = changes and {key: value for key, value in {**asdict(SEALING), **changes}.items() if value is not ...}
+    blobs = {"filter": {"$blob": 0}, "blobs": [0]}
+    tree = {"v": 1, "t": "ForkProgram", "slot": 1, "sealing": sealing, "cpu": None, **blobs}
+    with pytest.raises(ProtocolError) as caught:
+        decode(json.dumps(tree).encode())
+    assert str(caught.value) == text
+    # Control: without a change it is the message.
+    assert decode(json.dumps({**tree, "sealing": asdict(SEALING)}).encode()) == FORK
+
+
+@pytest.mark.parametrize(
+    ("message", "text"),
+    [
+        (replace(FORK, sealing=replace(SEALING, nproc="8")), "sealing.nproc: must be int, got str"),
+        (replace(FORK, sealing=replace(SEALING, without=[{1}])), "sealing.without[0]: set cannot be sent"),
+        (replace(FORK, sealing=asdict(SEALING)), "sealing: must be Sealing, got dict"),
+        (replace(FORK, sealing=FORK), "sealing: ForkProgram cannot be sent"),
+    ],
+)
+def test_a_record_of_ours_with_the_wrong_type_names_its_field(message, text) -> None:
+    """A backend that makes it wrong learns where, before anything is sent."""
+    with pytest.raises(NotEncodable) as caught:
+        encode(message)
+    assert str(caught.value) == text
+
+
 def test_blobs_must_be_exactly_those_announced() -> None:
     """No byte behind the header is left over or missing."""
     for blobs in (b"", b"a", b"abc"):
@@ -256,6 +303,16 @@ def test_a_packet_is_exactly_one_frame() -> None:
         with pytest.raises(ProtocolError) as caught:
             decode_packet(packet)
         assert str(caught.value) == text
+
+
+def test_a_table_of_ten_thousand_rows_can_be_sent_by_a_program() -> None:
+    """Five columns each: what a program may send is far below what may be sent at all, and enough for this."""
+    call = Call(id=1, tool="t", params={"rows": [[1.5, "x", None, True, 7]] * 10_000}, reason="", timeout_s=None)
+    frame = encode(call, max_values=CALL_VALUES)
+    assert decode(frame[PREFIX_BYTES:], max_values=CALL_VALUES) == call
+    call = Call(id=1, tool="t", params={"rows": [0] * CALL_VALUES}, reason="", timeout_s=None)
+    with pytest.raises(NotEncodable, match=r"^Call: more than 65536 values$"):
+        encode(call, max_values=CALL_VALUES)
 
 
 def test_the_ceiling_on_values_is_exact_on_both_sides() -> None:
@@ -341,9 +398,9 @@ def test_a_shared_value_that_multiplies_is_stopped_early() -> None:
     ("message", "text"),
     [
         (Stored(count=True), "count: must be int, got bool"),
-        (Stored(count="1"), "count: must be int, got str"),  # type: ignore[arg-type]
-        (Put(path="a", data="x", append=False, mode=0), "data: must be bytes, got str"),  # type: ignore[arg-type]
-        (Warmed(python="3", preloads={"a": "b"}, failed={}), "preloads: must be dict[str, float], got dict"),  # type: ignore[dict-item]
+        (Stored(count="1"), "count: must be int, got str"),
+        (Put(path="a", data="x", append=False, mode=0), "data: must be bytes, got str"),
+        (Warmed(python="3", preloads={"a": "b"}, failed={}), "preloads: must be dict[str, float], got dict"),
         (Refused(id=1, error="Boom", text=""), "error: must be one of ToolDenied, "),
     ],
 )
@@ -366,7 +423,7 @@ def test_the_limits_themselves_pass() -> None:
 def test_messages_cannot_be_changed() -> None:
     """A message that was checked stays as it was checked."""
     with pytest.raises(FrozenInstanceError):
-        Ended(type="E", message="", errno=None, line=1, source="").line = 2  # type: ignore[misc]
+        Stored(count=1).count = 2
 
 
 def test_a_whole_stream_of_messages_is_read_back() -> None:

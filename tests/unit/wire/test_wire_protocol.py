@@ -5,13 +5,21 @@ from dataclasses import fields
 from pathlib import Path
 
 import isorun.wire.session
-from isorun.wire import messages
+from isorun.wire import messages, session
 from isorun.wire.frames import MAX_FRAME, PREFIX_BYTES
-from isorun.wire.messages import ATTACHED, BUILD, CONTROL, REFUSALS, SUPERVISOR, TOOL, VERSION
+from isorun.wire.messages import ATTACHED, BUILD, CONTROL, RECORDS, REFUSALS, SUPERVISOR, TOOL, VERSION
 from isorun.wire.multiplex import WINDOW
-from isorun.wire.session import LEGAL, LEGAL_CONTROL
 from isorun.wire.values import MAX_DEPTH, MAX_INT_DIGITS, MAX_VALUES
 
+STREAMS = {
+    "Control stream": (CONTROL, session.CONTROL),
+    "Build stream": (BUILD, session.BUILD),
+    "Tool stream": (TOOL, session.TOOL),
+    "Supervisor stream": (SUPERVISOR, session.SUPERVISOR),
+    "Attached stream": (ATTACHED, session.ATTACHED),
+}
+#: On the attached stream: init's, and of a slot that is in no other way a container's.
+OF_THE_BUILD = {"`Warmed`", "`Exited`", "`BuildFailed`"}
 PAGE = Path(isorun.wire.session.__file__).with_name("PROTOCOL.md").read_text(encoding="utf-8")
 
 
@@ -26,21 +34,22 @@ def rows(chapter: str, section: str) -> list[list[str]]:
 
 def test_messages_and_fields_are_those_of_the_page() -> None:
     """Every message has one row, with its fields in order and their types."""
-    sections = (
-        ("Control stream", CONTROL),
-        ("Build stream", BUILD),
-        ("Tool stream", TOOL),
-        ("Attached stream", ATTACHED),
-    )
-    for section, kinds in sections:
+    for section, (kinds, _) in STREAMS.items():
         page = {name: written for name, _, written, _ in rows("Messages", section)}
         code = {f"`{kind.__name__}`": ", ".join(f"`{f.name}: {f.type}`" for f in fields(kind)) for kind in kinds}
         assert page == code
 
 
+def test_records_and_their_fields_are_those_of_the_page() -> None:
+    """Every value that is a field of a message has one row."""
+    page = dict(rows("Messages", "Records"))
+    code = {f"`{name}`": ", ".join(f"`{f.name}: {f.type}`" for f in fields(one)) for name, one in RECORDS.items()}
+    assert page == code
+
+
 def test_transitions_are_those_of_the_page() -> None:
     """Every legal step has one row, and no row is without its step."""
-    for section, table in (("Tool stream", LEGAL), ("Control stream", LEGAL_CONTROL)):
+    for section, (_, table) in STREAMS.items():
         code = {
             (state.value, side.value, f"`{kind.__name__}`", after.value)
             for state, row in table.items()
@@ -52,10 +61,18 @@ def test_transitions_are_those_of_the_page() -> None:
 
 
 def test_senders_are_those_of_the_order() -> None:
-    """The "from" of a message is the one side that some state lets send it."""
-    for section, table in (("Tool stream", LEGAL), ("Control stream", LEGAL_CONTROL)):
-        page = {(name, sender) for name, sender, _, _ in rows("Messages", section)}
-        assert page == {(f"`{kind.__name__}`", side.value) for row in table.values() for side, kind in row}
+    """The "from" of a message are the sides that some state lets send it; what both send is `multiplex`'s to judge."""
+    for section, (_, table) in STREAMS.items():
+        page = {
+            (name, one)
+            for name, senders, _, _ in rows("Messages", section)
+            for one in senders.split(", ")
+            if senders != "both"
+        }
+        code = {(f"`{kind.__name__}`", side.value) for row in table.values() for side, kind in row}
+        if section == "Attached stream":
+            page |= {(name, "init") for name in OF_THE_BUILD}
+        assert page == code
 
 
 def test_numbers_and_words_are_those_of_the_page() -> None:

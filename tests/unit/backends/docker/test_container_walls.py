@@ -8,11 +8,11 @@ from typing import Any
 
 import pytest
 
-from isorun.backends import container_walls
-from isorun.backends.walls import executor_line
+from isorun.backends.docker import walls as container_walls
 from isorun.core.errors import SetupFailed
 from isorun.core.limits import Limits
-from isorun.executor import container_facts
+from isorun.executor.container import facts as container_facts
+from isorun.executor.status import line_of_isolation, line_of_status
 
 LIMITS = Limits()
 STATUS = """Name:\tpython3
@@ -25,8 +25,9 @@ CapBnd:\t0000000000000000
 CapAmb:\t0000000000000000
 NoNewPrivs:\t1
 Seccomp:\t2
-Seccomp_filters:\t3
+Seccomp_filters:\t2
 """
+INIT = STATUS.replace("filters:\t2", "filters:\t1")
 #: gVisor's, which has no ambient set, no NoNewPrivs and counts no filters.
 GVISOR = "".join(
     f"{line}\n" for line in STATUS.splitlines() if not line.startswith(("CapAmb", "NoNewPrivs", "Seccomp"))
@@ -46,8 +47,8 @@ MOUNTS = "".join(
             ("/tmp", "tmpfs", "rw"),
             ("/etc/hosts", "ext4", "rw"),
             ("/proc/keys", "tmpfs", "rw"),
-            ("/workspace/work", "tmpfs", "rw"),
-            ("/workspace/out", "tmpfs", "rw"),
+            ("/workspace", "tmpfs", "rw"),
+            ("/run/isorun", "ext4", "ro"),
         ],
         start=2,
     )
@@ -60,9 +61,10 @@ def facts(**changes: object) -> dict[str, Any]:
     """What init of a good container says."""
     told = {
         "status": STATUS,
-        "init": STATUS,
+        "init": INIT,
         "mountinfo": MOUNTS,
         "rlimits": "Limit                     Soft Limit           Hard Limit           Units\n"
+        "Max core file size        1                    1                    bytes\n"
         "Max open files            1024                 1024                 files\n",
         "namespaces": {kind: f"{kind}:[2]" for kind in HOST} | {"user": "user:[1]"},
         "fds": [0, 1, 2, 3, 4, 6],
@@ -78,7 +80,7 @@ def facts(**changes: object) -> dict[str, Any]:
 
 def confirmed(told: dict[str, Any], *, runtime: str = "runc", **changes: object) -> dict[str, Any]:
     """`confirm`, as the backend asks it."""
-    options = {"ready": READY, "ids": (1001, 1000), "host_namespaces": HOST, "held_sizes": True, **changes}
+    options = {"ready": READY, "ids": (1001, 1000), "host_namespaces": HOST, **changes}
     return container_walls.confirm(told, limits=LIMITS, runtime=runtime, **options)
 
 
@@ -86,17 +88,18 @@ def test_a_container_with_every_wall_is_full() -> None:
     """With what the kernel said of each; the line that operators look for can be made of it."""
     isolation = confirmed(facts())
     assert (isolation["level"], isolation["backend"], isolation["limits"]) == ("full", "docker", "cgroup-v1")
-    assert executor_line(isolation) == "[executor] UID=1001 GID=1000 CapEff=0 NoNewPrivs=1 Seccomp=2"
-    assert container_facts.executor_line(STATUS) == executor_line(isolation)
-    assert isolation["walls"]["rlimits"] == {"Max open files": "1024"}
+    assert line_of_isolation(isolation) == "[executor] UID=1001 GID=1000 CapEff=0 NoNewPrivs=1 Seccomp=2"
+    assert line_of_status(STATUS) == line_of_isolation(isolation)
+    assert isolation["walls"]["rlimits"] == {"Max core file size": "1", "Max open files": "1024"}
 
 
 def test_gvisor_is_believed_what_it_shows_and_tried_for_the_rest() -> None:
     """Its kernel tells of no filters: a socket that is refused by ours does."""
-    isolation = confirmed(facts(status=GVISOR, init=GVISOR, namespaces={}), runtime="runsc")
+    told = facts(status=GVISOR, init=GVISOR, namespaces={})
+    isolation = confirmed(told, runtime="runsc")
     assert (isolation["limits"], isolation["walls"]["seccomp"]["inet_errno"]) == ("engine", errno.EAFNOSUPPORT)
     with pytest.raises(SetupFailed, match=r"wall seccomp: the container says: socket\(AF_INET\) answers 0"):
-        confirmed(facts(status=GVISOR, init=GVISOR), runtime="runsc", ready={**READY, "inet_errno": 0})
+        confirmed(told, runtime="runsc", ready={**READY, "inet_errno": 0})
 
 
 def changed(name: str, old: str, new: str) -> Callable[[dict[str, Any]], None]:
@@ -117,12 +120,15 @@ BREAKS: dict[str, tuple[str, Callable[[dict[str, Any]], object]]] = {
     "no_new_privs": ("no_new_privs", changed("status", "NoNewPrivs:\t1", "NoNewPrivs:\t0")),
     "init's rights": ("init", changed("init", "CapPrm:\t0", "CapPrm:\t1")),
     "no filter": ("seccomp", changed("status", "Seccomp:\t2", "Seccomp:\t0")),
-    "ours alone": ("seccomp", changed("status", "filters:\t3", "filters:\t2")),
+    "the engine's alone": ("seccomp", changed("status", "filters:\t2", "filters:\t1")),
+    "ours alone": ("seccomp", lambda told: told.update(status=INIT, init=INIT.replace("filters:\t1", "filters:\t0"))),
     "network": ("namespaces", lambda told: told["namespaces"].update(net=HOST["net"])),
     "pid not told": ("namespaces", lambda told: told["namespaces"].pop("pid")),
     "root": ("read_only", changed("mountinfo", "/ / ro", "/ / rw")),
     "a mount more": ("read_only", lambda told: told.update(mountinfo=MOUNTS + "99 1 0:9 / /host rw - ext4 x rw\n")),
     "a descriptor more": ("descriptors", lambda told: told["fds"].append(9)),
+    "the place of the handover": ("read_only", changed("mountinfo", "/run/isorun ro", "/run/isorun rw")),
+    "a workspace of the host's": ("read_only", changed("mountinfo", "/workspace rw", "/workspace/out rw")),
     "/tmp": ("sizes", lambda told: told["sizes"].update({"/tmp": [1 << 40, 0]})),
     "workspace": ("sizes", lambda told: told["sizes"].update({"/workspace/work": [1 << 40, 0]})),
     "memory": ("cgroup memory_bytes", lambda told: told["cgroup"].update(memory_bytes=1 << 40)),
@@ -142,13 +148,6 @@ def test_a_wall_that_is_missing_is_named(case: str) -> None:
     assert caught.value.step == f"wall {wall}"
 
 
-def test_a_workspace_that_is_watched_need_not_be_sized() -> None:
-    """It is said in the result."""
-    told = facts()
-    told["sizes"]["/workspace/work"] = [1 << 40, 0]
-    assert confirmed(told, held_sizes=False)["walls"]["workspace"] == "watched"
-
-
 @pytest.mark.parametrize(
     ("most", "free", "full"),
     [(4096, 1, False), (4096, 0, True), (0, 0, False)],
@@ -158,7 +157,7 @@ def test_a_place_is_full_where_its_room_is_counted(monkeypatch, most: int, free:
     """gVisor says of every tmpfs that 0 of 0 inodes are free."""
     size = os.statvfs_result((4096, 4096, 100, 50, 50, most, free, free, 0, 255))
     monkeypatch.setattr(os, "statvfs", lambda path: size)
-    found = container_facts.final_facts(0)
+    found = container_facts.final_facts(0, too_many_locks=False)
     assert found.full_inodes == (["/tmp", "/dev/shm"] if full else [])
     assert found.full_bytes == []
 
@@ -173,6 +172,7 @@ def test_a_place_is_full_where_its_room_is_counted(monkeypatch, most: int, free:
         {"fds": 7},
         {"fds": [["0"]]},
         {"mountinfo": "short"},
+        {"mountinfo": MOUNTS + "99 1 0:9 / /host rw\n"},  # one line that cannot be read may hide a mount
         {"cgroup": {"memory_bytes": "much"}},
         {"namespaces": []},
     ],
@@ -180,8 +180,15 @@ def test_a_place_is_full_where_its_room_is_counted(monkeypatch, most: int, free:
 )
 def test_facts_of_another_shape_are_none(change: dict[str, Any]) -> None:
     """The container says them, so they may be anything; nothing but a failed setup comes of it."""
-    with pytest.raises(SetupFailed, match=r"^container: what it says of itself cannot be read: "):
+    with pytest.raises(SetupFailed, match=r"^container: the container's report on itself cannot be read: "):
         confirmed(facts(**change))
+
+
+@pytest.mark.parametrize("core", ["0                    1", "0                    0", "1                    unlimited"])
+def test_a_core_dump_that_the_host_would_get_is_a_missing_wall(core: str) -> None:
+    """The kernel keeps dumps from a pipe at 1 alone."""
+    with pytest.raises(SetupFailed, match="wall rlimits: the container says: Max core file size"):
+        confirmed(facts(rlimits=f"Max core file size        {core}  bytes\n"))
 
 
 @pytest.mark.parametrize(("change", "wall"), [({"fds": []}, "descriptors"), ({"status": "NoNewPrivs"}, "no_new_privs")])

@@ -10,9 +10,10 @@ from collections.abc import AsyncIterator, Callable
 
 import pytest
 
-from isorun.backends.relay import Relay
+from isorun.backends.docker.relay import Relay
 from isorun.core.errors import SetupFailed
-from isorun.executor.container import CHANNELS
+from isorun.core.share import TURN_FRAMES
+from isorun.executor.container.init import CHANNELS
 from isorun.wire.messages import (
     BuildFailed,
     Carry,
@@ -20,17 +21,29 @@ from isorun.wire.messages import (
     Finished,
     Go,
     Message,
+    Prepare,
     Replaced,
-    Terminate,
+    Sealed,
     Warmed,
     encode,
 )
 from isorun.wire.multiplex import WINDOW, Multiplexer
 from isorun.wire.unbroken import unbroken
+from tests.unit.sealings import SEALING
 
 WARM = Warmed(python="3.11", preloads={}, failed={})
 EXIT = Exited(slot=0, code=0, signal=None, user_s=0.1, system_s=0.1, max_rss_bytes=1)
 CODE = b"our code"
+PREPARE = Prepare(
+    sealing=SEALING,
+    filter=b"",
+    preloads=[],
+    environment=[],
+    hand_over=True,
+    share_with_group=False,
+    most_tasks=None,
+    most_locks=None,
+)
 
 
 class Container:
@@ -91,12 +104,12 @@ Begin = Callable[[], Relay]
 
 @pytest.fixture
 async def relay(container: Container) -> AsyncIterator[Relay]:
-    """A relay that has sent its code and one message."""
+    """A relay that has sent its code and what the container is to become."""
     printed: list[bytes] = []
-    made = Relay(container, printed.append)  # type: ignore[arg-type]
-    made.start(CODE, Terminate())
+    made = Relay(container, printed.append)
+    made.start(CODE, PREPARE)
     assert os.read(container.inside_in, len(CODE)) == CODE
-    assert container.heard() == [Terminate()]
+    assert container.heard() == [PREPARE]
     yield made
     made.close()
 
@@ -190,6 +203,8 @@ async def test_what_was_said_before_the_end_is_delivered_though_nobody_reads_yet
         unbroken(b"no frame at all, and more than eight bytes"),
         unbroken(encode(Go(argv=[], env={}, context={}))),
         unbroken(encode(WARM) * 2),
+        unbroken(encode(Sealed(facts={}))),
+        unbroken(encode(WARM) + encode(Sealed(facts={}))),
         unbroken(encode(Carry(channel="stdin", data=b"x"))),
         unbroken(encode(Carry(channel="tools", data=b"x" * (WINDOW + 1)))),
         unbroken(encode(Replaced(channel="tools"))),
@@ -199,6 +214,8 @@ async def test_what_was_said_before_the_end_is_delivered_though_nobody_reads_yet
         "bytes",
         "a message of the host's",
         "said twice",
+        "sealed before it is warm",
+        "sealed before the host looks",
         "no such channel",
         "beyond the window",
         "not asked for",
@@ -257,3 +274,17 @@ async def test_a_new_supervisors_stream_takes_the_place_of_the_old(container: Co
     assert container.heard() == []
     assert bytes(container.streams.waiting("tools")) == b"to the new one"
     ours.close()
+
+
+async def test_small_frames_are_delivered_a_turn_at_a_time(container: Container, relay: Relay) -> None:
+    """A program that prints byte by byte: a turn of the loop delivers at most sixteen frames, and the end is heard."""
+    for _ in range(200):
+        container.streams.push("stdout", b"x")
+    container.flush()
+    container.push("stdout", b"")
+    found: list[bytes | None] = [None]
+    while found[-1] != b"":
+        await asyncio.sleep(0)
+        found.append(read(relay.stdout))
+    sizes = [len(data) for data in found if data]
+    assert (sum(sizes), max(sizes) <= TURN_FRAMES) == (200, True)

@@ -9,15 +9,27 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from isorun.kernel import cgroup
-from isorun.kernel.cgroup import HOST_LEAF, V1, V2, CgroupUsage, Parent, Refusal
+from isorun.backends.namespace import cgroup
+from isorun.backends.namespace.cgroup import HOST_LEAF, VARIABLE, Refusal
+from isorun.backends.namespace.owner import Owner
+from sandbox_runner.linux.cgroup import Group, Usage, prepare
+from sandbox_runner.linux.cgroup_parent import Host, Parent
+
+pytestmark = pytest.mark.uid
 
 PID = 4242
+V1, V2 = 1, 2
 MIB = 1 << 20
 DELEGATE = "start it with: systemd-run --user --scope -p Delegate=yes COMMAND"
+
+
+def parent_of(version: int, memory: Path, pids: Path, cpu: Path, cpuacct: Path | None = None, **left: Any) -> Parent:  # noqa: ANN401 - what is left to do
+    places = {"memory": memory, "pids": pids, "cpu": cpu, **({"cpuacct": cpuacct} if cpuacct else {})}
+    return Parent(version, places, **left)
 
 
 class Tree:
@@ -29,7 +41,7 @@ class Tree:
         self.writable: set[Path] = set()  # and all beneath
         self.all_writable = False
 
-    def mount(self, point: str, kind: str, controllers: str = "", root: str = "/") -> Path:
+    def mount(self, point: str, kind: int, controllers: str = "", root: str = "/") -> Path:
         path = self.top / point
         source = f"cgroup2 cgroup2 rw,{controllers}" if kind == V2 else f"cgroup cgroup rw,{controllers}"
         self.mountinfo += f"31 22 0:28 {root} {path} rw,nosuid shared:9 - {source}\n"
@@ -44,15 +56,17 @@ class Tree:
         return path
 
     def find(self, self_cgroup: str, configured: str | None = None) -> Parent | Refusal:
-        return cgroup.find_parent(
+        host = Host(
             self.mountinfo,
             self_cgroup,
+            variable=VARIABLE,
+            leaf=HOST_LEAF,
             configured=configured,
             is_writable=lambda p: p.exists() and (self.all_writable or any(p.is_relative_to(w) for w in self.writable)),
-            read=Path.read_text,
             pid=PID,
             user="ann",
         )
+        return cgroup.find_parent(host)
 
 
 ALL = "cpuset cpu io memory hugetlb pids rdma misc\n"
@@ -73,7 +87,7 @@ def test_v2_root_needs_controllers_enabled_and_no_leaf(tree: Tree) -> None:
         cgroup_subtree_control="",
         cgroup_procs="1\n2\n",
     )
-    assert tree.find("0::/\n") == Parent(V2, top, top, top, enable=("memory", "pids", "cpu"))
+    assert tree.find("0::/\n") == parent_of(V2, top, top, top, enable=("memory", "pids", "cpu"))
 
 
 def user_scope(tree: Tree, *, procs: str, enabled: str = "", controllers: str = ALL) -> Path:
@@ -90,7 +104,7 @@ def test_v2_delegated_to_a_user_moves_itself_to_a_leaf(tree: Tree) -> None:
     """A delegated scope that holds only us becomes the parent once we sit in a leaf of it."""
     scope = user_scope(tree, procs=f"{PID}\n")
     tree.writable = {scope}
-    expected = Parent(V2, scope, scope, scope, enable=("memory", "pids", "cpu"), leaf=scope / HOST_LEAF)
+    expected = parent_of(V2, scope, scope, scope, enable=("memory", "pids", "cpu"), leaf=scope / HOST_LEAF)
     assert tree.find("0::/user.slice/run-1.scope\n") == expected
 
 
@@ -99,7 +113,7 @@ def test_v2_a_process_in_the_leaf_uses_the_group_above(tree: Tree) -> None:
     scope = user_scope(tree, procs="", enabled="cpu memory pids\n")
     tree.group(scope / HOST_LEAF, cgroup_procs=f"{PID}\n")
     tree.writable = {scope}
-    assert tree.find(f"0::/user.slice/run-1.scope/{HOST_LEAF}\n") == Parent(V2, scope, scope, scope)
+    assert tree.find(f"0::/user.slice/run-1.scope/{HOST_LEAF}\n") == parent_of(V2, scope, scope, scope)
 
 
 def test_v2_not_delegated_is_refused_with_the_way_to_get_it(tree: Tree) -> None:
@@ -127,7 +141,7 @@ def test_v2_without_one_controller_names_that_one(tree: Tree) -> None:
     scope = user_scope(tree, procs=f"{PID}\n", controllers="memory pids\n")
     tree.writable = {scope}
     assert str(tree.find("0::/user.slice/run-1.scope\n")) == (
-        f"cpu: {scope} is not given this controller (have the service above delegate it (Delegate=memory pids cpu))"
+        f"cpu: {scope} is not given the controller cpu (have the service above delegate it (Delegate=memory pids cpu))"
     )
 
 
@@ -141,8 +155,8 @@ def test_v2_configured_needs_the_common_ancestor(tree: Tree) -> None:
     ancestor = tree.top / "cg/cgroup.procs"
     assert refusal.lacks[0].reason == f"{ancestor} is not writable, so no process can be moved"
     tree.writable.add(ancestor)
-    assert tree.find("0::/user.slice/run-1.scope\n", "isorun") == Parent(V2, other, other, other)
-    assert tree.find("0::/user.slice/run-1.scope\n", str(other)) == Parent(V2, other, other, other)
+    assert tree.find("0::/user.slice/run-1.scope\n", "isorun") == parent_of(V2, other, other, other)
+    assert tree.find("0::/user.slice/run-1.scope\n", str(other)) == parent_of(V2, other, other, other)
 
 
 HYBRID = "9:name=systemd:/\n8:pids:/\n4:memory:/svc/51bf\n2:cpuacct:/\n1:cpu:/\n0::/\n"
@@ -160,7 +174,7 @@ def test_v1_hybrid_as_root_stays_in_its_own_groups(tree: Tree) -> None:
     """v1 counts when v2 has none of the three; each hierarchy has its own group of ours."""
     tree.all_writable = True
     cg = hybrid(tree)
-    assert tree.find(HYBRID) == Parent(V1, cg / "memory/svc/51bf", cg / "pids", cg / "cpu", cg / "cpuacct")
+    assert tree.find(HYBRID) == parent_of(V1, cg / "memory/svc/51bf", cg / "pids", cg / "cpu", cg / "cpuacct")
 
 
 def test_v1_comounted_controllers_are_one_directory(tree: Tree) -> None:
@@ -170,7 +184,7 @@ def test_v1_comounted_controllers_are_one_directory(tree: Tree) -> None:
         tree.group(tree.mount(point, V1, kinds))
     found = tree.find("3:cpu,cpuacct:/\n2:memory:/\n1:pids:/\n")
     assert isinstance(found, Parent)
-    assert found.dirs == tuple(tree.top / "cg" / d for d in ("memory", "pids", "cpu,cpuacct"))
+    assert found.paths == tuple(tree.top / "cg" / d for d in ("memory", "pids", "cpu,cpuacct"))
 
 
 def test_v1_delegated_to_a_user(tree: Tree) -> None:
@@ -178,7 +192,7 @@ def test_v1_delegated_to_a_user(tree: Tree) -> None:
     cg = hybrid(tree)
     dirs = {c: tree.group(cg / c / "users/ann") for c in ("memory", "pids", "cpu")}
     tree.writable = set(dirs.values())
-    expected = Parent(V1, **dirs)
+    expected = parent_of(V1, **dirs)
     assert tree.find(HYBRID, "users/ann") == expected
     assert tree.find(HYBRID, str(cg / "memory/users/ann")) == expected
 
@@ -230,8 +244,9 @@ def test_nothing_at_all_is_refused_per_controller(tree: Tree) -> None:
     """Without any hierarchy each controller says so."""
     refusal = tree.find("")
     assert isinstance(refusal, Refusal)
-    reason = "no control group hierarchy with it is mounted"
-    assert [(lk.controller, lk.reason) for lk in refusal.lacks] == [(c, reason) for c in ("memory", "pids", "cpu")]
+    assert [(lk.controller, lk.reason) for lk in refusal.lacks] == [
+        (c, f"no hierarchy with the {c} controller is mounted") for c in ("memory", "pids", "cpu")
+    ]
 
 
 def test_nested_container_mounts_are_read_by_their_root_field(tree: Tree) -> None:
@@ -242,7 +257,7 @@ def test_nested_container_mounts_are_read_by_their_root_field(tree: Tree) -> Non
         tree.group(tree.top / f"cg/{c}/inner")
     cg = tree.top / "cg"
     found = tree.find("3:cpu:/docker/ab12/inner\n2:memory:/docker/ab12\n1:pids:/elsewhere\n")
-    assert found == Parent(V1, cg / "memory", cg / "pids", cg / "cpu/inner")
+    assert found == parent_of(V1, cg / "memory", cg / "pids", cg / "cpu/inner")
 
 
 def test_a_hidden_mount_is_not_used(tree: Tree) -> None:
@@ -254,7 +269,7 @@ def test_a_hidden_mount_is_not_used(tree: Tree) -> None:
         tree.group(tree.top / f"cg/{c}/old/x")
     found = tree.find("3:cpu:/old/x\n2:memory:/old/x\n1:pids:/old/x\n")
     assert isinstance(found, Parent)
-    assert found.memory == tree.top / "cg/memory/old/x"
+    assert found.directories["memory"] == tree.top / "cg/memory/old/x"
 
 
 def test_v2_of_a_container_that_hides_our_group_is_refused(tree: Tree) -> None:
@@ -274,30 +289,30 @@ def test_mount_points_with_spaces(tmp_path: Path) -> None:
         tree.mount("cg", V2), root=True, cgroup_controllers=ALL, cgroup_subtree_control="memory pids cpu\n"
     )
     tree.mountinfo = tree.mountinfo.replace("a b", "a\\040b")
-    assert tree.find("0::/\n") == Parent(V2, top, top, top)
+    assert tree.find("0::/\n") == parent_of(V2, top, top, top)
 
 
 def test_settings_of_v2_hold_swap_and_kill_one_process_only() -> None:
     """v2: exact texts, in order; only the swap and oom.group files may be missing."""
-    assert cgroup.settings(V2, memory_bytes=MIB, processes=7, cpus=0.5) == (
+    assert cgroup.ceilings(memory_bytes=MIB, processes=7, cpus=0.5).files(V2) == [
         ("memory", "memory.max", "1048576", True),
         ("memory", "memory.swap.max", "0", False),
         ("memory", "memory.oom.group", "0", False),
         ("pids", "pids.max", "7", True),
         ("cpu", "cpu.max", "50000 100000", True),
-    )
+    ]
 
 
 @pytest.mark.parametrize(("memory_bytes", "processes", "cpus"), [(0, 1, 1.0), (1, 0, 1.0), (1, 1, 0.009), (-1, 1, 1.0)])
 def test_settings_refuse_what_would_mean_unlimited(memory_bytes: int, processes: int, cpus: float) -> None:
     """Zero and negative ceilings, and quotas the kernel cannot hold, never reach a file."""
     with pytest.raises(ValueError, match="a group needs positive memory_bytes and processes and cpus of "):
-        cgroup.settings(V1, memory_bytes=memory_bytes, processes=processes, cpus=cpus)
+        cgroup.ceilings(memory_bytes=memory_bytes, processes=processes, cpus=cpus)
 
 
 def test_v2_files_are_read_as_usage_and_limits(tmp_path: Path) -> None:
     """v2's own file formats, as the kernel prints them, become the same values as v1's."""
-    name = "isorun-1-2-3"
+    name = "isorun-1-2-3-4"
     files = {
         "memory.events": "low 0\nhigh 0\nmax 9\noom 2\noom_kill 1\noom_group_kill 0\n",
         "memory.peak": "4096\n",
@@ -311,16 +326,16 @@ def test_v2_files_are_read_as_usage_and_limits(tmp_path: Path) -> None:
     (tmp_path / name).mkdir()
     for file, text in files.items():
         (tmp_path / name / file).write_text(text)
-    group = cgroup.Cgroup(Parent(V2, tmp_path, tmp_path, tmp_path), name)
-    assert group.usage() == CgroupUsage(oom_kills=1, pids_max_hits=3, peak_memory_bytes=4096, cpu_s=1.5)
+    group = cgroup.group(parent_of(V2, tmp_path, tmp_path, tmp_path), name)
+    assert group.usage() == Usage(oom_kills=1, pids_max_hits=3, peak_memory_bytes=4096, cpu_s=1.5)
     assert group.limits() == {"memory_bytes": MIB, "swap_bytes": None, "processes": None, "cpus": 0.5}
 
 
-@pytest.mark.parametrize("name", ["isorun-1-2", "../isorun-1-2-3", "isorun-1-2-3/x", "isorun-0-2-3", "init"])
+@pytest.mark.parametrize("name", ["isorun-1-2-3", "../isorun-1-2-3-4", "isorun-1-2-3-4/x", "isorun-0-2-3-4", "init"])
 def test_only_our_own_names_are_groups_of_ours(name: str) -> None:
     """A name that is not ours can be neither made nor killed."""
     with pytest.raises(ValueError, match="not the name of a group of ours"):
-        cgroup.Cgroup(Parent(V1, Path("/a"), Path("/b"), Path("/c")), name)
+        cgroup.group(parent_of(V1, Path("/a"), Path("/b"), Path("/c")), name)
 
 
 # ---- the kernel's own groups -------------------------------------------------------------------
@@ -335,27 +350,26 @@ def parent(require: Require) -> Iterator[Parent]:
     if isinstance(found, Refusal):
         require("cgroup", str(found))
         raise AssertionError("require returned")
-    cgroup.prepare(found)
+    prepare(found)
     sub = f"test-isorun-{os.getpid()}"
-    dirs = {c: getattr(found, c) / sub for c in ("memory", "pids", "cpu")}
-    private = Parent(found.version, **dirs, cpuacct=found.cpuacct and found.cpuacct / sub)
-    for d in private.dirs:
+    private = Parent(found.version, {kind: place / sub for kind, place in found.directories.items()})
+    for d in private.paths:
         d.mkdir()
     try:
         if private.version == V2:
-            (private.memory / "cgroup.subtree_control").write_text("+memory +pids +cpu")
+            (private.directories["memory"] / "cgroup.subtree_control").write_text("+memory +pids +cpu")
         yield private
         assert left(private) == []
     finally:
         for group in {p.name for p in left(private)}:
-            with cgroup.Cgroup(private, group):
+            with cgroup.group(private, group):
                 pass
-        for d in private.dirs:
+        for d in private.paths:
             d.rmdir()
 
 
 def left(parent: Parent) -> list[Path]:
-    return [p for d in parent.dirs for p in d.iterdir() if p.is_dir()]
+    return [p for d in parent.paths for p in d.iterdir() if p.is_dir()]
 
 
 @contextmanager
@@ -381,7 +395,7 @@ def hear(process: subprocess.Popen[str]) -> str:
     return process.stdout.readline()
 
 
-def made(parent: Parent, n: int = 0, *, memory_bytes: int = 64 * MIB, processes: int = 16) -> cgroup.Cgroup:
+def made(parent: Parent, n: int = 0, *, memory_bytes: int = 64 * MIB, processes: int = 16) -> Group:
     name = cgroup.group_name(n)
     return cgroup.make(parent, name, memory_bytes=memory_bytes, processes=processes, cpus=0.5)
 
@@ -391,7 +405,6 @@ def test_limits_are_read_back_from_the_kernel(parent: Parent) -> None:
     with made(parent) as group:
         limits = group.limits()
         assert (limits["memory_bytes"], limits["processes"], limits["cpus"]) == (64 * MIB, 16, 0.5)
-        assert group.version == parent.version
     assert left(parent) == []
 
 
@@ -428,10 +441,9 @@ def test_forking_over_the_ceiling_is_counted_and_kill_empties(parent: Parent) ->
         tell(bomb)
         assert hear(bomb) == "4\n"
         assert group.usage().pids_max_hits > 0
-        assert len(group.pids()) == 5
-        assert not group.is_empty()
+        assert len(group.members()) == 5
         group.kill()
-        assert group.is_empty()
+        assert not group.members()
 
 
 RESTLESS = """
@@ -455,7 +467,7 @@ def test_kill_catches_a_process_that_never_stands_still(parent: Parent) -> None:
         tell(restless)
         assert hear(restless) == "up\n"
         group.kill()
-        assert group.is_empty()
+        assert not group.members()
         if parent.version == V1:
             assert group.limits()["processes"] == 0  # v1 has no cgroup.kill: forks are stopped first
 
@@ -468,7 +480,7 @@ def test_usage_counts_cpu_time(parent: Parent) -> None:
         tell(spinner)
         assert spinner.wait() == 0
         cpu_s = group.usage().cpu_s
-        if parent.version == V2 or parent.cpuacct is not None:
+        if parent.version == V2 or "cpuacct" in parent.directories:
             assert cpu_s is not None
             assert 0.1 < cpu_s < 5
         else:
@@ -482,7 +494,7 @@ def test_attach_names_the_file_that_refused(parent: Parent) -> None:
         gone.wait()
         with made(parent) as group, pytest.raises(ProcessLookupError) as caught:
             group.attach(gone.pid)
-    assert caught.value.filename == f"{group.dirs[0]}/cgroup.procs"
+    assert caught.value.filename == f"{group.paths[0]}/cgroup.procs"
 
 
 def test_a_group_that_stays_is_an_error_naming_it(parent: Parent) -> None:
@@ -492,7 +504,7 @@ def test_a_group_that_stays_is_an_error_naming_it(parent: Parent) -> None:
         with pytest.raises(OSError, match="busy") as caught:
             group.remove(within_s=0.01)
         assert caught.value.errno == errno.EBUSY
-        assert caught.value.filename == str(group.dirs[-1])
+        assert caught.value.filename == group.paths[-1]
 
 
 def test_remove_waits_for_processes_that_are_dying(parent: Parent) -> None:
@@ -502,7 +514,7 @@ def test_remove_waits_for_processes_that_are_dying(parent: Parent) -> None:
         group.attach(bomb.pid)
         tell(bomb)
         assert hear(bomb) == "15\n"
-        for pid in group.pids():
+        for pid in group.members():
             os.kill(pid, signal.SIGKILL)
         group.remove()
     assert left(parent) == []
@@ -518,13 +530,11 @@ def test_remove_twice_is_no_error(parent: Parent) -> None:
 
 def test_make_that_cannot_make_a_directory_leaves_nothing(parent: Parent) -> None:
     """A hierarchy that refuses takes the directories of the others with it."""
-    if parent.version == V2:
-        broken = replace(parent, cpu=parent.cpu / "absent")
-    else:
-        broken = replace(parent, cpu=parent.cpu / "absent", cpuacct=None)
+    absent = parent.directories["cpu"] / "absent"
+    broken = replace(parent, directories={**parent.directories, "cpu": absent, "cpuacct": absent})
     with pytest.raises(FileNotFoundError) as caught:
         made(broken)
-    assert caught.value.filename == str(broken.cpu / cgroup.group_name(0))
+    assert caught.value.filename == str(absent / cgroup.group_name(0))
     assert left(parent) == []
 
 
@@ -538,29 +548,30 @@ def test_make_that_cannot_write_a_ceiling_leaves_nothing(parent: Parent) -> None
 def test_a_tighter_cpu_ceiling_above_is_kept(parent: Parent) -> None:
     """v1 refuses a quota above an ancestor's: the ancestor's holds, and `limits` does not claim ours."""
     if parent.version == V2:
-        (parent.cpu / "cpu.max").write_text("10000 100000")
+        (parent.directories["cpu"] / "cpu.max").write_text("10000 100000")
     else:
-        (parent.cpu / "cpu.cfs_quota_us").write_text("10000")
+        (parent.directories["cpu"] / "cpu.cfs_quota_us").write_text("10000")
     with made(parent) as group:
         assert group.limits()["cpus"] == (0.5 if parent.version == V2 else None)
 
 
 ORPHAN = """
-import sys
+import os, sys
 from pathlib import Path
-from isorun.kernel import cgroup
-dirs = [Path(a) if a else None for a in sys.argv[2:]]
-parent = cgroup.Parent(sys.argv[1], *dirs)
+from isorun.backends.namespace import cgroup
+from sandbox_runner.linux.cgroup_parent import Parent
+places = dict(word.split("=", 1) for word in sys.argv[2:])
+parent = Parent(int(sys.argv[1]), {kind: Path(place) for kind, place in places.items()})
 group = cgroup.make(parent, cgroup.group_name(7), memory_bytes=1 << 26, processes=9, cpus=1.0)
 group.attach(int(input()))
-print(group.name, flush=True)
+print(os.path.basename(group.paths[0]), flush=True)
 input()
 """
 
 
 def test_stale_groups_are_those_of_dead_owners(parent: Parent) -> None:
     """While its owner lives a group is nobody else's; after, it is found, emptied and removed."""
-    args = [parent.version, *(str(d or "") for d in (parent.memory, parent.pids, parent.cpu, parent.cpuacct))]
+    args = [str(parent.version), *(f"{kind}={place}" for kind, place in parent.directories.items())]
     with made(parent) as ours, child("input()") as sleeper:
         with subprocess.Popen(
             [sys.executable, "-c", ORPHAN, *args],
@@ -576,17 +587,17 @@ def test_stale_groups_are_those_of_dead_owners(parent: Parent) -> None:
             assert name.startswith(f"isorun-{owner.pid}-")
             assert cgroup.stale(parent) == []
             owner.kill()
-        assert cgroup.stale(parent) == [d / name for d in parent.dirs]
-        assert cgroup.remove_stale(parent) == [d / name for d in parent.dirs]
+        assert cgroup.stale(parent) == [d / name for d in parent.paths]
+        assert cgroup.remove_stale(parent) == [d / name for d in parent.paths]
         assert sleeper.wait() == -9
-        assert left(parent) == list(ours.dirs)
+        assert left(parent) == [Path(path) for path in ours.paths]
 
 
 def test_a_reused_pid_is_not_the_owner(parent: Parent) -> None:
     """The start time in the name tells the owner from a later process with its pid."""
-    name = f"isorun-{os.getpid()}-1-0"
+    name = f"isorun-{replace(Owner.of_this_process(), started=1)}-0"
     group = cgroup.make(parent, name, memory_bytes=64 * MIB, processes=9, cpus=1.0)
-    assert cgroup.stale(parent) == list(group.dirs)
+    assert cgroup.stale(parent) == [Path(path) for path in group.paths]
     cgroup.remove_stale(parent)
     assert left(parent) == []
 
@@ -598,13 +609,14 @@ def test_v2_kill_and_remove_on_a_real_v2_tree(require: Require) -> None:
     if top is None:
         require("cgroup", "no cgroup v2 mount is writable")
         raise AssertionError("require returned")
-    group = cgroup.Cgroup(Parent(V2, top, top, top), cgroup.group_name(0))
-    group.dirs[0].mkdir()
+    group = cgroup.group(parent_of(V2, top, top, top), cgroup.group_name(0))
+    place = Path(group.paths[0])
+    place.mkdir()
     with group, child(FORKS.replace("while True", "for _ in range(3)") + "input()") as family:
         group.attach(family.pid)
         tell(family)
-        while len(group.pids()) < 4:
+        while len(group.members()) < 4:
             assert family.poll() is None
         assert group._killed_by_kernel()
         assert family.wait(timeout=10) == -9
-    assert not group.dirs[0].exists()
+    assert not place.exists()

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 import isorun
-from isorun.backends import walls
+from isorun.backends.namespace import walls
 from isorun.core.errors import SetupFailed
 from isorun.kernel import namespaces
 
@@ -26,8 +26,8 @@ MOUNTINFO = """\
 GOOD: dict[str, Any] = {
     "status": "Uid:\t1001\t1001\t1001\t1001\nGid:\t1000\t1000\t1000\t1000\n"
     "CapInh:\t0\nCapPrm:\t0\nCapEff:\t0\n"
-    "CapBnd:\t0\nCapAmb:\t0\nNoNewPrivs:\t1\nSeccomp:\t2\nSeccomp_filters:\t2\n",
-    "init": "Name:\tpython3\nCapInh:\t0\nCapPrm:\t0\nCapEff:\t0\nCapAmb:\t0\nNoNewPrivs:\t1\n",
+    "CapBnd:\t0\nCapAmb:\t0\nNoNewPrivs:\t1\nSeccomp:\t2\nSeccomp_filters:\t1\n",
+    "init": "Name:\tpython3\nCapInh:\t0\nCapPrm:\t0\nCapEff:\t0\nCapAmb:\t0\nNoNewPrivs:\t1\nSeccomp_filters:\t0\n",
     "mountinfo": MOUNTINFO,
     "namespaces": {kind: 100 + number for kind, number in HOST.items()},
     "sizes": {
@@ -40,9 +40,10 @@ GOOD: dict[str, Any] = {
         "RLIMIT_DATA": [LIMITS.memory_bytes] * 2,
         "RLIMIT_FSIZE": [LIMITS.file_bytes] * 2,
         "RLIMIT_NOFILE": [LIMITS.open_files] * 2,
-        "RLIMIT_CORE": [0, 0],
+        "RLIMIT_CORE": [1, 1],
         "RLIMIT_MEMLOCK": [65536] * 2,
     },
+    "core_pattern": "|/usr/lib/systemd/systemd-coredump %P\n",
     "fds": list(walls._DESCRIPTORS),
     "hostname": "isorun",
     "landlock_abi": 7,
@@ -74,7 +75,8 @@ TAMPERED = [
     (status("NoNewPrivs", "0"), "no_new_privs"),
     (status("Seccomp", "0"), "seccomp"),
     (status("Seccomp", "1"), "seccomp"),
-    (status("Seccomp_filters", "1"), "seccomp"),
+    (status("Seccomp_filters", "0"), "seccomp"),
+    (("init", "Seccomp_filters:\t0", "Seccomp_filters:\t1"), "seccomp"),  # the host's own, which all inherit
     *((("namespaces", kind, number), walls._NAMED.get(kind, kind)) for kind, number in HOST.items()),
     *((("namespaces", kind, None), walls._NAMED.get(kind, kind)) for kind in HOST),
     (("mountinfo", "1 0 0:1 / / ro - tmpfs tmpfs ro", "1 0 0:1 / / rw - tmpfs tmpfs rw"), "read_only"),
@@ -97,6 +99,9 @@ TAMPERED = [
     (("rlimits", "RLIMIT_FSIZE", [1, LIMITS.file_bytes + 1]), "rlimits"),
     (("rlimits", "RLIMIT_NOFILE", [1, LIMITS.open_files + 1]), "rlimits"),
     (("rlimits", "RLIMIT_CORE", [0, 1]), "rlimits"),
+    (("rlimits", "RLIMIT_CORE", [0, 0]), "rlimits"),  # where a program gets the dumps
+    (("rlimits", "RLIMIT_CORE", [1, -1]), "rlimits"),
+    (("rlimits", "RLIMIT_CORE", [2, 2]), "rlimits"),
     (("rlimits", "RLIMIT_DATA", [1, -1]), "rlimits"),
     (("rlimits", "RLIMIT_MEMLOCK", [1, 65537]), "rlimits"),
 ]
@@ -155,3 +160,20 @@ def test_a_cgroup_that_does_not_hold_is_named(change, wall) -> None:
     with pytest.raises(SetupFailed) as caught:
         confirm(GOOD, {**CGROUP, **change})
     assert caught.value.step == f"wall {wall}"
+
+
+def test_no_core_dumps_at_all_will_do_where_they_are_files() -> None:
+    """A hard limit of 0, as services often have it, cannot be raised to 1; the kernel then writes no file."""
+    seen = copy.deepcopy(GOOD)
+    seen["rlimits"]["RLIMIT_CORE"], seen["core_pattern"] = [0, 0], "core\n"
+    assert confirm(seen)["level"] == "full"
+
+
+@pytest.mark.parametrize("limits", [[1, 1], [0, 0]])
+def test_no_program_runs_where_a_socket_gets_every_dump(limits: list[int]) -> None:
+    """Linux 6.16 and later hand a dump to the socket of a core_pattern with `@` at any limit."""
+    seen = copy.deepcopy(GOOD)
+    seen["rlimits"]["RLIMIT_CORE"], seen["core_pattern"] = limits, "@/run/dumps\n"
+    with pytest.raises(SetupFailed, match="gives every dump to @/run/dumps: run `sysctl -w") as caught:
+        confirm(seen)
+    assert caught.value.step == "wall rlimits"

@@ -9,10 +9,15 @@ from pathlib import Path
 
 import pytest
 
-from isorun.kernel.watcher import Sample, has_children_files, sample
+from isorun.backends.watch.sampling import Sample, has_children_files, sample
 
 KIB = 1024
 MIB = 1 << 20
+
+
+def told(seen: Sample) -> tuple[int, int, tuple[int, ...]]:
+    """Bytes, processes and pids."""
+    return seen.rss_bytes, seen.processes, seen.pids
 
 
 class Proc:
@@ -57,7 +62,7 @@ def test_the_whole_tree_is_summed(proc: Proc) -> None:
     proc.child_of(10, 10, "20 ")
     proc.child_of(20, 22, "30 ")  # forked by a thread
     seen = sample([10], proc.path)
-    assert seen == Sample(rss_bytes=1111 * KIB, processes=5, pids=(10, 20, 30))
+    assert told(seen) == (1111 * KIB, 5, (10, 20, 30))
     assert seen.bytes_of == {10: KIB, 20: 110 * KIB, 30: 1000 * KIB}
 
 
@@ -66,27 +71,27 @@ def test_a_process_reached_twice_counts_once(proc: Proc) -> None:
     proc.process(10, 1, anon=1)
     proc.process(20, 10, anon=2)
     proc.child_of(10, 10, "20 ")
-    assert sample([10, 20], proc.path) == Sample(rss_bytes=3 * KIB, processes=2, pids=(10, 20))
+    assert told(sample([10, 20], proc.path)) == (3 * KIB, 2, (10, 20))
 
 
 def test_a_vanished_process_is_skipped(proc: Proc) -> None:
     """A pid that is listed and gone at the next read is no error and holds nothing."""
     proc.process(10, 1, anon=1)
     proc.child_of(10, 10, "20 ")
-    assert sample([10, 99], proc.path) == Sample(rss_bytes=KIB, processes=1, pids=(10,))
+    assert told(sample([10, 99], proc.path)) == (KIB, 1, (10,))
 
 
 def test_a_zombie_counts_as_a_process(proc: Proc) -> None:
     """A zombie has no memory lines, and still holds the pid that a fork needs."""
     proc.process(10, 1, anon=1)
     proc.write("10/status", "Name:\tx\nState:\tZ (zombie)\nThreads:\t1\n")
-    assert sample([10], proc.path) == Sample(rss_bytes=0, processes=1, pids=(10,))
+    assert told(sample([10], proc.path)) == (0, 1, (10,))
 
 
 def test_a_process_cannot_name_its_own_figures(proc: Proc) -> None:
     """The kernel escapes newlines in a name, so `RssAnon:` in it is not at the start of a line."""
     proc.process(10, 1, anon=7, name="RssAnon: 0 kB\\nThreads: 0")
-    assert sample([10], proc.path) == Sample(rss_bytes=7 * KIB, processes=1, pids=(10,))
+    assert told(sample([10], proc.path)) == (7 * KIB, 1, (10,))
 
 
 def test_shared_pages_count_once_on_demand(proc: Proc) -> None:
@@ -137,6 +142,52 @@ def test_real_processes_are_found_and_weighed() -> None:
     assert 45 * MIB < once.rss_bytes < 80 * MIB
 
 
+ENDED_FIRST = """
+import ctypes, os, sys, threading
+def hold():
+    block = bytearray(b"x") * (40 << 20)
+    held = [os.dup(0) for _ in range(500)]
+    while open(f"/proc/self/task/{os.getpid()}/stat").read().rpartition(")")[2].split()[0] != "Z":
+        pass
+    print("up", flush=True)
+    sys.stdin.read()
+    os._exit(0)
+threading.Thread(target=hold).start()
+ctypes.CDLL(None).syscall({"x86_64": 60, "aarch64": 93}[os.uname().machine], 0)
+"""
+
+
+@pytest.mark.parametrize("shared_once", [False, True])
+def test_a_process_whose_first_thread_has_ended_is_weighed(shared_once: bool) -> None:
+    """Its own status then has no memory and no descriptors, while another thread goes on with both."""
+    with subprocess.Popen([sys.executable, "-c", ENDED_FIRST], stdin=-1, stdout=-1) as process:
+        assert process.stdin is not None
+        assert process.stdout is not None
+        assert process.stdout.readline() == b"up\n"
+        seen = sample([process.pid], shared_once=shared_once)
+        counted = os.stat(f"/proc/{os.getpid()}/fd").st_size > 0  # from Linux 6.2 on
+        process.stdin.close()
+    assert seen.processes == 2
+    assert seen.rss_bytes > (42 if counted else 40) * MIB
+
+
 def test_this_kernel_is_read_the_way_it_offers() -> None:
     """The fast walk is used exactly where the kernel lists children."""
     assert has_children_files() == Path(f"/proc/self/task/{os.getpid()}/children").exists()
+
+
+def test_descriptors_count() -> None:
+    """Each above the first 64 may keep a page of the kernel's; where the kernel does not say how many, none does."""
+    code = (
+        "import os, sys\nheld = [os.dup(0) for _ in range(int(sys.argv[1]))]\nprint('on', flush=True)\nsys.stdin.read()"
+    )
+    held = []
+    for count in (0, 500):
+        with subprocess.Popen([sys.executable, "-c", code, str(count)], stdin=-1, stdout=-1) as process:
+            assert process.stdin is not None
+            assert process.stdout is not None
+            process.stdout.readline()
+            held.append(sample([process.pid]).rss_bytes)
+            process.stdin.close()
+    tells = Path("/proc/self/fd").stat().st_size > 0  # Linux 6.2
+    assert (held[1] - held[0] > 400 * 4864) is tells

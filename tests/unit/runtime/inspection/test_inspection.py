@@ -3,10 +3,12 @@
 The inspectors here follow scripts; real ones are in `test_inspector` and in the conformance kit.
 """
 
+import asyncio
+import itertools
 import json
 import os
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, ExitStack, asynccontextmanager
 from pathlib import Path
 
 import pytest
@@ -14,15 +16,15 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from isorun import Settings
-from isorun.backends.base import Slot, Usage
-from isorun.backends.fake import FakeBackend, Script, ScriptedBackend
-from isorun.core.contract import Contract, ContractItem, parse_contract
+from isorun.backends.base import Program, Slot, Usage
+from isorun.core.contract.items import Contract, ContractItem, parse_contract
 from isorun.core.limits import Limits
 from isorun.core.outcome import Exit
-from isorun.runtime.collect import Collected, FileRecord
-from isorun.runtime.folder import Lease, RunFolder, open_root
-from isorun.runtime.inspection import Found, Inspection, _Task, decode_answer, limits_for, to_inspect
-from isorun.runtime.verdict import checks_with, judge
+from isorun.runtime.inspection.inspection import Found, Inspection, _Task, decode_answer, limits_for, to_inspect
+from isorun.runtime.inspection.verdict import checks_with, judge
+from isorun.store.collect import Collected, FileRecord
+from isorun.store.folder import Lease, RunFolder, open_root
+from isorun.testing.fake import FakeBackend, Script, ScriptedBackend, ScriptedSlot, _directories, _Ends, _folder
 
 EXEC_ID = "20260101-120000-000001-0123456789ab"
 SAID = Exit(code=0)
@@ -46,7 +48,12 @@ async def inspected(
 
 
 async def inspected_by(
-    root: Path, promised: Contract, backend: ScriptedBackend, file_s: float = 5.0, total_s: float = 9.0
+    root: Path,
+    promised: Contract,
+    backend: ScriptedBackend,
+    file_s: float = 5.0,
+    total_s: float = 9.0,
+    slice_s: float = 2.0,
 ) -> tuple[Found, str, int]:
     """As `inspected`, with a backend of the test's own."""
     with Lease.take(open_root(root)) as host:
@@ -57,9 +64,10 @@ async def inspected_by(
             file.parent.mkdir(parents=True, exist_ok=True)
             file.write_text("{}")
         collected = Collected(files={item.path: record(item) for item in promised.items}, refused=())
-        async with backend, Inspection(backend, Settings(), file_s=file_s, total_s=total_s) as inspection:
+        seconds = {"file_s": file_s, "total_s": total_s, "slice_s": slice_s}
+        async with backend, Inspection(backend, Settings(), **seconds) as inspection:
             found = await inspection.inspect(promised, collected, folder)
-        return found, folder.infra_text(), backend.launched
+        return found, folder.infra_text(1 << 20), backend.launched
 
 
 def hints(found: Found) -> dict[str, tuple[str, ...]]:
@@ -79,7 +87,7 @@ def hints(found: Found) -> dict[str, tuple[str, ...]]:
         ("a.CSV", {}, True),
     ],
 )
-def test_b3_which_files_are_looked_into(name: str, checks: dict[str, object], wanted: bool) -> None:
+def test_which_files_are_looked_into(name: str, checks: dict[str, object], wanted: bool) -> None:
     """Those whose suffix promises a type, and those with a check that their size does not decide."""
     assert bool(to_inspect(contract(name, **checks))) is wanted
 
@@ -110,7 +118,7 @@ async def test_answers_belong_to_files_in_order(tmp_path: Path) -> None:
     assert (slots, "inspector" in infra) == (1, False)
 
 
-WHY = "could not be opened: what looked into it ended without an answer"
+WHY = "could not be opened: the inspector ended without an answer"
 DEATHS: dict[str, tuple[Script, str, str]] = {
     "segfault": (Script(stdout=b"[]\n", exit=Exit(signal=11)), "artifact_invalid", f"{WHY} (signal 11)"),
     "exit": (Script(stdout=b"[]\n", exit=Exit(code=1)), "artifact_invalid", f"{WHY} (exit 1)"),
@@ -125,13 +133,13 @@ DEATHS: dict[str, tuple[Script, str, str]] = {
         "could not be opened in 0.3 s; write a smaller or simpler file",
     ),
     "half an answer": (Script(stdout=b"[]\n[[", exit=SAID), "artifact_invalid", f"{WHY} (exit 0)"),
-    "nonsense": (Script(stdout=b"[]\nok\n[]\n"), "artifact_invalid", f"{WHY} (it said something else)"),
+    "nonsense": (Script(stdout=b"[]\nok\n[]\n"), "artifact_invalid", f"{WHY} (it sent something else)"),
     "a code of ours": (
         Script(stdout=b'[]\n[["empty_file", ""]]\n'),
         "artifact_invalid",
-        f"{WHY} (it said something else)",
+        f"{WHY} (it sent something else)",
     ),
-    "no end of line": (Script(stdout=b"[]\n" + b" " * 60_000), "artifact_invalid", f"{WHY} (it said something else)"),
+    "no end of line": (Script(stdout=b"[]\n" + b" " * 60_000), "artifact_invalid", f"{WHY} (it sent something else)"),
     "stderr flood": (
         Script(stdout=b"[]\n", stderr=b"\x1b[2J\n" * 9000, exit=Exit(code=1)),
         "artifact_invalid",
@@ -141,7 +149,7 @@ DEATHS: dict[str, tuple[Script, str, str]] = {
 
 
 @pytest.mark.parametrize("case", DEATHS)
-async def test_b3_the_file_in_progress_is_invalid_and_a_new_slot_goes_on(tmp_path: Path, case: str) -> None:
+async def test_the_file_in_progress_is_invalid_and_a_new_slot_goes_on(tmp_path: Path, case: str) -> None:
     """What kills, hangs or turns the inspector costs its own file only; the answers before and after count."""
     script, code, hint = DEATHS[case]
     promised = contract("a.json", "bad.json", "c.json")
@@ -163,10 +171,10 @@ class LastWords(ScriptedBackend):
             kill = slot.kill
 
             async def answer_and_die() -> tuple[Exit, Usage]:
-                os.write(slot._ends.theirs()[1], b"[]\n")  # type: ignore[attr-defined]
+                os.write(slot._ends.theirs()[1], b"[]\n")
                 return await kill()
 
-            slot.kill = answer_and_die  # type: ignore[method-assign]
+            slot.kill = answer_and_die
             yield slot
 
 
@@ -189,10 +197,73 @@ async def test_the_time_for_all_files_ends_the_inspection(tmp_path: Path) -> Non
     assert hints(found) == {
         "a.json": ("turn_1/files/a.json could not be opened in 0.3 s; write a smaller or simpler file",),
         **{
-            name: (f"turn_1/files/{name} was not looked into: the 0.3 s for all files of a run were used up by others",)
+            name: (
+                f"turn_1/files/{name} was not checked: the other files of the run used up the 0.3 s for all of them",
+            )
             for name in ("b.json", "c.json")
         },
     }
+
+
+class _Slot(ScriptedSlot):
+    """Hangs over a file whose name says so, and finds every other file to be fine."""
+
+    async def start(self, program: Program) -> None:
+        job = next(file.data for file in program.files if file.path == "work/job.json")
+        names = [task["name"] for task in json.loads(job)]
+        fine = list(itertools.takewhile(lambda name: "hangs" not in name, names))
+        self._script = Script(stdout=b"[]\n" * len(fine), exit=SAID if len(fine) == len(names) else None)
+        self._exit = self._script.exit
+        await super().start(program)
+
+
+class _Hanging(ScriptedBackend):
+    @asynccontextmanager
+    async def launch(self, limits: Limits) -> AsyncIterator[Slot]:
+        self.launched += 1
+        async with AsyncExitStack() as stack:
+            yield _Slot(Script(), _Ends(stack), *_directories(stack, _folder(stack)))
+
+
+async def test_a_run_that_takes_long_goes_on_in_another_slot(tmp_path: Path) -> None:
+    """Cut after its first turn: what was answered stays, and only its second turn says that a file is too slow."""
+    promised = contract("a.json", "hangs.json", "b.json")
+    found, infra, slots = await inspected_by(tmp_path, promised, _Hanging(), file_s=0.3, slice_s=0.1)
+    slow = "turn_1/files/hangs.json could not be opened in 0.3 s; write a smaller or simpler file"
+    assert hints(found) == {"a.json": (), "hangs.json": (slow,), "b.json": ()}
+    assert (slots, infra.count("ended early")) == (3, 1)
+    found, _, slots = await inspected_by(tmp_path / "2", promised, _Hanging(), file_s=0.1, slice_s=5.0)
+    assert (hints(found)["b.json"], slots) == ((), 2)  # the control: with a longer turn there is no cut
+
+
+async def test_files_that_hang_hold_up_no_other_runs_files(tmp_path: Path) -> None:
+    """Twice as many such runs as there are places, 30 s each: a neighbour's file is answered before any ends."""
+    async with _Hanging() as backend, Inspection(backend, Settings(), file_s=30.0, slice_s=0.1) as inspection:
+        with ExitStack() as stack:
+            places = 2 * max(2, os.cpu_count() or 1)
+            given = [_promised(stack, tmp_path / str(n), "hangs.json") for n in range(places)]
+            hanging = [asyncio.ensure_future(inspection.inspect(*one)) for one in given]
+            try:
+                while backend.launched < 2:  # noqa: ASYNC110 - a number tells nobody that it has grown
+                    await asyncio.sleep(0)
+                async with asyncio.timeout(20):
+                    found = await inspection.inspect(*_promised(stack, tmp_path / "neighbour", "a.json"))
+                assert hints(found) == {"a.json": ()}
+                assert not any(task.done() for task in hanging)
+            finally:
+                for task in hanging:
+                    task.cancel()
+                await asyncio.gather(*hanging, return_exceptions=True)
+
+
+def _promised(stack: ExitStack, root: Path, name: str) -> tuple[Contract, Collected, RunFolder]:
+    promised = contract(name)
+    host = stack.enter_context(Lease.take(open_root(root)))
+    folder = RunFolder.create(root, EXEC_ID, host, {})
+    file = folder.out / promised.items[0].path
+    file.parent.mkdir(parents=True)
+    file.write_text("{}")
+    return promised, Collected(files={promised.items[0].path: record(promised.items[0])}, refused=()), folder
 
 
 async def test_a_missing_library_is_told_to_the_operator_too(tmp_path: Path) -> None:
@@ -219,7 +290,7 @@ def test_a_file_that_should_have_been_looked_into_and_was_not_is_invalid() -> No
     first, second = judge(promised, collected, checks_with({}))
     assert (first.state, first.hints, second.state) == (
         "invalid",
-        ("turn_1/files/a.json was not looked into",),
+        ("turn_1/files/a.json was not checked",),
         "ok",
     )
 

@@ -2,10 +2,11 @@
 
 import pytest
 
-from isorun.core.contract import Contract, ContractItem
+from isorun.core.contract.items import Contract, ContractItem
 from isorun.core.outcome import Code
-from isorun.runtime.collect import Collected, FileRecord, Refusal
-from isorun.runtime.verdict import Finding, ItemVerdict, judge, precedence
+from isorun.core.result import Item
+from isorun.runtime.inspection.verdict import Finding, judge, precedence
+from isorun.store.collect import Collected, FileRecord, Refusal
 
 REPORT = "turn_1/files/report.md"
 
@@ -22,14 +23,14 @@ def found(*paths: str, refused: tuple[Refusal, ...] = ()) -> Collected:
     return Collected(files={path: record(path) for path in paths}, refused=refused)
 
 
-def only(collected: Collected, path: str = REPORT) -> ItemVerdict:
+def only(collected: Collected, path: str = REPORT) -> Item:
     (verdict,) = judge(contract(path), collected)
     return verdict
 
 
-def test_b3_a_kept_promise_carries_the_files_record() -> None:
+def test_a_kept_promise_carries_the_files_record() -> None:
     """The verdict repeats the promise's words and the file's facts."""
-    assert only(found(REPORT)) == ItemVerdict(
+    assert only(found(REPORT)) == Item(
         path=REPORT,
         description="d",
         visibility="external",
@@ -40,7 +41,7 @@ def test_b3_a_kept_promise_carries_the_files_record() -> None:
     )
 
 
-def test_b3_a_file_that_is_nowhere_is_missing_without_a_hint() -> None:
+def test_a_file_that_is_nowhere_is_missing_without_a_hint() -> None:
     """There is no guess where no file has that name."""
     verdict = only(found("turn_1/files/other.md"))
     assert (verdict.state, verdict.codes, verdict.hints) == ("missing", ("missing_file",), ())
@@ -58,26 +59,26 @@ def test_b3_a_file_that_is_nowhere_is_missing_without_a_hint() -> None:
         (("\u202ex/report.md",), r"\u202ex/report.md"),
     ],
 )
-def test_a9_a_file_written_elsewhere_is_named(paths: tuple[str, ...], nearest: str) -> None:
+def test_a_file_written_elsewhere_is_named(paths: tuple[str, ...], nearest: str) -> None:
     """Of the files of that name the exact one comes first, then the nearest folder."""
     verdict = only(found(*paths))
     assert verdict.codes == ("missing_file",)
     assert verdict.hints == (f"found out/{nearest}, promised {REPORT}",)
 
 
-def test_a9_another_normal_form_of_the_name_is_found() -> None:
+def test_another_normal_form_of_the_name_is_found() -> None:
     """A name typed with a combining accent is the same to people."""
     verdict = only(found("cafe\u0301.md"), "turn_1/files/caf\u00e9.md")
     assert verdict.hints == ("found out/cafe\u0301.md, promised turn_1/files/caf\u00e9.md",)
 
 
-def test_a9_a_file_that_is_itself_promised_is_no_find() -> None:
+def test_a_file_that_is_itself_promised_is_no_find() -> None:
     """a/x.md in its place is not the b/x.md that is missing."""
     kept, missing = judge(contract("turn_1/files/a/x.md", "turn_1/files/b/x.md"), found("turn_1/files/a/x.md"))
     assert (kept.state, missing.state, missing.hints) == ("ok", "missing", ())
 
 
-def test_b3_an_empty_file_is_invalid() -> None:
+def test_an_empty_file_is_invalid() -> None:
     """Zero bytes keep no promise, and no check is asked about them."""
     empty = Collected(files={REPORT: record(REPORT, 0)}, refused=())
     (verdict,) = judge(contract(REPORT), empty, [lambda item, file: [Finding(code="never", hint="")]])
@@ -95,7 +96,7 @@ def test_b3_an_empty_file_is_invalid() -> None:
         "artifact_too_large",
     ],
 )
-def test_b3_a_refused_path_or_parent_gives_its_code(refused: str, code: str) -> None:
+def test_a_refused_path_or_parent_gives_its_code(refused: str, code: str) -> None:
     """The promise is invalid, not missing: something was there, and the hint says what."""
     verdict = only(found(refused=(Refusal(path=refused, code=code, reason="is bad"),)))
     assert (verdict.state, verdict.codes, verdict.hints) == ("invalid", (code,), (f"out/{refused} is bad",))
@@ -108,7 +109,7 @@ def test_a_refusal_beside_the_promise_changes_nothing() -> None:
     assert only(found(refused=(refusal,))).codes == ("missing_file",)
 
 
-def test_b3_a_directory_in_the_files_place_is_not_a_regular_file() -> None:
+def test_a_directory_in_the_files_place_is_not_a_regular_file() -> None:
     """A folder of that name with files in it is told apart from nothing at all."""
     verdict = only(found(f"{REPORT}/part"))
     assert (verdict.state, verdict.codes) == ("invalid", ("artifact_not_regular_file",))
@@ -123,7 +124,7 @@ def test_checks_of_content_are_asked_about_every_file_that_is_there() -> None:
     assert verdict.hints == ("first", "second")
 
 
-def test_b5_missing_comes_before_invalid_and_fine_files_stay_fine() -> None:
+def test_missing_comes_before_invalid_and_fine_files_stay_fine() -> None:
     """One table of all mixtures of states."""
     states = {
         "ok": only(found(REPORT)),

@@ -1,0 +1,260 @@
+"""What the watcher's process decides: about real processes, with ceilings of a test's choice."""
+
+import os
+import select
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+
+import pytest
+
+from isorun.backends.watch import loop as watch_loop
+from isorun.backends.watch.loop import BROKEN, LOCKS, RECORD, Loop, Memory, Run, Told
+from isorun.kernel.locks import Listing
+
+MIB = 1 << 20
+
+#: In a network of its own, as a run is: else every socket of the machine would be counted as the family's.
+FAMILY = """
+import ctypes, os, signal
+assert ctypes.CDLL(None).unshare(0x1000_0000 | 0x4000_0000) == 0  # CLONE_NEWUSER, CLONE_NEWNET
+shared = bytearray(b"x") * ({shared} << 20)
+print(os.getpid(), flush=True)
+for own in {own}:
+    if (pid := os.fork()) == 0:
+        held = bytearray(b"x") * (own << 20)
+        os.write(1, b"%d " % os.getpid() + bytes([10]))
+        signal.pause()
+signal.pause()
+"""
+
+
+class Family:
+    """A process, its children, and what is told of them."""
+
+    def __init__(self, stack: ExitStack, records: Path, shared: int, own: list[int]) -> None:
+        first = stack.enter_context(
+            subprocess.Popen([sys.executable, "-c", FAMILY.format(shared=shared, own=own)], stdout=-1, process_group=0)
+        )
+        stack.callback(os.killpg, first.pid, signal.SIGKILL)
+        assert first.stdout is not None
+        said = [int(first.stdout.readline()) for _ in range(1 + len(own))]
+        self.first, self.children = said[0], sorted(said[1:])
+        self._records = os.open(records, os.O_RDWR | os.O_CREAT)
+        stack.callback(os.close, self._records)
+        self.pidfd = os.pidfd_open(self.first)
+        stack.callback(os.close, self.pidfd)
+        self.told = Told(self._records, 0)
+
+    def memory(self, most: int) -> Memory:
+        return Memory(most, (self.first, self.first), (self.pidfd, self.pidfd), self.told)
+
+    def record(self) -> tuple[int, int, int, int]:
+        return RECORD.unpack(os.pread(self._records, RECORD.size, 0).ljust(RECORD.size, b"\0"))
+
+    def is_dead(self) -> bool:
+        return bool(select.select([self.pidfd], [], [])[0])
+
+
+@contextmanager
+def family(records: Path, shared: int, own: list[int]) -> Iterator[Family]:
+    with ExitStack() as stack:
+        yield Family(stack, records, shared, own)
+
+
+def is_running(pid: int) -> bool:
+    return "State:\tZ" not in Path(f"/proc/{pid}/status").read_text()
+
+
+def test_below_the_ceiling_nobody_dies(tmp_path: Path) -> None:
+    """What is told is what is held: a page that three processes share counts once."""
+    with family(tmp_path / "records", 40, [1, 1]) as found:
+        memory = found.memory(1000 * MIB)
+        assert memory.look()[1] is None
+        assert memory._telling.wait(threading.TIMEOUT_MAX)
+        peak, _, kills, why = found.record()
+        assert 40 * MIB < peak < 90 * MIB
+        assert (kills, why) == (0, 0)
+        assert is_running(found.first)
+
+
+def test_the_largest_dies_alone(tmp_path: Path) -> None:
+    """The kill is told before it is done, and the first process of all is the last to be chosen."""
+    with family(tmp_path / "records", 1, [30, 90]) as found:
+        dying = found.memory(100 * MIB).look()[1]
+        assert dying is not None
+        assert select.select([dying], [], [])[0]
+        os.close(dying)
+        assert not is_running(found.children[1])
+        assert is_running(found.children[0])
+        assert found.record()[2] == 1
+
+
+def test_far_above_all_die(tmp_path: Path) -> None:
+    """Half as much again is too fast to be held one by one."""
+    with family(tmp_path / "records", 1, [45, 45]) as found:
+        dying = found.memory(40 * MIB).look()[1]
+        assert dying is not None
+        os.close(dying)
+        assert found.is_dead()
+        assert found.record()[0] > 40 * MIB  # all of it, where it was there in time
+
+
+def test_what_is_shared_is_not_above(tmp_path: Path) -> None:
+    """Five processes that share 40 MiB hold 40 MiB, whatever the cheap sum says."""
+    with family(tmp_path / "records", 40, [1, 1, 1, 1]) as found:
+        assert found.memory(120 * MIB).look()[1] is None
+        assert found.record()[2] == 0
+        assert found.record()[0] < 120 * MIB
+
+
+def test_a_run_that_does_not_let_itself_be_measured_is_ended(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever keeps the watcher from counting shared pages once has them counted for each process."""
+    with ExitStack() as stack:
+        found = stack.enter_context(family(tmp_path / "records", 40, [1, 1, 1, 1]))
+        monkeypatch.setattr(watch_loop, "_EXACT_LOOKS", 3)
+        held_up = stack.enter_context(ExitStack())
+        turn = threading.Event()
+        held_up.callback(turn.set)
+        sample = watch_loop.watcher.sample
+
+        def slow(pids: tuple[int, int], *, shared_once: bool = False) -> watch_loop.watcher.Sample:
+            if shared_once:
+                assert turn.wait(30)
+            return sample(pids, shared_once=shared_once)
+
+        monkeypatch.setattr(watch_loop.watcher, "sample", slow)
+        dying = found.memory(120 * MIB).look()[1]
+        assert dying is not None
+        os.close(dying)
+        assert found.is_dead()
+
+
+def test_too_much_that_is_shared_ends_the_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """To count once what very many share would keep the watcher from its next look."""
+    monkeypatch.setattr(watch_loop, "_DEAR", 2)
+    monkeypatch.setattr(watch_loop, "_DEAR_BYTES", 150 * MIB)
+    with family(tmp_path / "records", 40, [1, 1, 1, 1]) as found:
+        dying = found.memory(70 * MIB).look()[1]
+        assert dying is not None
+        os.close(dying)
+        assert found.is_dead()
+
+
+def test_a_run_that_cannot_be_watched_is_killed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A defect of the watcher's is not room above the ceiling."""
+    with family(tmp_path / "records", 1, []) as found:
+        records = os.open(tmp_path / "records", os.O_RDWR)
+        packet = f"0 {MIB} {found.first} {found.first} 0".encode()
+        run = Run(packet, [os.dup(found.pidfd), os.dup(found.pidfd)], records)
+
+        def broken(self: Memory) -> None:
+            raise ValueError("for this test")
+
+        monkeypatch.setattr(Memory, "look", broken)
+        with pytest.raises(ValueError, match="for this test"):
+            run._hold_memory(os.dup(found.pidfd), os.dup(found.pidfd))
+        assert found.is_dead()
+        assert found.record()[3] == BROKEN
+        run.close()
+        os.close(records)
+
+
+def loop_with(
+    stack: ExitStack, found: Family, listed: Path, *, most_locks: int, tells: int
+) -> tuple[Loop, socket.socket]:
+    """A loop that watches *found*, and the host's end."""
+    host, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    stack.enter_context(host)
+    stack.enter_context(theirs)
+    loop = Loop(theirs, found._records, most_locks)
+    loop._listing = Listing(str(listed))
+    device = os.makedev(0, 0x1B)
+    pidfds = [os.dup(found.pidfd), os.dup(found.pidfd)]
+    loop.runs.append(Run(f"0 0 {found.first} {found.first} {tells} {device}".encode(), pidfds, found._records))
+    stack.callback(loop.runs[0].close)
+    return loop, host
+
+
+def lines(*locks: tuple[int, str]) -> str:
+    return "".join(f"{n}: POSIX  ADVISORY  WRITE {pid} {inode} {n} {n}\n" for n, (pid, inode) in enumerate(locks))
+
+
+@pytest.mark.parametrize(
+    ("listed", "dies"),
+    [
+        (lambda found: [(found.first, "fe:00:1")] * 11, True),
+        (lambda found: [(found.first, "fe:00:1")] * 10, False),
+        (lambda found: [(found.first, "fe:00:1")] * 6 + [(999_999_999, "00:1b:7")] * 5, True),  # of a dead one's
+        (lambda found: [(-1, "00:1b:7")] * 11, True),  # of no process
+        (lambda found: [(-1, "00:1c:7")] * 11, False),
+        (lambda found: [(999_999_999, "fe:00:1")] * 11, False),
+    ],
+    ids=["its", "few", "dead", "none", "other device", "another's"],
+)
+def test_the_locks_of_a_run_are_found_among_all(tmp_path: Path, listed, dies) -> None:
+    """By the processes that hold them, and by the file systems that are the run's alone."""
+    with ExitStack() as stack:
+        found = stack.enter_context(family(tmp_path / "records", 1, []))
+        (tmp_path / "locks").write_text(lines(*[(os.getpid(), "fe:00:9")] * 20, *listed(found)))
+        loop, _ = loop_with(stack, found, tmp_path / "locks", most_locks=10, tells=0)
+        loop.runs[0].namespace = None  # the family is in ours, as everything that is no run's
+        loop.look_at_locks()
+        assert loop._listing.lines == 20 + len(listed(found))
+        assert found.record()[3] == (LOCKS if dies else 0)
+        assert bool(select.select([found.pidfd], [], [], None if dies else 0)[0]) == dies
+
+
+def test_a_run_is_not_blamed_for_what_was_listed_before_it(tmp_path: Path) -> None:
+    """A dead run's devices and numbers are given away again: who came since the pass began waits for the next."""
+    with ExitStack() as stack:
+        found = stack.enter_context(family(tmp_path / "records", 1, []))
+        (tmp_path / "locks").write_text(lines(*[(-1, "00:1b:7")] * 11, *[(found.first, "fe:00:1")] * 11))
+        loop, _ = loop_with(stack, found, tmp_path / "locks", most_locks=10, tells=0)
+        run = loop.runs[0]
+        run.since, came = float("inf"), run.since
+        loop.look_at_locks()
+        assert found.record()[1:4:2] == (0, 0)
+        assert is_running(found.first)
+        run.since = came
+        loop.look_at_locks()
+        assert found.is_dead()
+
+
+def test_a_pass_that_does_not_end_does_not_shield_a_younger_run(tmp_path: Path, monkeypatch) -> None:
+    """Who locks without end keeps a pass from its end; if that began before the run, another one is begun soon."""
+    with ExitStack() as stack:
+        found = stack.enter_context(family(tmp_path / "records", 1, []))
+        (tmp_path / "locks").write_text(lines(*[(-1, "00:1b:7")] * 60_000))
+        loop, _ = loop_with(stack, found, tmp_path / "locks", most_locks=10, tells=0)
+        run = loop.runs[0]
+        monkeypatch.setattr(watch_loop, "_TURN_S", 0.001)  # a part of the list in each look
+        run.since = float("inf")
+        loop.look_at_locks()
+        run.since = time.monotonic()
+        monkeypatch.setattr(watch_loop, "_OVERTAKEN_S", 0)
+        for _ in range(3):
+            loop.look_at_locks()
+        assert found.is_dead()
+        assert found.record()[3] == LOCKS
+
+
+def test_a_host_is_told_before_the_run_is_killed(tmp_path: Path) -> None:
+    """One that can end a run better has some looks' time for it."""
+    with ExitStack() as stack:
+        found = stack.enter_context(family(tmp_path / "records", 1, []))
+        (tmp_path / "locks").write_text(lines(*[(-1, "00:1b:7")] * 11))
+        loop, host = loop_with(stack, found, tmp_path / "locks", most_locks=10, tells=1)
+        for _ in range(3):
+            loop.look_at_locks()
+            assert host.recv(100) == b"0"
+            assert is_running(found.first)
+        loop.look_at_locks()
+        assert found.is_dead()
+        assert found.record()[3] == LOCKS

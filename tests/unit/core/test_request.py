@@ -1,0 +1,136 @@
+"""core.request: one value for what is asked of a run, the same from every front end."""
+
+import dataclasses
+import inspect
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+import isorun
+from isorun import InvalidRequest, RunRequest
+from isorun.cli.run.command import Wanted
+from isorun.core.request import OPTIONS, ProgramOptions, RunOptions
+from isorun.runtime.runtime import Runtime, RuntimeOptions
+from isorun.tools import exec_tools
+
+
+def refused(**value: object) -> tuple[str, str]:
+    """The code and the text with which JSON is refused."""
+    with pytest.raises(InvalidRequest) as caught:
+        RunRequest.from_json({"code": "1", **value})
+    return caught.value.code, str(caught.value)
+
+
+def keywords(function: object) -> set[str]:
+    """The keyword-only parameters that a reader of `help()` sees."""
+    parameters = inspect.signature(function).parameters.values()  # type: ignore[arg-type]  # a class or a function
+    assert not [one for one in parameters if one.kind is inspect.Parameter.VAR_KEYWORD]
+    return {one.name for one in parameters if one.kind is inspect.Parameter.KEYWORD_ONLY}
+
+
+def test_every_front_end_has_the_same_options() -> None:
+    """Python in all its forms, JSON, and the command line: an option that one of them lacks fails here."""
+    request = {field.name for field in dataclasses.fields(RunRequest)} - {"code"}
+    assert request == OPTIONS == set(RunOptions.__annotations__)
+    assert keywords(Runtime.execute) == request
+    assert keywords(Runtime.start) == request | {"on_output"}
+    assert keywords(isorun.SyncRuntime.execute) == request
+    runtime = keywords(Runtime)
+    assert runtime == set(RuntimeOptions.__annotations__) == keywords(isorun.SyncRuntime)
+    assert keywords(isorun.run) == request | runtime
+    # With folders of the caller's, inputs and out are these; the rest is the same or comes by position.
+    for function in (exec_tools.run_exec_tool, exec_tools.run_exec_tool_no_contract):
+        assert keywords(function) == set(ProgramOptions.__annotations__) | {"runtime", "on_output"}
+        assert request - keywords(function) - {"inputs", "out"} <= {*inspect.signature(function).parameters, "contract"}
+    # On a command line the name is the file's, argv is what follows it, and the caller is the user of the machine.
+    line = {field.name for field in dataclasses.fields(Wanted)}
+    assert request - line == {"prog_name", "argv", "user_id", "exec_id"}
+
+
+def test_an_option_that_there_is_not_is_an_error_of_the_caller() -> None:
+    """As Python would say it of any function, with the nearest name."""
+    with pytest.raises(TypeError, match=r"^a run has no option 'timeout'; did you mean timeout_s\?$"):
+        RunRequest.of("1", timeout=3)  # type: ignore[call-arg]  # the mistake
+    request = RunRequest.of("1", argv=["a"])
+    assert RunRequest.of(request) is request
+    with pytest.raises(TypeError, match=r"^the request is whole: timeout_s must be in it$"):
+        RunRequest.of(request, timeout_s=3)
+
+
+json_values = st.recursive(st.none() | st.booleans() | st.text(), lambda inner: st.lists(inner, max_size=3))
+texts = st.text(st.characters(codec="utf-8", exclude_characters="\0"))
+options = st.fixed_dictionaries(
+    {},
+    optional={
+        "contract": json_values,
+        "timeout_s": st.floats(0.1, 1e6),
+        "prog_name": texts,
+        "turn_id": texts | st.integers(),
+        "argv": st.lists(texts),
+        "inputs": st.lists(texts.map(Path)),
+        "out": texts.map(Path),
+        "stdin": st.binary() | texts,
+        "tools": st.lists(texts, unique=True),
+        "user_id": st.just("ü"),
+        "exec_id": texts,
+    },
+)
+
+
+@given(st.binary() | texts, options)
+def test_json_tells_all_of_it(code: str | bytes, given: dict[str, Any]) -> None:
+    """There and back it is the same value, also of bytes that are not text; what was not given is left out."""
+    request = RunRequest.of(code, **given)
+    told = json.loads(json.dumps(request.to_json()))
+    assert RunRequest.from_json(told) == request
+    assert set(told) <= {"code", *given}
+
+
+def test_json_is_what_a_person_would_write() -> None:
+    """Texts as texts, lists as lists; bytes that are no text in base64."""
+    request = RunRequest.of("print(1)", inputs=["a", Path("b")], stdin=b"\xff", tools=["t.a", "t.a"], timeout_s=2)
+    assert request.to_json() == {
+        "code": "print(1)",
+        "timeout_s": 2.0,
+        "inputs": ["a", "b"],
+        "stdin": {"base64": "/w=="},
+        "tools": ["t.a"],
+    }
+
+
+@pytest.mark.parametrize(
+    ("value", "code", "text"),
+    [
+        ({"timeout": 3}, "unknown_option", "a run has no option 'timeout'; did you mean timeout_s?"),
+        ({"x\n": 3}, "unknown_option", r"a run has no option 'x\n'"),
+        ({"code": 3}, "invalid_code", "code must be text or bytes, not int"),
+        ({"code": {"base64": "?"}}, "invalid_code", "code must be text or"),
+        ({"stdin": {"base64": "aa==", "more": 1}}, "invalid_stdin", "stdin must be text or"),
+        ({"stdin": 3}, "invalid_stdin", "stdin must be text or bytes, got 3"),
+        ({"argv": "a b"}, "invalid_argument", "argv must be a list of texts, got 'a b'"),
+        ({"argv": [1]}, "invalid_argument", "an argument is not text: 1"),
+        ({"inputs": "data.csv"}, "invalid_input", "inputs must be a list of paths, got 'data.csv'"),
+        ({"inputs": [3]}, "invalid_input", "an input must be a path, got 3"),
+        ({"out": ["a"]}, "missing_input", "out must be a path, got a value"),
+        ({"timeout_s": "3"}, "invalid_timeout", "timeout_s must be a number of seconds, got '3'"),
+        ({"tools": "t.a"}, "invalid_tools", "tools must be a list of ids such as local_tools.write_note"),
+        ({"user_id": 3}, "invalid_user_id", "user_id must be at most 200 printable characters, got 3"),
+    ],
+)
+def test_json_of_the_wrong_kind_is_refused(value: dict[str, Any], code: str, text: str) -> None:
+    """By the option's own code, naming what was given."""
+    found, said = refused(**value)
+    assert (found, said[: len(text)]) == (code, text)
+
+
+@pytest.mark.parametrize("value", [None, [], "print(1)", 3])
+def test_json_that_is_not_an_object_is_refused(value: object) -> None:
+    """And so is one without code."""
+    with pytest.raises(InvalidRequest, match="a request must be a JSON object"):
+        RunRequest.from_json(value)
+    with pytest.raises(InvalidRequest, match="no code to run"):
+        RunRequest.from_json({})

@@ -1,0 +1,17 @@
+"""A `Sealing` for tests that need one and do not care what it says."""
+
+from isorun.core.sealing import Sealing
+
+SEALING = Sealing(
+    without=[],
+    cgroup=True,
+    nproc=8,
+    data_bytes=None,
+    file_bytes=1 << 20,
+    open_files=64,
+    may_lack=[],
+    workspace_bytes=1 << 20,
+    workspace_inodes=64,
+    tmp_bytes=1 << 20,
+    shm_bytes=1 << 20,
+)
