@@ -10,6 +10,7 @@ not decide what is tested.
 import os
 import subprocess
 from collections.abc import Callable
+from pathlib import Path
 from typing import NamedTuple, NoReturn
 
 import pytest
@@ -18,6 +19,12 @@ from hypothesis import HealthCheck, settings
 # No test is timed: how long an input takes to make depends on the machine, and on what a first run has cached.
 settings.register_profile("untimed", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("untimed")
+
+#: CI runs the tests twice, as root and as an ordinary user, and names the half in ISORUN_TEST_HALF. A claim that is
+#: the same in both is then tested in one. Where no half is named, everything runs.
+HALVES = ("root", "user")
+#: Marks of the unit tests that root's half runs: what depends on who runs it. The user's half runs them all.
+ROOTS_OWN = ("root", "user", "uid")
 
 FACILITIES = ("namespace", "seccomp", "landlock", "cgroup", "user", "root", "docker", "gvisor", "control_group")
 
@@ -40,6 +47,11 @@ def required() -> frozenset[str]:
     return frozenset(word.strip() for word in words) - {""}
 
 
+def half() -> str:
+    """Which half of CI this is; empty outside."""
+    return os.environ.get("ISORUN_TEST_HALF", "")
+
+
 def lacking(name: str, reason: str) -> NoReturn:
     """End the test: this machine lacks *name*. A failure if ISORUN_REQUIRE names it, else a skip."""
     if name not in FACILITIES:
@@ -54,10 +66,24 @@ def pytest_configure(config: pytest.Config) -> None:
     unknown = required() - set(FACILITIES)
     if unknown:
         raise pytest.UsageError(f"ISORUN_REQUIRE names {', '.join(sorted(unknown))}; known are {', '.join(FACILITIES)}")
+    if half() not in ("", *HALVES):
+        raise pytest.UsageError(f"ISORUN_TEST_HALF is {half()}; known are {', '.join(HALVES)}")
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Root's half leaves out the unit tests that look at nobody's uid."""
+    if half() != "root":
+        return
+    units = Path(__file__).parent / "unit"
+    out = [item for item in items if units in item.path.parents and not any(map(item.get_closest_marker, ROOTS_OWN))]
+    items[:] = [item for item in items if item not in out]
+    config.hook.pytest_deselected(items=out)
 
 
 def pytest_report_header(config: pytest.Config) -> str:
-    return f"ISORUN_REQUIRE: {','.join(sorted(required())) or '(nothing)'}; uid {os.geteuid()}"
+    return (
+        f"ISORUN_REQUIRE: {','.join(sorted(required())) or '(nothing)'}; half {half() or '(whole)'}; uid {os.geteuid()}"
+    )
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:

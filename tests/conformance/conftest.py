@@ -15,15 +15,24 @@ from typing import Any
 import pytest
 
 import isorun
-from isorun.backends import docker
 from isorun.backends.base import Backend
-from isorun.backends.fake import FakeBackend
-from isorun.backends.namespace import NamespaceBackend, Options
+from isorun.backends.docker import backend as docker
+from isorun.backends.namespace.backend import NamespaceBackend, Options
+from isorun.testing.fake import FakeBackend
+from tests.conftest import half
 from tests.docker.conftest import TAG, docker_engine, executor_image  # noqa: F401 - fixtures of two kinds
 
 KINDS = ("fake", "namespace-cgroup", "namespace-rlimits", "docker", "gvisor")
 SEALED = KINDS[1:]
 EMBEDDED, IN_CONTAINERS = KINDS[1:3], KINDS[3:]
+#: Which half of CI runs a kind: that which has it. Ceilings without a group are what an ordinary user gets.
+HALF_OF = {
+    "fake": "user",
+    "namespace-cgroup": "root",
+    "namespace-rlimits": "user",
+    "docker": "root",
+    "gvisor": "root",
+}
 
 #: What this process would hand on if the environment leaked; no value is a real secret.
 SECRETS = {
@@ -44,6 +53,11 @@ SECRETS = {
 }
 
 
+def inherited() -> dict[str, str]:
+    """For a command that is started as a user would: our variables without settings, and without `SECRETS`."""
+    return {name: value for name, value in os.environ.items() if not name.startswith("ISORUN_") and name not in SECRETS}
+
+
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     if "kind" in metafunc.fixturenames:
         kinds = SEALED if "sealed" in metafunc.fixturenames else KINDS
@@ -51,6 +65,10 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
         # Under gVisor the whole kit takes nine minutes: the scenarios are its sample, ISORUN_TEST_KINDS=gvisor is all.
         if metafunc.module.__name__.rpartition(".")[2] != "test_scenarios" and "gvisor" not in _asked_for():
             kinds = tuple(kind for kind in kinds if kind != "gvisor")
+        if half():
+            kinds = tuple(kind for kind in kinds if HALF_OF[kind] == half() or kind in _asked_for())
+        if metafunc.definition.get_closest_marker("no_backend"):
+            kinds = KINDS[:1]
         metafunc.parametrize("kind", kinds, indirect=True, scope="session")
 
 

@@ -5,11 +5,11 @@ import asyncio
 import pytest
 
 import isorun
-from isorun.backends.namespace import NamespaceBackend, Options
+from isorun.backends.namespace.backend import NamespaceBackend, Options
 from isorun.core.errors import Unavailable
 
 
-def test_b9_a_tool_call_after_the_exception_does_not_hide_it(run) -> None:
+def test_a_tool_call_after_the_exception_does_not_hide_it(run) -> None:
     """Threads and atexit functions may still call tools when the program has raised; its error stays the error."""
     result = run(
         "import atexit, threading\n"

@@ -1,7 +1,8 @@
 """B4: the content checks that a contract item may add, and the hints for what is not kept.
 
 Every check passes with one file and fails with another, whose hint says what is there and what was promised.
-All cases of each are in tests/unit/test_inspector.py; here, that they are made on what a program really wrote.
+All cases of each are in tests/unit/runtime/inspection/test_inspector.py; here, that they are made on what a program
+really wrote.
 """
 
 from pathlib import Path
@@ -71,7 +72,7 @@ CASES: dict[str, tuple[str, dict[str, Any], bytes, bytes, str]] = {
 }
 
 
-def test_b4_a_kept_check_passes_and_a_broken_one_says_how(run, tmp_path: Path) -> None:
+def test_a_kept_check_passes_and_a_broken_one_says_how(run, tmp_path: Path) -> None:
     """Each check once on a file that keeps it and once on one that does not, all in one run."""
     files, contract = {}, []
     for number, (name, checks, good, bad, _) in enumerate(CASES.values()):
@@ -92,7 +93,7 @@ def test_b4_a_kept_check_passes_and_a_broken_one_says_how(run, tmp_path: Path) -
         assert f"    hint: {full}\n" in result.report_text
 
 
-def test_b4_min_bytes_is_checked(run) -> None:
+def test_min_bytes_is_checked(run) -> None:
     """A file that is shorter than promised is invalid, with a hint that says by how much."""
     item = {"filename": "turn_1/files/a.txt", "description": "d", "min_bytes": 10}
     result = run("(OUT / 'turn_1/files/a.txt').write_text('short')", contract=[item])
@@ -102,7 +103,7 @@ def test_b4_min_bytes_is_checked(run) -> None:
 
 
 @pytest.mark.parametrize("broken", ["min_bytes", "pages"])
-def test_b4_one_file_can_break_several_promises(run, tmp_path: Path, broken: str) -> None:
+def test_one_file_can_break_several_promises(run, tmp_path: Path, broken: str) -> None:
     """Size, which the host knows, and content, which it has looked into, are told together."""
     item = {"filename": "turn_1/files/a.pdf", "description": "d", "min_bytes": 1 << 20, "pages": 7}
     result = run(HAND_OUT, contract=[item], inputs=given(tmp_path, {"a.pdf": made.pdf()}))

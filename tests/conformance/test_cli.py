@@ -12,6 +12,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.conformance.conftest import inherited
+
 COMMAND = [sys.executable, "-m", "isorun.cli.main"]
 WAITS = "import time\nprint('begin', flush=True)\ntime.sleep(60)\n"
 DEAF = "import signal\nsignal.signal(signal.SIGTERM, signal.SIG_IGN)\n" + WAITS
@@ -21,8 +23,7 @@ Isorun = Callable[..., "subprocess.CompletedProcess[bytes]"]
 @pytest.fixture(scope="session")
 def environment(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     """The user's own, with a workspace root of the tests'."""
-    inherited = {name: value for name, value in os.environ.items() if not name.startswith("ISORUN_")}
-    return {**inherited, "ISORUN_WORKSPACE_ROOT": str(tmp_path_factory.mktemp("runs"))}
+    return {**inherited(), "ISORUN_WORKSPACE_ROOT": str(tmp_path_factory.mktemp("runs"))}
 
 
 @pytest.fixture
@@ -152,7 +153,7 @@ REFUSALS = [
     (
         ("run", "{p}", "--backend", "docker", "--python", "/usr/bin/python3"),
         2,
-        "isorun: ISORUN_PROGRAM_PYTHON (--python) is of the embedded backend: ",
+        "isorun: ISORUN_PROGRAM_PYTHON (--python) is for the embedded backend only: ",
     ),
     (("run", "{p}", "--python", "/bin/true"), 4, "isorun: the program's Python cannot be run: /bin/true: "),
     (("run", "{p}", "--bogus"), 2, "isorun: No such option"),
@@ -183,7 +184,7 @@ def test_without_a_daemon_docker_is_refused_in_one_line(program, isorun: Isorun)
     """Whether it is the daemon that is missing or the CLI; no other backend is taken."""
     done = isorun("run", program("pass"), "--backend", "docker", DOCKER_HOST=NOWHERE)
     assert done.returncode == 4
-    told = ("isorun: no Docker daemon answers: ", "isorun: there is no docker on PATH: ")
+    told = ("isorun: the Docker engine does not answer: ", "isorun: there is no docker on PATH: ")
     assert _one_line(done).startswith(told)
 
 
@@ -325,7 +326,7 @@ def test_a_terminal_gets_no_control_characters(program, environment: dict[str, s
     os.close(theirs)
     shown = _all_of(ours)
     assert process.wait() == 0
-    assert rb"\x1b]0;owned\x07\x9b31m\x0d" in shown
+    assert rb"\x1b]0;owned\x07\x9b31m\r" in shown
     assert rb"\x1bc" in shown
     assert b"\x07" not in shown
     assert b"\x1bc" not in shown
@@ -345,7 +346,7 @@ def _all_of(terminal: int) -> bytes:
 
 
 def test_a_short_run_imports_nothing_heavy(program, isorun: Isorun, environment, tmp_path: Path) -> None:
-    """The gate of the cold start: no typer, rich or pydantic on the way to the first output."""
+    """The gate of the cold start: no rich or pydantic on the way to the first output."""
     done = subprocess.run(
         [sys.executable, "-X", "importtime", *COMMAND[1:], "run", program("print('hi')")],
         capture_output=True,
@@ -354,7 +355,7 @@ def test_a_short_run_imports_nothing_heavy(program, isorun: Isorun, environment,
     names = {line.rpartition(b"|")[2].strip().split(b".")[0] for line in done.stderr.splitlines()}
     assert done.stdout == b"hi\n"
     assert b"asyncio" in names
-    assert names & {b"typer", b"click", b"rich", b"pydantic", b"pydantic_core"} == set()
+    assert names & {b"rich", b"pydantic", b"pydantic_core"} == set()
 
 
 # ---- run: interrupts -----------------------------------------------------------------------------

@@ -1,7 +1,6 @@
 """`isorun doctor`, typed: what decides its exit code, and what it says when nobody needs Docker."""
 
 import json
-import os
 import subprocess
 import sys
 from collections.abc import Callable
@@ -11,8 +10,9 @@ from typing import Any
 
 import pytest
 
-from isorun.backends.doctor import Check
-from isorun.cli.doctor import Report
+from isorun.cli.doctor.checkup import Report
+from isorun.doctor.check import Row
+from tests.conformance.conftest import inherited
 
 Doctor = Callable[..., "subprocess.CompletedProcess[str]"]
 NO_DOCKER = {"SANDBOX_RUNNER_DOCKER": "/no/such/docker"}
@@ -21,13 +21,12 @@ NO_DOCKER = {"SANDBOX_RUNNER_DOCKER": "/no/such/docker"}
 @pytest.fixture
 def doctor(tmp_path: Path) -> Doctor:
     """The command, with a folder for its runs that is this user's own."""
-    inherited = {name: value for name, value in os.environ.items() if not name.startswith("ISORUN_")}
     (tmp_path / "runs").mkdir(mode=0o750)
 
     def run(*words: str, **variables: str) -> "subprocess.CompletedProcess[str]":
         return subprocess.run(
             [sys.executable, "-m", "isorun", "doctor", *words],
-            env={**inherited, "ISORUN_WORKSPACE_ROOT": str(tmp_path / "runs"), **variables},
+            env={**inherited(), "ISORUN_WORKSPACE_ROOT": str(tmp_path / "runs"), **variables},
             cwd=tmp_path,
             capture_output=True,
             text=True,
@@ -59,7 +58,7 @@ def test_with_the_docker_backend_a_failed_docker_line_is_exit_4(words, variables
     assert "→ apt install docker.io" in done.stdout
 
 
-GOOD, BAD = Check("a", True, ""), Check("b", False, "")
+GOOD, BAD = Row("a", True, ""), Row("b", False, "")
 
 
 @pytest.mark.parametrize(
@@ -89,7 +88,7 @@ def test_a_backend_that_there_is_not_is_a_slip(doctor: Doctor) -> None:
 
 def test_production_makes_a_tool_call_and_its_rows_decide(doctor: Doctor, tmp_path: Path) -> None:
     """A world-writable folder of runs is exit 4, while every wall stands and the tool call of a real run is logged."""
-    (tmp_path / "runs").chmod(0o777)
+    (tmp_path / "runs").chmod(0o1777)  # as /tmp is: without the sticky bit no run would start there
     told = json.loads((done := doctor("--production", "--json", **NO_DOCKER)).stdout)
     rows = {check["name"]: check for check in told["production"]}
     assert (done.returncode, told["ok"], told["run"]["ok"]) == (4, False, True)
@@ -114,3 +113,21 @@ def test_a_service_that_does_not_answer_is_a_failed_row(doctor: Doctor) -> None:
     row = next(check for check in told["production"] if check["name"] == "supervisor's services")
     assert (row["ok"], row["detail"]) == (False, "redis unreachable, postgres not configured")
     assert row["remedy"].startswith("correct REDIS_URL, REDIS_HOST")
+
+
+def test_a_failed_check_is_fixed_when_it_is_asked_for(doctor: Doctor, tmp_path: Path) -> None:
+    """`--fix` alone changes nothing without a terminal; with `--yes` the file is closed.
+
+    The exit code is then 0, unless this user lacks something that isorun cannot give them, such as a cgroup.
+    """
+    file = tmp_path / "secrets"
+    file.write_text("POSTGRES_PASSWORD=hush-hush\n")
+    file.chmod(0o644)
+    shown = doctor("--production", "--fix", "--json", ISORUN_ENV_FILE=str(file), **NO_DOCKER)
+    fix, *others = sorted(json.loads(shown.stdout)["fixes"], key=lambda one: one["name"] != "files with secrets")
+    assert (shown.returncode, fix["outcome"], fix["commands"]) == (4, "not done", [f"chmod 0600 {file}"])
+    assert [one["commands"] for one in others] == [[]] * len(others)
+    done = doctor("--production", "--fix", "--yes", ISORUN_ENV_FILE=str(file), **NO_DOCKER)
+    assert (done.returncode, file.stat().st_mode & 0o777) == (4 if others else 0, 0o600), done.stdout
+    assert f"\nfiles with secrets: chmod 0600 {file}\n" in done.stdout
+    assert done.stdout.endswith("\nevery wall stands: programs run sealed here\n") == (not others)

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from isorun.cli.scenario import scenario as command
+from isorun.cli.scenes.scenario import scenario as command
 from isorun.core.errors import InvalidRequest
 from tests.conformance.scenes import SCENARIOS, files_below
 

@@ -16,7 +16,7 @@ from typing import NamedTuple
 import pytest
 
 import isorun
-from isorun.backends.namespace import NamespaceBackend, Options
+from isorun.backends.namespace.backend import NamespaceBackend, Options
 
 PROGRAMS = sorted((Path(__file__).parent / "programs").glob("*.py"))
 KINDS = {

@@ -3,6 +3,7 @@
 import hashlib
 import json
 import os
+import re
 import subprocess
 import sys
 import zipfile
@@ -11,8 +12,9 @@ from pathlib import Path
 
 import pytest
 
-from isorun.cli.demo import ACTS, demo, find_data, source_of, wrong_with
+from isorun.cli.scenes.demo import acts, demo, find_data, says, wrong_with
 from isorun.core.errors import InvalidRequest
+from isorun.tools.bundles import bundle_module, example_bundle
 
 ENDINGS = {
     "A report on real data": "ok ok",
@@ -87,7 +89,7 @@ def test_the_screen_has_its_parts(shown) -> None:
         "│ /etc/shadow: No such file or directory",
         "│ 20 digits: 141421356237309504880",
         "hint     last line executed: ",
-        "walls uid 1001, no capabilities, 2 seccomp filters",
+        "walls uid 1001, no capabilities, seccomp filters 1",
     ):
         assert part in shown.stdout
     folder = [line for line in shown.stdout.splitlines() if line.startswith("files /")]
@@ -125,15 +127,18 @@ def test_a_wall_that_fails_is_told(tmp_path) -> None:
     """An ending, an output or a wall that is not as expected is named, and the demo would fail."""
     import isorun
 
-    network = next(act for act in ACTS if act.program == "network")
+    report, network = acts()[0], acts()[2]
     with isorun.SyncRuntime(pool_size=0, workspace_root=tmp_path) as runtime:
         result = runtime.execute("print('GOT OUT by a name')")
     weakened = replace(result, isolation={**result.isolation, "level": "weakened"})
-    assert wrong_with(network, result) == ("expected failed · program_error", "the program got out")
-    assert wrong_with(ACTS[0], weakened) == (
+    wrong = wrong_with(network, result)
+    assert wrong[:2] == ("status: expected 'failed', got 'ok'", "code: expected 'program_error', got None")
+    assert wrong[-1] == "the program got out"
+    assert wrong_with(report, weakened) == (
+        "succeeded: expected 3, got 0",
+        "notes: expected 1, got 0",
+        f"calls: expected {report.expected.calls!r}, got ()",
         "the program got out",
-        "expected 3 files, got 0",
-        "expected the tool calls " + ", ".join(ACTS[0].calls),
         "isolation is weakened",
     )
 
@@ -158,11 +163,22 @@ def test_a_full_folder_is_refused_before_anything_runs(tmp_path) -> None:
 
 def test_the_data_is_not_imported() -> None:
     """The data set's package is found, not run: its import would be unread code outside the walls."""
-    code = "import sys, isorun.cli.demo as d; d.find_data(); sys.exit('palmerpenguins' in sys.modules)"
+    code = "import sys, isorun.cli.scenes.demo as d; d.find_data(); sys.exit('palmerpenguins' in sys.modules)"
     subprocess.run([sys.executable, "-c", code], check=True)
 
 
-@pytest.mark.parametrize("act", ACTS, ids=lambda act: act.program)
-def test_each_program_says_what_it_does(act) -> None:
-    """The first line of each program, which the demo shows, is a sentence."""
-    assert source_of(act.program).splitlines()[0].endswith('."""')
+@pytest.mark.parametrize("act", acts(), ids=lambda act: act.title)
+def test_each_program_says_what_it_does(act, shown) -> None:
+    """The first line of each program is a sentence, and the demo shows it."""
+    assert re.fullmatch(r"[A-Z][a-z]* .+\.", says(act))
+    if act is not acts()[0]:  # of that one an excerpt is shown
+        assert says(act) in " ".join(shown.stdout.split())
+
+
+def test_the_demo_is_a_list_of_scenarios() -> None:
+    """Four are the bundle's own, with its programs and what it expects of them."""
+    listed = bundle_module(example_bundle(), "exec").SCENARIOS
+    shared = [act for act in acts() if act.number]
+    assert [act.number for act in shared] == [13, 15, 5, 19]
+    for act in shared:
+        assert (act.program, act.expected) == (listed[act.number].program, listed[act.number].expected)

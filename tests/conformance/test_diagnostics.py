@@ -14,7 +14,7 @@ import pytest
 import isorun
 
 
-def test_c4_a_traceback_is_what_python_shows(run) -> None:
+def test_a_traceback_is_what_python_shows(run) -> None:
     """Own frames with source lines and numbers, chained, and not one frame of ours."""
     result = run("""\
         def first():
@@ -51,7 +51,7 @@ def test_c4_a_traceback_is_what_python_shows(run) -> None:
         ("raise ExceptionGroup('g', [ValueError(1)])\n", 1),
     ],
 )
-def test_c4_no_frame_of_the_loader(run, code, line) -> None:
+def test_no_frame_of_the_loader(run, code, line) -> None:
     """With await, asyncio.run, a library or a deep stack: no path of ours, and the line is the program's."""
     result = run(code)
     assert "isorun" not in result.stderr.replace("isorun-fake-", "")
@@ -59,7 +59,7 @@ def test_c4_no_frame_of_the_loader(run, code, line) -> None:
     assert result.error.where == f"user_code.py:{line}"
 
 
-def test_c4_a_syntax_error_shows_its_line(run) -> None:
+def test_a_syntax_error_shows_its_line(run) -> None:
     """The source line and the caret, as the interpreter shows them."""
     result = run("x = 1\ny = (2,\n")
     assert "isorun" not in result.stderr.replace("isorun-fake-", "")
@@ -67,7 +67,7 @@ def test_c4_a_syntax_error_shows_its_line(run) -> None:
     assert "SyntaxError: '(' was never closed" in result.stderr
 
 
-def test_c4_raw_when_asked(own) -> None:
+def test_raw_when_asked(own) -> None:
     """With EXEC_TRACEBACK_REMAP=0 the loader's frames are there too."""
     settings = isorun.Settings.load(environ={"EXEC_TRACEBACK_REMAP": "0"})
     with own(settings=settings) as rt:
@@ -76,7 +76,7 @@ def test_c4_raw_when_asked(own) -> None:
     assert 'user_code.py", line 1, in <module>' in result.stderr
 
 
-def test_c4_a_hostile_exception_cannot_break_the_report(run) -> None:
+def test_a_hostile_exception_cannot_break_the_report(run) -> None:
     """An exception whose text cannot be made still ends the run as failed, with its type."""
     result = run("""
         class Bad(Exception):
@@ -91,7 +91,7 @@ def test_c4_a_hostile_exception_cannot_break_the_report(run) -> None:
     )
 
 
-def test_c5_error_lines_are_levels_and_line_starts(run) -> None:
+def test_error_lines_are_levels_and_line_starts(run) -> None:
     """Lines at level ERROR or CRITICAL and lines that start with ERROR; not the word in a sentence."""
     result = run("""
         print("no error found")
@@ -108,7 +108,7 @@ def test_c5_error_lines_are_levels_and_line_starts(run) -> None:
     ]
 
 
-def test_c5_tracebacks_are_extracted(run) -> None:
+def test_tracebacks_are_extracted(run) -> None:
     """Both the one that was caught and printed and the one that ended the program."""
     result = run("""
         import traceback
@@ -126,7 +126,7 @@ def test_c5_tracebacks_are_extracted(run) -> None:
     assert all(text.startswith("Traceback (most recent call last):\n") for text in result.user_tracebacks)
 
 
-def test_c5_tails_of_both_logs(run) -> None:
+def test_tails_of_both_logs(run) -> None:
     """The last lines of user.log and infra.log are in the result."""
     result = run("for n in range(500): print('line', n)")
     lines = result.user_log_tail.splitlines()
@@ -135,7 +135,7 @@ def test_c5_tails_of_both_logs(run) -> None:
     assert "ended: ok" in result.infra_log_tail.splitlines()[-1]
 
 
-def test_c5_control_characters_do_not_reach_a_terminal(run) -> None:
+def test_control_characters_do_not_reach_a_terminal(run) -> None:
     """What people are shown of the log cannot move their cursor or recolour their screen."""
     result = run(r"print('\x1b[2J\x1b]0;title\x07ERROR'); raise ValueError('\x1b[31mred')")
     for text in (result.report_text, result.error.message, *result.user_tracebacks, *result.user_error_lines):
@@ -143,7 +143,7 @@ def test_c5_control_characters_do_not_reach_a_terminal(run) -> None:
         assert "\x07" not in text
 
 
-def test_c5_the_tree_of_the_sandbox(run, tmp_path) -> None:
+def test_the_tree_of_the_sandbox(run, tmp_path) -> None:
     """Program, inputs and what was collected, as a tree; logs/ is not in it, and result.json has it too."""
     (tmp_path / "data.csv").write_text("1,2")
     (tmp_path / "folder/deep").mkdir(parents=True)
@@ -169,7 +169,7 @@ def test_c5_the_tree_of_the_sandbox(run, tmp_path) -> None:
     assert json.loads((result.out_dir / "result.json").read_bytes())["workspace_tree"] == result.workspace_tree
 
 
-def test_c5_the_tails_are_printable(run) -> None:
+def test_the_tails_are_printable(run) -> None:
     """The result's tails can be written to a terminal as they are; the log files keep every byte."""
     result = run(r"print('\x1b[2Jcleared\x07')")
     assert result.user_log_tail.splitlines()[-1] == r"\x1b[2Jcleared\x07"
@@ -177,7 +177,7 @@ def test_c5_the_tails_are_printable(run) -> None:
     assert "\x1b" not in result.infra_log_tail
 
 
-def test_c5_a_broken_contract_without_a_better_hint_says_where_to_write(run) -> None:
+def test_a_broken_contract_without_a_better_hint_says_where_to_write(run) -> None:
     """A promised file of which there is no trace: the hint names the folder; a trace of it is the better hint."""
     promised = [{"filename": "turn_1/files/a.txt", "description": "d"}]
     assert run("pass", contract=promised).error.hint == "write each promised file beneath OUTPUT_DIR/turn_1/files"

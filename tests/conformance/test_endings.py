@@ -39,7 +39,7 @@ _ENDINGS = {
 
 
 @pytest.mark.parametrize("name", _ENDINGS)
-def test_b9_every_ending_has_its_word(run, name) -> None:
+def test_every_ending_has_its_word(run, name) -> None:
     """Status, code, exit code and signal are those of the table."""
     code, *expected = _ENDINGS[name]
     result = run(code)
@@ -56,17 +56,17 @@ def test_b9_every_ending_has_its_word(run, name) -> None:
         ("os.kill(os.getpid(), 9)", "ended by signal 9 (SIGKILL)"),
     ],
 )
-def test_b9_messages(run, code, message) -> None:
+def test_messages(run, code, message) -> None:
     """One sentence says how it ended."""
     assert run(code).error.message == message
 
 
-def test_b9_exit_text_goes_to_stderr(run) -> None:
+def test_exit_text_goes_to_stderr(run) -> None:
     """sys.exit("text") prints the text, as it does outside."""
     assert run("sys.exit('the reason')").stderr == "the reason\n"
 
 
-def test_b9_log_text_never_decides(run) -> None:
+def test_log_text_never_decides(run) -> None:
     """One that prints tracebacks and errors and exits 0 is ok; one that prints success and exits 1 is not."""
     loud = run("""
         print("Traceback (most recent call last):\\n  File 'x'\\nValueError: no\\nERROR out of memory",
@@ -77,11 +77,11 @@ def test_b9_log_text_never_decides(run) -> None:
     assert quiet.status == "failed"
 
 
-def test_b9_a_claim_cannot_make_a_success(run) -> None:
+def test_a_claim_cannot_make_a_success(run) -> None:
     """What the loader's side says of an exception names the reason of a failure and no more."""
     result = run("""
         from isorun.executor import loader
-        claim = loader.Ended(type="MemoryError", message="", errno=None, line=1, source="")
+        claim = loader.Ended(claim=loader.Claim(type="MemoryError", line=1))
         loader._current[0].tools.send(claim)
         sys.exit(0)
     """)
@@ -100,12 +100,12 @@ def test_b9_a_claim_cannot_make_a_success(run) -> None:
         ("import linecache\nlinecache.getline = lambda *_: '\\x1b[2J\\ud800'\n1 / 0", "\\x1b[2J?"),
     ],
 )
-def test_b9_the_line_that_raised_is_told(run, code, source) -> None:
+def test_the_line_that_raised_is_told(run, code, source) -> None:
     """The innermost line, whosever it is, without its indentation; "" where there is none or the program hid it."""
     assert run(code).error.details["source"] == source
 
 
-def test_b9_non_daemon_threads_are_waited_for_and_daemon_threads_are_not(run) -> None:
+def test_non_daemon_threads_are_waited_for_and_daemon_threads_are_not(run) -> None:
     """The program ends when its last ordinary thread does."""
     result = run("""
         import threading
@@ -117,7 +117,7 @@ def test_b9_non_daemon_threads_are_waited_for_and_daemon_threads_are_not(run) ->
     assert result.usage["wall_s"] < 3
 
 
-def test_b9_atexit_and_flush(run) -> None:
+def test_atexit_and_flush(run) -> None:
     """atexit functions run, last first, after threads; a file that was left open is written."""
     result = run("""
         import atexit, threading
@@ -135,13 +135,13 @@ def test_b9_atexit_and_flush(run) -> None:
     assert (result.out_dir / "inner.bin").read_bytes() == b"12"
 
 
-def test_b9_files_are_flushed_when_it_raises(run) -> None:
+def test_files_are_flushed_when_it_raises(run) -> None:
     """An uncaught exception does not cost the files that were open."""
     result = run("f = open('left.txt', 'w'); f.write('kept'); raise ValueError")
     assert (result.status, (result.out_dir / "left.txt").read_text()) == ("failed", "kept")
 
 
-def test_b9_a_child_left_running_does_not_keep_the_run(run) -> None:
+def test_a_child_left_running_does_not_keep_the_run(run) -> None:
     """The run ends with the program; what it left behind is killed and can hold no pipe open."""
     result = run("""
         import subprocess
@@ -157,7 +157,7 @@ _EAT = "kept = []\nwhile True: kept.append(bytearray(os.urandom(1 << 20)))\n"
 
 
 @pytest.mark.usefixtures("sealed")
-def test_b9_own_out_of_memory(own) -> None:
+def test_own_out_of_memory(own) -> None:
     """Allocating to the limit is out_of_memory, by a kill or by MemoryError; the output is kept."""
     with own(limits=_SMALL) as rt:
         result = rt.execute(f"print('before')\n{_EAT}", timeout_s=20)
@@ -167,7 +167,7 @@ def test_b9_own_out_of_memory(own) -> None:
 
 
 @pytest.mark.usefixtures("sealed")
-def test_b9_a_childs_out_of_memory_is_a_notice(own, kind) -> None:
+def test_a_childs_out_of_memory_is_a_notice(own, kind) -> None:
     """The program lives on when a child dies of memory; where the kernel killed it, a notice says so.
 
     Under gVisor the kernel of the sandbox is the process that is killed, and all of it ends.
@@ -200,7 +200,7 @@ print("child", child.returncode != 0)
         ("while True: os.write(1, bytes(1 << 16))", "output_limit"),
     ],
 )  # fmt: skip
-def test_b9_each_limit_has_its_code(own, code, error) -> None:
+def test_each_limit_has_its_code(own, code, error) -> None:
     """A program that dies of a limit is told which one, and with which setting it would move."""
     limits = isorun.Limits(
         workspace_bytes=8 << 20,

@@ -60,7 +60,7 @@ async def seed_side_effects_call() -> isorun.RunResult:
     )  # fmt: skip
 
 
-async def test_b1_the_guides_calls_run_as_printed(runtime) -> None:
+async def test_the_guides_calls_run_as_printed(runtime) -> None:
     """Both calls have no code: it is the one that was set beforehand."""
     async with exec_tools.using(runtime), exec_tools.source(REPORT):
         promised = await seed_contract_call()
@@ -77,7 +77,7 @@ async def test_b1_the_guides_calls_run_as_printed(runtime) -> None:
     assert compared.workspace_diff["created"] == ("x.txt",)
 
 
-async def test_b1_every_way_to_say_it_gives_the_same_result(runtime) -> None:
+async def test_every_way_to_say_it_gives_the_same_result(runtime) -> None:
     """Code given or set beforehand, as text or bytes; a list, a JSON string, `filepath`: one result."""
     results = []
     async with exec_tools.using(runtime):
@@ -112,7 +112,7 @@ def comparable(result: isorun.RunResult) -> str:
     return "\n".join(line for line in text.split("\\n") if "EXECUTION <id> START" not in line)
 
 
-async def test_b1_no_code_is_refused(runtime) -> None:
+async def test_no_code_is_refused(runtime) -> None:
     """Neither given nor set beforehand, also behind a block that has ended: `missing_code`, and the two remedies."""
     async with exec_tools.source(REPORT):
         pass
@@ -127,7 +127,7 @@ async def test_b1_no_code_is_refused(runtime) -> None:
     assert list(runtime.root.glob("codegen_*")) == []
 
 
-async def test_b1_no_contract_is_refused_and_never_taken_for_side_effects(runtime) -> None:
+async def test_no_contract_is_refused_and_never_taken_for_side_effects(runtime) -> None:
     """The contract tool without a contract names the other tool; a bad one keeps its own code."""
     async with exec_tools.using(runtime):
         for contract, code in ((None, "missing_contract"), ([], "empty_contract"), ("{", "invalid_json")):
@@ -137,7 +137,7 @@ async def test_b1_no_contract_is_refused_and_never_taken_for_side_effects(runtim
     assert list(runtime.root.glob("codegen_*")) == []
 
 
-async def test_b1_given_code_wins_and_blocks_nest(runtime) -> None:
+async def test_given_code_wins_and_blocks_nest(runtime) -> None:
     """An argument beats the block, an inner block the outer one, and each task has its own."""
     async with exec_tools.using(runtime), exec_tools.source("print('outer')"):
         assert (await exec_tools.execute_code_python_side_effect(code="print('given')")).text == "given\n"
@@ -164,7 +164,7 @@ for tool in (exec_tools.execute_code_python, exec_tools.execute_code_python_side
 """
 
 
-async def test_b1_from_inside_a_run_both_are_denied(runtime) -> None:
+async def test_from_inside_a_run_both_are_denied(runtime) -> None:
     """Also without a bundle, by every way to call them."""
     result = await runtime.execute(NESTED, timeout_s=10)
     assert set(result.stdout.splitlines()) == {"nested_execution: a program cannot start another run"}
@@ -172,7 +172,7 @@ async def test_b1_from_inside_a_run_both_are_denied(runtime) -> None:
     assert {call["status"] for call in result.tool_calls} == {"ToolDenied"}
 
 
-async def test_b1_the_hosts_call_refuses_what_the_programs_refuses(runtime) -> None:
+async def test_the_hosts_call_refuses_what_the_programs_refuses(runtime) -> None:
     """fn and tool_id that disagree, neither, no tool, an unknown one, arguments that do not fit, a deadline."""
     call = agent_io_tools.tool_call
     one, other = exec_tools.execute_code_python, "exec_tools.execute_code_python_side_effect"
@@ -212,14 +212,14 @@ async def test_b1_the_hosts_call_refuses_what_the_programs_refuses(runtime) -> N
         assert (await call(tool_id=other, params={"code": "print(6)"}, call_reason="only an id")).text == "6\n"
 
 
-async def test_b1_without_a_runtime_each_call_opens_its_own(monkeypatch, tmp_path, rt, sealed) -> None:
+async def test_without_a_runtime_each_call_opens_its_own(monkeypatch, tmp_path, rt, sealed) -> None:
     """Two lines of trusted code are enough; the settings of the process apply."""
     monkeypatch.setenv("ISORUN_WORKSPACE_ROOT", str(tmp_path / "own"))
     result = await exec_tools.execute_code_python(REPORT, CONTRACT)
     assert (result.ok, result.out_dir.parents[1]) == (True, tmp_path / "own")
 
 
-def test_b6_what_a_model_is_offered() -> None:
+def test_what_a_model_is_offered() -> None:
     """The contract tool always, the other one if the operator wants it; each says when to choose which."""
     settings = isorun.Settings()
     offered = exec_tools.advertised(settings)

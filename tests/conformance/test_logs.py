@@ -27,7 +27,7 @@ def body(result: isorun.RunResult) -> str:
     return user_log(result).split("\n", 1)[1]
 
 
-def test_c1_everything_is_in_the_log(run) -> None:
+def test_everything_is_in_the_log(run) -> None:
     """print, raw writes, children, C code and stderr all arrive."""
     result = run("""
         import ctypes, subprocess
@@ -47,20 +47,20 @@ def test_c1_everything_is_in_the_log(run) -> None:
     )
 
 
-def test_c1_a_crash_dump_is_in_the_log(run) -> None:
+def test_a_crash_dump_is_in_the_log(run) -> None:
     """A segmentation fault says where it happened."""
     result = run("import ctypes\n\nctypes.string_at(0)")
     assert "Fatal Python error: Segmentation fault" in body(result)
     assert re.search(r'user_code\.py", line 3 in <module>', body(result))
 
 
-def test_c1_one_stream_is_in_order(run) -> None:
+def test_one_stream_is_in_order(run) -> None:
     """A thousand lines of one stream stand in the order in which they were written."""
     result = run("for n in range(1000): print(n)")
     assert body(result) == "".join(f"{n}\n" for n in range(1000)) == result.stdout
 
 
-def test_c1_streams_interleave_by_arrival(run) -> None:
+def test_streams_interleave_by_arrival(run) -> None:
     """With a moment between them, lines of both streams stand in the order of time."""
     result = run("""
         for n in range(6):
@@ -70,7 +70,7 @@ def test_c1_streams_interleave_by_arrival(run) -> None:
     assert body(result) == "0\n1\n2\n3\n4\n5\n"
 
 
-def test_c1_never_inside_a_line(run) -> None:
+def test_never_inside_a_line(run) -> None:
     """Lines of up to 8 KiB that both streams write piece by piece at the same time stay whole."""
     result = run("""
         import threading
@@ -88,14 +88,14 @@ def test_c1_never_inside_a_line(run) -> None:
     assert len(lines) == 100
 
 
-def test_c1_a_last_line_without_an_end_is_kept(run) -> None:
+def test_a_last_line_without_an_end_is_kept(run) -> None:
     """What was written before the end arrives, newline or not, and streams stay exact."""
     result = run("print('out', end=''); print('err', end='', file=sys.stderr)")
     assert (result.stdout, result.stderr) == ("out", "err")
     assert sorted(body(result).splitlines()) == ["err", "out"]
 
 
-def test_c1_logging_is_included_by_default(run) -> None:
+def test_logging_is_included_by_default(run) -> None:
     """Loggers of any name write lines of the row's form, from WARNING on with nothing configured."""
     result = run("""
         logging.getLogger("pack.age").error("an error")
@@ -111,7 +111,7 @@ def test_c1_logging_is_included_by_default(run) -> None:
     ]
 
 
-def test_c1_a_program_may_configure_logging(run) -> None:
+def test_a_program_may_configure_logging(run) -> None:
     """A level alone keeps the form of the lines; a format of the program's own is used as outside."""
     levelled = run("logging.basicConfig(level=logging.DEBUG); logging.debug('seen')")
     assert re.fullmatch(_UTC + " DEBUG root seen\n", body(levelled))
@@ -120,14 +120,14 @@ def test_c1_a_program_may_configure_logging(run) -> None:
 
 
 @pytest.mark.parametrize("mode", ["include_logging", "print_only"])
-def test_c1_the_user_logger_always_writes_to_the_log(own, mode) -> None:
+def test_the_user_logger_always_writes_to_the_log(own, mode) -> None:
     """Logger `user`, at INFO with nothing configured, in both modes, once."""
     with own(settings=isorun.Settings(user_log_mode=mode)) as rt:
         result = rt.execute("u = logging.getLogger('user'); u.info('for you'); u.debug('hidden')")
     assert re.fullmatch(_UTC + " INFO user for you\n", body(result))
 
 
-def test_c1_print_only_sends_logging_to_infra(own) -> None:
+def test_print_only_sends_logging_to_infra(own) -> None:
     """Other loggers go to infra.log; prints stay."""
     with own(settings=isorun.Settings(user_log_mode="print_only")) as rt:
         result = rt.execute("print('printed'); logging.getLogger('lib').warning('noise'); logging.info('root noise')")
@@ -139,7 +139,7 @@ def test_c1_print_only_sends_logging_to_infra(own) -> None:
     ]
 
 
-def test_c1_a_log_that_is_too_long_says_what_was_cut(own) -> None:
+def test_a_log_that_is_too_long_says_what_was_cut(own) -> None:
     """user.log keeps its beginning and its end within the cap, and the number of bytes between."""
     with own(limits=isorun.Limits(log_bytes=20_000)) as rt:
         result = rt.execute("print('first')\nfor n in range(5000): print('middle', n)\nprint('last')")
@@ -152,14 +152,14 @@ def test_c1_a_log_that_is_too_long_says_what_was_cut(own) -> None:
     assert result.truncated
 
 
-def test_c2_the_first_line(run) -> None:
+def test_the_first_line(run) -> None:
     """The log begins with the run's id and the time of its start."""
     result = run("print('x')")
     first = user_log(result).split("\n", 1)[0]
     assert re.fullmatch(rf"===== EXECUTION {result.exec_id} START {_UTC} =====", first)
 
 
-def test_c2_a_program_cannot_hide_behind_such_a_line(run) -> None:
+def test_a_program_cannot_hide_behind_such_a_line(run) -> None:
     """What was printed before a forged header is still in the log, its tail and its errors."""
     result = run("""
         print("ERROR the truth")
@@ -171,7 +171,7 @@ def test_c2_a_program_cannot_hide_behind_such_a_line(run) -> None:
     assert result.user_error_lines == ("ERROR the truth",)
 
 
-def test_c3_infra_log_has_every_component(run) -> None:
+def test_infra_log_has_every_component(run) -> None:
     """Executor, supervisor and runtime write one merged log, each line with time, level and component."""
     result = run("""
         try:
@@ -186,13 +186,13 @@ def test_c3_infra_log_has_every_component(run) -> None:
     assert result.infra_log_tail == "\n".join(lines)
 
 
-def test_c3_nothing_of_the_program_is_in_infra_log(run) -> None:
+def test_nothing_of_the_program_is_in_infra_log(run) -> None:
     """What a program prints is in user.log alone."""
     result = run("print('printed words'); print('more words', file=sys.stderr)")
     assert "words" not in (result.out_dir / "logs/infra.log").read_text()
 
 
-def test_c3_the_launchers_own_output_has_its_files(run) -> None:
+def test_the_launchers_own_output_has_its_files(run) -> None:
     """runtime.out.log and runtime.err.log are there and hold nothing of the program."""
     result = run("print('printed words'); raise ValueError")
     for name in ("runtime.out.log", "runtime.err.log"):

@@ -13,7 +13,7 @@ import json
 import pytest
 
 
-def test_a3_every_name_is_there_without_import(run) -> None:
+def test_every_name_is_there_without_import(run) -> None:
     """Each name is bound to what it says."""
     result = run("""
         import asyncio as a, json as j, logging as l, os as o, pathlib, sys as s, time as t
@@ -26,11 +26,11 @@ def test_a3_every_name_is_there_without_import(run) -> None:
         "True",
         "True",
         "True True True",
-        "True isorun.executor.agent_io_tools exec_tools",
+        "True isorun.executor.calls.agent_io_tools exec_tools",
     ]
 
 
-def test_a3_contract_execution_id_and_turn_id(run) -> None:
+def test_contract_execution_id_and_turn_id(run) -> None:
     """The program knows what was promised, which run it is, and the folder of its turn."""
     item = {"filename": "turn_7/files/deep/report.md", "description": "Summary"}
     result = run(
@@ -44,27 +44,27 @@ def test_a3_contract_execution_id_and_turn_id(run) -> None:
     assert result.turn_id == "turn_7"
 
 
-def test_a3_without_a_contract_it_is_none(run) -> None:
+def test_without_a_contract_it_is_none(run) -> None:
     """CONTRACT is None if nothing was promised, and the turn is the run's own."""
     result = run("print(CONTRACT, TURN_ID)")
     assert result.stdout == f"None turn_{result.exec_id}\n"
 
 
 @pytest.mark.parametrize("turn", [123, "123", "turn_123"])
-def test_a3_the_turn_folder_stands_before_the_start(run, turn) -> None:
+def test_the_turn_folder_stands_before_the_start(run, turn) -> None:
     """`123` and `turn_123` are one folder, and it holds files/ from the first instruction on."""
     result = run("print(TURN_ID, os.listdir('.'), os.listdir(TURN_ID))", turn_id=turn)
     assert result.stdout == "turn_123 ['turn_123'] ['files']\n"
 
 
-def test_a3_promised_parents_stand_before_the_start(run) -> None:
+def test_promised_parents_stand_before_the_start(run) -> None:
     """A promised file can be written at once, however deep."""
     contract = [{"filename": f"turn_1/files/{n}/a.txt", "description": "d"} for n in ("x/y", "z")]
     result = run("for item in CONTRACT: Path(item['filename']).write_text('x')", contract=contract)
     assert (result.status, len(result.succeeded)) == ("ok", 2)
 
 
-def test_a3_imports_by_name(run) -> None:
+def test_imports_by_name(run) -> None:
     """`import agent_io_tools` and `from exec_tools import …` give what the bare names are."""
     result = run("""
         import agent_io_tools as module, exec_tools as tools
@@ -74,7 +74,7 @@ def test_a3_imports_by_name(run) -> None:
     assert result.stdout == "True True <tool exec_tools.execute_code_python>\n"
 
 
-def test_a3_a_call_without_a_bundle_is_denied(run) -> None:
+def test_a_call_without_a_bundle_is_denied(run) -> None:
     """By coroutine, by proxy and without a loop, a call raises ToolDenied, a ToolError; exec tools say why."""
     result = run("""
         async def main():
@@ -106,7 +106,7 @@ def test_a3_a_call_without_a_bundle_is_denied(run) -> None:
     ]
 
 
-def test_a3_calls_may_overlap_and_come_from_threads(run) -> None:
+def test_calls_may_overlap_and_come_from_threads(run) -> None:
     """Fifty calls at once from a loop and twenty from threads each get their own answer."""
     result = run("""
         from concurrent.futures import ThreadPoolExecutor
@@ -126,7 +126,7 @@ def test_a3_calls_may_overlap_and_come_from_threads(run) -> None:
     assert len(result.tool_calls) == 70
 
 
-def test_a3_a_call_without_a_name_or_with_two_is_refused_inside(run) -> None:
+def test_a_call_without_a_name_or_with_two_is_refused_inside(run) -> None:
     """fn and tool_id that disagree, neither, or an fn that is no tool: TypeError, and nothing is sent."""
     result = run("""
         for arguments in ({"fn": exec_tools.execute_code_python, "tool_id": "a.b"}, {}, {"fn": print}):
@@ -143,7 +143,7 @@ def test_a3_a_call_without_a_name_or_with_two_is_refused_inside(run) -> None:
     assert result.tool_calls == ()
 
 
-def test_a3_a_forked_child_has_no_tools(run) -> None:
+def test_a_forked_child_has_no_tools(run) -> None:
     """The stream belongs to the program's process; a child of fork is refused at once."""
     result = run("""
         pid = os.fork()
@@ -155,5 +155,5 @@ def test_a3_a_forked_child_has_no_tools(run) -> None:
             os._exit(0)
         os.waitpid(pid, 0)
     """)
-    assert result.stdout == "no tool stream: a child process has none, and a closed one stays closed\n"
+    assert result.stdout == "no tool stream: a child process has none, and a closed stream stays closed\n"
     assert result.tool_calls == ()

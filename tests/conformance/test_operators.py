@@ -18,7 +18,7 @@ import stat
 import pytest
 
 
-def test_a6_no_setting_or_secret_of_the_host_reaches_the_program(run) -> None:
+def test_no_setting_or_secret_of_the_host_reaches_the_program(run) -> None:
     """Neither the names nor the values of this process's secrets are in the program's environment."""
     result = run("""
         import subprocess
@@ -33,7 +33,7 @@ def test_a6_no_setting_or_secret_of_the_host_reaches_the_program(run) -> None:
         assert "AKIAEXAMPLE" not in text
 
 
-def test_a7_the_folder_of_a_run(run, rt) -> None:
+def test_the_folder_of_a_run(run, rt) -> None:
     """It is named after the run, private, stays, and holds what the row lists."""
     result = run("Path('made.txt').write_text('x')", contract=None)
     folder = result.out_dir.parent
@@ -54,13 +54,13 @@ def test_a7_the_folder_of_a_run(run, rt) -> None:
     }
 
 
-def test_a7_result_json_is_the_result(run) -> None:
+def test_result_json_is_the_result(run) -> None:
     """What is on the disk is what was returned, whole."""
     result = run("Path('a').write_text('x'); raise SystemExit(4)")
     assert json.loads((result.out_dir / "result.json").read_text()) == json.loads(result.to_json())
 
 
-def test_a7_the_workdir_is_logged_once(run, caplog) -> None:
+def test_the_workdir_is_logged_once(run, caplog) -> None:
     """One line of the host's log, and one of infra.log, says where the run is."""
     with caplog.at_level(logging.INFO, logger="isorun"):
         result = run("pass")
@@ -69,7 +69,7 @@ def test_a7_the_workdir_is_logged_once(run, caplog) -> None:
     assert (result.out_dir / "logs/infra.log").read_text().count(line) == 1
 
 
-def test_a8_the_executor_line(run, kind) -> None:
+def test_the_executor_line(run, kind) -> None:
     """infra.log says in one line what seals the program, or that nothing does."""
     lines = [line for line in run("pass").infra_log_tail.splitlines() if "[executor]" in line]
     expected = (
@@ -80,7 +80,7 @@ def test_a8_the_executor_line(run, kind) -> None:
     assert [line.split("[executor] ", 1)[1] for line in lines] == [expected]
 
 
-def test_a8_each_tool_call_has_its_line(run) -> None:
+def test_each_tool_call_has_its_line(run) -> None:
     """Tool id, call id, the error's type and milliseconds."""
     result = run("""
         for name in ("a.b", "c.d"):
@@ -93,7 +93,7 @@ def test_a8_each_tool_call_has_its_line(run) -> None:
     assert [line[:3] for line in lines] == [("a.b", "1", "ToolDenied"), ("c.d", "2", "ToolDenied")]
 
 
-def test_a8_a_tool_id_cannot_forge_a_line(run) -> None:
+def test_a_tool_id_cannot_forge_a_line(run) -> None:
     """A tool name with a newline stays on its own line of infra.log."""
     result = run("""
         try:
@@ -116,21 +116,21 @@ def test_a8_a_tool_id_cannot_forge_a_line(run) -> None:
         "import http.client; http.client.HTTPConnection('10.0.0.1').request('GET', '/')",
     ],
 )
-def test_a9_hint_no_network(run, code) -> None:
+def test_hint_no_network(run, code) -> None:
     """A program that tries the network is told how to get its data in."""
     result = run(code)
     assert result.status == "failed"
     assert result.error.hint == "the program has no network: give it what it needs with --input (inputs=)"
 
 
-def test_a9_hint_module_missing(run) -> None:
+def test_hint_module_missing(run) -> None:
     """The hint names the module."""
     result = run("import no_such_module_anywhere.part")
     assert result.status == "failed"
     assert "no_such_module_anywhere" in result.error.hint
 
 
-def test_a9_hint_promised_file_written_elsewhere(run) -> None:
+def test_hint_promised_file_written_elsewhere(run) -> None:
     """The file is found by its name, and both places are said."""
     contract = [{"filename": "turn_1/files/report.md", "description": "d"}]
     result = run("Path('report.md').write_text('x')", contract=contract)
@@ -141,7 +141,7 @@ def test_a9_hint_promised_file_written_elsewhere(run) -> None:
 
 @pytest.mark.usefixtures("sealed")
 @pytest.mark.parametrize("path", ["/etc/x", "/report.md", "/usr/lib/x", "/workspace/x"])
-def test_a9_hint_read_only_path(run, path) -> None:
+def test_hint_read_only_path(run, path) -> None:
     """A program that writes outside is told where it may."""
     result = run(f"open({path!r}, 'w')")
     assert result.status == "failed"
@@ -149,7 +149,7 @@ def test_a9_hint_read_only_path(run, path) -> None:
 
 
 @pytest.mark.usefixtures("sealed")
-def test_a9_hint_timeout(run) -> None:
+def test_hint_timeout(run) -> None:
     """A timeout says which line was being executed."""
     result = run("x = 1\ndef spin():\n    while True:\n        pass\nspin()\n", timeout_s=0.4)
     assert result.status == "timed_out"

@@ -21,7 +21,7 @@ EXPECTED = [("ok", ()), ("invalid", ("artifact_invalid",)), ("missing", ("missin
 
 
 @pytest.mark.parametrize("case", ENDINGS)
-def test_b5_the_runs_own_failure_comes_first_and_files_are_judged_all_the_same(run, case: str) -> None:
+def test_the_runs_own_failure_comes_first_and_files_are_judged_all_the_same(run, case: str) -> None:
     """The error is the program's; the file that is fine is in `succeeded`, the one that is not is not."""
     code, options, status, word = ENDINGS[case]
     result = run(WRITE + code, contract=CONTRACT, **options)
@@ -38,21 +38,21 @@ def test_b5_the_runs_own_failure_comes_first_and_files_are_judged_all_the_same(r
     )
 
 
-def test_b5_a_missing_file_comes_before_an_invalid_one(run) -> None:
+def test_a_missing_file_comes_before_an_invalid_one(run) -> None:
     """A run that ended well with both is `missing_output_files`; each item still says its own."""
     result = run(WRITE, contract=CONTRACT)
     assert (result.status, result.error.code, result.exit_code) == ("contract_failed", "missing_output_files", 0)
     assert states(result) == EXPECTED
 
 
-def test_b5_an_invalid_file_alone_is_a_failed_validation(run) -> None:
+def test_an_invalid_file_alone_is_a_failed_validation(run) -> None:
     """With nothing missing the error is the invalid file's, and its hint is the error's."""
     result = run(WRITE, contract=CONTRACT[:2])
     assert (result.status, result.error.code) == ("contract_failed", "artifact_validation_failed")
     assert result.error.hint.startswith("turn_1/files/bad.json is not JSON: ")
 
 
-def test_b5_nothing_wrong_is_ok(run) -> None:
+def test_nothing_wrong_is_ok(run) -> None:
     """The same program under a promise that it keeps."""
     result = run(WRITE, contract=CONTRACT[:1])
     assert (result.status, result.error) == ("ok", None)

@@ -12,7 +12,7 @@ import json
 import pytest
 
 
-def test_a2_main_is_a_small_stable_loader(run) -> None:
+def test_main_is_a_small_stable_loader(run) -> None:
     """work/main.py is the same few lines for every program."""
     texts = [(run(code).out_dir.parent / "work/main.py").read_bytes() for code in ("print(1)", "import os")]
     assert texts[0] == texts[1]
@@ -20,7 +20,7 @@ def test_a2_main_is_a_small_stable_loader(run) -> None:
     assert b"user_code.py" in texts[0]
 
 
-def test_a2_the_program_finds_itself_byte_for_byte(rt) -> None:
+def test_the_program_finds_itself_byte_for_byte(rt) -> None:
     """Bytes that no text round trip keeps (CRLF, a tab, no newline at the end) arrive as sent."""
     code = b"# -*- coding: latin-1 -*-\r\n# \xe9\tx\r\nprint(open(__file__, 'rb').read().hex())  "
     result = rt.execute(code, timeout_s=10)
@@ -28,7 +28,7 @@ def test_a2_the_program_finds_itself_byte_for_byte(rt) -> None:
     assert (result.out_dir.parent / "work/user_code.py").read_bytes() == code
 
 
-def test_a2_name_file_argv_and_cwd(run) -> None:
+def test_name_file_argv_and_cwd(run) -> None:
     """The program is `__main__`, knows its file and arguments, and stands in the output directory."""
     result = run(
         """
@@ -45,7 +45,7 @@ def test_a2_name_file_argv_and_cwd(run) -> None:
     assert cwd == output == file.replace("/work/user_code.py", "/out")
 
 
-def test_a2_stdin_is_at_its_end(run) -> None:
+def test_stdin_is_at_its_end(run) -> None:
     """A program that reads stdin gets the end at once, in the program and in a child."""
     result = run("""
         import subprocess
@@ -59,7 +59,7 @@ def test_a2_stdin_is_at_its_end(run) -> None:
 
 
 @pytest.mark.parametrize("given", ["two\nlines é\n", b"two\nlines \xc3\xa9\n"])
-def test_a2_stdin_as_given(run, given) -> None:
+def test_stdin_as_given(run, given) -> None:
     """What the caller gives as stdin is read as lines, and leaves no file for the program to find."""
     result = run("print(input(), sys.stdin.read().encode()); print(os.listdir(os.path.dirname(__file__)))", stdin=given)
     first, listing = result.stdout.splitlines()
@@ -67,7 +67,7 @@ def test_a2_stdin_as_given(run, given) -> None:
     assert ".isorun-stdin" not in listing
 
 
-def test_a2_top_level_await(run) -> None:
+def test_top_level_await(run) -> None:
     """`await`, `async with` and `async for` work at the top of the program, and share one loop."""
     result = run("""
         import contextlib
@@ -85,7 +85,7 @@ def test_a2_top_level_await(run) -> None:
     assert result.stdout == "1 2 [2] True __main__\n"
 
 
-def test_a2_without_top_level_await_there_is_no_loop(run) -> None:
+def test_without_top_level_await_there_is_no_loop(run) -> None:
     """A plain program may start its own loop."""
     result = run("""
         async def main():
@@ -100,7 +100,7 @@ def test_a2_without_top_level_await_there_is_no_loop(run) -> None:
     assert result.stdout == "no running event loop\n42\n"
 
 
-def test_a2_asyncio_run_under_top_level_await_says_what_to_do(run) -> None:
+def test_asyncio_run_under_top_level_await_says_what_to_do(run) -> None:
     """The one mistake of everybody who adds a top-level await gets the sentence that mends it."""
     result = run("""
         async def main():
@@ -113,7 +113,7 @@ def test_a2_asyncio_run_under_top_level_await_says_what_to_do(run) -> None:
     assert result.error.where == "user_code.py:5"
 
 
-def test_a2_multiprocessing_forks_by_default(run) -> None:
+def test_multiprocessing_forks_by_default(run) -> None:
     """The default start method is fork, so functions and names of the program are there."""
     result = run("""
         import multiprocessing
@@ -125,7 +125,7 @@ def test_a2_multiprocessing_forks_by_default(run) -> None:
     assert result.stdout == "fork [(0, True), (1, True), (4, True)]\n"
 
 
-def test_a2_spawn_children_import_the_program_and_see_no_names_of_ours(run) -> None:
+def test_spawn_children_import_the_program_and_see_no_names_of_ours(run) -> None:
     """A spawned child runs user_code.py under its guard; what the loader gave is not there."""
     result = run("""
         import multiprocessing

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 import isorun
-from isorun.executor.agent_io_tools import ToolFailed, ToolInputInvalid
+from isorun.executor.calls.agent_io_tools import ToolFailed, ToolInputInvalid
 from isorun.tools.bundles import example_bundle
 
 _DESCRIPTOR = 'TOOLS = [{"ref": "mine.py", "alias": "mine"}]\n'

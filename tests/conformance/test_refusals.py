@@ -2,12 +2,12 @@
 
 | promise | test |
 |---|---|
-| each kind of nonsense has its own code and names the item | test_b2_a_refused_contract_starts_nothing |
-| a short name goes under the turn, and a notice says so | test_b2_a_short_name_lies_under_the_turn_and_is_noticed |
-| a list, a tuple and a JSON string give the same result | test_b2_the_form_of_a_contract_changes_nothing |
+| each kind of nonsense has its own code and names the item | test_a_refused_contract_starts_nothing |
+| a short name goes under the turn, and a notice says so | test_a_short_name_lies_under_the_turn_and_is_noticed |
+| a list, a tuple and a JSON string give the same result | test_the_form_of_a_contract_changes_nothing |
 
-Every kind of bad name is in tests/unit/test_contract.py; here, that the refusal comes before a slot, a folder or a line
-of the program.
+Every kind of bad name is in tests/unit/core/test_contract.py; here, that the refusal comes before a slot, a folder or
+a line of the program.
 """
 
 import json
@@ -52,8 +52,9 @@ REFUSED: dict[str, tuple[object, str, str]] = {
 }
 
 
+@pytest.mark.no_backend
 @pytest.mark.parametrize("case", REFUSED)
-def test_b2_a_refused_contract_starts_nothing(rt, case: str) -> None:
+def test_a_refused_contract_starts_nothing(rt, case: str) -> None:
     """No folder is made and no slot taken; the code is the case's own and the text names the item."""
     contract, code, text = REFUSED[case]
     before = sorted(rt.root.iterdir())
@@ -64,7 +65,7 @@ def test_b2_a_refused_contract_starts_nothing(rt, case: str) -> None:
     assert sorted(rt.root.iterdir()) == before
 
 
-def test_b2_each_refusal_has_a_code_of_its_own() -> None:
+def test_each_refusal_has_a_code_of_its_own() -> None:
     """A caller can tell them apart without reading the text."""
     codes = [code for _, code, _ in REFUSED.values()]
     assert len(set(codes)) == len(codes)
@@ -73,7 +74,7 @@ def test_b2_each_refusal_has_a_code_of_its_own() -> None:
 @pytest.mark.parametrize(
     ("name", "path"), [("x", "turn_1/files/x"), ("a/b.md", "turn_1/files/a/b.md"), ("files/x", "turn_1/files/x")]
 )
-def test_b2_a_short_name_lies_under_the_turn_and_is_noticed(run, name: str, path: str) -> None:
+def test_a_short_name_lies_under_the_turn_and_is_noticed(run, name: str, path: str) -> None:
     """The program is told the whole path, its folder is there, and the caller gets a notice."""
     code = "Path(CONTRACT[0]['filename']).write_text('x'); print(CONTRACT[0]['filename'])"
     result = run(code, contract=[item(name)], turn_id=1)
@@ -81,7 +82,7 @@ def test_b2_a_short_name_lies_under_the_turn_and_is_noticed(run, name: str, path
     assert result.notices == (f"contract item 1 ({name!r}) is taken as {path!r}",)
 
 
-def test_b2_the_form_of_a_contract_changes_nothing(run) -> None:
+def test_the_form_of_a_contract_changes_nothing(run) -> None:
     """A list, a tuple and a JSON string end alike, item for item."""
     contract = [item("turn_1/files/a.csv", min_rows=1, visibility="internal"), item("b.json")]
     code = "(OUT / 'turn_1/files/a.csv').write_text('x\\n1\\n'); (OUT / 'turn_1/files/b.json').write_text('{')"

@@ -47,7 +47,7 @@ _FIELDS = [
 ]
 
 
-def test_b7_the_fields_are_those_of_the_design(run) -> None:
+def test_the_fields_are_those_of_the_design(run) -> None:
     """No field is missing, and each survives a round trip through JSON."""
     result = run("print('x')", prog_name="report_generator")
     assert {field.name for field in dataclasses.fields(result)} >= set(_FIELDS)
@@ -68,7 +68,7 @@ def test_b7_the_fields_are_those_of_the_design(run) -> None:
     assert result.limits["wall_s"] == 10
 
 
-def test_b7_isolation_is_said(run, kind) -> None:
+def test_isolation_is_said(run, kind) -> None:
     """The result says which walls stood, and that there were none where there were none."""
     isolation = run("pass").isolation
     backend = {"fake": "fake", "docker": "docker", "gvisor": "docker"}.get(kind, "namespace")
@@ -77,7 +77,7 @@ def test_b7_isolation_is_said(run, kind) -> None:
     assert isolation["limits"].startswith(held.get(kind, "rlimits+watcher"))
 
 
-def test_b7_report_text_order(run) -> None:
+def test_report_text_order(run) -> None:
     """A run with every kind of trouble says them in the row's order."""
     contract = [
         {"filename": f"turn_1/files/{name}", "description": "d"} for name in ("fine.txt", "empty.txt", "none.txt")
@@ -110,13 +110,13 @@ def test_b7_report_text_order(run) -> None:
     }
 
 
-def test_b7_report_text_ends_with_the_side_effects(run) -> None:
+def test_report_text_ends_with_the_side_effects(run) -> None:
     """Without a contract the lists of the comparison follow the log."""
     text = run("print('log line'); Path('made.txt').write_text('x')").report_text
     assert text.index("log line") < text.index("made.txt")
 
 
-def test_b7_streams_are_exact(run) -> None:
+def test_streams_are_exact(run) -> None:
     """Each stream has its own bytes and none of the other's."""
     result = run("for n in range(300): print(n); print(-n, file=sys.stderr)")
     assert result.stdout == "".join(f"{n}\n" for n in range(300))
@@ -125,14 +125,14 @@ def test_b7_streams_are_exact(run) -> None:
     assert result.text == result.stdout
 
 
-def test_b7_bytes_that_are_not_utf8_do_not_break_the_result(run) -> None:
+def test_bytes_that_are_not_utf8_do_not_break_the_result(run) -> None:
     """Whatever is written, the result is text and JSON."""
     result = run(r"os.write(1, b'\xff\xfe ok \x00\n'); sys.stderr.buffer.write(b'\xc3')")
     assert result.stdout == "\ufffd\ufffd ok \x00\n"
     assert json.loads(result.to_json())["stderr"] == "\ufffd"
 
 
-def test_b7_a_long_stream_is_cut_and_said(own) -> None:
+def test_a_long_stream_is_cut_and_said(own) -> None:
     """The result keeps the beginning and the end, says how much is between them, and that it did."""
     with own(limits=isorun.Limits(result_bytes=10_000)) as rt:
         result = rt.execute("print('first'); print('x' * 50_000); print('last')")
@@ -145,7 +145,7 @@ def test_b7_a_long_stream_is_cut_and_said(own) -> None:
     assert any("output was cut: 50012 bytes were printed" in notice for notice in result.notices)
 
 
-def test_b7_raise_for_status(run) -> None:
+def test_raise_for_status(run) -> None:
     """A result that is not ok raises with the whole result; an ok one is returned."""
     good = run("pass")
     assert good.raise_for_status() is good
@@ -156,14 +156,14 @@ def test_b7_raise_for_status(run) -> None:
     assert str(caught.value) == "failed: exit code 3"
 
 
-def test_b7_html_escapes_what_the_program_says(run) -> None:
+def test_html_escapes_what_the_program_says(run) -> None:
     """A notebook shows the output as text."""
     html = run("print('<script>alert(1)</script>')")._repr_html_()
     assert "<script>" not in html
     assert "&lt;script&gt;" in html
 
 
-def test_b7_result_json_says_where_the_files_are(run) -> None:
+def test_result_json_says_where_the_files_are(run) -> None:
     """`out_dir` in result.json is the folder that holds it, and each artifact's file lies in it."""
     result = run("open('x', 'w').write('y')")
     told = json.loads((result.out_dir / "result.json").read_text())

@@ -127,6 +127,15 @@ print(Path("mine.txt").read_text(), len(os.listdir(".")))
     assert len({result.out_dir for result in results}) == 20
 
 
+@pytest.mark.usefixtures("embedded")
+@pytest.mark.parametrize("pool_size", [0, 4, 8])
+def test_a_burst_far_above_the_pool_ends_well(own, pool_size) -> None:
+    """More builds at once than the zygote's socket has room for: each is built, and none is forgotten."""
+    with own(pool_size=pool_size) as rt:
+        runs = [rt.start("print(sys.argv[1])", argv=[str(n)], timeout_s=60) for n in range(128)]
+        assert [run.result().stdout for run in runs] == [f"{n}\n" for n in range(128)]
+
+
 def test_two_runtimes_on_one_root(own, new_backend, tmp_path) -> None:
     """Neither takes the other's runs for lost, and both write their folders."""
     with own() as first:
@@ -220,8 +229,8 @@ import glob, json, os, sys, tempfile, threading
 from pathlib import Path
 from conformance.conftest import options_for
 import isorun
-from isorun.backends.fake import FakeBackend
-from isorun.backends.namespace import NamespaceBackend, Options
+from isorun.testing.fake import FakeBackend
+from isorun.backends.namespace.backend import NamespaceBackend, Options
 
 def held():
     return {

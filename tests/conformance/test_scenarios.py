@@ -1,7 +1,7 @@
 """SPEC D: each scenario of the bundle ends as its table says, on every real backend.
 
 The table is the bundle's own (`exec.py`), the one that `isorun scenario` prints;
-`tests/unit/test_scenario_pick.py` holds it to the specification. Every run here goes
+`tests/unit/cli/test_scenario_pick.py` holds it to the specification. Every run here goes
 through the bundle's workflow: bootstrap, run, sync, report, `comm.error`.
 """
 

@@ -24,7 +24,7 @@ def before(tmp_path) -> Path:
     return folder
 
 
-def test_b6_created_modified_and_deleted(run, before) -> None:
+def test_created_modified_and_deleted(run, before) -> None:
     """Each file that differs is listed once, in its list; one that does not is in none."""
     result = run(
         """
@@ -49,7 +49,7 @@ def test_b6_created_modified_and_deleted(run, before) -> None:
     }
 
 
-def test_b6_same_size_and_mtime_is_found(run, before) -> None:
+def test_same_size_and_mtime_is_found(run, before) -> None:
     """Content decides: a file with its old size and times is modified all the same."""
     result = run(
         """
@@ -64,13 +64,13 @@ def test_b6_same_size_and_mtime_is_found(run, before) -> None:
     assert result.workspace_diff["modified"] == ("sub/sly.txt",)
 
 
-def test_b6_rewritten_with_the_same_content_is_not_modified(run, before) -> None:
+def test_rewritten_with_the_same_content_is_not_modified(run, before) -> None:
     """A new mtime alone is no change."""
     result = run("Path('same.txt').write_text('text of same.txt')", out=before)
     assert set(result.workspace_diff.values()) == {()}
 
 
-def test_b6_own_files_and_empty_folders_are_never_listed(run) -> None:
+def test_own_files_and_empty_folders_are_never_listed(run) -> None:
     """Nothing that the runtime wrote or made is the program's doing, and neither is an empty folder."""
     result = run("print('x'); Path('empty/er').mkdir(parents=True)")
     assert dict(result.workspace_diff) == {"created": (), "modified": (), "deleted": ()}
@@ -78,7 +78,7 @@ def test_b6_own_files_and_empty_folders_are_never_listed(run) -> None:
 
 
 @pytest.mark.parametrize("name", ["result.json", "logs/user.log", "runtime.out.log", "executed_programs/x"])
-def test_b6_a_program_cannot_pass_for_the_runtime(run, name) -> None:
+def test_a_program_cannot_pass_for_the_runtime(run, name) -> None:
     """A file of the program with a name that the host writes is refused and said, and the host's stands."""
     result = run(f"p = Path({name!r}); p.parent.mkdir(exist_ok=True); p.write_text('forged')")
     assert result.workspace_diff["created"] == ()
@@ -87,14 +87,14 @@ def test_b6_a_program_cannot_pass_for_the_runtime(run, name) -> None:
         assert not path.is_file() or path.read_bytes() != b"forged"
 
 
-def test_b6_the_callers_own_folder_is_not_touched(run, before) -> None:
+def test_the_callers_own_folder_is_not_touched(run, before) -> None:
     """The given out/ is copied in; what the program does to it is done to the copy."""
     run("Path('same.txt').write_text('!'); Path('gone.txt').unlink(); Path('new').write_text('n')", out=before)
     assert (before / "same.txt").read_text() == "text of same.txt"
     assert sorted(path.name for path in before.iterdir()) == ["gone.txt", "same.txt", "sub"]
 
 
-def test_b6_an_artifact_is_the_file(run, tmp_path) -> None:
+def test_an_artifact_is_the_file(run, tmp_path) -> None:
     """Size, sha256 and bytes of an artifact are those of the file that the program wrote."""
     result = run("Path('data.bin').write_bytes(bytes(range(256)) * 10)")
     (artifact,) = result.artifacts
@@ -156,14 +156,14 @@ def test_inputs_that_do_not_fit_are_refused(own, tmp_path) -> None:
     assert list((tmp_path / "root").glob("codegen_*")) == []
 
 
-def test_b6_a_refused_file_is_not_deleted(run, before) -> None:
+def test_a_refused_file_is_not_deleted(run, before) -> None:
     """What the program put a link in the place of is refused; to call it deleted would be a second verdict."""
     result = run("Path('gone.txt').unlink(); Path('gone.txt').symlink_to('same.txt')", out=before)
     assert dict(result.workspace_diff) == {"created": (), "modified": (), "deleted": ()}
     assert result.notices == ("gone.txt: artifact_symlink_blocked: is a symbolic link",)
 
 
-def test_b6_the_out_of_an_earlier_run_can_be_given(run) -> None:
+def test_the_out_of_an_earlier_run_can_be_given(run) -> None:
     """What the host wrote into it is neither sent into the next run nor missed after it."""
     first = run("Path('kept.txt').write_text('x')")
     second = run("print([path.name for path in Path().rglob('*') if path.is_file()])", out=first.out_dir)
@@ -172,7 +172,7 @@ def test_b6_the_out_of_an_earlier_run_can_be_given(run) -> None:
     assert second.notices == ()
 
 
-def test_b6_notices_of_refusals_are_capped(run) -> None:
+def test_notices_of_refusals_are_capped(run) -> None:
     """A thousand links fill neither the notices nor infra.log; how many more there were is said."""
     result = run("for n in range(1000): Path(f'link{n:04}').symlink_to('/etc/passwd')")
     shown = [f"link{n:04}: artifact_symlink_blocked: is a symbolic link" for n in range(20)]

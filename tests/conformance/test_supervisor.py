@@ -215,7 +215,7 @@ DENIED = ["ToolDenied", "no such tool for this run"]
 # Who may call what
 
 
-def test_a5_a_granted_tool_is_called(call: Run) -> None:
+def test_a_granted_tool_is_called(call: Run) -> None:
     """By proxy, by fn and by id, with its defaults; a method too; the tools of every alias without a word."""
     result = call("""
 show(await probe.add(a=1, b=2), await agent_io_tools.tool_call(fn=probe.add, params={"a": 4}, call_reason="why"),
@@ -238,14 +238,14 @@ NOT_TOOLS = (
 )  # fmt: skip
 
 
-def test_a5_what_is_no_tool_is_denied(call: Run) -> None:
+def test_what_is_no_tool_is_denied(call: Run) -> None:
     """Undecorated neighbours, private and dunder names, modules, other bundles' tools: one answer for all."""
     result = call(f"show(*[await by_id(name) for name in {NOT_TOOLS}])")
     assert shown(result) == [DENIED] * len(NOT_TOOLS)
     assert {c["status"] for c in result.tool_calls} == {"ToolDenied"}
 
 
-def test_a5_what_was_not_granted_is_denied_like_what_is_not_there(call: Run) -> None:
+def test_what_was_not_granted_is_denied_like_what_is_not_there(call: Run) -> None:
     """`tools=[…]` grants those; the others have no proxy, no other text, and do nothing. () grants none."""
     code = """
 proxy = hasattr(probe, "twice") if "probe" in globals() else None
@@ -255,7 +255,7 @@ show(await by_id("probe.add", a=1), await by_id("other.f"), proxy)
     assert shown(call(code, tools=())) == [DENIED, DENIED, None]
 
 
-def test_a5_an_unknown_grant_is_refused_before_anything_starts(tooled: isorun.SyncRuntime, bundle: Path) -> None:
+def test_an_unknown_grant_is_refused_before_anything_starts(tooled: isorun.SyncRuntime, bundle: Path) -> None:
     """A slip in the ids is the caller's error, with the ids that there are; no folder of a run is made."""
     before = sorted(tooled.root.iterdir())
     for tools, text in (
@@ -269,13 +269,13 @@ def test_a5_an_unknown_grant_is_refused_before_anything_starts(tooled: isorun.Sy
     assert sorted(tooled.root.iterdir()) == before
 
 
-def test_a5_without_a_bundle_no_tool_can_be_granted(rt: isorun.SyncRuntime) -> None:
+def test_without_a_bundle_no_tool_can_be_granted(rt: isorun.SyncRuntime) -> None:
     """The refusal says what to give."""
     with pytest.raises(isorun.InvalidRequest, match="no bundle is loaded; give bundle="):
         rt.execute("pass", tools=["probe.add"])
 
 
-def test_a5_arguments_are_checked_before_the_tool_runs(call: Run) -> None:
+def test_arguments_are_checked_before_the_tool_runs(call: Run) -> None:
     """What does not fit is the program's error, by place, without the value; the context cannot be given."""
     result = call("""
 show(*[await by_id("probe.add", **p) for p in ({}, {"a": "1"}, {"a": True}, {"a": 1, "c": 2})],
@@ -290,7 +290,7 @@ show(*[await by_id("probe.add", **p) for p in ({}, {"a": "1"}, {"a": True}, {"a"
     ]
 
 
-def test_a5_the_context_tells_of_the_run(call: Run) -> None:
+def test_the_context_tells_of_the_run(call: Run) -> None:
     """User, turn, execution and deadline are the run's own; env is empty where nothing is allowed."""
     result = call("show(await probe.context())", user_id="ana", turn_id="7", exec_id="my-own-id")
     (told,) = shown(result)
@@ -308,7 +308,7 @@ def test_a5_the_context_tells_of_the_run(call: Run) -> None:
 # Ceilings
 
 
-def test_a5_deadlines_per_tool_and_per_call(call: Run) -> None:
+def test_deadlines_per_tool_and_per_call(call: Run) -> None:
     """Each is ended at its time, sync tools too, and a call may only shorten it."""
     result = call("""
 began = time.monotonic()
@@ -325,7 +325,7 @@ show(await said(probe.short(seconds=30)), await said(probe.short(seconds=0)),
     assert seconds < 8
 
 
-def test_a5_budgets_of_a_run_and_of_a_tool(own, bundle: Path) -> None:
+def test_budgets_of_a_run_and_of_a_tool(own, bundle: Path) -> None:
     """Calls beyond either are refused with the number, and the next run begins anew."""
     code = (
         PRELUDE
@@ -342,7 +342,7 @@ show([await said(probe.twice()) for _ in range(3)], [await by_id("probe.add", a=
             assert len(result.tool_calls) == 6
 
 
-def test_a5_no_more_calls_at_once_than_the_limit(own, bundle: Path) -> None:
+def test_no_more_calls_at_once_than_the_limit(own, bundle: Path) -> None:
     """With two at once, six calls of a quarter second take three quarters, and all are answered."""
     code = PRELUDE + "began = time.monotonic()\nawait asyncio.gather(*[probe.wait(seconds=0.25) for _ in range(6)])\n"
     with own(bundle=bundle, limits=isorun.Limits(tool_calls_at_once=2)) as runtime:
@@ -352,7 +352,7 @@ def test_a5_no_more_calls_at_once_than_the_limit(own, bundle: Path) -> None:
         assert shown(result)[0] < 0.74  # the control: two of them overlap
 
 
-def test_a5_a_sync_tool_does_not_block_others(call: Run) -> None:
+def test_a_sync_tool_does_not_block_others(call: Run) -> None:
     """While eight sync tools sleep in their threads, calls of this program are answered in the meantime."""
     result = call("""
 slow = [asyncio.ensure_future(probe.sleep(seconds=1.5)) for _ in range(8)]
@@ -367,7 +367,7 @@ show(quick, [task.done() for task in slow], len(await asyncio.gather(*slow)))
 # What is told
 
 
-def test_a5_what_a_tool_prints_goes_to_infra_log(call: Run) -> None:
+def test_what_a_tool_prints_goes_to_infra_log(call: Run) -> None:
     """By print, stderr, logging, without a newline and from a child process; never to the program."""
     result = call('await probe.prints(text="CANARY")')
     assert "CANARY" not in result.stdout + result.stderr
@@ -377,7 +377,7 @@ def test_a5_what_a_tool_prints_goes_to_infra_log(call: Run) -> None:
         assert any(line.endswith(f" INFO [tool] probe.prints {number}: {said}") for line in lines), said
 
 
-def test_a5_only_a_tool_errors_text_reaches_the_program(call: Run) -> None:
+def test_only_a_tool_errors_text_reaches_the_program(call: Run) -> None:
     """A ToolError speaks for itself; of any other exception the program learns the number of the call."""
     result = call('show(await said(probe.says(text="mine to say")), await said(probe.fails(text="hush-PLANTED")))')
     own_words, silence = shown(result)
@@ -398,7 +398,7 @@ def test_a5_only_a_tool_errors_text_reaches_the_program(call: Run) -> None:
             assert "hush-PLANTED" not in text, path
 
 
-def test_a7_every_call_has_a_record_and_the_index_names_it(call: Run) -> None:
+def test_every_call_has_a_record_and_the_index_names_it(call: Run) -> None:
     """A file per call with params and result, bytes by their digest; the index and the result show the same."""
     result = call("""
 await agent_io_tools.tool_call(tool_id="probe.writes", params={"path": "a/b", "data": b"1234"}, call_reason="to see")
@@ -417,7 +417,7 @@ await said(probe.says(text="no"))
     assert (result.out_dir / "a" / "b").read_bytes() == b"1234"
 
 
-def test_a8_each_call_has_its_line(call: Run) -> None:
+def test_each_call_has_its_line(call: Run) -> None:
     """`[tool_call] <tool_id> <call id> ok|<error type> <ms>`, in the order in which the calls ended."""
     result = call('await probe.add(a=1); await said(probe.says(text="no")); await by_id("no.such")')
     found = re.findall(r"\[tool_call\] (\S+) (\d+) (\S+) (\d+(?:\.\d+)?)$", infra(result), re.MULTILINE)
@@ -443,7 +443,7 @@ def nobody() -> int:
         return int(server.getsockname()[1])
 
 
-def test_a8_the_supervisor_says_what_it_found(own, bundle: Path, listener: int, nobody: int) -> None:
+def test_the_supervisor_says_what_it_found(own, bundle: Path, listener: int, nobody: int) -> None:
     """redis and postgres are ok, not configured or unreachable; AWS keys present or absent; no value is shown."""
     base = isorun.Settings()
     url = f"postgresql://u:hush-db@127.0.0.1:{listener}/d"
@@ -474,7 +474,7 @@ def test_a8_the_supervisor_says_what_it_found(own, bundle: Path, listener: int, 
         assert "hush" not in log
 
 
-def test_a8_without_a_bundle_there_is_no_such_line(run) -> None:
+def test_without_a_bundle_there_is_no_such_line(run) -> None:
     """No supervisor is ready where none is."""
     assert "[supervisor]" not in infra(run("pass"))
 
@@ -482,7 +482,7 @@ def test_a8_without_a_bundle_there_is_no_such_line(run) -> None:
 # What the process gets
 
 
-def test_a5_the_supervisor_gets_the_allowed_names_and_no_others(own, bundle: Path, mine, kind: str) -> None:
+def test_the_supervisor_gets_the_allowed_names_and_no_others(own, bundle: Path, mine, kind: str) -> None:
     """Base names, the allow-list, its bundle: no secret of ours is there, and nothing is on its command line.
 
     Nor does an engine tell of any: not even of those that are allowed.
@@ -522,7 +522,7 @@ def test_a5_the_supervisor_gets_the_allowed_names_and_no_others(own, bundle: Pat
     assert json.loads(process["environ"]["RUNTIME_GLOBALS_JSON"])["bundle"] == str(bundle)
 
 
-def test_a5_a_bundle_of_hundreds_of_entries_goes_by_stdin(own, tmp_path: Path) -> None:
+def test_a_bundle_of_hundreds_of_entries_goes_by_stdin(own, tmp_path: Path) -> None:
     """What is too long for an environment is not in it, and every tool is there."""
     source = '@isorun.tool\ndef f() -> list[str]:\n    """F."""\n    import os\n    return sorted(os.environ)\n'
     folder = write_bundle(tmp_path / "bundle", **{f"alias_{n:04}_{'x' * 40}": source for n in range(400)})
@@ -533,7 +533,7 @@ def test_a5_a_bundle_of_hundreds_of_entries_goes_by_stdin(own, tmp_path: Path) -
 
 
 @pytest.mark.parametrize("name", ["ISORUN_NETWORK_MODE", "PY_CODE_EXEC_NETWORK_MODE"])
-def test_a5_a_supervisor_without_network_reaches_nothing(own, bundle: Path, listener: int, name: str) -> None:
+def test_a_supervisor_without_network_reaches_nothing(own, bundle: Path, listener: int, name: str) -> None:
     """With mode none a tool cannot reach our loopback; the control, mode host, does."""
     for mode, reached in (("none", False), ("host", True)):
         settings = isorun.Settings.load(environ={name: mode})
@@ -546,7 +546,7 @@ def test_a5_a_supervisor_without_network_reaches_nothing(own, bundle: Path, list
 
 
 @pytest.mark.parametrize("how", ENDS)
-def test_a5_a_supervisor_that_dies_is_replaced(own, bundle: Path, how: str, mine) -> None:
+def test_a_supervisor_that_dies_is_replaced(own, bundle: Path, how: str, mine) -> None:
     """The call that was in flight is unavailable and journalled; the next of this run, and of another, is answered."""
     with own(bundle=bundle) as runtime:
         (before,) = mine()
@@ -583,7 +583,7 @@ show(one, await said(probe.ends(how={how!r})), await probe.add(a=2))
         assert len(mine()) == 1
 
 
-def test_a5_a_call_that_ended_just_before_is_journalled_as_unreported(own, bundle: Path) -> None:
+def test_a_call_that_ended_just_before_is_journalled_as_unreported(own, bundle: Path) -> None:
     """What a dead supervisor had done and not yet told is in the journal by name, in the order in which it began."""
     with own(bundle=bundle) as runtime:
         code = "show([await probe.add(a=n) for n in range(5)], await said(probe.ends(how='SIGKILL')))"
@@ -595,7 +595,7 @@ def test_a5_a_call_that_ended_just_before_is_journalled_as_unreported(own, bundl
     assert {status for _, status in told[:-1]} <= {"ok", "unreported"}
 
 
-def test_a5_one_that_dies_again_and_again_is_given_up_and_tried_again(own, bundle: Path, mine) -> None:
+def test_one_that_dies_again_and_again_is_given_up_and_tried_again(own, bundle: Path, mine) -> None:
     """After five deaths within a minute calls say that it is gone; the next run gets a new one."""
     code = PRELUDE + "show(*[await said(probe.ends(how='exit')) for _ in range(7)], await by_id('probe.add', a=1))"
     with own(bundle=bundle) as runtime:
@@ -612,7 +612,7 @@ def test_a5_one_that_dies_again_and_again_is_given_up_and_tried_again(own, bundl
             assert shown(again) == [2], again.report_text
 
 
-def test_a5_one_that_answers_nobody_is_killed_and_replaced(own, bundle: Path, mine) -> None:
+def test_one_that_answers_nobody_is_killed_and_replaced(own, bundle: Path, mine) -> None:
     """Where a run ends and its supervisor takes no notice; the next run has its tools."""
     with own(bundle=bundle, pool_size=0) as runtime:
         (first,) = mine()
@@ -625,7 +625,7 @@ def test_a5_one_that_answers_nobody_is_killed_and_replaced(own, bundle: Path, mi
         assert first not in mine()
 
 
-def test_a5_a_program_outlives_the_supervisor_it_does_not_need(own, bundle: Path, mine) -> None:
+def test_a_program_outlives_the_supervisor_it_does_not_need(own, bundle: Path, mine) -> None:
     """Killed from outside while a program works without tools, it changes nothing of the outcome."""
     with own(bundle=bundle) as runtime:
         run = runtime.start("print('up', flush=True)\nimport time\ntime.sleep(1)\nprint('done')")
@@ -639,7 +639,7 @@ def test_a5_a_program_outlives_the_supervisor_it_does_not_need(own, bundle: Path
 HOST = """
 import os, sys, time
 import isorun
-from isorun.backends.fake import FakeBackend
+from isorun.testing.fake import FakeBackend
 runtime = isorun.SyncRuntime(
     backend=FakeBackend(), settings=isorun.Settings(), bundle=sys.argv[1], workspace_root=sys.argv[2], pool_size=0
 )
@@ -655,7 +655,7 @@ time.sleep(600)
 
 
 @pytest.mark.parametrize("blocked", [False, True])
-def test_a5_a_host_that_is_killed_leaves_no_supervisor(bundle: Path, tmp_path: Path, blocked: bool) -> None:
+def test_a_host_that_is_killed_leaves_no_supervisor(bundle: Path, tmp_path: Path, blocked: bool) -> None:
     """kill -9 of the process that holds the Runtime ends its supervisor too, also one whose loop stands still."""
     words = [sys.executable, "-c", HOST, bundle, tmp_path / "root", *([tmp_path / "blocked"] if blocked else [])]
     host = subprocess.Popen(words, stdout=subprocess.PIPE, text=True)
@@ -678,7 +678,7 @@ def _ends(pidfd: int, seconds: float = 10.0) -> bool:
     return bool(poll.poll(seconds * 1000))
 
 
-def test_a5_leaving_the_runtime_ends_the_supervisor(own, bundle: Path, mine) -> None:
+def test_leaving_the_runtime_ends_the_supervisor(own, bundle: Path, mine) -> None:
     """Also with a tool that does not come back."""
     with own(bundle=bundle) as runtime:
         runtime.execute(

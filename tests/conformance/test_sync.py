@@ -296,12 +296,12 @@ async def test_a_file_system_without_the_exchange_is_found_out_before_a_run(spac
         ctypes.set_errno(errno.EINVAL)
         return -1
 
-    monkeypatch.setattr("isorun.kernel.exchange._renameat2", refuse)
+    monkeypatch.setattr("isorun.store.exchange._renameat2", refuse)
     with pytest.raises(SetupFailed) as caught:
         await opened_and_left(spaces)
     assert str(caught.value) == (
-        f"prepare: {spaces.workspace_root}/alice: this file system cannot exchange two folders in one step; see to it, "
-        "or set ISO_RUNTIME_USER_WORKSPACE_ROOT and ISO_RUNTIME_SANDBOX_ROOT"
+        f"prepare: {spaces.workspace_root}/alice: this file system cannot exchange two folders in one step; "
+        "correct that, or set ISO_RUNTIME_USER_WORKSPACE_ROOT and ISO_RUNTIME_SANDBOX_ROOT"
     )
     assert not (spaces.sandbox_root / "alice").exists()
 

@@ -25,7 +25,7 @@ import isorun
         (600.1, "timeout_too_large"),
     ],
 )
-def test_b8_bad_timeouts_are_refused(rt, timeout, code) -> None:
+def test_bad_timeouts_are_refused(rt, timeout, code) -> None:
     """Nothing starts, no folder is made, and the code says why."""
     before = set(rt.root.iterdir())
     with pytest.raises(isorun.InvalidRequest) as caught:
@@ -34,14 +34,14 @@ def test_b8_bad_timeouts_are_refused(rt, timeout, code) -> None:
     assert set(rt.root.iterdir()) == before
 
 
-def test_b8_the_operators_ceiling_is_named(rt) -> None:
+def test_the_operators_ceiling_is_named(rt) -> None:
     """The message names the setting that an operator would change."""
     with pytest.raises(isorun.InvalidRequest, match="PY_CODE_EXEC_TIMEOUT") as caught:
         rt.execute("pass", timeout_s=601)
     assert str(caught.value) == "timeout_s is 601, more than ISORUN_MAX_WALL_S (PY_CODE_EXEC_TIMEOUT) allows: 600"
 
 
-def test_b8_the_build_is_not_charged(own) -> None:
+def test_the_build_is_not_charged(own) -> None:
     """With no slot waiting and a timeout shorter than a build, a short program still ends well."""
     with own() as rt:
         result = rt.execute("time.sleep(0.02)", timeout_s=0.06)
@@ -50,7 +50,7 @@ def test_b8_the_build_is_not_charged(own) -> None:
     assert not result.timings["pool_hit"]
 
 
-def test_b8_inputs_are_not_charged(own, tmp_path) -> None:
+def test_inputs_are_not_charged(own, tmp_path) -> None:
     """Copying what the caller gave comes before the program's first instruction."""
     (tmp_path / "big").write_bytes(bytes(60 << 20))
     with own() as rt:
@@ -58,7 +58,7 @@ def test_b8_inputs_are_not_charged(own, tmp_path) -> None:
     assert (result.status, result.stdout) == ("ok", f"{60 << 20}\n")
 
 
-def test_b8_timeout_keeps_output_and_files(run) -> None:
+def test_timeout_keeps_output_and_files(run) -> None:
     """A program that hangs is timed_out at its deadline, with all that it had printed and written."""
     result = run(
         """
@@ -82,7 +82,7 @@ def test_b8_timeout_keeps_output_and_files(run) -> None:
     assert result.signal == 15
 
 
-def test_b8_a_handler_runs_within_the_grace(run) -> None:
+def test_a_handler_runs_within_the_grace(run) -> None:
     """SIGTERM comes first, and what its handler prints and writes is kept."""
     result = run(
         """
@@ -99,7 +99,7 @@ def test_b8_a_handler_runs_within_the_grace(run) -> None:
     assert result.usage["wall_s"] < 1.5
 
 
-def test_b8_after_the_grace_everything_is_killed(own) -> None:
+def test_after_the_grace_everything_is_killed(own) -> None:
     """A program that ignores SIGTERM, and its children, are dead when the grace is over."""
     code = """
 import signal, subprocess
@@ -130,14 +130,14 @@ def _commands_with(word: str) -> list[str]:
     return found
 
 
-def test_b8_the_default_is_the_ceiling(own) -> None:
+def test_the_default_is_the_ceiling(own) -> None:
     """Without timeout_s a run has the operator's time and no more."""
     with own(limits=isorun.Limits(wall_s=0.3)) as rt:
         result = rt.execute("time.sleep(99)")
     assert (result.status, result.limits["wall_s"]) == ("timed_out", 0.3)
 
 
-def test_b8_a_program_that_ends_at_sigterm_with_zero_is_still_timed_out(run) -> None:
+def test_a_program_that_ends_at_sigterm_with_zero_is_still_timed_out(run) -> None:
     """The host knows why it ended the run; an exit code of 0 does not turn that into a success."""
     result = run("import signal; signal.signal(15, lambda *_: os._exit(0)); time.sleep(99)", timeout_s=0.3)
     assert (result.ok, result.status, result.exit_code) == (False, "timed_out", 0)

@@ -121,7 +121,7 @@ def with_tools(own, bundle) -> Iterator[Callable[..., isorun.RunResult]]:
         yield execute
 
 
-def test_a4_one_tool_by_every_spelling(with_tools) -> None:
+def test_one_tool_by_every_spelling(with_tools) -> None:
     """fn, tool_id, both, the proxy itself, its import and tool_call_sync: one tool, one result, at top level."""
     result = with_tools("""
         from local_tools import write_note
@@ -140,7 +140,7 @@ def test_a4_one_tool_by_every_spelling(with_tools) -> None:
     assert [call["reason"] for call in result.tool_calls] == ["r", "", "", "", "", ""]
 
 
-def test_a4_names_that_disagree_are_refused_before_a_call(with_tools) -> None:
+def test_names_that_disagree_are_refused_before_a_call(with_tools) -> None:
     """fn of one tool and tool_id of another: TypeError, and the supervisor hears nothing."""
     result = with_tools("""
         try:
@@ -152,7 +152,7 @@ def test_a4_names_that_disagree_are_refused_before_a_call(with_tools) -> None:
     assert result.tool_calls == ()
 
 
-def test_a4_a_call_over_the_runs_own_cap_is_no_breach(own, bundle) -> None:
+def test_a_call_over_the_runs_own_cap_is_no_breach(own, bundle) -> None:
     """Where a run's frames are smaller than the wire's, its program knows, and the call is refused inside."""
     code = """
         for size in (100, 30_000):
@@ -168,7 +168,7 @@ def test_a4_a_call_over_the_runs_own_cap_is_no_breach(own, bundle) -> None:
     assert (first, "20000" in second) == ("100", True)
 
 
-def test_a4_an_unknown_attribute_says_what_there_is(with_tools) -> None:
+def test_an_unknown_attribute_says_what_there_is(with_tools) -> None:
     """A tool that the alias has not is an AttributeError with the names that it has, and an ImportError by import."""
     result = with_tools("""
         try:
@@ -186,13 +186,13 @@ def test_a4_an_unknown_attribute_says_what_there_is(with_tools) -> None:
     assert second == "ImportError"
 
 
-def test_a4_tools_run_in_another_process(with_tools) -> None:
+def test_tools_run_in_another_process(with_tools) -> None:
     """The supervisor's, outside of the program's own."""
     result = with_tools("print(await local_tools.process() != [os.getpid(), os.readlink('/proc/self/ns/pid')])")
     assert result.stdout == "True\n"
 
 
-def test_a4_bytes_anywhere(with_tools) -> None:
+def test_bytes_anywhere(with_tools) -> None:
     """In lists, dicts, and beside dicts that look like the wire's own; a megabyte; nothing changes its type."""
     result = with_tools(r"""
         values = [b"\0\xff", [b"", {"a": b"x", "$blob": 0}], {"$blob": 0}, {"$dict": {"$x": b"y"}}, b"z" * (1 << 20),
@@ -206,7 +206,7 @@ def test_a4_bytes_anywhere(with_tools) -> None:
     assert result.stdout.split() == ["True"] * 13, result.report_text
 
 
-def test_a4_calls_overlap(with_tools) -> None:
+def test_calls_overlap(with_tools) -> None:
     """Two calls that wait for each other both come back, gathered; so do fifty that need not."""
     result = with_tools("""
         print(await asyncio.gather(local_tools.both(number=1), local_tools.both(number=2)))
@@ -215,7 +215,7 @@ def test_a4_calls_overlap(with_tools) -> None:
     assert result.stdout == "[1, 2]\n1225\n", result.report_text
 
 
-def test_a4_from_threads_and_other_loops(with_tools) -> None:
+def test_from_threads_and_other_loops(with_tools) -> None:
     """Threads without a loop, threads with one each, and a synchronous call inside a running loop."""
     result = with_tools("""
         from concurrent.futures import ThreadPoolExecutor
@@ -236,7 +236,7 @@ def test_a4_from_threads_and_other_loops(with_tools) -> None:
     assert result.stdout == "True\nTrue\n['sync', 'async']\n", result.report_text
 
 
-def test_a4_each_failure_has_its_type(with_tools) -> None:
+def test_each_failure_has_its_type(with_tools) -> None:
     """Denied, invalid, timed out, over budget, failed: an exception each, under ToolError; a secret stays outside."""
     result = with_tools("""
         async def of(awaitable):
@@ -279,7 +279,7 @@ def test_a4_each_failure_has_its_type(with_tools) -> None:
     assert "secret-of-the-host" not in result.stdout
 
 
-def test_a4_a_call_of_exec_tools_is_denied_by_name(with_tools) -> None:
+def test_a_call_of_exec_tools_is_denied_by_name(with_tools) -> None:
     """A program cannot start another run, and is told that it is this."""
     result = with_tools("""
         try:
@@ -290,7 +290,7 @@ def test_a4_a_call_of_exec_tools_is_denied_by_name(with_tools) -> None:
     assert result.stdout.startswith("nested_execution: ")
 
 
-def test_a4_a_call_given_up_disturbs_no_other(with_tools) -> None:
+def test_a_call_given_up_disturbs_no_other(with_tools) -> None:
     """asyncio.wait_for on a tool that does not answer in time: the next calls get their own answers."""
     result = with_tools("""
         try:
@@ -302,7 +302,7 @@ def test_a4_a_call_given_up_disturbs_no_other(with_tools) -> None:
     assert result.stdout == "gave up\n[0, 1, 2, 3, 4]\n", result.report_text
 
 
-def test_a4_a_forked_child_has_no_tools_and_the_parent_keeps_its(with_tools) -> None:
+def test_a_forked_child_has_no_tools_and_the_parent_keeps_its(with_tools) -> None:
     """ToolUnavailable in the child, at once; a subprocess has no descriptor of the stream; the parent calls on."""
     result = with_tools("""
         import subprocess
@@ -323,14 +323,14 @@ def test_a4_a_forked_child_has_no_tools_and_the_parent_keeps_its(with_tools) -> 
         print(await local_tools.write_note(text="after"))
     """)
     assert result.stdout.splitlines() == [
-        "no tool stream: a child process has none, and a closed one stays closed",
+        "no tool stream: a child process has none, and a closed stream stays closed",
         "[]",
         "noted: after",
     ], result.report_text
     assert len(result.tool_calls) == 2
 
 
-def test_a4_large_values_both_ways(with_tools) -> None:
+def test_large_values_both_ways(with_tools) -> None:
     """Nearly the cap there and back, while other calls are open; over it is the caller's own error."""
     result = with_tools("""
         big = b"x" * (16 * 1024 * 1024 - 4096)
@@ -344,7 +344,7 @@ def test_a4_large_values_both_ways(with_tools) -> None:
     assert result.stdout == "[True, True] 1\nTrue\n", result.report_text
 
 
-def test_a4_what_is_recorded_is_what_was_called(with_tools) -> None:
+def test_what_is_recorded_is_what_was_called(with_tools) -> None:
     """Every call that reached the supervisor is in the result, with params and result in the record it names."""
     result = with_tools("await local_tools.write_note(text='kept')")
     (call,) = result.tool_calls

@@ -38,7 +38,7 @@ def folders(tmp_path) -> tuple[Path, Path]:
     return work, out
 
 
-async def test_b10_a_run_in_folders_of_the_callers(tools, folders) -> None:
+async def test_a_run_in_folders_of_the_callers(tools, folders) -> None:
     """workdir's files are inputs and get the program; outdir gets the whole of out/; the run's folder stays too."""
     work, out = folders
     result = await exec_tools.run_exec_tool(
@@ -55,7 +55,7 @@ async def test_b10_a_run_in_folders_of_the_callers(tools, folders) -> None:
     assert told["report_text"] == result.report_text
 
 
-async def test_b10_the_next_run_goes_on_from_there(tools, folders) -> None:
+async def test_the_next_run_goes_on_from_there(tools, folders) -> None:
     """out/ starts as what outdir held, less the host's own files; what the program deletes is gone afterwards."""
     work, out = folders
     first = await exec_tools.run_exec_tool(SUM, PROMISED, 10, work, out, runtime=tools.runtime)
@@ -79,7 +79,7 @@ async def test_b10_the_next_run_goes_on_from_there(tools, folders) -> None:
     assert first.exec_id not in "".join(files_below(out))
 
 
-async def test_b10_the_result_is_that_of_the_exec_tools(tools, folders) -> None:
+async def test_the_result_is_that_of_the_exec_tools(tools, folders) -> None:
     """One program, by `run_exec_tool` and by `execute_code_python`: the same verdict, items and report."""
     work, out = folders
     code = "Path(OUTPUT_DIR, 'turn_1/files/sum.txt').write_text('42')\nraise SystemExit(3)"
@@ -92,7 +92,7 @@ async def test_b10_the_result_is_that_of_the_exec_tools(tools, folders) -> None:
     assert one.report_text.replace(one.exec_id, "") == other.report_text.replace(other.exec_id, "")
 
 
-async def test_b10_tools_are_granted_by_name(tools, folders) -> None:
+async def test_tools_are_granted_by_name(tools, folders) -> None:
     """None grants the bundle's tools, a list those, and the user's id reaches them."""
     work, out = folders
     code = "print(await local_tools.write_note(text='x'))"
@@ -115,7 +115,7 @@ async def test_b10_tools_are_granted_by_name(tools, folders) -> None:
     assert dict(denied.workspace_diff) == {"created": (), "modified": (), "deleted": ()}
 
 
-async def test_b10_a_refused_request_leaves_the_folders_as_they_were(tools, folders) -> None:
+async def test_a_refused_request_leaves_the_folders_as_they_were(tools, folders) -> None:
     """A bad contract, no contract, a link in workdir or outdir, folders that are none: nothing runs or changes."""
     work, out = folders
     out.mkdir()
@@ -145,17 +145,17 @@ async def test_b10_a_refused_request_leaves_the_folders_as_they_were(tools, fold
     assert list(tools.runtime.root.glob("codegen_*")) == []
 
 
-async def test_b10_a_descriptor_opens_a_bundle(tools, tmp_path) -> None:
+async def test_a_descriptor_opens_a_bundle(tools, tmp_path) -> None:
     """By the descriptor's path or its folder's; what is no bundle is refused by name."""
     assert "local_tools.write_note" in tools.runtime.tools
     assert ToolSubsystem(example_bundle() / "tools_descriptor.py").bundle == example_bundle()
     for nothing in (tmp_path, tmp_path / "tools_descriptor.py", example_bundle() / "README.md"):
-        with pytest.raises(isorun.InvalidRequest, match=r"is no bundle: there is no tools_descriptor\.py") as caught:
+        with pytest.raises(isorun.InvalidRequest, match=r"is not a bundle: it has no tools_descriptor\.py") as caught:
             ToolSubsystem(nothing)
         assert caught.value.code == "missing_bundle"
 
 
-async def test_b10_inside_the_block_exec_tools_use_its_runtime(new_backend, rt, tmp_path, folders) -> None:
+async def test_inside_the_block_exec_tools_use_its_runtime(new_backend, rt, tmp_path, folders) -> None:
     """No runtime needs to be named between `async with ToolSubsystem(...)` and its end."""
     async with ToolSubsystem(example_bundle(), **options_for(new_backend(), tmp_path / "runs", pool_size=0)) as tools:
         result = await exec_tools.run_exec_tool(SUM, PROMISED, 10, *folders)

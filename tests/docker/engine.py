@@ -25,7 +25,7 @@ class Engine(NamedTuple):
         environ = os.environ | {"DOCKER_BUILDKIT": "0"}
         return subprocess.run(
             [self.program, *arguments],
-            **{"env": environ, "capture_output": True, "text": True, "timeout": seconds} | options,  # type: ignore[call-overload]
+            **{"env": environ, "capture_output": True, "text": True, "timeout": seconds} | options,
         )
 
     def build(self, name: str, folder: Path, *options: str, seconds: float = 280.0) -> str:

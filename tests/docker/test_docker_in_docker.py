@@ -1,5 +1,6 @@
 """isorun in a container of the chat image, with the host's socket: executors are siblings, their folders the host's."""
 
+import json
 import os
 import shutil
 from collections.abc import Callable, Iterator
@@ -17,7 +18,7 @@ SOCKET = "/var/run/docker.sock"
 
 
 class Host(NamedTuple):
-    """Folders of the daemon's host, and what runs a command of isorun in the chat container."""
+    """Folders of the engine's host, and what runs a command of isorun in the chat container."""
 
     workspace: Path
     bundles: Path
@@ -25,7 +26,7 @@ class Host(NamedTuple):
 
 
 @pytest.fixture
-def host(docker_engine: Engine, executor_image: str, chat_image: str, tmp_path: Path) -> Iterator[Host]:  # noqa: F811
+def host(docker_engine: Engine, executor_image: str, chat_image: str, tmp_path: Path) -> Iterator[Host]:  # noqa: F811 - the fixture
     """A workspace that is appuser's, and a copy of the bundles that everybody may read."""
     workspace, bundles = tmp_path / "exec-workspace", tmp_path / "bundles"
     workspace.mkdir()
@@ -77,14 +78,89 @@ def test_the_log_says_which_paths_are_whose(host: Host) -> None:
     assert f"[docker.exec] Host paths: workdir={host.workspace}/.isorun-1000/containers/host_" in log
 
 
-def test_a_workspace_that_is_watched_is_held(host: Host) -> None:
-    """appuser may mount nothing: a program that fills the disk is ended, and what it left is removed."""
-    code = "for n in range(500):\n    open(str(n), 'wb').write(bytes(1 << 20)); time.sleep(0.02)"
-    (host.workspace / "program.py").write_text(code)
-    options = ("-e", "ISORUN_MAX_WORKSPACE_BYTES=20000000")
-    ended, said = host.isorun("run", "/exec-workspace/program.py", options=options)
-    assert (ended, "workspace_limit" in said) == (5, True), said
+#: What no watcher sees: a folder that is the program's own, files without a name, holes that are filled later.
+HIDDEN = """
+import os
+held, kept = 0, []
+def fill(path, unlinked):
+    global held
+    file = os.open(path, os.O_CREAT | os.O_WRONLY)
+    kept.append(file)
+    if unlinked:
+        os.unlink(path)
+    os.ftruncate(file, 4 << 20)
+    for part in range(4):
+        held += os.pwrite(file, b"x" * (1 << 20), part << 20)
+os.mkdir("own", 0o700)
+try:
+    for number in range({files}):
+        fill(f"own/{{number}}", number % 2)
+except OSError as error:
+    print(error.strerror)
+print("held", held)
+"""
+
+
+@pytest.mark.parametrize("runtime", ["", "runsc"], ids=["runc", "runsc"])
+def test_files_that_nobody_sees_are_within_the_ceiling(host: Host, docker_engine, require, runtime: str) -> None:
+    """appuser may mount nothing: the workspace is the engine's, sized, and no file of it is on the host's disk."""
+    if runtime and f'"{runtime}"' not in docker_engine("info", "--format", "{{json .Runtimes}}"):
+        require("gvisor", f"the engine knows no runtime {runtime}")
+    named = ("-e", f"ISORUN_DOCKER_RUNTIME={runtime}") if runtime else ()
+    (host.workspace / "program.py").write_text(HIDDEN.format(files=100))
+    options = (*named, "-e", "ISORUN_MAX_WORKSPACE_BYTES=20000000")
+    ended, said = host.isorun("run", "--json", "/exec-workspace/program.py", options=options)
+    assert (ended, "No space left on device" in said) == (0, True), said
+    result = json.loads(said[said.index("{") : said.rindex("}") + 1])
+    assert 16_000_000 < int(result["stdout"].split("held ")[1]) <= 20_000_000
+    assert (result["isolation"]["level"], result["isolation"]["walls"]["workspace"]) == ("full", "sized")
+    # What has a name is collected, from a folder of mode 0700 of another user.
+    assert {artifact["path"] for artifact in result["artifacts"]} >= {"own/0", "own/2"}
     assert list((host.workspace / ".isorun-1000/containers").iterdir()) == []
+    # Control: with room for them, all of them are written.
+    (host.workspace / "program.py").write_text(HIDDEN.format(files=12))
+    ended, said = host.isorun("run", "/exec-workspace/program.py", options=named)
+    assert (ended, f"held {48 << 20}\n" in said) == (0, True), said
+
+
+def _left_by_a_killed_service(host: Host, owner: int) -> Path:
+    """A slot's folder that a program of uid *owner* has made its own, in a lease that nobody holds."""
+    lease = host.workspace / ".isorun-1000/containers/host_dead"
+    out = lease / "slot_1/out"
+    for folder in (out, lease / "slot_1/work"):
+        folder.mkdir(parents=True)
+        os.chown(folder, 1000, 1000)
+        folder.chmod(0o2770)
+    for path in (lease, lease.parent, lease.parent.parent, lease / "slot_1"):
+        os.chown(path, 1000, 1000)
+        path.chmod(0o710)
+    deep = [out / "own" / "/".join("d" * depth) for depth in (1, 2, 300)]
+    deep[-1].mkdir(parents=True)
+    for path in [out / "own", *(out / "own").rglob("*")]:
+        os.chown(path, owner, 1000)
+        path.chmod(0o700)
+    (out / "own").chmod(0)
+    (out / "link").symlink_to(host.bundles)
+    return lease
+
+
+@pytest.mark.parametrize("owner", [1001, 4711], ids=["executor", "somebody else"])
+def test_what_a_killed_service_left_is_removed_or_said_to_stay(host: Host, owner: int) -> None:
+    """appuser cannot remove what is in a program's own folder; a container with the executor's ids can."""
+    lease = _left_by_a_killed_service(host, owner)
+    (host.workspace / "program.py").write_text("print('ran')")
+    code, said = host.isorun("run", "/exec-workspace/program.py")
+    assert (code, "ran" in said) == (0, True), said
+    told = ("what host_dead had left was removed" in said, "slot_1 stays behind" in said)
+    assert (lease.exists(), *told) == ((False, True, False) if owner == 1001 else (True, False, True)), said
+    assert any(host.bundles.iterdir())
+
+
+def test_the_checklist_finds_the_ceiling(host: Host) -> None:
+    """In the deployment that the operations guide calls production."""
+    said = host.isorun("doctor", "--production")[1]
+    row = next(line for line in said.splitlines() if "ceiling of the workspace" in line)
+    assert ("ok" in row.split(), "held by a file system of its own" in row) == (True, True), said
 
 
 def test_a_bundle_that_the_host_cannot_mount_is_said_with_the_missing_mount(host: Host) -> None:

@@ -10,10 +10,11 @@ from typing import Any
 
 import pytest
 
-from isorun.backends import docker_doctor as probes
-from isorun.backends.docker_doctor import Place
+from isorun.doctor import docker as probes
+from isorun.doctor.check import Row
+from isorun.doctor.docker import Place
 from isorun.settings import Settings
-from sandbox_runner.host_paths import Surroundings
+from sandbox_runner.docker.host_paths import Surroundings
 from tests.docker.engine import Engine
 
 WAITS = """
@@ -72,7 +73,7 @@ def test_a_folder_that_is_another_one_on_the_host_is_found(executor_image, docke
         folder.mkdir(mode=0o755)
     place = Place(True, Surroundings(True, "no-container", "", ""))
 
-    def looked(theirs: Path) -> probes.Check:
+    def looked(theirs: Path) -> Row:
         given = {"PY_CODE_EXEC_IMAGE": executor_image, "ISORUN_WORKSPACE_ROOT": str(root)}
         if os.geteuid():
             given["ISORUN_EXECUTOR_GID"] = str(os.getegid())
@@ -81,7 +82,7 @@ def test_a_folder_that_is_another_one_on_the_host_is_found(executor_image, docke
 
     wrong, missing, right = looked(another), looked(tmp_path / "nowhere"), looked(root)
     assert wrong.detail.startswith(f"/probe in the sandbox is not {root}: it has no file where we have one.")
-    assert missing.detail.startswith(f"mounts denied: the daemon's host does not share {tmp_path / 'nowhere'}: ")
+    assert missing.detail.startswith(f"mounts denied: the engine's host does not share {tmp_path / 'nowhere'}: ")
     assert (wrong.ok, missing.ok, right.ok) == (False, False, True)
     assert not (tmp_path / "nowhere").exists()  # with --volume the engine would have made it
 
@@ -106,8 +107,7 @@ def test_the_older_guides_commands_show_a_run(docker_engine, environment, tmp_pa
             # What a container says to people is on its stderr, which a pipe alone does not take along.
             shown = typed(f'{docker_engine.program} logs {ours["Id"]} 2>&1 | grep --text "UID"', environment)
             assert re.search(r"\[executor\] UID=\d+ GID=\d+ CapEff=0 NoNewPrivs=1 Seccomp=2", shown), shown
-            (out,) = (mount["Source"] for mount in ours["Mounts"] if mount["Destination"] == "/workspace/out")
-            Path(out, "go").touch()
+            docker_engine("exec", ours["Id"], "touch", "/workspace/out/go")
             process.wait(timeout=30)
         finally:
             process.kill()

@@ -6,6 +6,7 @@ process has is looked for in all of them, and inside.
 
 import json
 import os
+import stat
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -102,9 +103,9 @@ def test_ids_and_rights(audited: Audited) -> None:
         assert (sets, status["NoNewPrivs"]) == ([], "1")
 
 
-def test_system_calls_are_filtered_three_times(audited: Audited) -> None:
-    """The engine's profile, and our two: the strictest answer counts."""
-    assert (audited.status["Seccomp"], int(audited.status["Seccomp_filters"])) == ("2", 3)
+def test_system_calls_are_filtered_twice(audited: Audited) -> None:
+    """The engine's profile, and our filter: the strictest answer counts."""
+    assert (audited.status["Seccomp"], int(audited.status["Seccomp_filters"])) == ("2", 2)
 
 
 def test_namespaces_are_its_own(audited: Audited) -> None:
@@ -128,11 +129,22 @@ def test_there_is_no_network(audited: Audited) -> None:
     assert audited.inspected["NetworkSettings"]["Networks"].keys() == {"none"}
 
 
-def test_only_work_and_out_are_mounted(audited: Audited) -> None:
-    """Two folders of the host, of this slot alone; the root cannot be written."""
-    mounts = {mount["Destination"]: Path(mount["Source"]) for mount in audited.inspected["Mounts"]}
-    assert set(mounts) == {"/workspace/work", "/workspace/out"}
-    assert len({source.parent for source in mounts.values()}) == 1
+def test_no_address_of_the_hosts_network_is_told(audited: Audited, docker_engine: Engine) -> None:
+    """An engine copies the host's resolver into every container, also where there is no network."""
+    root = Path(f"/proc/{audited.pid}/root/etc")
+    assert (root / "resolv.conf").read_text().split() == ["nameserver", "192.0.2.1"]  # nobody's (RFC 5737)
+    ours = {word for word in (root / "hosts").read_text().split() if word[0].isdigit()}
+    assert ours == {"127.0.0.1"}
+    # Control: what it copies where it is not told another one.
+    plain = docker_engine("run", "--rm", "--network", "none", docker_engine.base_image, "cat", "/etc/resolv.conf")
+    assert "nameserver" in plain
+    assert "192.0.2.1" not in plain
+
+
+def test_no_folder_of_the_host_can_be_written(audited: Audited) -> None:
+    """One is mounted, of this slot alone: read-only, and empty once there is a program. The root cannot be written."""
+    (mount,) = audited.inspected["Mounts"]
+    assert (mount["Destination"], mount["RW"], os.listdir(mount["Source"])) == ("/run/isorun", False, [])
     lines = [line.split() for line in Path(f"/proc/{audited.pid}/mountinfo").read_text().splitlines()]
     (root,) = [line for line in lines if line[4] == "/"]
     assert "ro" in root[5].split(",")
@@ -150,17 +162,19 @@ def test_ceilings_are_the_executors_own(audited: Audited) -> None:
         assert int((pids / "pids.max").read_text()) == limits.processes + 1
     host = audited.inspected["HostConfig"]
     assert (host["Memory"], host["MemorySwap"], host["NanoCpus"]) == (limits.memory_bytes, limits.memory_bytes, 10**9)
-    wanted = {"core": 0, "nofile": limits.open_files, "fsize": limits.file_bytes}
+    wanted = {"core": 1, "nofile": limits.open_files, "fsize": limits.file_bytes}
     assert {limit["Name"]: limit["Hard"] for limit in host["Ulimits"]} == wanted
     assert host["LogConfig"] == {"Type": "json-file", "Config": {"max-file": "2", "max-size": "1m"}}
 
 
 def test_memory_file_systems_are_sized(audited: Audited) -> None:
-    """/tmp and /dev/shm, bytes and inodes; and the workspace, by root's own mount, seen from outside."""
+    """/tmp, /dev/shm and the workspace, bytes and inodes; of the workspace's root the program is not the owner."""
     root = f"/proc/{audited.pid}/root"
     for path, size in (("/tmp", 64 * MIB), ("/dev/shm", 64 * MIB), ("/workspace/out", 256 * MIB)):
         found = os.statvfs(root + path)
         assert (found.f_blocks * found.f_frsize, 0 < found.f_files <= 16384) == (size, True), path
+    workspace, out = (os.stat(f"{root}/workspace{below}") for below in ("", "/out"))
+    assert (workspace.st_uid, stat.S_IMODE(workspace.st_mode), workspace.st_dev) == (os.geteuid(), 0o755, out.st_dev)
 
 
 def test_no_secret_of_the_host_is_anywhere(audited: Audited) -> None:

@@ -220,3 +220,14 @@ def links(page: Path) -> list[str]:
     text = re.sub(r"^ *```.*?^ *```", "", (ROOT / page).read_text(encoding="utf-8"), flags=re.DOTALL | re.MULTILINE)
     found = re.findall(r"(?<!`)\[[^\]]+\]\(([^)\s]+)\)", text)
     return [target for target in found if not re.match(r"[a-z]+:", target)]
+
+
+def rows_below(text: str, heading: str) -> list[list[str]]:
+    """The cells of every table of that section of a page, without the tables' heads."""
+    section = text.partition(f"\n{heading}\n")[2].partition("\n## ")[0]
+    lines = [line for line in section.splitlines() if line.startswith("|")]
+    heads = {
+        number for number, line in enumerate(lines) if number + 1 < len(lines) and lines[number + 1].startswith("|---")
+    }
+    kept = (line for number, line in enumerate(lines) if number not in heads and not line.startswith("|---"))
+    return [[cell.strip() for cell in re.split(r"(?<!\\)\|", line)[1:-1]] for line in kept]

@@ -117,7 +117,7 @@ class Installed(NamedTuple):
             capture_output=True,
             text=True,
             timeout=120,
-            **self.user,  # type: ignore[call-overload]
+            **self.user,
         )
 
 
@@ -160,7 +160,7 @@ def startable(user: dict[str, object]) -> str | None:
     """An interpreter that *user* can start and that can make environments; ours may lie in root's home."""
     for path in (getattr(sys, "_base_executable", sys.executable), "/usr/bin/python3"):
         try:
-            tried = subprocess.run([path, "-c", NEEDED], capture_output=True, cwd="/", **user)  # type: ignore[call-overload]
+            tried = subprocess.run([path, "-c", NEEDED], capture_output=True, cwd="/", **user)
         except OSError:
             continue
         if tried.returncode == 0:

@@ -113,7 +113,7 @@ def test_the_page_of_names_is_true() -> None:
 
 def test_the_guide_names_every_refusal_of_a_contract() -> None:
     """The codes of the guide's table are those of the code, none missing and none that is gone."""
-    source = (ROOT / "src/isorun/core/contract.py").read_text(encoding="utf-8")
+    source = (ROOT / "src/isorun/core/contract/items.py").read_text(encoding="utf-8")
     raised = set(re.findall(r"""(?:refuse\(\s*|code=)"(\w+)\"""", source))
     guide = (ROOT / "docs/exec/run-python.md").read_text(encoding="utf-8")
     table = guide.partition("| code | refused |")[2].partition("\n\n")[0]

@@ -25,7 +25,7 @@ def run(argv: list[str], tmp_path: Path, **options: object) -> subprocess.Comple
         "HOME": str(tmp_path),
         "ISORUN_WORKSPACE_ROOT": str(tmp_path / "runs"),
     }
-    return subprocess.run(argv, cwd=tmp_path, env=env, capture_output=True, text=True, timeout=60, **options)  # type: ignore[call-overload,no-any-return]
+    return subprocess.run(argv, cwd=tmp_path, env=env, capture_output=True, text=True, timeout=60, **options)
 
 
 def test_the_ten_lines_run_as_printed(tmp_path: Path) -> None:

@@ -101,7 +101,7 @@ def _status(pid: int) -> dict[str, str]:
 def cgroups_left() -> list[str]:
     """The cgroups that this process has made and that still hold a process.
 
-    An emptied one is kept for a later slot and removed with the backend: `test_contract_runtime` sees to that.
+    An emptied one is kept for a later slot and removed with the backend: `test_runtime` sees to that.
     """
     found = []
     for at, names, _ in os.walk("/sys/fs/cgroup"):

@@ -15,10 +15,11 @@ from pathlib import Path
 import pytest
 
 from isorun import Limits, Settings, SyncRuntime, Unavailable
-from isorun.backends import docker
-from isorun.backends.namespace import NamespaceBackend, Options
-from isorun.kernel import cgroup
+from isorun.backends.docker import backend as docker
+from isorun.backends.namespace import cgroup
+from isorun.backends.namespace.backend import NamespaceBackend, Options
 from tests.bundles import write_bundle
+from tests.conftest import half
 from tests.docker.conftest import TAG, docker_engine, executor_image  # noqa: F401 - fixtures of one kind of ceilings
 from tests.escapes.attacking import idle, still_answers
 from tests.escapes.tool_bundle import SOURCES
@@ -74,6 +75,11 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
         kinds += [kind for kind in IN_CONTAINERS if kind in [*asked, *sampled]]
     if "linux" in marks:
         kinds = [kind for kind in kinds if kind != "gvisor"]
+    if half() == "user":
+        kinds = [kind for kind in kinds if kind == "no-cgroup" or kind in asked]
+    # Walls do not depend on ceilings: without a group root attacks those, and the user's half attacks all.
+    if half() == "root" and not module.startswith("test_resources_"):
+        kinds = [kind for kind in kinds if kind != "no-cgroup"]
     metafunc.parametrize("ceilings", kinds, indirect=True, scope="session")
 
 
@@ -146,6 +152,15 @@ def sealed(without) -> SyncRuntime:
     return runtime
 
 
+@pytest.fixture(scope="session")
+def sharing(sealed, without, ceilings) -> SyncRuntime:
+    """A runtime whose programs may have shared memory without a file: where nothing but the filter refuses it, without.
+
+    What the watcher counts is tested there as well, where there is more for it to count.
+    """
+    return without("seccomp") if ceilings == "no-cgroup" else sealed
+
+
 @pytest.fixture
 def unharmed(sealed) -> Iterator[None]:
     """After the test: `sealed` answers, and no process or cgroup of any run is left."""
@@ -161,9 +176,9 @@ def tool_bundle(tmp_path_factory) -> Path:
 
 
 @contextmanager
-def _opened(ceilings: str, require, root: Path, bundle: Path) -> Iterator[SyncRuntime]:
+def _opened(ceilings: str, require, root: Path, bundle: Path, *without: str) -> Iterator[SyncRuntime]:
     root.mkdir(exist_ok=True)
-    embedded = NamespaceBackend(Options(use_cgroup=ceilings == "cgroup"))
+    embedded = NamespaceBackend(Options(use_cgroup=ceilings == "cgroup", without=frozenset(without)))
     runtime = SyncRuntime(
         backend=in_containers(ceilings, root) if ceilings in IN_CONTAINERS else embedded,
         settings=replace(Settings.load(), image=TAG),
@@ -193,6 +208,13 @@ def tooled(ceilings, require, tmp_path_factory, tool_bundle) -> Iterator[SyncRun
 def doomed(ceilings, require, tmp_path, tool_bundle) -> Iterator[SyncRuntime]:
     """As `tooled`, for one test: its supervisor dies, and too many deaths in a minute would be too many for others."""
     with _opened(ceilings, require, tmp_path / "runs", tool_bundle) as runtime:
+        yield runtime
+
+
+@pytest.fixture
+def exposed(ceilings, require, tmp_path, tool_bundle) -> Iterator[SyncRuntime]:
+    """As `doomed`, embedded, without the walls that refuse calls by their number and files by their path."""
+    with _opened(ceilings, require, tmp_path / "exposed", tool_bundle, "seccomp", "landlock") as runtime:
         yield runtime
 
 

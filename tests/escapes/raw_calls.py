@@ -19,6 +19,7 @@ NUMBERS = {  # name: (x86_64, aarch64); None: the architecture has no such call
     "chroot": (161, 51),
     "clone": (56, 220),
     "clone3": (435, 435),
+    "exit": (60, 93),
     "delete_module": (176, 106),
     "fanotify_init": (300, 262),
     "finit_module": (313, 273),

@@ -1,7 +1,7 @@
 """ATTACKS, artifacts: modes, names, rewrites that hide, and the runtime's own names taken beforehand.
 
 The controls run the same lines unsealed and do what a host would that trusts the folder it finds.
-Each kind of name on its own is in tests/unit/test_collect.py.
+Each kind of name on its own is in tests/unit/store/test_collect.py.
 """
 
 import json
@@ -22,7 +22,7 @@ pytestmark = pytest.mark.usefixtures("unharmed")
 def test_a_mode_of_000_hides_nothing(sealed) -> None:
     """A file, its folder and out/ itself, all closed, are handed out.
 
-    Control: an ordinary user cannot read them; it is in tests/unit/test_collect.py, since root reads everything.
+    Control: an ordinary user cannot read them; it is in tests/unit/store/test_collect.py, since root reads everything.
     """
     code = "open(P, 'w').write('hidden')\nfor at in (P, 'turn_1/files', 'turn_1', '.'):\n    os.chmod(at, 0)\n"
     result = attack(sealed, PROLOG + code, contract=contract("a.md"))
@@ -104,7 +104,10 @@ def test_a_rewrite_of_equal_size_with_its_time_set_back_is_found(sealed, tmp_pat
     assert (before / "data.csv").read_text() == "a\n1\n"
 
 
-FORGED = ("result.json", "tool_calls_index.json", "runtime.out.log", "runtime.err.log")
+FORGED = (
+    *("result.json", "tool_calls_index.json", "runtime.out.log", "runtime.err.log"),
+    *("tt.add-20260101T000000.000000-1.json", "RESULT.json"),
+)
 
 
 def test_names_of_the_runtime_cannot_be_forged_beforehand(sealed, tmp_path: Path) -> None:

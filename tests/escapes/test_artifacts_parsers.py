@@ -14,7 +14,7 @@ import pytest
 
 from isorun import Limits, RunResult, SyncRuntime
 from isorun.backends.base import Slot
-from isorun.backends.namespace import NamespaceBackend, Options
+from isorun.backends.namespace.backend import NamespaceBackend, Options
 from tests import artifacts as made
 from tests.artifacts import HAND_OUT, contract, given
 from tests.escapes.attacking import attack

@@ -111,7 +111,7 @@ async def test_a_link_in_place_of_a_workspace_folder_is_refused(spaces, outside,
     place = spaces.workspace_root / name
     shutil.rmtree(place)
     os.symlink(outside, place)
-    with pytest.raises(InvalidRequest, match="is a link or a file where a folder belongs") as caught:
+    with pytest.raises(InvalidRequest, match="must be a folder and is a link or a file") as caught:
         async with spaces.open("alice"):
             pass
     assert caught.value.code == "workspace_not_a_folder"

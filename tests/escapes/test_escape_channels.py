@@ -11,7 +11,7 @@ from collections.abc import Iterator
 import pytest
 
 from isorun import SyncRuntime
-from isorun.backends.namespace import NamespaceBackend, Options
+from isorun.backends.namespace.backend import NamespaceBackend, Options
 from tests.escapes.probing import RAW_CALLS, inside, outside
 
 pytestmark = pytest.mark.usefixtures("unharmed")

@@ -2,11 +2,16 @@
 
 import os
 import socket
+import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
+from isorun import SyncRuntime
+from isorun.backends.executor_ids import UIDS
+from isorun.settings import Settings
+from tests.escapes.attacking import processes_inside
 from tests.escapes.probing import inside, outside
 
 pytestmark = pytest.mark.usefixtures("unharmed")
@@ -160,3 +165,31 @@ answer = [reading("/sys/fs/cgroup/cgroup.procs"), writing("/sys/fs/cgroup/memory
     bare = without("seccomp", "landlock", "capabilities")
     if "ok" in inside(bare, code)[2:]:  # whether a hierarchy may be mounted in a user namespace is the host's to say
         assert inside(bare, code + "answer = writing('/tmp/cg/../../cgroup.procs')\n") == "ENOENT"
+
+
+HOLDS = "import time; open('kept', 'w').write('42'); print('on', flush=True); time.sleep(60)"
+
+
+def entered_by(uid: int, **variables: str) -> list[str]:
+    """What the account *uid* of the host reads in a run of root, by entering the namespaces of its processes."""
+    settings = Settings.load(environ=variables)
+    with SyncRuntime(backend="namespace", settings=settings, pool_size=0) as runtime:
+        run = runtime.start(HOLDS)
+        next(event for event in run.events() if event.kind == "output")
+        read = []
+        for pid in processes_inside():
+            argv = ["nsenter", "-t", str(pid), "-U", "--preserve-credentials", "-m", "cat", "/workspace/out/kept"]
+            who = {"user": uid, "group": 1000, "extra_groups": []}
+            read.append(subprocess.run(argv, stdout=-1, stderr=-1, text=True, **who).stdout)
+        assert run.cancel().status == "cancelled"
+    return read
+
+
+@pytest.mark.root
+@pytest.mark.embedded
+def test_no_account_of_the_host_enters_a_run() -> None:
+    """The second account of most machines is 1001, as programs are inside; on the host they are nobody's."""
+    assert set(entered_by(1001)) == {""}
+    # Control: the account whose id was named, and the one that nobody has, can.
+    assert "42" in entered_by(1001, EXECUTOR_UID="1001", EXECUTOR_GID="1000")
+    assert "42" in entered_by(UIDS[0])

@@ -1,7 +1,11 @@
 """Files through which the kernel itself is configured, read or driven, and binaries that lend a privilege."""
 
+import fcntl
 import os
 import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
@@ -75,14 +79,20 @@ def test_the_kernels_settings_are_not_in_proc(sealed, without) -> None:
 @pytest.mark.embedded
 def test_mounts_and_sockets_in_proc_are_the_slots_own(sealed) -> None:
     """What subset=pid leaves of /proc/mounts and /proc/net is of this process: no line of the host's is in
-    it."""
+    it. Of sockets there are the two ends of its own tool stream, which have no name."""
     code = """
 answer = [open("/proc/self/net/unix").read().count("\\n"), open("/proc/self/net/tcp").read().count("\\n"),
           open("/proc/self/net/dev").read().count(":")]
 """
     unix, tcp, devices = inside(sealed, code)
     assert (tcp, devices) == (1, 1)  # the heading; the loopback, which is down
-    assert unix <= 1  # the heading: the tool stream was made in the host's namespace and is listed there
+    assert unix == 3  # the heading, and the stream, which is of the slot's network
+    named = """
+lines = open("/proc/self/net/unix").read().splitlines()[1:]
+held = os.readlink("/proc/self/fd/3")
+answer = [[line.split()[7:] for line in lines], [f"socket:[{line.split()[6]}]" for line in lines].count(held)]
+"""
+    assert inside(sealed, named) == [[[], []], 1]
     assert outside(code)[2] > 1
 
 
@@ -183,18 +193,47 @@ answer = attempt(lambda: os.setxattr("/tmp/id", "security.capability", net_raw))
     assert inside(sealed, code) == {"linux": "EPERM", "gvisor": "ENOTSUP"}[kernel]
 
 
-def test_a_core_dump_is_not_handed_to_the_host(sealed) -> None:
-    """A crash with a core limit raised as far as it goes writes nothing and pipes nothing to core_pattern's
-    program."""
-    code = """
-import os, resource, signal
-resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-try:
-    resource.setrlimit(resource.RLIMIT_CORE, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
-except ValueError:
-    print("refused", flush=True)
+CRASH = """
+import ctypes, os, resource, signal
+for wanted in ((0, 1), (0, 0), (resource.RLIM_INFINITY, resource.RLIM_INFINITY)):
+    try:
+        resource.setrlimit(resource.RLIMIT_CORE, wanted)
+    except (ValueError, OSError):
+        pass
+print(resource.getrlimit(resource.RLIMIT_CORE), flush=True)
+if os.fork() == 0:
+    os.abort()
+os.wait()
 os.kill(os.getpid(), signal.SIGSEGV)
 """
-    result = sealed.execute(code)
-    assert (result.status, result.signal, result.stdout) == ("killed", 11, "refused\n")
+
+
+@pytest.fixture
+def dumps(tmp_path: Path) -> Iterator[Path]:
+    """What the program that core_pattern names was given, while the test runs; then the machine is as it was."""
+    told, handler, pattern = tmp_path / "dumps", tmp_path / "handler", Path("/proc/sys/kernel/core_pattern")
+    handler.write_text(f'#!/bin/sh\necho "$1" >>{told}\nexec cat >/dev/null\n')
+    handler.chmod(0o755)
+    told.touch()
+    with open("/run/lock/isorun-core-pattern", "w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        before = pattern.read_text()
+        try:
+            pattern.write_text(f"|{handler} %e\n")
+            yield told
+        finally:
+            pattern.write_text(before)
+
+
+@pytest.mark.root
+def test_a_core_dump_is_not_handed_to_the_host(sealed, kernel, dumps: Path) -> None:
+    """However a program and its children crash, core_pattern's program is not started; at a limit of 0 it is."""
+    result = sealed.execute(CRASH)
+    assert (result.status, result.signal) == ("killed", 11)
+    if kernel == "linux":
+        assert result.stdout == "(1, 1)\n"
     assert result.artifacts == ()
+    assert "python" not in dumps.read_text()
+    outside = "import os, resource; resource.setrlimit(resource.RLIMIT_CORE, (0, 0)); os.abort()"
+    subprocess.run([sys.executable, "-c", outside], stderr=subprocess.DEVNULL)
+    assert "python" in dumps.read_text(), "the control: the kernel starts it in spite of that limit"

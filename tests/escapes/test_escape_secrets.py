@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from isorun import Limits, SyncRuntime
-from isorun.backends.namespace import NamespaceBackend, Options
+from isorun.backends.namespace.backend import NamespaceBackend, Options
 from tests.escapes.probing import inside, outside
 
 pytestmark = pytest.mark.usefixtures("unharmed")
@@ -175,27 +175,49 @@ answer = [inherits(close_fds=False), inherits(pass_fds=[3])]
 
 PEER = """
 import socket, struct
-stream = socket.socket(fileno=os.dup(3))
-credentials = struct.unpack("3i", stream.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12))
-answer = {"pid": credentials[0], "signals": [], "namespaces": []}
-try:
-    peer = struct.unpack("i", stream.getsockopt(socket.SOL_SOCKET, 77, 4))[0]  # SO_PEERPIDFD
-except OSError:
-    peer = None  # Linux 6.4 and older have none
+def peer_of(number):
+    with socket.socket(fileno=os.dup(number)) as stream:
+        pid = struct.unpack("3i", stream.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12))[0]
+        try:
+            return pid, struct.unpack("i", stream.getsockopt(socket.SOL_SOCKET, 77, 4))[0]  # SO_PEERPIDFD
+        except OSError:
+            return pid, None  # Linux 6.4 and older have none
+"""
+OWN_PEER = f"""{PEER}
+pid, peer = peer_of(3)
+answer = [pid == os.getpid(), peer is None or f"Pid:\\t{{pid}}\\n" in open(f"/proc/self/fdinfo/{{peer}}").read()]
+"""
+#: A supervisor's death has the zygote make the stream that follows.
+ITS_PEER = f"""{PEER}
+def called(tool, **params):
+    try:
+        return agent_io_tools.tool_call_sync(tool_id=tool, params=params)
+    except Exception as error:
+        return type(error).__name__
+called("bad.ends", how="SIGKILL")
+while (added := called("good.add", a=40, b=2)) != 42:
+    pass
+pid, peer = peer_of(3)
+answer = {{"added": added, "pid": pid, "signals": [], "namespaces": []}}
 if peer is not None:
-    answer["signals"] = sorted({said(call("pidfd_send_signal", peer, n, 0, 0)) for n in (0, 9, 15, 19)})
-    answer["namespaces"] = sorted({said(call("ioctl", peer, 0xFF01 + n, 0)) for n in range(10)})
+    answer["signals"] = sorted({{said(call("pidfd_send_signal", peer, n, 0, 0)) for n in (0, 9, 15, 19)}})
+    answer["namespaces"] = sorted({{said(call("ioctl", peer, 0xFF01 + n, 0)) for n in range(10)}})
     answer["taken"] = said(call("pidfd_getfd", peer, 0, 0))
     answer["joined"] = said(call("setns", peer, 0x40000000))
 """
 
 
 @pytest.mark.embedded
-def test_the_tool_stream_does_not_lead_to_the_host_process(sealed) -> None:
-    """SO_PEERPIDFD gives a handle of the host process that made the stream, and nothing can be done with
-    it."""
-    found = inside(sealed, PEER)
-    assert found["pid"] == 0
+def test_the_tool_stream_leads_to_nobody_but_the_program(sealed) -> None:
+    """The kernel names who made it, by number and by SO_PEERPIDFD: the program's own process."""
+    assert inside(sealed, OWN_PEER) == [True, True]
+
+
+@pytest.mark.embedded
+def test_the_stream_after_a_dead_supervisor_does_not_lead_to_the_zygote(doomed) -> None:
+    """SO_PEERPIDFD gives a handle of the zygote, which made that stream, and nothing can be done with it."""
+    found = inside(doomed, ITS_PEER)
+    assert (found["added"], found["pid"]) == (42, 0)
     if not found["signals"]:
         return  # a kernel without SO_PEERPIDFD: there is nothing to hold
     assert found["signals"] == ["EINVAL"]  # not in a pid namespace below ours
@@ -203,15 +225,17 @@ def test_the_tool_stream_does_not_lead_to_the_host_process(sealed) -> None:
     assert (found["taken"], found["joined"]) == ("EPERM", "EPERM")
 
 
-def test_the_peer_handle_is_harmless_without_seccomp_too(without) -> None:
-    """pidfd_getfd and setns on the host's handle fail by the kernel's own rules where seccomp is off."""
-    found = inside(without("seccomp", "landlock"), PEER)
+@pytest.mark.embedded
+def test_the_peer_handle_is_harmless_without_seccomp_too(exposed) -> None:
+    """pidfd_getfd and setns on the zygote's handle fail by the kernel's own rules where seccomp is off."""
+    found = inside(exposed, ITS_PEER)
+    assert (found["added"], found["pid"]) == (42, 0)
     if found["signals"]:
         assert (found["signals"], found["taken"], found["joined"]) == (["EINVAL"], "EPERM", "EPERM")
 
 
 def test_a_handle_of_an_own_child_works() -> None:
-    """The control of the two tests above: towards a process one may signal, the same calls succeed."""
+    """The control of the tests above: towards a process one may signal, the same calls succeed."""
     code = """
 pid = os.fork()
 if pid == 0:

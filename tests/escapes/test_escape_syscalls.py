@@ -126,7 +126,8 @@ def test_unknown_numbers_are_not_there(sealed) -> None:
 X86 = pytest.mark.skipif(platform.machine() != "x86_64", reason="x86_64 alone has these entries")
 MACHINE_CODE = """
 import ctypes, mmap
-area = mmap.mmap(-1, 4096, prot=mmap.PROT_READ | mmap.PROT_WRITE | mmap.PROT_EXEC)
+private = mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS
+area = mmap.mmap(-1, 4096, flags=private, prot=mmap.PROT_READ | mmap.PROT_WRITE | mmap.PROT_EXEC)
 area.write(bytes.fromhex(CODE))
 entry = ctypes.CFUNCTYPE(ctypes.c_int)(ctypes.addressof(ctypes.c_char.from_buffer(area)))
 print("calling", flush=True)

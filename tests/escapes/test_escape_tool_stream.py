@@ -65,7 +65,7 @@ VIOLATIONS = {
         "program may not send Ready when open",
     ),
     "a second ending": (
-        "message(t='Ended', type='A', message='', errno=None, line=None, source='') * 2",
+        "message(t='Ended', claim=dict(type='A', message='', errno=None, line=None, source='')) * 2",
         "program may not send Ended when ended",
     ),
 }
@@ -80,6 +80,7 @@ def test_a_breach_ends_the_run_and_says_which(sealed, name) -> None:
     assert (result.status, result.error.code) == ("protocol_violation", "protocol_violation"), result.report_text
     assert result.error.message.startswith("the program broke the tool protocol: ")
     if reason is not None:
+        reason = reason.replace("exceeds 16777216", "exceeds 65536")  # what a stream without tools takes
         assert result.error.message == f"the program broke the tool protocol: {reason}"
     assert result.stdout.startswith("before\n")
     assert result.usage["wall_s"] < 10
@@ -101,7 +102,7 @@ def test_a_breach_in_the_last_bytes_counts(sealed) -> None:
 
 def test_a_frame_that_never_ends_holds_nobody_up(sealed) -> None:
     """Half a frame, then silence: the host keeps at most one frame, and the program's exit ends the run."""
-    result = sealed.execute(STREAM + "stream.sendall(struct.pack('!II', 16 << 20, 10) + b'x' * 100000)\nprint('done')")
+    result = sealed.execute(STREAM + "stream.sendall(struct.pack('!II', 64 << 10, 10) + b'x' * 50000)\nprint('done')")
     assert (result.status, result.stdout) == ("ok", "done\n")
 
 
@@ -163,8 +164,8 @@ def test_urgent_data_does_not_spin_the_host(sealed) -> None:
 
 
 def test_a_million_small_records_are_bounded(sealed) -> None:
-    """A flood of legal Log messages: infra.log keeps 10,000 of them, a neighbour works on, the deadline
-    holds."""
+    """A flood of legal Log messages: infra.log keeps 10,000 of them, a neighbour works on, and a flood far
+    above that ends the run."""
     code = (
         STREAM
         + """
@@ -174,8 +175,9 @@ for _ in range(1000):
 print("all sent", flush=True)
 """
     )
-    result = attack(sealed, code, timeout_s=2)
-    assert result.status in ("ok", "timed_out")
+    result = attack(sealed, code, timeout_s=20)
+    assert result.status == "protocol_violation"
+    assert "too many log records: at most 10000 of them" in result.error.message
     with open(result.out_dir / "logs" / "infra.log", "rb") as file:
         assert sum(b" forged x" in line for line in file) <= 10_000
 
@@ -183,7 +185,7 @@ print("all sent", flush=True)
 def test_long_records_are_bounded(sealed) -> None:
     """Records as long as a frame are cut, and all together stay below 8 MiB: the host's disk is not the
     program's."""
-    code = STREAM + "block = log('y' * (8 << 20))\nfor _ in range(6):\n    stream.sendall(block)\nprint('all sent')"
+    code = STREAM + "block = log('y' * 65000)\nfor _ in range(6):\n    stream.sendall(block)\nprint('all sent')"
     result = sealed.execute(code, timeout_s=20)
     assert result.status == "ok"
     data = (result.out_dir / "logs" / "infra.log").read_bytes()
@@ -213,6 +215,73 @@ print("all sent", flush=True)
     result = sealed.execute(code, timeout_s=20)
     assert (result.status, result.stdout) == ("ok", "all sent\n")
     assert len(result.tool_calls) == SMALL.tool_calls
+
+
+def test_calls_far_above_the_budget_end_the_run(sealed) -> None:
+    """Each refusal costs the host more than the program: a loop that takes no notice of ten times its budget is ended.
+
+    The control: five times the budget, in the test above.
+    """
+    code = (
+        STREAM
+        + """
+import threading
+def drop():
+    while stream.recv(1 << 16):
+        pass
+threading.Thread(target=drop, daemon=True).start()
+number = 0
+while True:
+    number += 1
+    stream.sendall(message(t="Call", id=number, tool="a.b", params={}, reason="", timeout_s=None))
+"""
+    )
+    result = attack(sealed, code, timeout_s=30)
+    assert result.status == "protocol_violation"
+    assert "too many calls: this run may make 1000" in result.error.message
+    assert len(result.tool_calls) == SMALL.tool_calls
+
+
+#: Frames of one kind without end, each far below the ceilings of old, and what the host says; None: it serves them.
+COSTLY = {
+    "many values": ("'[' + ','.join(['{}'] * 2000) + ']'", "header of more than 1024 values"),
+    "many keys": ("json.dumps({chr(0x400 + n): 0 for n in range(2000)})", "header of more than 1024 values"),
+    "lists in lists": ("'[' + ','.join(['[' * 60 + ']' * 60] * 100) + ']'", "header of more than 1024 values"),
+    "equal keys": ("'{' + ','.join(['\"a\":0'] * 900) + '}'", "header is not strict JSON: 'duplicate key'"),
+    "long numbers": ("'[' + ','.join(['9' * 640] * 90) + ']'", None),
+    "numbers of 4,000 digits": ("'[' + '9' * 4000 + ']'", "an int of more than 640 digits"),
+    "escapes": ("'\"' + r'\u0041' * 10000 + '\"'", None),
+    "small objects": ("'[' + ','.join(['{}'] * 500) + ']'", None),
+    "a frame that is larger": ("'\"' + 'x' * 70000 + '\"'", "exceeds 65536"),
+}
+
+
+@pytest.mark.parametrize("name", COSTLY)
+def test_a_frame_that_is_costly_to_read_is_refused_or_charged(sealed, name) -> None:
+    """Without a bundle nobody reads what a call carries: what takes the host long is a breach, and a neighbour's
+    deadline holds beside what is served."""
+    value, reason = COSTLY[name]
+    code = (
+        STREAM
+        + f"""
+import threading
+def drop():
+    while stream.recv(1 << 16):
+        pass
+threading.Thread(target=drop, daemon=True).start()
+value = {value}
+head = '{{"v":1,"t":"Call","tool":"a.b","reason":"","timeout_s":null,"blobs":[],"params":{{"a":' + value + '}},"id":'
+number = 0
+while True:
+    number += 1
+    stream.sendall(frame((head + str(number) + "}}").encode()))
+"""
+    )
+    result = attack(sealed, code, timeout_s=2)
+    if reason is None:
+        assert result.status in ("timed_out", "protocol_violation"), result.report_text
+    else:
+        assert (result.status, reason in result.error.message) == ("protocol_violation", True), result.error.message
     assert (result.out_dir / "logs" / "infra.log").stat().st_size < 1 << 20
 
 
@@ -261,7 +330,9 @@ print("done")
 @pytest.mark.parametrize("kind", ["MemoryError", "OSError", "SystemExit", "Ok"])
 def test_a_forged_ending_never_makes_ok(sealed, kind) -> None:
     """Whatever is claimed about an exception, a run that exits 7 is not ok: the kernel's word is the exit."""
-    ended = f"stream.sendall(message(t='Ended', type={kind!r}, message='fine', errno=28, line=1, source=''))\n"
+    ended = (
+        f"stream.sendall(message(t='Ended', claim=dict(type={kind!r}, message='fine', errno=28, line=1, source='')))\n"
+    )
     failed = sealed.execute(STREAM + ended + "os._exit(7)")
     assert (failed.ok, failed.exit_code) == (False, 7)
     killed = sealed.execute(STREAM + ended + "os.kill(os.getpid(), 9)")

@@ -164,12 +164,13 @@ def test_no_core_is_dumped(sealed, tmp_path) -> None:
 import os, resource
 print(resource.getrlimit(resource.RLIMIT_CORE))
 try: resource.setrlimit(resource.RLIMIT_CORE, (1 << 30, 1 << 30))
-except ValueError as error: print(error)
+except ValueError: pass
+print(resource.getrlimit(resource.RLIMIT_CORE))
 os.abort()
 """
     result = attack(sealed, code)
     assert ended(result) == ("killed", "signal", "ended by signal 6 (SIGABRT)")
-    assert result.stdout == "(0, 0)\nnot allowed to raise maximum limit\n"
+    assert result.stdout == "(1, 1)\n(1, 1)\n"
     assert result.artifacts == ()
     # Control: a plain process under the same limit may lower it only; under its own it may set what it has.
     own = "import resource as r; r.setrlimit(r.RLIMIT_CORE, r.getrlimit(r.RLIMIT_CORE)); print('set')"

@@ -6,8 +6,8 @@ import re
 import pytest
 
 from isorun import RunResult
+from isorun.backends.watch import sampling as watcher
 from isorun.core.limits import Limits
-from isorun.kernel import watcher
 from tests.escapes.attacking import attack, ended, processes_inside
 from tests.escapes.conftest import ROOMY
 
@@ -51,12 +51,65 @@ print(len(held) * 8)
 """
 
 
-def test_shared_memory_that_is_touched_is_held(sealed, without) -> None:
+def test_shared_memory_that_is_touched_is_held(sharing, without, ceilings) -> None:
     """Shared anonymous memory, which no limit of a process counts, is counted for the run."""
-    result = attack(sealed, SHARED.format(most=4096), timeout_s=9)
+    result = attack(sharing, SHARED.format(most=4096), timeout_s=9)
     assert (ended(result), result.error.hint, result.signal) == (KILLED, HINT, 9)
     # Control: with room for it, the same program has 320 MiB.
-    assert without(limits=ROOMY).execute(SHARED.format(most=320)).stdout == "320\n"
+    off = ("seccomp",) if ceilings == "no-cgroup" else ()
+    assert without(*off, limits=ROOMY).execute(SHARED.format(most=320)).stdout == "320\n"
+
+
+UNMAPPED = """
+import ctypes, mmap
+libc = ctypes.CDLL(None, use_errno=True)
+libc.mmap.restype = ctypes.c_void_p
+held = 0
+while held < 480:
+    at = libc.mmap(None, ctypes.c_size_t(40 << 20), 3, {flags}, {descriptor}, ctypes.c_long(0))
+    if at == ctypes.c_void_p(-1).value: raise OSError(ctypes.get_errno(), "refused")
+    ctypes.memset(ctypes.c_void_p(at), 1, ctypes.c_size_t(40 << 20))
+    assert libc.munmap(ctypes.c_void_p(at + 4096), ctypes.c_size_t((40 << 20) - 4096)) == 0
+    held += 40
+print(held)
+print(next(line for line in open("/proc/self/status") if line.startswith("RssShmem")).split()[1], flush=True)
+"""
+ANONYMOUS = UNMAPPED.format(flags=0x21, descriptor=-1)
+OF_ZERO = "zero = open('/dev/zero', 'r+b', buffering=0)\n" + UNMAPPED.format(flags=1, descriptor="zero.fileno()")
+
+
+@pytest.mark.linux
+@pytest.mark.parametrize("code", [ANONYMOUS, OF_ZERO], ids=["anonymous", "zero"])
+def test_shared_memory_that_is_unmapped_is_held(sealed, without, ceilings, code) -> None:
+    """Pages of shared memory stay while one of them is mapped. A cgroup counts them; elsewhere nobody may have them."""
+    result = attack(sealed, code, timeout_s=9)
+    if ceilings != "no-cgroup":
+        assert (ended(result), result.signal) == (KILLED, 9)
+    else:
+        assert (result.status, result.error.code) == ("failed", "program_error")
+        assert ("[Errno 1]" if code is ANONYMOUS else "[Errno 13]") in result.error.message
+    # Control: 480 MiB are held, of which 48 KiB can be counted, without the walls that refuse them, or in a cgroup that
+    # has room for them.
+    if ceilings == "no-cgroup":
+        assert without("seccomp", "landlock").execute(code).stdout == "480\n48\n"
+    else:
+        assert without(limits=ROOMY).execute(code).stdout == "480\n48\n"
+
+
+@pytest.mark.linux
+def test_zeroes_can_be_read(sealed, ceilings) -> None:
+    """Who has no cgroup may read /dev/zero and not write to it, whatever they do to the node."""
+    code = """
+import os
+def said(work):
+    try: return work()
+    except OSError as error: return error.errno
+print(said(lambda: open("/dev/zero", "rb").read(3)), said(lambda: os.close(os.open("/dev/zero", os.O_RDWR))),
+      said(lambda: os.chmod("/dev/zero", 0o666)), said(lambda: os.unlink("/dev/zero")))
+"""
+    written = 13 if ceilings == "no-cgroup" else None  # control: where such memory is counted it may be
+    refused = {"docker": "1 13"}.get(ceilings, "30 30")
+    assert sealed.execute(code).stdout == f"b'\\x00\\x00\\x00' {written} {refused}\n"
 
 
 def test_memory_that_is_mapped_and_not_touched_costs_the_host_nothing(sealed, ceilings) -> None:
@@ -191,26 +244,31 @@ def test_without_a_cgroup_a_socket_buffer_cannot_be_enlarged(sealed, without, ce
 
 CHILDREN = """
 import os, time
-for _ in range(8):
+reader, writer = os.pipe()
+for _ in range({children}):
     if os.fork() == 0:
         held = bytearray(60 << 20)
+        os.write(writer, b"x")
         time.sleep(30)
         os._exit(0)
-time.sleep(1)
+for _ in range({gone}):
+    os.wait()
+for _ in range({full}):
+    os.read(reader, 1)
 print("on")
 """
 
 
 def test_memory_of_many_children_is_one_sum(sealed) -> None:
     """Eight children, each under the ceiling, are above it together: some are killed, or the run is."""
-    result = attack(sealed, CHILDREN, timeout_s=9)
+    result = attack(sealed, CHILDREN.format(children=8, gone=4, full=0), timeout_s=9)
     if result.status == "ok":  # 480 MiB were asked for
         assert (result.stdout, killed_for_memory(result) >= 4) == ("on\n", True)
     else:
         assert ended(result) == KILLED
     assert processes_inside() == []
     # Control: three of them fit.
-    fits = sealed.execute(CHILDREN.replace("range(8)", "range(3)").replace("sleep(1)", "sleep(0.3)"))
+    fits = sealed.execute(CHILDREN.format(children=3, gone=0, full=3))
     assert (fits.status, fits.stdout, fits.notices) == ("ok", "on\n", ())
 
 
@@ -286,24 +344,24 @@ def grow(most):
 
 
 @pytest.mark.linux
-def test_a_child_that_grows_and_grows_dies_alone(sealed) -> None:
+def test_a_child_that_grows_and_grows_dies_alone(sharing) -> None:
     """Shared memory of a child, which only the run's sum bounds, ends that child: its run is ok, with a notice."""
     code = GRADUAL + "child = os.fork()\nif child == 0:\n    grow({0})\n    os._exit(0)\nprint(os.waitpid(child, 0)[1])"
-    result = attack(sealed, code.format(4096), timeout_s=9)
+    result = attack(sharing, code.format(4096), timeout_s=9)
     assert (result.status, result.stdout) == ("ok", "9\n"), result.report_text
     assert result.notices == ("1 process(es) of the run were killed for memory",)
     # Control: a child that asks for less lives.
-    assert sealed.execute(code.format(100)).stdout == "0\n"
+    assert sharing.execute(code.format(100)).stdout == "0\n"
 
 
-def test_a_program_that_grows_and_grows_is_out_of_memory(sealed) -> None:
+def test_a_program_that_grows_and_grows_is_out_of_memory(sharing) -> None:
     """The same in the program itself, beside a child that holds nothing, is its own end."""
     code = GRADUAL + "child = os.fork()\nif child == 0:\n    time.sleep(30)\n    os._exit(0)\ngrow({0})\nprint('on')"
-    result = attack(sealed, code.format(4096), timeout_s=9)
+    result = attack(sharing, code.format(4096), timeout_s=9)
     assert (ended(result), result.signal, result.error.hint) == (KILLED, 9, HINT)
     assert processes_inside() == []
     # Control: one that asks for less ends well.
-    assert sealed.execute(code.format(100)).stdout == "on\n"
+    assert sharing.execute(code.format(100)).stdout == "on\n"
 
 
 def test_no_program_turns_swap_on_or_is_swapped(sealed, ceilings) -> None:

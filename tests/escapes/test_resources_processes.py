@@ -5,6 +5,7 @@ import select
 import signal
 import subprocess
 import sys
+import time
 
 import pytest
 
@@ -130,25 +131,24 @@ def test_two_spinning_processes_get_one_core(sealed, ceilings) -> None:
     code = """
 import os, time
 print("start", flush=True)
+spun = time.process_time()
 parent = os.fork()
 try: os.sched_setaffinity(0, range(os.cpu_count()))
 except PermissionError: pass
-end = time.monotonic() + 1.2
-while time.monotonic() < end: pass
+while time.process_time() < spun + 0.6: pass  # by the processor, which a busy machine gives it late
 if parent: print("end", flush=True)
 time.sleep(30)  # a process that has ended is not counted any more
 """
     run = sealed.start(code)
-    at = {}
     for event in run.events():
-        if event.kind == "output":
-            at[event.data["text"]] = (event.at_s, cpu_s_inside())
-            if "end\n" in at:
-                break
+        if event.kind == "output" and event.data["text"] == "start\n":
+            began_at, before_s = time.monotonic(), cpu_s_inside()
+        elif event.kind == "output":
+            spent_s, wall_s = cpu_s_inside() - before_s, time.monotonic() - began_at
+            break
     result = run.cancel()
-    wall = at["end\n"][0] - at["start\n"][0]
-    cores = (at["end\n"][1] - at["start\n"][1]) / wall
-    assert 0.2 < cores <= 1.15
+    assert spent_s > 0.5
+    assert spent_s / wall_s <= 1.15
     assert result.usage["cpu_s"] / result.usage["wall_s"] <= 1.15
     walls = result.isolation["walls"]
     assert walls["cgroup"]["cpus"] == 1.0 if ceilings != "no-cgroup" else len(walls["cpus"]) == 1

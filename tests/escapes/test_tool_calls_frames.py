@@ -325,7 +325,8 @@ def test_a_message_after_its_own_ending_is_a_breach(tooled) -> None:
     code = (
         STREAM
         + CALL
-        + "stream.sendall(message(t='Ended', type='A', message='', errno=None, line=None, source='') + call(1))"
+        + "said = dict(type='A', message='', errno=None, line=None, source='')\n"
+        + "stream.sendall(message(t='Ended', claim=said) + call(1))"
     )
     result = tooled.execute(code + _STAY, timeout_s=20)
     assert result.error.message == "the program broke the tool protocol: program may not send Call when ended"

@@ -20,7 +20,7 @@ def produce(queue: Any, start: int) -> None:  # noqa: ANN401 - each start method
         queue.put(n)
 
 
-def add(total: Any, lock: Any, event: Any) -> None:  # noqa: ANN401
+def add(total: Any, lock: Any, event: Any) -> None:  # noqa: ANN401 - any value will do
     event.wait(20)
     for _ in range(100):
         with lock:
@@ -33,17 +33,17 @@ def fill(name: str) -> None:
     block.close()
 
 
-def share(shared: Any, names: Any, n: int) -> None:  # noqa: ANN401
+def share(shared: Any, names: Any, n: int) -> None:  # noqa: ANN401 - any value will do
     shared[n] = os.environ["OUTPUT_DIR"] != ""
     names.append(f"worker {n}")
 
 
-def answer(end: Any) -> None:  # noqa: ANN401
+def answer(end: Any) -> None:  # noqa: ANN401 - any value will do
     end.send({"echo": end.recv()})
     end.close()
 
 
-def start_and_join(*processes: Any) -> list[int | None]:  # noqa: ANN401
+def start_and_join(*processes: Any) -> list[int | None]:  # noqa: ANN401 - any value will do
     for process in processes:
         process.start()
     for process in processes:
