@@ -32,11 +32,13 @@ async def measure(count: int, say: Console) -> tuple[list[figures.Figure], dict[
     tools = await figures.tool_calls(20 * count)
     say.print("cold start of the command …")
     cold = figures.cold_cli(max(count // 10, 5))
+    say.print("neighbours of floods …")
+    floods = await figures.beside_floods(max(count // 2, 10))
     say.print("peers …")
     peers = await figures.peer_figures(max(count // 5, 10), ours)
     say.print("containers …")
     in_docker = await containers.figures(max(count // 4, 10), ours)
-    return [*found, *whole, *pandas, *tools, cold, *peers, *in_docker], isolation
+    return [*found, *whole, *pandas, *tools, cold, *floods, *peers, *in_docker], isolation
 
 
 def machine() -> dict[str, Any]:
@@ -59,8 +61,8 @@ def page(found: list[figures.Figure], isolation: dict[str, Any], about: dict[str
 {about["load_before"][0]} before it began. Ours and the peers ran in the same run of the command, one after the other.
 
 Every measured run was sealed at level `{isolation["level"]}`, ceilings held by `{isolation["limits"]}`, Landlock ABI
-{isolation["walls"]["landlock_abi"]}, {isolation["walls"]["seccomp"]["filters"]} seccomp filters; the command refuses to
-print a run whose walls were not complete.
+{isolation["walls"]["landlock_abi"]}, seccomp filters: {isolation["walls"]["seccomp"]["filters"]}; the command
+refuses to print a run whose walls were not complete.
 
 | figure | measured | gate | met |
 |---|---|---|---|
@@ -68,6 +70,9 @@ print a run whose walls were not complete.
 
 Run folders are written to /dev/shm except in the row that says disk, so that the figures are isorun's:
 what a disk adds depends on the file system and on what was deleted before.
+
+A neighbour of a flood runs beside a program that makes the host work as much as it can; it is compared with the same
+neighbour beside a program that spins and sends nothing, so that the ratio is the host's work.
 
 Paced: a run begins when the pool is full and the machine has rested 20 ms. The numbers behind the table, with the walls
 of the measured runs, are in `bench/results.json`.
@@ -82,11 +87,16 @@ def main() -> int:
     """Exit 1 if a gate is missed."""
     parser = argparse.ArgumentParser(prog="python -m bench", description=__doc__)
     parser.add_argument("--count", type=int, default=200, help="measurements of each figure")
+    parser.add_argument("--floods", nargs="*", metavar="WORD", help="neighbours of floods only, of names with a WORD")
     parser.add_argument("--no-write", action="store_true", help="print only")
     options = parser.parse_args()
     about = machine()
     console = Console(stderr=not sys.stdout.isatty())
-    found, isolation = asyncio.run(measure(options.count, console))
+    if options.floods is not None:
+        found, isolation = asyncio.run(figures.beside_floods(options.count, options.floods)), {}
+        options.no_write = True
+    else:
+        found, isolation = asyncio.run(measure(options.count, console))
     table = Table("figure", "measured", "gate", "met")
     for figure in found:
         table.add_row(figure.name, figure.value, figure.gate, _met(figure).strip("*"))

@@ -6,19 +6,20 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import isorun
-from bench import peers
+from bench import neighbours, peers
 from bench import tool_calls as calls
 from bench.measure import Spread, paced, saturated
-from isorun.backends.namespace import NamespaceBackend, Options
+from isorun.backends.namespace.backend import NamespaceBackend, Options
 from isorun.core.limits import Limits
-from isorun.runtime.request import build_request
+from isorun.core.request import RunRequest
+from isorun.runtime.request import accept
 from isorun.runtime.run import Options as RunOptions
 from isorun.runtime.run import program_for
 
@@ -32,6 +33,7 @@ PANDAS = HELLO + (
     "import pandas as pd\npd.DataFrame({'a': [1, 2], 'b': [3, 4]}).to_csv(OUT / TURN_ID / 'files' / 'table.csv')\n"
 )
 FIRST = "import time; print(time.monotonic())"
+_DOES = {"execute": "`execute`", "call": "tool call", "check": "`execute` with a promised JSON file"}
 CONTRACT = [{"filename": "turn_1/files/hello.txt", "description": "a greeting"}]
 
 
@@ -90,7 +92,7 @@ async def first_bytecode(count: int) -> Figure:
         for _ in range(count):
             async with backend.launch(limits) as slot:
                 complete(dict(slot.isolation))
-                program = program_for(build_request(FIRST, limits=limits), RunOptions())
+                program = program_for(accept(RunRequest.of(FIRST), limits), RunOptions())
                 await asyncio.sleep(0.02)
                 began = time.monotonic()
                 await slot.start(program)
@@ -113,7 +115,7 @@ def vars_of(spread: Spread) -> dict[str, float]:
 
 
 async def whole_runs(count: int) -> tuple[list[Figure], Spread, dict[str, Any]]:
-    """`Runtime.execute` of a hello file under contract, paced and saturated."""
+    """`Runtime.execute` of a hello file under contract, paced and saturated. Long because it lists its figures."""
     async with runtime() as opened:
         seen: dict[str, Any] = {}
 
@@ -164,7 +166,10 @@ async def whole_runs(count: int) -> tuple[list[Figure], Spread, dict[str, Any]]:
 
 
 async def with_pandas(count: int) -> tuple[list[Figure], float]:
-    """The same with pandas preloaded, imported, and a CSV written; and the memory of waiting slots."""
+    """The same with pandas preloaded, imported, and a CSV written; and the memory of waiting slots.
+
+    Long because it lists its figures.
+    """
     async with runtime(("pandas",)) as opened:
 
         async def once() -> float:
@@ -267,6 +272,25 @@ def cold_cli(count: int) -> Figure:
         ok=spread.p50 <= 300,
         raw={"ms": vars_of(spread)},
     )
+
+
+async def beside_floods(count: int, wanted: Sequence[str] = ()) -> list[Figure]:
+    """A neighbour beside each flood: all of them, or those whose name has one of *wanted* in it."""
+    found = []
+    for flood in neighbours.FLOODS:
+        if wanted and not any(word in flood.name for word in wanted):
+            continue
+        calm, beside = await neighbours.measured(count, flood)
+        found.append(
+            Figure(
+                name=f"neighbour's {_DOES[flood.beside]}, beside a spinning program → beside a flood: {flood.name}",
+                value=neighbours.shown(calm, beside),
+                gate=neighbours.gate(flood),
+                ok=neighbours.within(flood, calm, beside),
+                raw={"calm_ms": vars_of(calm), "beside_ms": vars_of(beside)},
+            )
+        )
+    return found
 
 
 async def peer_figures(count: int, ours: Spread) -> list[Figure]:

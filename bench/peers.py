@@ -11,7 +11,7 @@ from pathlib import Path
 
 from isorun.backends.environment import describe
 from isorun.settings import Settings
-from sandbox_runner.namespace import find_bubblewrap
+from sandbox_runner.namespace.sandbox import find_bubblewrap
 
 HELLO = "import os; open(os.path.join(os.environ['OUTPUT_DIR'], 'hello.txt'), 'w').write('hello')"
 _SYSTEM = ("/usr", "/etc")
