@@ -2,7 +2,7 @@
 
 This table is the whole truth about them: the workflow runs it, `isorun scenario` prints
 it, and the test suite holds every run to it. A program that gets out of its walls
-prints a line that begins with GOT. It is as long as its twenty programs. The comparison itself is in verdicts.py.
+prints a line that begins with GOT. It is long because its twenty programs are. The comparison itself is in verdicts.py.
 """
 
 import re
@@ -57,7 +57,7 @@ Path(OUTPUT_DIR, TURN_ID, "files", "first.txt").write_text("the first of two\\n"
 print("and the second is forgotten")
 """
 
-_ALLOCATES = """
+_ALLOCATES = """# Takes memory until there is no more.
 held = []
 while True:
     held.append(bytearray(b"x") * (64 << 20))  # written to, so that the memory is really there
@@ -110,7 +110,7 @@ files = Path(OUTPUT_DIR, TURN_ID, "files")
 print("wrote two files, no error found, 0 ERROR")  # which is none
 """
 
-_NETWORK = """
+_NETWORK = """# Tries to send something out: by name, by address, by raw packets; then gives up.
 import socket, urllib.request
 
 attempts = {
@@ -183,7 +183,7 @@ print(f"looked in {looked} places for the supervisor's secret")
 Path(OUTPUT_DIR, TURN_ID, "files", "hello-iso-runtime.txt").write_text(f"{looked} places\\n")
 """
 
-_FORK_BOMB = """
+_FORK_BOMB = """# Every process becomes two, for ever.
 import signal
 
 first = os.getpid()
@@ -223,7 +223,7 @@ except agent_io_tools.ToolTimeout as error:
     Path(OUTPUT_DIR, TURN_ID, "files", "hello-iso-runtime.txt").write_text(str(error))
 """
 
-_DISK = """
+_DISK = """# Writes files until the disk is full.
 number = 0
 while True:
     number += 1

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from isorun.runtime.result import RunResult
+from isorun.core.result import RunResult
 from isorun.tools import exec_tools
 from isorun.tools.workspace import Workspace
 

@@ -3,10 +3,11 @@
 It must not know any scenario: the table is in exec.py.
 """
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from isorun.runtime.result import RunResult
+from isorun.core.result import RunResult
 
 Mode = Literal["contract", "side effects"]
 NOTE = "local_tools.write_note"
@@ -42,7 +43,10 @@ class Expected:
 
 @dataclass(frozen=True, kw_only=True)
 class Scenario:
-    """One program. *promises* are names below turn_<id>/files/; *tools* what it is granted."""
+    """One program. *promises* are names below turn_<id>/files/, *checks* what each must hold beside being there.
+
+    *tools* is what it is granted.
+    """
 
     number: int
     title: str
@@ -52,12 +56,12 @@ class Scenario:
     mode: Mode = "contract"
     timeout_s: float = 10.0
     tools: tuple[str, ...] = (NOTE,)
+    checks: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
 
-    def contract(self, turn: str) -> list[dict[str, str]]:
+    def contract(self, turn: str) -> list[dict[str, Any]]:
         """The promise for the turn folder *turn*."""
-        return [
-            {"filename": f"{turn}/files/{name}", "description": f"Output of {self.title}"} for name in self.promises
-        ]
+        about = {"description": f"Output of {self.title}"}
+        return [{"filename": f"{turn}/files/{name}", **about, **self.checks.get(name, {})} for name in self.promises]
 
     @property
     def followup(self) -> str:

@@ -13,8 +13,8 @@ from typing import Any, Protocol
 
 from isorun.core.ids import new_exec_id
 from isorun.core.outcome import Code
-from isorun.runtime.report import error_lines, one_line, printable, tail, tracebacks, tree
-from isorun.runtime.result import RunResult
+from isorun.core.report import error_lines, one_line, printable, tail, tracebacks, tree
+from isorun.core.result import RunResult
 from isorun.settings import Settings
 from isorun.tools.subsystem import ToolSubsystem
 from isorun.tools.workspace import Synced, Workspace, Workspaces
