@@ -4,13 +4,16 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.setup-done
 DIST := dist
+# Tests run side by side, but for the attacks. A module's tests stay together: they share what takes long to make.
+WORKERS ?= 3
+LIMITS := $(wildcard tests/escapes/test_resources_*.py) tests/escapes/test_soak.py tests/escapes/test_starts_given_up.py
 EPOCH = $(shell git log -1 --format=%ct 2>/dev/null)
 CODE := src packages tests bench examples tools
 LOCK := UV_CUSTOM_COMPILE_COMMAND="make lock" uv pip compile --quiet --universal --python-version 3.11 \
 	--generate-hashes --no-emit-package sandbox-runner
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-unit test-kit test-packages test-escapes check bench dist lock clean
+.PHONY: help setup demo test test-unit test-kit test-packages test-escapes test-walls test-limits check bench dist lock clean
 .DELETE_ON_ERROR:
 
 help: ## this list
@@ -38,22 +41,28 @@ demo: setup ## a program works on real data inside the walls, and fails to get o
 test: test-unit test-kit test-packages test-escapes ## all tests; ISORUN_REQUIRE=name,name turns their skips into failures
 
 test-unit: setup
-	$(BIN)/python -m pytest tests/unit
+	$(BIN)/python -m pytest -n $(WORKERS) --dist worksteal tests/unit
 
 test-kit: setup
-	$(BIN)/python -m pytest tests/conformance tests/docker tests/docs
+	$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile tests/conformance tests/docker tests/docs
 
 test-packages: setup # with the package's own configuration
-	$(BIN)/python -m pytest packages/sandbox_runner/tests --timeout=60
+	$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile packages/sandbox_runner/tests --timeout=60
 
-test-escapes: setup # alone: they look for anything that is left in any slot
-	$(BIN)/python -m pytest tests/escapes
+test-escapes: test-walls test-limits # one after the other: an attack may take all that the machine has
 
-check: setup ## lint, format, types, direction of imports; then how many exceptions there are
+test-walls: setup
+	$(BIN)/python -m pytest tests/escapes $(LIMITS:%=--ignore=%)
+
+test-limits: setup # what measures the machine, so nothing may run beside it
+	$(BIN)/python -m pytest $(LIMITS)
+
+check: setup ## lint, format, types, direction of imports, rules of the house; then how many exceptions there are
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+	$(BIN)/python tools/house.py
 	@count() { grep -rEho --include='*.py' "$$2" $(wildcard $(CODE)) | wc -l | xargs printf '%-24s %d\n' "$$1"; }; \
 		count 'lint ignores (noqa)' '# noqa'; \
 		count 'type ignores' '# type: ignore'; \

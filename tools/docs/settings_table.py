@@ -17,6 +17,7 @@ BEGIN, END = "### All of them\n", "\n### Read by others\n"  # the headings that 
 _COUNTLESS = 2**53  # the most that such a setting takes
 #: Field of `Settings` -> what it does, and for whom.
 MEANING = {
+    "env_file": "a file of settings that is read whole; of the process environment alone",
     "backend": "`auto` is namespace, else docker",
     "program_python": "the interpreter of programs; default: the one that isorun runs in; docker: the image's own",
     "preload": "modules that are imported before a program comes, with commas between them",
@@ -29,8 +30,11 @@ MEANING = {
     "cgroup_parent": "control group that runs are made below; default: the one isorun is in",
     "advertise_side_effect_tool": "whether a model is offered the tool without a contract",
     "require": "for the tests: facilities whose lack is a failure and no skip",
-    "executor_uid": "real uid of programs; with namespace only where isorun is root",
-    "executor_gid": "real gid of programs; with docker one of isorun's own groups, unless isorun is root",
+    "executor_uid": "real uid of programs; with namespace only if isorun is root; unset: an id that no account has",
+    "executor_gid": (
+        "real gid of programs; with namespace, unset: an id that no account has; with docker one of isorun's groups, "
+        "unless isorun is root"
+    ),
     "user_log_mode": "where `logging.*` of programs goes",
     "traceback_remap": "0 shows the loader's frames too",
     "image": "image of executors and supervisor; must have the label `isorun.image=1`",
@@ -89,14 +93,15 @@ MEANING = {
 
 def table() -> str:
     """The table, a line a setting, in the order of `isorun config show`."""
-    rows = ["| variable | older names | default | value | what it does |", "|---|---|---|---|---|"]
+    columns = ("variable", "older names", "default", "value", "from an untrusted file", "what it does")
+    rows = [f"| {' | '.join(columns)} |", "|---" * len(columns) + "|"]
     shown = {row.name: row.value for row in Settings().rows()}
     for key, rule in _RULES.items():
         ours, *older = rule.names
         default = "–" if shown[ours] in (None, "") else f"`{shown[ours]}`"
         names = ", ".join(f"`{name}`" for name in older) or "–"
         wants = rule.kind.wants.replace(f" from 1 to {_COUNTLESS}", " above 0")
-        rows.append(f"| `{ours}` | {names} | {default} | {wants} | {MEANING[key]} |")
+        rows.append(f"| `{ours}` | {names} | {default} | {wants} | {rule.harmless.says} | {MEANING[key]} |")
     return "\n".join(rows)
 
 
