@@ -39,6 +39,7 @@ _TURN_S = 0.05  # at the list of locks, most of it spent on waiting for those wh
 _OVERTAKEN_S = 0.5  # that a run waits for a pass that began before it
 _IDLE_S = 1.0
 _FAR = 1.5  # times the ceiling
+_OUTSIDE = 32 << 20  # more than a process shares with those that are not of its run: what it was forked from
 _STEP = 1.1  # how much more has to be mapped for the peak to be measured again
 #: To count a shared page once takes the kernel 18 ns for each process that has it, and some 700 ns for each page of
 #: their tables, full or not: 128 processes that share 1 GiB would keep the watcher from its next look for 500 ms.
@@ -106,11 +107,12 @@ class Memory:
 
     def look(self) -> tuple[float, int | None]:
         """Look once. How long to wait now, and the pidfd of the process that was to die, for the caller to close."""
-        started = time.monotonic()
+        worked = time.thread_time()
         sample = watcher.sample(self._pids)
         sockets = watcher.socket_bytes(self._pids[0])
-        # A slot with very many processes must not eat a core of the host by being watched.
-        pause = max(_LOOK_S, 4 * (time.monotonic() - started))
+        # A slot with very many processes must not eat a core of the host by being watched. What counts is the time on
+        # the processor: a look that had to wait for it is no reason to look later.
+        pause = max(_LOOK_S, 4 * (time.thread_time() - worked))
         if sample.rss_bytes + sockets > self._most:
             started = time.monotonic()
             victim = self._hold(sample, sockets)
@@ -135,10 +137,8 @@ class Memory:
             return self._end_all()
         pid = max(sample.pids, key=lambda pid: (pid != init, sample.bytes_of[pid], pid != program), default=init)
         victim = self._open(pid)
-        exact = self._exact(sample)
-        held = sockets + (exact.rss_bytes if exact is not None else 0)
-        self._told.add(peak=held)
-        if exact is not None and held <= self._most:
+        exact = self._confirmed(sample, sockets)
+        if exact is not None and sockets + exact.rss_bytes <= self._most:
             self._breaches = 0
             if victim is not None:
                 os.close(victim)
@@ -157,22 +157,35 @@ class Memory:
             kill(victim)
         return victim
 
-    def _exact(self, sample: watcher.Sample) -> watcher.Sample | None:
+    def _confirmed(self, sample: watcher.Sample, sockets: int) -> watcher.Sample | None:
+        """What is held in truth; nothing has to be measured where that is above the ceiling whatever is shared."""
+        if self._is_certain(sample):
+            return watcher.sample(self._pids)
+        return self._exact(sample, sockets)
+
+    def _is_certain(self, sample: watcher.Sample) -> bool:
+        return max(sample.table_bytes, sample.least_bytes - _OUTSIDE) > self._most
+
+    def _exact(self, sample: watcher.Sample, sockets: int) -> watcher.Sample | None:
         """The sum that counts a shared page once; None if the run is far above before it is there, or keeps it away.
 
         A process that changes its mappings without end keeps out whoever wants to walk them; more of them on its
-        processor make each wait longer. What the cheap sum reads is behind no such lock.
+        processor make each wait longer, and page tables without pages take the kernel long to walk. What the cheap sum
+        reads is behind no such lock.
         """
         asked, growth = Exact(self._pids, lambda exact: None), 0
         before = sample
         for _ in range(_EXACT_LOOKS):  # looks, not seconds: on a busy machine both take longer
             if asked.wait(_LOOK_S):
+                self._told.add(peak=asked.found.rss_bytes + sockets if asked.found is not None else 0)
                 return asked.found
             now = watcher.sample(self._pids)
-            growth += sum(max(0, now.anon_of[pid] - held) for pid, held in before.anon_of.items() if pid in now.anon_of)
+            growth += sum(max(0, now.own_of[pid] - held) for pid, held in before.own_of.items() if pid in now.own_of)
             self._told.add(peak=sample.least_bytes + growth)
             if sample.least_bytes + growth > _FAR * self._most:
                 return None
+            if self._is_certain(now):
+                return now
             before = now
         return None
 

@@ -23,15 +23,15 @@ class Sample:
     `processes` counts threads, as the kernel's own limits do, and zombies, which hold a pid.
     `bytes_of` has the part of each pid in `rss_bytes`. `table_bytes` is the part that page tables are,
     `least_bytes` what is held even if the processes share all they can: every page table, and all of the largest.
-    `anon_of` has the private memory of each pid: where that grows, nothing that was shared is counted again.
+    `own_of` has the private memory and the page tables of each pid: where they grow, nothing shared is counted again.
     """
 
-    __slots__ = ("anon_of", "bytes_of", "least_bytes", "pids", "processes", "rss_bytes", "table_bytes")
+    __slots__ = ("bytes_of", "least_bytes", "own_of", "pids", "processes", "rss_bytes", "table_bytes")
 
     def __init__(
-        self, bytes_of: Mapping[int, int], tables_of: Mapping[int, int], anon_of: Mapping[int, int], processes: int
+        self, bytes_of: Mapping[int, int], tables_of: Mapping[int, int], own_of: Mapping[int, int], processes: int
     ) -> None:
-        self.anon_of = anon_of
+        self.own_of = own_of
         self.rss_bytes = sum(bytes_of.values())
         self.table_bytes = sum(tables_of.values())
         self.least_bytes = self.table_bytes + max((bytes_of[pid] - tables_of[pid] for pid in bytes_of), default=0)
@@ -49,7 +49,7 @@ def sample(roots: Iterable[int], proc: str | os.PathLike[str] = _PROC, *, shared
     """
     root = os.fspath(proc)
     children = None if has_children_files(proc) else _children_by_scan(root)
-    todo, seen, tables, anon = list(roots), dict[int, int](), dict[int, int](), dict[int, int]()
+    todo, seen, tables, own = list(roots), dict[int, int](), dict[int, int](), dict[int, int]()
     processes = 0
     while todo:
         pid = todo.pop()
@@ -61,10 +61,10 @@ def sample(roots: Iterable[int], proc: str | os.PathLike[str] = _PROC, *, shared
         if held is None:
             todo += below
             continue
-        seen[pid], tables[pid], anon[pid], threads = held
+        seen[pid], tables[pid], own[pid], threads = held
         processes += threads
         todo += below
-    return Sample(seen, tables, anon, processes)
+    return Sample(seen, tables, own, processes)
 
 
 _FEW_SOCKETS = 64  # what honest programs open; their buffers are empty most of the time
@@ -120,7 +120,7 @@ def parent_of(pid: int, proc: str = _PROC) -> int | None:
 
 
 def _held(root: str, pid: int, shared_once: bool) -> tuple[int, int, int, int] | None:
-    """Bytes, those of them that are page tables or private, and threads of one process; None when it is gone."""
+    """Bytes, those of page tables, those of them and private ones, and threads of one process; None when it is gone."""
     status = _read(f"{root}/{pid}/status")
     if not status:
         return None
@@ -137,7 +137,7 @@ def _held(root: str, pid: int, shared_once: bool) -> tuple[int, int, int, int] |
     # Page tables are each process's own. Reading one byte in 2 MiB of zeroes makes a page of them and nothing else.
     tables = _kib(status, b"\nVmPTE:") + _kib(status, b"\nVmPMD:")
     held = (memory + tables) * 1024 + _descriptor_bytes(of)
-    return held, tables * 1024, anon * 1024, threads
+    return held, tables * 1024, (anon + tables) * 1024, threads
 
 
 def _living_thread(root: str, pid: int) -> tuple[str, bytes] | None:

@@ -136,6 +136,104 @@ def test_a_run_that_does_not_let_itself_be_measured_is_ended(tmp_path: Path, mon
         assert found.is_dead()
 
 
+TABLES = """
+import ctypes, mmap, os, signal
+assert ctypes.CDLL(None).unshare(0x1000_0000 | 0x4000_0000) == 0  # CLONE_NEWUSER, CLONE_NEWNET
+if os.fork():
+    signal.pause()
+zeroes = mmap.mmap(-1, 80 << 30, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS | 0x4000, prot=mmap.PROT_READ)
+for at in range(0, {first} << 29, 2 << 20):
+    zeroes[at]
+print(os.getpid(), os.getppid(), flush=True)
+input()
+for at in range({first} << 29, {then} << 29, 2 << 20):
+    zeroes[at]
+signal.pause()
+"""
+
+
+class WithTables:
+    """A process whose child has *first* MiB of page tables, and *then* once it goes on."""
+
+    def __init__(self, stack: ExitStack, records: Path, first: int, then: int = 0) -> None:
+        line = [sys.executable, "-c", TABLES.format(first=first, then=then)]
+        opened = subprocess.Popen(line, stdin=-1, stdout=-1, process_group=0)
+        process = stack.enter_context(opened)
+        stack.callback(os.killpg, process.pid, signal.SIGKILL)
+        assert process.stdin is not None
+        assert process.stdout is not None
+        self._to = process.stdin
+        self.child, self.parent = map(int, process.stdout.readline().split())
+        self._pidfd = os.pidfd_open(self.parent)
+        stack.callback(os.close, self._pidfd)
+        self._told = Told(stack.enter_context(records.open("w+b")).fileno(), 0)
+
+    def go_on(self) -> None:
+        """It begins to take the rest."""
+        self._to.write(b"\n")
+        self._to.flush()
+
+    def loses_its_child(self, most: int) -> bool:
+        """Whether a look at it kills the child, and the child alone."""
+        dying = Memory(most, (self.parent, self.parent), (self._pidfd, self._pidfd), self._told).look()[1]
+        assert dying is not None
+        assert select.select([dying], [], [], 10)[0]
+        os.close(dying)
+        return is_running(self.parent) and not is_running(self.child)
+
+
+def test_page_tables_need_no_measuring(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nobody shares them, and to measure a process with very many takes as long as it takes to make as many again."""
+
+    def quick(pids: tuple[int, int], *, shared_once: bool = False) -> watch_loop.watcher.Sample:
+        assert not shared_once
+        return sample(pids)
+
+    sample = watch_loop.watcher.sample
+    monkeypatch.setattr(watch_loop.watcher, "sample", quick)
+    with ExitStack() as stack:
+        assert WithTables(stack, tmp_path / "records", 100).loses_its_child(90 * MIB)
+
+
+def test_page_tables_that_grow_while_they_are_measured_are_seen(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A look begins to measure what may be shared; before that is done, the tables alone are above the ceiling."""
+    sample = watch_loop.watcher.sample
+    with ExitStack() as stack:
+        found = WithTables(stack, tmp_path / "records", 86, 110)
+        is_over = threading.Event()
+        stack.callback(is_over.set)
+
+        def slow(pids: tuple[int, int], *, shared_once: bool = False) -> watch_loop.watcher.Sample:
+            if shared_once:
+                found.go_on()
+                assert is_over.wait(30)
+            return sample(pids, shared_once=shared_once)
+
+        monkeypatch.setattr(watch_loop.watcher, "sample", slow)
+        assert found.loses_its_child(90 * MIB)
+
+
+def test_what_grows_much_while_it_is_measured_ends_the_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where what is a process's own grows, nothing shared is counted again: here the page tables, to far above."""
+    sample = watch_loop.watcher.sample
+    with ExitStack() as stack:
+        found = WithTables(stack, tmp_path / "records", 86, 150)
+        is_over = threading.Event()
+        stack.callback(is_over.set)
+
+        def slow(pids: tuple[int, int], *, shared_once: bool = False) -> watch_loop.watcher.Sample:
+            if shared_once:
+                found.go_on()
+                assert is_over.wait(30)
+            return sample(pids, shared_once=shared_once)
+
+        monkeypatch.setattr(watch_loop.watcher, "sample", slow)
+        monkeypatch.setattr(Memory, "_is_certain", lambda memory, sample: False)
+        assert not found.loses_its_child(90 * MIB)
+
+
 def test_too_much_that_is_shared_ends_the_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """To count once what very many share would keep the watcher from its next look."""
     monkeypatch.setattr(watch_loop, "_DEAR", 2)

@@ -35,10 +35,18 @@ class Proc:
         path.write_text(text)
 
     def process(
-        self, pid: int, parent: int, *, anon: int = 0, shmem: int = 0, threads: int = 1, name: str = "x"
+        self,
+        pid: int,
+        parent: int,
+        *,
+        anon: int = 0,
+        shmem: int = 0,
+        tables: int = 0,
+        threads: int = 1,
+        name: str = "x",
     ) -> None:
         self.write(f"{pid}/stat", f"{pid} ({name}) S {parent} {pid} {pid} 0 -1\n")
-        memory = f"RssAnon:\t{anon:8} kB\nRssFile:\t    9999 kB\nRssShmem:\t{shmem:8} kB\n"
+        memory = f"VmPTE:\t{tables:8} kB\nRssAnon:\t{anon:8} kB\nRssFile:\t    9999 kB\nRssShmem:\t{shmem:8} kB\n"
         self.write(f"{pid}/status", f"Name:\t{name}\nState:\tS\n{memory}Threads:\t{threads}\nSigQ:\t0/1\n")
         for thread in range(pid, pid + threads) if self.children_files else ():
             self.write(f"{pid}/task/{thread}/children", "")
@@ -64,6 +72,13 @@ def test_the_whole_tree_is_summed(proc: Proc) -> None:
     seen = sample([10], proc.path)
     assert told(seen) == (1111 * KIB, 5, (10, 20, 30))
     assert seen.bytes_of == {10: KIB, 20: 110 * KIB, 30: 1000 * KIB}
+
+
+def test_page_tables_and_private_memory_are_its_own(proc: Proc) -> None:
+    """Where they grow, nothing that others have as well is counted again."""
+    proc.process(10, 1, anon=100, shmem=10, tables=7)
+    seen = sample([10], proc.path)
+    assert (seen.own_of, seen.bytes_of, seen.table_bytes) == ({10: 107 * KIB}, {10: 117 * KIB}, 7 * KIB)
 
 
 def test_a_process_reached_twice_counts_once(proc: Proc) -> None:
