@@ -1,4 +1,4 @@
-"""The host's end of the process that watches its runs (`watch_loop`): started with the backend, and ended with it.
+"""The host's end of the process that watches its runs (`loop`): started with the backend, and ended with it.
 
 An unwatched run has no ceiling. If that process dies, every run that it watched is killed at once, its result
 says why, and the next run waits for a new one.
@@ -15,7 +15,8 @@ from contextlib import suppress
 from dataclasses import dataclass
 
 from isorun.backends.environment import own_package
-from isorun.backends.watch import loop as watch_loop
+from isorun.backends.watch import told
+from isorun.backends.watch.loop import PACKET
 from isorun.core.errors import SetupFailed
 from isorun.core.limits import MAX_LOCKS
 from isorun.kernel.readiness import wait_readable, wait_writable
@@ -24,6 +25,7 @@ _START_S = 30.0
 _END_S = 5.0
 _RECORDS = 1 << 16  # of one file: a number is used again after as many other runs
 _SAID = 4096
+_LOCK_BYTES = 208  # struct file_lock of Linux 6, to tell what was held
 _MODULE = "isorun.backends.watch.loop"
 
 
@@ -53,8 +55,8 @@ class Watched:
 
     def _read(self) -> tuple[int, int, int, int]:
         if self._records >= 0:
-            found = os.pread(self._records, watch_loop.RECORD.size, self.number * watch_loop.RECORD.size)
-            self._last = watch_loop.RECORD.unpack(found.ljust(watch_loop.RECORD.size, b"\0"))
+            found = os.pread(self._records, told.RECORD.size, self.number * told.RECORD.size)
+            self._last = told.RECORD.unpack(found.ljust(told.RECORD.size, b"\0"))
         return self._last
 
     @property
@@ -65,7 +67,7 @@ class Watched:
     @property
     def lock_bytes(self) -> int:
         """What its file locks took of the kernel's memory, where they were so many that they were counted."""
-        return self._read()[1] * watch_loop.LOCK_BYTES
+        return self._read()[1] * _LOCK_BYTES
 
     @property
     def kills(self) -> int:
@@ -75,11 +77,11 @@ class Watched:
     @property
     def has_too_many_locks(self) -> bool:
         """Whether it was ended for them."""
-        return self._read()[3] == watch_loop.LOCKS
+        return self._read()[3] == told.LOCKS
 
     def confirm(self) -> None:
         """Raise `SetupFailed` if it was not watched to its end."""
-        if self._read()[3] == watch_loop.BROKEN:
+        if self._read()[3] == told.BROKEN:
             raise SetupFailed("watcher", f"it cannot watch the run, which was killed: {_UNWATCHED}")
         if self.failure is not None:
             raise self.failure
@@ -132,7 +134,7 @@ class Watcher:
             assert process is not None
             await process.wait_ready()
         number = self._next_number()
-        os.pwrite(self._records, bytes(watch_loop.RECORD.size), number * watch_loop.RECORD.size)
+        os.pwrite(self._records, bytes(told.RECORD.size), number * told.RECORD.size)
         # A copy: the slot closes its own before it closes this, and its number may then be another's.
         watched = Watched(self._records, number, os.dup(subject.pidfds[0]), subject.tell)
         self._watched[number] = watched
@@ -230,7 +232,7 @@ class _Process:
 
     def _hear(self) -> None:
         try:
-            packet = self._control.recv(watch_loop.PACKET)
+            packet = self._control.recv(PACKET)
         except BlockingIOError:
             return
         except OSError:
