@@ -6,7 +6,7 @@ STAMP := $(VENV)/.setup-done
 DIST := dist
 # Tests run side by side, but for the attacks. A module's tests stay together: they share what takes long to make.
 WORKERS ?= 3
-LIMITS := $(wildcard tests/escapes/test_resources_*.py) tests/escapes/test_soak.py tests/escapes/test_starts_given_up.py
+PYTEST := $(BIN)/python -m pytest -m "not alone"
 EPOCH = $(shell git log -1 --format=%ct 2>/dev/null)
 CODE := src packages tests bench examples tools
 LOCK := UV_CUSTOM_COMPILE_COMMAND="make lock" uv pip compile --quiet --universal --python-version 3.11 \
@@ -41,10 +41,10 @@ demo: setup ## a program works on real data inside the walls, and fails to get o
 test: test-unit test-kit test-packages test-escapes ## all tests; ISORUN_REQUIRE=name,name turns their skips into failures
 
 test-unit: setup
-	$(BIN)/python -m pytest -n $(WORKERS) --dist worksteal tests/unit
+	$(PYTEST) -n $(WORKERS) --dist worksteal tests/unit
 
 test-kit: setup
-	$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile tests/conformance tests/docker tests/docs
+	$(PYTEST) -n $(WORKERS) --dist loadfile tests/conformance tests/docker tests/docs
 
 test-packages: setup # with the package's own configuration
 	$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile packages/sandbox_runner/tests --timeout=60
@@ -52,10 +52,10 @@ test-packages: setup # with the package's own configuration
 test-escapes: test-walls test-limits # one after the other: an attack may take all that the machine has
 
 test-walls: setup
-	$(BIN)/python -m pytest tests/escapes $(LIMITS:%=--ignore=%)
+	$(PYTEST) tests/escapes
 
-test-limits: setup # what measures the machine, so nothing may run beside it
-	$(BIN)/python -m pytest $(LIMITS)
+test-limits: setup # what measures the machine, or is short: nothing may run beside it
+	$(BIN)/python -m pytest -m alone tests
 
 check: setup ## lint, format, types, direction of imports, rules of the house; then how many exceptions there are
 	$(BIN)/ruff check .

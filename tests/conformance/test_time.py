@@ -41,6 +41,7 @@ def test_the_operators_ceiling_is_named(rt) -> None:
     assert str(caught.value) == "timeout_s is 601, more than ISORUN_MAX_WALL_S (PY_CODE_EXEC_TIMEOUT) allows: 600"
 
 
+@pytest.mark.alone
 def test_the_build_is_not_charged(own) -> None:
     """With no slot waiting and a timeout shorter than a build, a short program still ends well."""
     with own() as rt:
@@ -50,6 +51,7 @@ def test_the_build_is_not_charged(own) -> None:
     assert not result.timings["pool_hit"]
 
 
+@pytest.mark.alone
 def test_inputs_are_not_charged(own, tmp_path) -> None:
     """Copying what the caller gave comes before the program's first instruction."""
     (tmp_path / "big").write_bytes(bytes(60 << 20))

@@ -42,6 +42,7 @@ def agrees(told: dict[str, Any]) -> None:
     assert [row for row in told["attacks"] if "could not be tried" in row["reason"]] == []
 
 
+@pytest.mark.alone
 @pytest.mark.timeout(300)
 def test_every_wall_of_the_embedded_backend_holds(tmp_path: Path) -> None:
     """As root with a control group, as an ordinary user without one: the page's column of it."""

@@ -8,7 +8,7 @@ import pytest
 from tests.escapes.attacking import attack, ended
 from tests.escapes.conftest import ROOMY, SMALL
 
-pytestmark = pytest.mark.usefixtures("unharmed")
+pytestmark = [pytest.mark.usefixtures("unharmed"), pytest.mark.alone]
 
 TAKE = """
 import ctypes, os, socket, tempfile

@@ -9,7 +9,7 @@ import pytest
 from tests.escapes.attacking import attack, disk_bytes, ended
 from tests.escapes.conftest import ROOMY
 
-pytestmark = pytest.mark.usefixtures("unharmed")
+pytestmark = [pytest.mark.usefixtures("unharmed"), pytest.mark.alone]
 
 MIB = 1 << 20
 TOO_LARGE = ("limit_exceeded", "file_size_limit", "a file exceeded the limit of 8 MiB")

@@ -4,7 +4,7 @@ import pytest
 
 from tests.escapes.attacking import attack, ended, processes_inside
 
-pytestmark = pytest.mark.usefixtures("unharmed")
+pytestmark = [pytest.mark.usefixtures("unharmed"), pytest.mark.alone]
 
 
 def by_signal(number: int, name: str) -> tuple[str, str, str]:

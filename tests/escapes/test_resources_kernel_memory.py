@@ -7,7 +7,7 @@ import pytest
 from tests.escapes.attacking import attack, ended
 from tests.escapes.conftest import SMALL
 
-pytestmark = pytest.mark.usefixtures("unharmed")
+pytestmark = [pytest.mark.usefixtures("unharmed"), pytest.mark.alone]
 
 MIB = 1 << 20
 KILLED = ("out_of_memory", "out_of_memory", "killed for exceeding its memory limit of 96 MiB")

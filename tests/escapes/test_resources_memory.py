@@ -11,7 +11,7 @@ from isorun.core.limits import Limits
 from tests.escapes.attacking import attack, ended, processes_inside
 from tests.escapes.conftest import ROOMY
 
-pytestmark = pytest.mark.usefixtures("unharmed")
+pytestmark = [pytest.mark.usefixtures("unharmed"), pytest.mark.alone]
 
 MIB = 1 << 20
 KILLED = ("out_of_memory", "out_of_memory", "killed for exceeding its memory limit of 256 MiB")

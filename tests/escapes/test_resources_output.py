@@ -4,7 +4,7 @@ import pytest
 
 from tests.escapes.attacking import attack, disk_bytes, ended
 
-pytestmark = pytest.mark.usefixtures("unharmed")
+pytestmark = [pytest.mark.usefixtures("unharmed"), pytest.mark.alone]
 
 MIB = 1 << 20
 FLOOD = ("limit_exceeded", "output_limit", "wrote more than 16 MiB of output")

@@ -12,7 +12,7 @@ import pytest
 from tests.escapes.attacking import attack, cpu_s_inside, ended, processes_inside
 from tests.escapes.conftest import ROOMY
 
-pytestmark = pytest.mark.usefixtures("unharmed")
+pytestmark = [pytest.mark.usefixtures("unharmed"), pytest.mark.alone]
 
 PROCESS_LIMIT = ("limit_exceeded", "process_limit", "exceeded its limit of 32 processes and threads")
 SPIN = "while True: pass"

@@ -18,7 +18,7 @@ from tests.escapes.attacking import attack, ended, processes_inside
 from tests.escapes.conftest import ROOMY, SMALL
 from tests.escapes.test_resources_memory import killed_for_memory
 
-pytestmark = [pytest.mark.usefixtures("unharmed"), pytest.mark.embedded]
+pytestmark = [pytest.mark.usefixtures("unharmed"), pytest.mark.embedded, pytest.mark.alone]
 
 MIB = 1 << 20
 LOCKED = ("limit_exceeded", "lock_limit", "held more than 4096 file locks at once")

@@ -10,6 +10,7 @@ RUNS = 2000
 _MIB = 1 << 20
 
 
+@pytest.mark.alone
 @pytest.mark.timeout(600)  # four minutes on two cores that are otherwise idle
 async def test_nothing_is_left_of_two_thousand_runs(tmp_path: Path) -> None:
     """Every run ends as its kind does, with a result; no process, group, mount, descriptor or folder is left, and

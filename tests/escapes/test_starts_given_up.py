@@ -22,6 +22,8 @@ from isorun.backends.namespace import jail as jails
 from isorun.backends.namespace.backend import NamespaceBackend, Options
 from tests.escapes.conftest import SMALL
 
+pytestmark = pytest.mark.alone
+
 JAILS, SLOTS, PROCESSES, RUNTIMES = 60, 300, 25, 10  # for each of two seeds, one, two
 MARK = "ISORUN_TEST_STARTS"
 
