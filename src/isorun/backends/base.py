@@ -17,6 +17,7 @@ from isorun.backends.environment import Environment
 from isorun.core.limits import Limits
 from isorun.core.outcome import Exit
 from isorun.core.process import StartProcess
+from isorun.core.sent.context import RunContext
 from isorun.settings import Settings
 
 
@@ -58,7 +59,7 @@ class Program:
     files: Sequence[File]
     argv: Sequence[str] = ()
     env: Mapping[str, str] = field(default_factory=dict)
-    context: Mapping[str, Any] = field(default_factory=dict)
+    context: RunContext
     timeout_s: float = 600.0  # after which the runtime ends it; a sandbox that hears of nobody then ends by itself
 
 

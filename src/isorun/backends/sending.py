@@ -21,7 +21,7 @@ async def send_program(control: Channel, program: Program) -> None:
     try:
         for file in program.files:
             await _send_file(control, file)
-        await control.send(Go(argv=list(program.argv), env=dict(program.env), context=dict(program.context)))
+        await control.send(Go(argv=list(program.argv), env=dict(program.env), context=program.context))
     except ConnectionError:
         pass  # the slot stopped reading; what it says below is why
     while True:

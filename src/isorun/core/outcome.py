@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import assert_never
 
-from isorun.core.claim import Claim
+from isorun.core.sent.claim import Claim
 
 
 class Status(StrEnum):

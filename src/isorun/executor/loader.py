@@ -23,13 +23,13 @@ import types
 from collections.abc import Mapping
 from typing import Any
 
-from isorun.core.claim import Claim
+from isorun.core.sent.claim import Claim
+from isorun.core.sent.context import RunContext
 from isorun.executor import names, output, rules
 from isorun.executor.calls import agent_io_tools, proxies
 from isorun.executor.calls.tool_stream import ToolStream
-from isorun.wire.frames import MAX_FRAME, Frames
+from isorun.wire.frames import Frames
 from isorun.wire.messages import Ended, Go, Put, decode, encode
-from isorun.wire.values import CALL_VALUES
 
 MAIN = b'''"""The loader: runs user_code.py, the program, as __main__. Written by isorun; not part of the program."""
 
@@ -87,14 +87,18 @@ class Loader:
 
         That moves half a millisecond from every run to the building of its slot. Nothing of it stays.
         """
-        context: dict[str, Any] = {
-            "exec_id": "",
-            "turn": "",
-            "contract": None,
-            "directories": [],
-            "log_mode": "",
-            "tools": {"a": ["b"]},
-        }
+        context = RunContext(
+            exec_id="",
+            turn="",
+            contract=[],
+            directories=[],
+            log_mode="",
+            traceback_remap=True,
+            frame_bytes=0,
+            frame_values=0,
+            stdin=False,
+            tools={"a": ["b"]},
+        )
         frames = Frames()
         frames.feed(encode(Put(path="work/x", data=b"pass", append=False, mode=0o644)))
         frames.feed(encode(Go(argv=[], env={}, context=context)))
@@ -114,14 +118,14 @@ class Loader:
         """Run the program of *go* and return its exit code (a death by signal does not return)."""
         context = go.context
         self._enter_environment(go.env, context)
-        output.log_the_rest(context["log_mode"], self._tools)
-        self._tools.max_frame = context.get("frame_bytes", MAX_FRAME)
-        self._tools.max_values = context.get("frame_values", CALL_VALUES)
+        output.log_the_rest(context.log_mode, self._tools)
+        self._tools.max_frame = context.frame_bytes
+        self._tools.max_values = context.frame_values
         program = Program(self._work, self._tools, self._names)
-        program.remap = context["traceback_remap"]
+        program.remap = context.traceback_remap
         _current[:] = [program]
         module = types.ModuleType("__main__")
-        module.__dict__.update(self._names, **names.of_run(context), **proxies.install(context["tools"]))
+        module.__dict__.update(self._names, **names.of_run(context), **proxies.install(context.tools))
         module.__dict__.update(__file__=program.path, __builtins__=__builtins__)
         program.namespace = module.__dict__
         sys.modules["__main__"] = module
@@ -129,11 +133,11 @@ class Loader:
         exec(self._main_code, {"__name__": "isorun_main", "__file__": self._main})  # noqa: S102 - the text is our own
         return _leave(program)
 
-    def _enter_environment(self, env: Mapping[str, str], context: Mapping[str, Any]) -> None:
+    def _enter_environment(self, env: Mapping[str, str], context: RunContext) -> None:
         os.environ.update(env)
-        if context["stdin"]:
+        if context.stdin:
             _open_stdin(os.path.join(self._work, rules.STDIN_FILE))
-        for directory in (f"{context['turn']}/files", *context["directories"]):
+        for directory in (f"{context.turn}/files", *context.directories):
             os.makedirs(os.path.join(self._out, directory), exist_ok=True)
         os.chdir(self._out)
 

@@ -6,11 +6,13 @@ import logging
 import os
 import sys
 import time
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from isorun.core.sent.context import RunContext
 from isorun.executor.calls import agent_io_tools
+
+OF_RUN = ("CONTRACT", "EXECUTION_ID", "TURN_ID")
 
 
 def base(out: str) -> dict[str, Any]:
@@ -31,6 +33,6 @@ def base(out: str) -> dict[str, Any]:
     }
 
 
-def of_run(context: Mapping[str, Any]) -> dict[str, Any]:
-    """What differs from run to run; the tools come on top."""
-    return {"CONTRACT": context["contract"], "EXECUTION_ID": context["exec_id"], "TURN_ID": context["turn"]}
+def of_run(context: RunContext) -> dict[str, Any]:
+    """What differs from run to run, by the names in `OF_RUN`; the tools come on top."""
+    return dict(zip(OF_RUN, (context.contract or None, context.exec_id, context.turn), strict=True))

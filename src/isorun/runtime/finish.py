@@ -8,11 +8,11 @@ from heapq import nsmallest
 from typing import Any
 
 from isorun.backends.base import Slot
-from isorun.core.claim import Claim
 from isorun.core.limits import Limits
 from isorun.core.outcome import Code, Status
 from isorun.core.report import error_lines, report_text, tail, tracebacks, tree
 from isorun.core.result import MAX_CALLS, Artifact, Few, Item, RunError, RunResult
+from isorun.core.sent.claim import Claim
 from isorun.core.text import file_name, one_line, printable
 from isorun.runtime.aside import Aside, is_large
 from isorun.runtime.glance import glance

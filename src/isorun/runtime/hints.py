@@ -12,9 +12,9 @@ import signal
 from collections.abc import Callable, Collection
 from dataclasses import dataclass
 
-from isorun.core.claim import Claim
 from isorun.core.limits import GIB, KIB, MAX_LOCKS, MIB, Limits
 from isorun.core.outcome import Code, Exit, Status
+from isorun.core.sent.claim import Claim
 from isorun.core.text import one_line
 
 PROGRAM = "/workspace/work/user_code.py"

@@ -19,9 +19,10 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from isorun.backends.base import File, Program, Slot, Usage
-from isorun.core.claim import Claim
 from isorun.core.limits import Limits
 from isorun.core.outcome import Code, Exit, Status, Stop, classify
+from isorun.core.sent.claim import Claim
+from isorun.core.sent.context import RunContext
 from isorun.core.share import Account, Owing
 from isorun.core.text import one_line, one_word
 from isorun.executor import rules
@@ -82,18 +83,18 @@ def program_for(request: AcceptedRun, options: Options) -> Program:
             for path, digest in request.sent.items()
         )
     items = request.contract.items if request.contract else ()
-    context = {
-        "exec_id": request.exec_id,
-        "turn": request.turn,
-        "contract": [{"filename": i.path, "description": i.description} for i in items] if items else None,
-        "directories": sorted({item.path.rpartition("/")[0] for item in items}),
-        "log_mode": options.log_mode,
-        "traceback_remap": options.traceback_remap,
-        "frame_bytes": options.frame_bytes,
-        "frame_values": options.frame_values,
-        "stdin": request.stdin is not None,
-        "tools": _proxies(request.grants),
-    }
+    context = RunContext(
+        exec_id=request.exec_id,
+        turn=request.turn,
+        contract=[{"filename": item.path, "description": item.description} for item in items],
+        directories=sorted({item.path.rpartition("/")[0] for item in items}),
+        log_mode=options.log_mode,
+        traceback_remap=options.traceback_remap,
+        frame_bytes=options.frame_bytes,
+        frame_values=options.frame_values,
+        stdin=request.stdin is not None,
+        tools=_proxies(request.grants),
+    )
     return Program(files=files, argv=request.argv, context=context, timeout_s=request.timeout_s)
 
 

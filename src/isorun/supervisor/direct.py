@@ -13,8 +13,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from isorun.core.claim import Claim
 from isorun.core.limits import Limits
+from isorun.core.sent.claim import Claim
 from isorun.executor.calls.agent_io_tools import ERRORS
 from isorun.kernel.readiness import Channel
 from isorun.supervisor.client import Supervisor

@@ -28,10 +28,10 @@ from contextlib import suppress
 from types import MappingProxyType
 from typing import Any
 
-from isorun.core.claim import Claim
 from isorun.core.errors import IsorunError
 from isorun.core.pace import pace_this_thread
 from isorun.core.records import Record, packed
+from isorun.core.sent.claim import Claim
 from isorun.core.share import Owing
 from isorun.kernel import libc, namespaces
 from isorun.kernel.readiness import Channel

@@ -23,11 +23,11 @@ from collections import deque
 from collections.abc import Callable, Mapping
 from concurrent.futures import Executor
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any, Protocol
 
-from isorun.core.claim import Claim
 from isorun.core.limits import Limits
+from isorun.core.sent.claim import Claim
 from isorun.core.share import TURN_FRAMES, TURN_S, Account, Owing, charged
 from isorun.core.text import one_line
 from isorun.wire.frames import Frames, ProtocolError
@@ -330,7 +330,7 @@ class ToolSession:
                 self._log(message, size)
             case Ended(claim=claim):
                 name, text, source = claim.type[:_NAME_CHARS], claim.message[:4096], claim.source[:_NAME_CHARS]
-                self._listener.claimed(replace(claim, type=name, message=text, source=source))
+                self._listener.claimed(claim.changed(type=name, message=text, source=source))
             case _:
                 raise ProtocolError(f"a program does not send {type(message).__name__}")
 

@@ -9,11 +9,12 @@ words. The module is long because every message of every stream is a type of its
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from math import isfinite
 
-from isorun.core.claim import Claim
-from isorun.core.sealing import Sealing
+from isorun.core.sent.claim import Claim
+from isorun.core.sent.context import RunContext
+from isorun.core.sent.record import Record
+from isorun.core.sent.sealing import Sealing
 from isorun.wire.frames import MAX_FRAME, Frames, ProtocolError, encode_frame
 from isorun.wire.values import MAX_VALUES, Packer, Unfit, Unpacker, brief, parse, render, unpacker_of
 
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import Any
 
-    _Field = tuple[str, str, Callable[[object], bool], tuple[str, ...] | None, type | None]
+    _Field = tuple[str, str, Callable[[object], bool], tuple[str, ...] | None, type[Record] | None]
 
 VERSION = 1
 REFUSALS = (
@@ -35,16 +36,13 @@ REFUSALS = (
 )
 
 
-class Message:
+class Message(Record):
     """Base of every message."""
-
-    __slots__ = ()
 
 
 # Control stream, host to slot
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
 class Put(Message):
     """Write `data` to `path` under the workspace; `append` for every chunk of a file but its first."""
 
@@ -54,36 +52,31 @@ class Put(Message):
     mode: int
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
 class Attached(Message):
     """The cgroup holds you; go on."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
 class Go(Message):
     """Run the program."""
 
     argv: list[str]
     env: dict[str, str]
-    context: dict[str, Any]
+    context: RunContext
 
 
 # Control stream, slot to host
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
 class Joined(Message):
     """The namespaces are entered. Credentials travel beside it (`SCM_CREDENTIALS`), never in it."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
 class Ready(Message):
     """The slot is sealed; `isolation` is its word on what the host cannot read: Landlock ABI, hostname."""
 
     isolation: dict[str, Any]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
 class SetupError(Message):
     """A named step of building the slot failed; nothing follows."""
 
@@ -91,14 +84,12 @@ class SetupError(Message):
     reason: str
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
 class Stored(Message):
     """`count` more `Put`s, in the order sent, are in the workspace."""
 
     count: int
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
 class StoreError(Message):
     """A `Put` failed; nothing follows."""
 
@@ -107,7 +98,6 @@ class StoreError(Message):
     errno: int | None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
 class Started(Message):
     """The next instruction is the program's own."""
 
@@ -115,7 +105,6 @@ class Started(Message):
 # Build stream, host to template or zygote
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
 class BuildInit(Message):
     """Clone an init for a slot, *without* these walls. The socket for the answer travels beside it."""
 
@@ -123,7 +112,6 @@ class BuildInit(Message):
     without: list[str]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
 class ForkProgram(Message):
     """Fork this slot's program process; the filter is seccomp instructions."""
 
@@ -133,7 +121,6 @@ class ForkProgram(Message):
     cpu: int | None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
 class MakeStream(Message):
     """Make a tool stream in this slot's network namespace. Init's pidfd and the socket for the answer go beside it."""
 
@@ -143,21 +130,18 @@ class MakeStream(Message):
 # Build stream, template or zygote to host
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
 class InitReady(Message):
     """A new slot's init stands. Its pidfd travels beside it."""
 
     slot: int
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
 class StreamMade(Message):
     """Both ends of a new tool stream travel beside it."""
 
     slot: int
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
 class BuildFailed(Message):
     """A named step of building this slot failed; its processes are gone."""
 
@@ -166,7 +150,6 @@ class BuildFailed(Message):
     reason: str
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
 class Exited(Message):
     """A process of this slot was reaped: exactly one of `code` and `signal` is meant to be set."""
 
@@ -178,7 +161,6 @@ class Exited(Message):
     max_rss_bytes: int
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
 class Warmed(Message):
     """The zygote has imported its preloads: seconds each took, and the reason of each that failed."""
 
@@ -190,7 +172,6 @@ class Warmed(Message):
 # Tool stream, program to supervisor: everything in these is hostile
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
 class Call(Message):
     """Call a tool. `id` names the answer; `timeout_s` counts from the moment the supervisor reads this."""
 
@@ -201,7 +182,6 @@ class Call(Message):
     timeout_s: float | None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
 class Log(Message):
     """One logging record for infra.log."""
 
@@ -210,7 +190,6 @@ class Log(Message):
     text: str
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
 class Ended(Message):
     """The program ends by an uncaught exception. A program can forge it: it names a failure, and makes none."""
 
@@ -220,7 +199,6 @@ class Ended(Message):
 # Tool stream, supervisor to program
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
 class Reply(Message):
     """The result of the call with this id."""
 
@@ -228,7 +206,6 @@ class Reply(Message):
     value: Any
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
 class Refused(Message):
     """The call with this id failed; `error` is one of `REFUSALS`."""
 
@@ -240,7 +217,6 @@ class Refused(Message):
 # Supervisor stream, host to supervisor
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
 class OpenRun(Message):
     """A run begins. Its tool stream and its out/ directory travel beside this, in that order."""
 
@@ -252,14 +228,12 @@ class OpenRun(Message):
     limits: dict[str, Any]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
 class CloseRun(Message):
     """The run's last process is dead: take what it still sent, give up its calls, and say `RunClosed`."""
 
     run: int
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
 class Serve(Message):
     """To a supervisor in a container, over its stdin: what it is, where it listens, and files for its `~/.aws`."""
 
@@ -272,21 +246,18 @@ class Serve(Message):
 # Supervisor stream, supervisor to host
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
 class Loaded(Message):
     """The bundle is loaded; `tools` maps each tool id to its description."""
 
     tools: dict[str, Any]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
 class LoadFailed(Message):
     """The bundle cannot be loaded; `reason` names file, line and tool. Nothing follows."""
 
     reason: str
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
 class Journal(Message):
     """What became of calls of this run, in the order in which they ended: a JSON text."""
 
@@ -294,7 +265,6 @@ class Journal(Message):
     records: bytes
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
 class RunLog(Message):
     """A line for the run's infra.log, from `component`; run 0 means no run."""
 
@@ -304,7 +274,6 @@ class RunLog(Message):
     text: str
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
 class RunClaim(Message):
     """The program's `Ended`, handed on: a claim, to be believed as little as before."""
 
@@ -312,7 +281,6 @@ class RunClaim(Message):
     claim: Claim
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
 class RunViolated(Message):
     """The program broke the protocol of its tool stream, which is read no further."""
 
@@ -320,7 +288,6 @@ class RunViolated(Message):
     reason: str
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
 class RunClosed(Message):
     """Nothing more comes of this run."""
 
@@ -330,7 +297,6 @@ class RunClosed(Message):
 # Attached stream, both ways: the channels of a container over its one stdin and stdout, see `wire.multiplex`
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
 class Carry(Message):
     """Bytes of a channel."""
 
@@ -338,7 +304,6 @@ class Carry(Message):
     data: bytes
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
 class Room(Message):
     """`count` more bytes of the channel were delivered: as many may be sent again."""
 
@@ -346,14 +311,12 @@ class Room(Message):
     count: int
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
 class Shut(Message):
     """No more bytes come on the channel."""
 
     channel: str
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
 class Replaced(Message):
     """From the host: give the program a new stream. From init: bytes of the channel are the new one's from here on."""
 
@@ -363,7 +326,6 @@ class Replaced(Message):
 # Attached stream, host to init
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
 class Prepare(Message):
     """What the container becomes; `filter` as in `ForkProgram`. Programs see these variables of its environment.
 
@@ -381,24 +343,20 @@ class Prepare(Message):
     most_locks: int | None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
 class Look(Message):
     """Say `Sealed`, now that the slot has said `Ready` on its control stream."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
 class Until(Message):
     """The program runs. Without a `Finish` end with it after *seconds*: the host is then gone and cannot say so."""
 
     seconds: float
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
 class Terminate(Message):
     """SIGTERM to the program."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
 class Finish(Message):
     """End every process but init, send what they left, and say `Finished`."""
 
@@ -406,14 +364,12 @@ class Finish(Message):
 # Attached stream, init to host
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
 class Sealed(Message):
     """What the kernel says of the program's process, once that is sealed: `facts`, see `backends.docker.walls`."""
 
     facts: dict[str, Any]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
 class Finished(Message):
     """Every process but init is dead. What the container's cgroup counted, -1 for what it does not tell."""
 
@@ -454,28 +410,34 @@ def _is_str(value: object) -> bool:
     return isinstance(value, str)
 
 
+def _is_texts(value: object) -> bool:
+    return isinstance(value, (list, tuple)) and all(map(_is_str, value))
+
+
 _FITS: dict[str, Callable[[object], bool]] = {
     "Any": lambda value: True,
     "bool": lambda value: isinstance(value, bool),
     "bytes": lambda value: isinstance(value, (bytes, bytearray, memoryview)),
     "dict[str, Any]": lambda value: isinstance(value, dict),
     "dict[str, float]": lambda value: _is_dict_of(value, _is_float),
+    "dict[str, list[str]]": lambda value: _is_dict_of(value, _is_texts),
     "dict[str, str]": lambda value: _is_dict_of(value, _is_str),
     "float": _is_float,
     "float | None": lambda value: value is None or _is_float(value),
     "int": _is_int,
     "int | None": lambda value: value is None or _is_int(value),
-    "list[str]": lambda value: isinstance(value, (list, tuple)) and all(map(_is_str, value)),
+    "list[dict[str, str]]": lambda value: isinstance(value, list) and all(_is_dict_of(one, _is_str) for one in value),
+    "list[str]": _is_texts,
     "str": _is_str,
 }
 #: Values of `core` as fields: each is written as an object with exactly its own fields.
-RECORDS: dict[str, type] = {kind.__name__: kind for kind in (Claim, Sealing)}
+RECORDS: dict[str, type[Record]] = {kind.__name__: kind for kind in (Claim, RunContext, Sealing)}
 _FITS.update(dict.fromkeys(RECORDS, lambda value: False))  # one that does is not asked: it is packed as a record
 _TYPES: dict[str, type[Message]] = {kind.__name__: kind for kind in (*CONTROL, *BUILD, *TOOL, *SUPERVISOR, *ATTACHED)}
-_FIELDS: dict[type, tuple[_Field, ...]] = {
+_FIELDS: dict[type[Record], tuple[_Field, ...]] = {
     kind: tuple(
         (name, annotation, _FITS[annotation], _CHOICES.get((kind.__name__, name)), RECORDS.get(annotation))
-        for name, annotation in kind.__annotations__.items()
+        for name, annotation in kind.fields.items()
     )
     for kind in (*_TYPES.values(), *RECORDS.values())
 }
@@ -506,7 +468,7 @@ def encode(message: Message, max_frame: int = MAX_FRAME, max_values: int = MAX_V
         raise NotEncodable(kind.__name__, str(exc)) from None
 
 
-def _packed(one: object, packer: Packer) -> dict[str, Any]:
+def _packed(one: Record, packer: Packer) -> dict[str, Any]:
     """The fields of a message, or of a record in one."""
     tree: dict[str, Any] = {}
     for name, annotation, fits, choices, record in _FIELDS[type(one)]:
@@ -535,7 +497,7 @@ def decode(header: bytes, blobs: bytes | memoryview = b"", max_values: int = MAX
     return message
 
 
-def _unpacked(kind: type, tree: dict[str, Any], unpacker: Unpacker) -> dict[str, Any]:
+def _unpacked(kind: type[Record], tree: dict[str, Any], unpacker: Unpacker) -> dict[str, Any]:
     """The fields of a message, or of a record in one, whose keys are right."""
     values: dict[str, Any] = {}
     for name, annotation, fits, choices, record in _FIELDS[kind]:

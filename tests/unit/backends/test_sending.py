@@ -16,6 +16,7 @@ from isorun.kernel.readiness import Channel
 from isorun.runtime.request import check_inputs
 from isorun.wire.messages import Put, Started, Stored
 from isorun.wire.session import Session, Side, State
+from tests.unit.records import CONTEXT
 
 SECRET = b"for root alone"
 
@@ -39,7 +40,7 @@ async def _sent(files: tuple[File, ...]) -> list[Put]:
         try:
             await send_program(
                 Channel(ours, Session(Side.HOST, Side.SLOT, State.READY)),
-                Program(files=list(files), argv=(), context={}),
+                Program(files=list(files), argv=(), context=CONTEXT),
             )
         finally:
             ours.close()  # after a refusal nothing more comes: that ends the other task

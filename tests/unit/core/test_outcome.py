@@ -5,8 +5,8 @@ import signal
 
 import pytest
 
-from isorun.core.claim import Claim
 from isorun.core.outcome import CODES_OF, Code, Exit, Status, Stop, classify, cli_exit_code
+from isorun.core.sent.claim import Claim
 
 RAISED = Claim(type="ValueError", message="no", line=3)
 OOM = Claim(type="MemoryError")

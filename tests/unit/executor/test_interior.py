@@ -3,7 +3,6 @@
 import errno
 import os
 from collections.abc import Callable
-from dataclasses import replace
 
 import pytest
 
@@ -11,7 +10,7 @@ from isorun.executor import interior, rules
 from isorun.kernel import caps, landlock, mounts, namespaces
 from tests.conftest import Require
 from tests.unit.forked import after, errno_of, in_child
-from tests.unit.sealings import SEALING
+from tests.unit.records import SEALING
 
 pytestmark = pytest.mark.uid
 
@@ -33,7 +32,7 @@ def devices(require: Require, monkeypatch: pytest.MonkeyPatch) -> Callable[..., 
             mounts.make_private,
             lambda: mounts.tmpfs("/dev/shm", size=1 << 20, inodes=64, mode=0o1777),
             *(lambda path=path: mounts.bind(path, path) for path in rules.DEVICES),
-            lambda: interior._devices(replace(SEALING, cgroup=cgroup)),
+            lambda: interior._devices(SEALING.changed(cgroup=cgroup)),
             caps.drop_all,
         )
         return made(

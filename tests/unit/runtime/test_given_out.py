@@ -14,6 +14,7 @@ from isorun.kernel.readiness import Channel
 from isorun.runtime.request import accept, fingerprint_before
 from isorun.testing.fake import Script, ScriptedBackend
 from isorun.wire.session import Session, Side, State
+from tests.unit.records import CONTEXT
 
 
 async def test_what_cannot_be_sent_is_refused_before_anything_starts(tmp_path: Path) -> None:
@@ -39,7 +40,9 @@ async def test_a_file_that_changed_after_it_was_read_is_not_sent_as_the_old_one(
     with ours, theirs:
         ours.setblocking(False)
         with pytest.raises(isorun.InvalidRequest) as caught:
-            await send_program(Channel(ours, Session(Side.HOST, Side.SLOT, State.READY)), Program(files=files))
+            await send_program(
+                Channel(ours, Session(Side.HOST, Side.SLOT, State.READY)), Program(files=files, context=CONTEXT)
+            )
     assert str(caught.value) == f"{tmp_path}/a.txt changed while it was sent; send a copy"
 
 

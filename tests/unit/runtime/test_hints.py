@@ -8,9 +8,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from isorun.core.claim import Claim
 from isorun.core.limits import Limits
 from isorun.core.outcome import CODES_OF, Code, Exit, Status
+from isorun.core.sent.claim import Claim
 from isorun.runtime import hints
 from isorun.runtime.hints import hint_for, last_line, message_for, size_text
 

@@ -7,10 +7,11 @@ from pathlib import Path
 import pytest
 
 import isorun
-from isorun.core.claim import Claim
 from isorun.core.outcome import Exit
+from isorun.core.sent.claim import Claim
 from isorun.testing.fake import Script, ScriptedBackend
 from isorun.wire.messages import Call, Ended, Go, Log, Put, Refused, Reply, encode
+from tests.unit.records import CONTEXT
 
 _CALL = encode(Call(id=1, tool="a.b", params={}, reason="", timeout_s=None))
 
@@ -49,7 +50,7 @@ ENDINGS = {
         "protocol_violation",
     ),
     "plays the zygote": (
-        Script(stream=(Go(argv=[], env={}, context={}),)),
+        Script(stream=(Go(argv=[], env={}, context=CONTEXT),)),
         "protocol_violation",
         "protocol_violation",
     ),

@@ -14,7 +14,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from isorun.core.claim import Claim
+from isorun.core.sent.claim import Claim
 from isorun.core.share import TURN_FRAMES
 from isorun.supervisor import session as supervisor_session
 from isorun.supervisor.session import NESTED, NO_SUCH_TOOL, CallLimits, Refusal, ToolSession

@@ -11,8 +11,8 @@ from typing import Any
 
 import pytest
 
-from isorun.core.claim import Claim
 from isorun.core.errors import Unavailable
+from isorun.core.sent.claim import Claim
 from isorun.settings import base_environment
 from isorun.supervisor.client import OpenedRun, Supervisor
 from isorun.supervisor.descriptor import load_descriptor

@@ -1,10 +1,10 @@
 """PROTOCOL.md is the authority: its tables are the code's, row for row."""
 
 import re
-from dataclasses import fields
 from pathlib import Path
 
 import isorun.wire.session
+from isorun.core.sent.record import Record
 from isorun.wire import messages, session
 from isorun.wire.frames import MAX_FRAME, PREFIX_BYTES
 from isorun.wire.messages import ATTACHED, BUILD, CONTROL, RECORDS, REFUSALS, SUPERVISOR, TOOL, VERSION
@@ -32,18 +32,22 @@ def rows(chapter: str, section: str) -> list[list[str]]:
     return [[cell.replace("\\|", "|") for cell in row] for row in cells]
 
 
+def shown(kind: type[Record]) -> str:
+    return ", ".join(f"`{name}: {annotation}`" for name, annotation in kind.fields.items())
+
+
 def test_messages_and_fields_are_those_of_the_page() -> None:
     """Every message has one row, with its fields in order and their types."""
     for section, (kinds, _) in STREAMS.items():
         page = {name: written for name, _, written, _ in rows("Messages", section)}
-        code = {f"`{kind.__name__}`": ", ".join(f"`{f.name}: {f.type}`" for f in fields(kind)) for kind in kinds}
+        code = {f"`{kind.__name__}`": shown(kind) for kind in kinds}
         assert page == code
 
 
 def test_records_and_their_fields_are_those_of_the_page() -> None:
     """Every value that is a field of a message has one row."""
     page = dict(rows("Messages", "Records"))
-    code = {f"`{name}`": ", ".join(f"`{f.name}: {f.type}`" for f in fields(one)) for name, one in RECORDS.items()}
+    code = {f"`{name}`": shown(one) for name, one in RECORDS.items()}
     assert page == code
 
 

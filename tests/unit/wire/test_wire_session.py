@@ -4,7 +4,7 @@ from itertools import product
 
 import pytest
 
-from isorun.core.claim import Claim
+from isorun.core.sent.claim import Claim
 from isorun.executor.calls import tool_stream
 from isorun.wire import messages
 from isorun.wire.frames import ProtocolError
@@ -55,7 +55,7 @@ from isorun.wire.messages import (
     Warmed,
 )
 from isorun.wire.session import ATTACHED, BUILD, CONTROL, LEGAL, SUPERVISOR, TOOL, Session, Side, State, Table
-from tests.unit.sealings import SEALING
+from tests.unit.records import CONTEXT, SEALING
 
 _PREPARED = {"preloads": [], "environment": [], "hand_over": True, "share_with_group": False}
 _ENDED = {"slot": 0, "code": 0, "signal": None, "user_s": 0.0, "system_s": 0.0, "max_rss_bytes": 0}
@@ -63,7 +63,7 @@ _COUNTED = {"oom_kills": 0, "process_limit_hits": 0, "cpu_s": 0.0, "peak_memory_
 ALL: tuple[Message, ...] = (
     Put(path="a", data=b"", append=False, mode=0o644),
     Attached(),
-    Go(argv=[], env={}, context={}),
+    Go(argv=[], env={}, context=CONTEXT),
     Joined(),
     Ready(isolation={}),
     SetupError(step="mounts", reason="no"),

@@ -38,7 +38,7 @@ from isorun.backends.watch.watching import Subject, Watcher
 from isorun.core.errors import SetupFailed, Unavailable
 from isorun.core.limits import MAX_LOCKS, Limits
 from isorun.core.process import StartProcess
-from isorun.core.sealing import Sealing
+from isorun.core.sent.sealing import Sealing
 from isorun.core.share import Owing
 from isorun.executor import rules
 from isorun.kernel.readiness import Channel

@@ -38,7 +38,7 @@ from isorun.backends.watch.watching import Subject, Watched, Watcher
 from isorun.core.errors import InvalidRequest, SetupFailed
 from isorun.core.limits import Limits
 from isorun.core.outcome import Code, Exit
-from isorun.core.sealing import Sealing
+from isorun.core.sent.sealing import Sealing
 from isorun.kernel import namespaces, rlimits
 from isorun.kernel.readiness import Channel, is_readable, wait_readable
 from isorun.settings import Settings

@@ -1,12 +1,11 @@
-"""What a program says of the exception that ended it. Loaded where a cold start counts: no other import."""
+"""What a program says of the exception that ended it."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from isorun.core.sent.record import Record
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Claim:
+class Claim(Record):
     """What the loader said of an uncaught exception. A program can forge it; the supervisor bounds its texts.
 
     `line` is of the program's own code; `source` is the text of the line that raised, in whatever file.

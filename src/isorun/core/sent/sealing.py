@@ -1,16 +1,14 @@
 """What a slot does to itself before a program is in it: one value from a backend to its executor.
 
-A backend makes a `Sealing`, the wire carries it field by field (`wire.messages`), the executor obeys it. It is
-loaded where a cold start counts: nothing but dataclasses is imported here.
+A backend makes a `Sealing`, the wire carries it field by field (`wire.messages`), the executor obeys it.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from isorun.core.sent.record import Record
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Sealing:
+class Sealing(Record):
     """Bytes and counts, as the names say. No field has a default: a backend decides every one."""
 
     # Read by `executor.slot`

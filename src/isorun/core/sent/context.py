@@ -1,0 +1,20 @@
+"""What a run's program is told of its run: one value from the runtime to the loader."""
+
+from __future__ import annotations
+
+from isorun.core.sent.record import Record
+
+
+class RunContext(Record):
+    """Beside the program's arguments and environment. A field without a unit in its name is text or a yes or no."""
+
+    exec_id: str
+    turn: str
+    contract: list[dict[str, str]]  # `filename` and `description` of each promised file
+    directories: list[str]  # below out/, made for the promised files
+    log_mode: str
+    traceback_remap: bool
+    frame_bytes: int  # most of one frame on the tool stream
+    frame_values: int  # and of the values in it
+    stdin: bool  # whether a file is there to be read as it
+    tools: dict[str, list[str]]  # names by alias
