@@ -6,7 +6,6 @@ holds the promise whatever an operator raised: it cuts texts, then lists, until 
 readers take up to `MAX_READ`. The folder has all; a notice says what the lists leave out.
 """
 
-import html
 import json
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
@@ -240,6 +239,8 @@ class RunResult:
 
     def _repr_html_(self) -> str:
         """What a notebook shows: the verdict, the output, the files."""
+        import html  # its table of entities is read in a notebook alone
+
         colour = "#0a7d32" if self.ok else "#b3261e"
         rows = "".join(
             f"<tr><td>{html.escape(a.path)}</td><td>{a.bytes}</td><td><code>{a.sha256[:12]}</code></td></tr>"

@@ -6,8 +6,9 @@ do it as well, but every page that one more interpreter touches is paid for by e
 """
 
 import os
+import socket
 
-from isorun.core.sealing import Sealing
+from isorun.core.sent.sealing import Sealing
 from isorun.executor import rules
 from isorun.executor.steps import Step
 from isorun.kernel import landlock, mounts, namespaces
@@ -71,7 +72,7 @@ _PROC_FLAGS = mounts.NOSUID | mounts.NODEV | mounts.NOEXEC
 
 def _hostname(sealing: Sealing) -> None:
     if "uts" not in sealing.without and "hostname" not in sealing.without:
-        namespaces.set_hostname(rules.HOSTNAME)
+        socket.sethostname(rules.HOSTNAME)
 
 
 def _proc(sealing: Sealing) -> None:

@@ -12,7 +12,6 @@ inside: whoever relies on it reads /proc/<pid>/status.
 import ctypes
 import mmap
 import os
-import platform
 import signal
 
 from isorun.kernel.libc import check, libc
@@ -52,7 +51,7 @@ class IdleProcess:
         sleep = self._context("pause", ())
         _Head.from_address(sleep).link = sleep
         close = self._context("syscall", (_SYS_CLOSE_RANGE, 0, 0xFFFFFFFF, 0), sleep)
-        number = _SYS_CAPSET[platform.machine()]
+        number = _SYS_CAPSET[os.uname().machine]
         self._first = self._context("syscall", (number, header, nothing), close)
         self._stack_end = self._take(_STACK) + _STACK - 128
 

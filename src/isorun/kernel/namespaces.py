@@ -1,7 +1,6 @@
 """Making and joining namespaces. Which ones, and in what order, is the caller's business."""
 
 import os
-import socket
 
 from isorun.kernel.libc import check, libc
 
@@ -31,11 +30,6 @@ def map_identity(uid: int, gid: int) -> None:
     """Map this user namespace's *uid* and *gid* to the same numbers outside; refuse setgroups for good."""
     for name, text in (("setgroups", "deny"), ("uid_map", f"{uid} {uid} 1"), ("gid_map", f"{gid} {gid} 1")):
         _write(f"/proc/self/{name}", text)
-
-
-def set_hostname(name: str) -> None:
-    """Name this uts namespace."""
-    socket.sethostname(name)
 
 
 def identifiers(pid: int | str = "self") -> dict[str, int]:

@@ -6,42 +6,46 @@ of its own, a small tmpfs receives binds of those sources, readable from there o
 Then every group and privilege is given up for good and the command is executed: by a descriptor that was opened
 before, because the command's file may be below such a directory too.
 
-Run as `python -c 'from isorun.kernel.stage import main; main()' SPEC`, where SPEC is
-JSON: {"at": DIR, "binds": [SOURCE...], "uid": N, "gid": N, "argv": [...], "name": TEXT};
-source number i appears as DIR/i, and TEXT is what an error calls the command.
+Run as `python -c 'from isorun.kernel.stage import main; main()' DIR UID GID TEXT COUNT SOURCE... COMMAND...`: of
+COUNT sources number i appears as DIR/i, and TEXT is what an error calls the command. A cold start waits for all that is
+imported here.
 """
 
-import json
+from __future__ import annotations
+
 import os
 import sys
-from contextlib import suppress
-from typing import NoReturn
 
 from isorun.kernel import mounts, namespaces
 from isorun.kernel.caps import no_new_privileges
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import NoReturn
+
 
 def main() -> None:
     """Stage, drop, execute; never returns. What fails is one line on stderr."""
-    spec = json.loads(sys.argv[1])
-    argv = spec["argv"]
+    at, uid, gid, name, count, *rest = sys.argv[1:]
+    sources, argv = rest[: int(count)], rest[int(count) :]
     try:
-        if spec["binds"]:
-            stage(spec["at"], spec["binds"])
+        if sources:
+            stage(at, sources)
         program = os.open(argv[0], os.O_PATH | os.O_CLOEXEC)
-        drop(spec["uid"], spec["gid"])
+        drop(int(uid), int(gid))
         execute(program, argv)
     except OSError as error:
-        text = f"{spec['name']} cannot be started as uid {spec['uid']}: {error.strerror or error}\n"
+        text = f"{name} cannot be started as uid {uid}: {error.strerror or error}\n"
         os.write(2, text.encode())
         os._exit(126)
 
 
 def execute(program: int, argv: list[str]) -> NoReturn:
     """Execute the open file *program*; a script, whose interpreter could not open it by a number, by its path."""
-    with suppress(FileNotFoundError):
+    try:
         os.execve(program, argv, os.environ)
-    os.execv(argv[0], argv)
+    except FileNotFoundError:
+        os.execv(argv[0], argv)
 
 
 def stage(at: str, sources: list[str]) -> None:

@@ -6,7 +6,6 @@ A reader sees the one folder or the other, at every moment at which this process
 import ctypes
 import errno
 import os
-import platform
 
 from isorun.kernel.libc import check, libc
 
@@ -40,7 +39,7 @@ def exchange(one: str, other: str, *, one_dir_fd: int, other_dir_fd: int) -> Non
 def _renameat2(*arguments: object) -> int:
     if hasattr(libc, "renameat2"):
         return int(libc.renameat2(*arguments))
-    number = _SYS_RENAMEAT2.get(platform.machine())
+    number = _SYS_RENAMEAT2.get(os.uname().machine)
     if number is None:
-        raise OSError(errno.ENOSYS, f"renameat2 has no known number on {platform.machine()}")
+        raise OSError(errno.ENOSYS, f"renameat2 has no known number on {os.uname().machine}")
     return int(libc.syscall(ctypes.c_long(number), *arguments))

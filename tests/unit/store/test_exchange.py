@@ -75,6 +75,6 @@ def test_a_c_library_without_a_wrapper_is_enough(two, monkeypatch) -> None:
     monkeypatch.setattr(module, "libc", Bare())
     exchange("a", "b", one_dir_fd=left, other_dir_fd=right)
     assert os.listdir(root / "left/a") == ["new"]
-    monkeypatch.setattr(module.platform, "machine", lambda: "pdp11")
+    monkeypatch.setattr(module.os, "uname", lambda: os.uname_result(("Linux", "here", "6", "#1", "pdp11")))
     with pytest.raises(OSError, match="this file system cannot exchange"):
         exchange("a", "b", one_dir_fd=left, other_dir_fd=right)

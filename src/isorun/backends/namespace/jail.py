@@ -351,16 +351,9 @@ def staged(argv: Sequence[str], identity: Identity, at: str, shown: Sequence[str
     if root is not None:
         program = f"{at}/{len(binds)}/{real.relative_to(root)}"
         binds.append(str(root))
-    spec = {
-        "at": at,
-        "binds": binds,
-        "uid": identity.uid,
-        "gid": identity.gid,
-        "argv": [program, *arguments],
-        "name": bubblewrap,
-    }
+    spec = [at, str(identity.uid), str(identity.gid), bubblewrap, str(len(binds)), *binds, program, *arguments]
     boot = f"import sys; sys.path.insert(0, {str(own_package())!r}); from isorun.kernel.stage import main; main()"
-    return [sys.executable, "-I", "-S", "-B", "-c", boot, json.dumps(spec)]
+    return [sys.executable, "-I", "-S", "-B", "-c", boot, *spec]
 
 
 def _with_libraries(program: Path) -> Path | None:

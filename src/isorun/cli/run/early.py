@@ -8,11 +8,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 TYPE_CHECKING = False  # not from typing, which costs 10 ms
 if TYPE_CHECKING:
     import asyncio
-    from pathlib import Path
 
     from isorun.backends.base import Backend
     from isorun.cli.run.command import Wanted
@@ -38,10 +38,11 @@ class Early:
         self._entering = asyncio.create_task(self._backend.__aenter__())
         for _ in range(3):  # one turn starts the jail, the next find that there is nothing to read yet
             await asyncio.sleep(0)
-        # The jail cannot keep bytecode, everything is read-only there: imported once here, it is kept.
-        import isorun.executor.template
-        import isorun.executor.zygote
-        import isorun.kernel.stage  # noqa: F401 - see above
+        if _has_no_bytecode():
+            # The jail cannot keep any, everything is read-only there: imported once here, it is kept.
+            import isorun.executor.template
+            import isorun.executor.zygote
+            import isorun.kernel.stage  # noqa: F401 - see above
 
     async def __aenter__(self) -> Backend:
         entering, self._entering = self._entering, None
@@ -73,6 +74,22 @@ class Early:
         # Nobody will use it, so that it could not be entered is no news.
         if not self._entering.cancelled() and self._entering.exception() is None:
             await self._backend.__aexit__(None, None, None)
+
+
+def _has_no_bytecode() -> bool:
+    """Whether a module of what runs in the jail would have to be compiled there, at every start again."""
+    from importlib.util import cache_from_source
+
+    from isorun.backends.environment import own_package
+
+    try:
+        for folder in ("core/sent", "executor", "executor/calls", "kernel", "wire"):
+            for source in (own_package() / "isorun" / folder).glob("*.py"):
+                if Path(cache_from_source(str(source))).stat().st_mtime < source.stat().st_mtime:
+                    return True
+    except OSError:
+        return True
+    return False
 
 
 def settings_for(wanted: Wanted) -> Settings:
