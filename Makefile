@@ -57,7 +57,7 @@ test-walls: setup
 test-limits: setup # what measures the machine, or is short: nothing may run beside it
 	$(BIN)/python -m pytest -m alone tests/escapes
 	@# In a session of its own: the kit's keeps sandboxes open, and an attack looks for what is left of any.
-	$(BIN)/python -m pytest -m alone tests/conformance tests/docs
+	$(BIN)/python -m pytest -m alone tests --ignore=tests/escapes
 
 check: setup ## lint, format, types, direction of imports, rules of the house; then how many exceptions there are
 	$(BIN)/ruff check .

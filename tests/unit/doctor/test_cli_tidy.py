@@ -3,7 +3,6 @@
 import os
 import signal
 import subprocess
-import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -88,10 +87,9 @@ def test_the_jail_of_a_dead_host_is_ended_and_no_other(whose: str, dead: Owner) 
         command = ["/bin/sh", "-c", "sleep 60; true", "bwrap", "--unsetenv", mark, "end"]
     with subprocess.Popen(command, start_new_session=True) as jail:
         try:
-            while not Path(
-                f"/proc/{jail.pid}/cmdline"
-            ).read_bytes():  # the kernel tells it some microseconds after exec
-                time.sleep(0)
+            command_line = Path(f"/proc/{jail.pid}/cmdline")
+            while not command_line.read_bytes():
+                pass  # the kernel tells it some microseconds after exec
             ended = orphans.end_orphans()
             if whose == "dead":  # it may have been ended by a session beside this one, which looks for the same
                 assert jail.wait(10) == -9

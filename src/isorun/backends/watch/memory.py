@@ -1,4 +1,7 @@
-"""One run's memory, looked at by a thread of the watcher's process: above the ceiling its largest process is killed."""
+"""One run's memory, looked at by a thread of the watcher's process: above the ceiling its largest process is killed.
+
+Where that cannot help, all are. It must not wait long for a sum that the run can make late, nor kill by a pid.
+"""
 
 import os
 import signal
@@ -15,7 +18,6 @@ DEATH_S = 0.05  # to give back what a killed process holds; the next look does n
 _EXACT_LOOKS = 25  # that long a sum may take which counts a shared page once
 TRIES = 3  # confirmed looks in a row that kill one process; at the next one all are killed
 _FAR = 1.5  # times the ceiling
-_OUTSIDE = 32 << 20  # more than a process shares with those that are not of its run: what it was forked from
 _STEP = 1.1  # how much more has to be mapped for the peak to be measured again
 #: To count a shared page once takes the kernel 18 ns for each process that has it, and some 700 ns for each page of
 #: their tables, full or not: 128 processes that share 1 GiB would keep the watcher from its next look for 500 ms.
@@ -91,11 +93,11 @@ class Memory:
         init, program = self._pids
         least = sample.least_bytes + sockets
         self._told.add(peak=least)
-        if least > _FAR * self._most or _cost(sample) > max(_DEAR * self._most, _DEAR_BYTES):
+        if self._is_far(sample, sockets) or _cost(sample) > max(_DEAR * self._most, _DEAR_BYTES):
             return self._end_all()
         pid = max(sample.pids, key=lambda pid: (pid != init, sample.bytes_of[pid], pid != program), default=init)
         victim = self._open(pid)
-        exact = self._confirmed(sample, sockets)
+        exact = self._exact(sample, sockets)
         if exact is not None and sockets + exact.rss_bytes <= self._most:
             self._breaches = 0
             if victim is not None:
@@ -115,14 +117,9 @@ class Memory:
             kill(victim)
         return victim
 
-    def _confirmed(self, sample: watcher.Sample, sockets: int) -> watcher.Sample | None:
-        """What is held in truth. If page tables or one process are above the ceiling, sharing changes nothing."""
-        if self._is_certain(sample):
-            return watcher.sample(self._pids)
-        return self._exact(sample, sockets)
-
-    def _is_certain(self, sample: watcher.Sample) -> bool:
-        return max(sample.table_bytes, sample.least_bytes - _OUTSIDE) > self._most
+    def _is_far(self, sample: watcher.Sample, sockets: int) -> bool:
+        """Whether nothing has to be measured. Page tables are never shared, and many take long to walk."""
+        return sample.least_bytes + sockets > _FAR * self._most or sample.table_bytes > self._most
 
     def _exact(self, sample: watcher.Sample, sockets: int) -> watcher.Sample | None:
         """The sum that counts a shared page once; None if the run is far above before it is there, or keeps it away.
@@ -140,10 +137,8 @@ class Memory:
             now = watcher.sample(self._pids)
             growth += sum(max(0, now.own_of[pid] - held) for pid, held in before.own_of.items() if pid in now.own_of)
             self._told.add(peak=sample.least_bytes + growth)
-            if sample.least_bytes + growth > _FAR * self._most:
+            if self._is_far(now, 0) or sample.least_bytes + growth > _FAR * self._most:
                 return None
-            if self._is_certain(now):
-                return now
             before = now
         return None
 

@@ -1,6 +1,6 @@
 """The ceilings of a run where no control group can be written: what its processes hold, sampled.
 
-`backends.watch.loop` calls `sample` every 20 ms and kills the largest process, or the run, above a ceiling.
+`backends.watch.memory` calls `sample` every 20 ms and kills the largest process, or the run, above a ceiling.
 Between two samples a run may go over; RLIMIT_DATA and RLIMIT_NPROC bound by how much.
 
 Not seen here, because no process has it mapped: files in tmpfs (their sizes bound them), memfds that are written but
@@ -120,7 +120,7 @@ def parent_of(pid: int, proc: str = _PROC) -> int | None:
 
 
 def _held(root: str, pid: int, shared_once: bool) -> tuple[int, int, int, int] | None:
-    """Bytes, those of page tables, those of them and private ones, and threads of one process; None when it is gone."""
+    """Bytes of one process: all, page tables, these and private memory; then its threads. None when it is gone."""
     status = _read(f"{root}/{pid}/status")
     if not status:
         return None

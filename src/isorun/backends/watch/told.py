@@ -10,7 +10,7 @@ LOCKS, BROKEN = 1, 2
 
 
 class Told:
-    """What the host reads of one run. Two threads write it."""
+    """What the host reads of one run. Several threads write it."""
 
     def __init__(self, records: int, number: int) -> None:
         self._records, self._offset = records, number * RECORD.size

@@ -38,11 +38,7 @@ class Early:
         self._entering = asyncio.create_task(self._backend.__aenter__())
         for _ in range(3):  # one turn starts the jail, the next find that there is nothing to read yet
             await asyncio.sleep(0)
-        if _has_no_bytecode():
-            # The jail cannot keep any, everything is read-only there: imported once here, it is kept.
-            import isorun.executor.template
-            import isorun.executor.zygote
-            import isorun.kernel.stage  # noqa: F401 - see above
+        _keep_bytecode()
 
     async def __aenter__(self) -> Backend:
         entering, self._entering = self._entering, None
@@ -76,20 +72,16 @@ class Early:
             await self._backend.__aexit__(None, None, None)
 
 
-def _has_no_bytecode() -> bool:
-    """Whether a module of what runs in the jail would have to be compiled there, at every start again."""
+def _keep_bytecode() -> None:
+    """The jail cannot keep any, everything is read-only there: what runs in it is imported here, once."""
     from importlib.util import cache_from_source
 
     from isorun.backends.environment import own_package
 
-    try:
-        for folder in ("core/sent", "executor", "executor/calls", "kernel", "wire"):
-            for source in (own_package() / "isorun" / folder).glob("*.py"):
-                if Path(cache_from_source(str(source))).stat().st_mtime < source.stat().st_mtime:
-                    return True
-    except OSError:
-        return True
-    return False
+    if not Path(cache_from_source(str(own_package() / "isorun/executor/zygote.py"))).exists():
+        import isorun.executor.template
+        import isorun.executor.zygote
+        import isorun.kernel.stage  # noqa: F401 - for its bytecode
 
 
 def settings_for(wanted: Wanted) -> Settings:

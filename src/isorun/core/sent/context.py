@@ -6,7 +6,7 @@ from isorun.core.sent.record import Record
 
 
 class RunContext(Record):
-    """Beside the program's arguments and environment. A field without a unit in its name is text or a yes or no."""
+    """What a program is told beside its arguments and environment. For an empty contract it sees None."""
 
     exec_id: str
     turn: str

@@ -1,6 +1,6 @@
 """Frozen values whose classes are quick to make, for what every cold start imports.
 
-`dataclasses` writes and compiles the methods of each class, 0.4 ms for one, and a cold `isorun run` needs the fifty
+`dataclasses` writes and compiles the methods of each class, 0.4 ms for one, and a cold `isorun run` needs the 43
 kinds of `wire.messages` in the host and again in the sealed processes. Here the methods are written once, and read the
 names of the fields. Decision 0015 has the figures. Everywhere else a dataclass is right.
 """
@@ -24,6 +24,8 @@ _set = object.__setattr__
 @dataclass_transform(kw_only_default=True, frozen_default=True)
 class _RecordType(type):
     def __new__(cls, name: str, bases: tuple[type, ...], body: dict[str, Any]) -> _RecordType:
+        if any(getattr(base, "fields", None) for base in bases):
+            raise TypeError(f"{name}: a record with fields has no subclasses")
         fields = dict(body.get("__annotations__", {}))
         defaults = {field: body.pop(field) for field in fields if field in body}
         own = {"__slots__": tuple(fields), "fields": fields, "_defaults": defaults}

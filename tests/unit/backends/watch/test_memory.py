@@ -113,20 +113,20 @@ class WithTables:
         self.child, self.parent = map(int, process.stdout.readline().split())
         self._pidfd = os.pidfd_open(self.parent)
         stack.callback(os.close, self._pidfd)
-        self._told = Told(stack.enter_context(records.open("w+b")).fileno(), 0)
+        self.told = Told(stack.enter_context(records.open("w+b")).fileno(), 0)
 
     def go_on(self) -> None:
         """It begins to take the rest."""
         self._to.write(b"\n")
         self._to.flush()
 
-    def loses_its_child(self, most: int) -> bool:
-        """Whether a look at it kills the child, and the child alone."""
-        dying = Memory(most, (self.parent, self.parent), (self._pidfd, self._pidfd), self._told).look()[1]
+    def is_ended(self, most: int) -> bool:
+        """Whether a look at it ends all of it."""
+        dying = Memory(most, (self.parent, self.parent), (self._pidfd, self._pidfd), self.told).look()[1]
         assert dying is not None
         assert select.select([dying], [], [], 10)[0]
         os.close(dying)
-        return is_running(self.parent) and not is_running(self.child)
+        return not is_running(self.parent)
 
 
 def test_page_tables_need_no_measuring(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -139,16 +139,17 @@ def test_page_tables_need_no_measuring(tmp_path: Path, monkeypatch: pytest.Monke
     sample = sampling.sample
     monkeypatch.setattr(sampling, "sample", quick)
     with ExitStack() as stack:
-        assert WithTables(stack, tmp_path / "records", 100).loses_its_child(90 * MIB)
+        assert WithTables(stack, tmp_path / "records", 100).is_ended(90 * MIB)
 
 
+@pytest.mark.parametrize(("then", "most_told"), [(110, 135), (150, None)], ids=["above", "far above"])
 def test_page_tables_that_grow_while_they_are_measured_are_seen(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, then: int, most_told: int | None
 ) -> None:
-    """A look begins to measure what may be shared; before that is done, the tables alone are above the ceiling."""
+    """A look begins to measure what may be shared. Before that is done, the tables alone are above the ceiling."""
     sample = sampling.sample
     with ExitStack() as stack:
-        found = WithTables(stack, tmp_path / "records", 86, 110)
+        found = WithTables(stack, tmp_path / "records", 86, then)
         is_over = threading.Event()
         stack.callback(is_over.set)
 
@@ -159,26 +160,40 @@ def test_page_tables_that_grow_while_they_are_measured_are_seen(
             return sample(pids, shared_once=shared_once)
 
         monkeypatch.setattr(sampling, "sample", slow)
-        assert found.loses_its_child(90 * MIB)
+        monkeypatch.setattr(memory, "_EXACT_LOOKS", 10_000)
+        assert found.is_ended(90 * MIB)
+        assert most_told is None or found.told._peak < most_told * MIB
 
 
-def test_what_grows_much_while_it_is_measured_ends_the_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Where what is a process's own grows, nothing shared is counted again: here the page tables, to far above."""
+def test_what_is_its_own_and_grows_far_is_not_waited_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where private memory or page tables grow, nothing shared is counted again."""
     sample = sampling.sample
-    with ExitStack() as stack:
-        found = WithTables(stack, tmp_path / "records", 86, 150)
-        is_over = threading.Event()
-        stack.callback(is_over.set)
+    with family(tmp_path / "records", 40, [1, 1, 1, 1]) as found:
+        is_over, looks = threading.Event(), 0
 
-        def slow(pids: tuple[int, int], *, shared_once: bool = False) -> sampling.Sample:
+        def growing(pids: tuple[int, int], *, shared_once: bool = False) -> sampling.Sample:
+            nonlocal looks
             if shared_once:
-                found.go_on()
                 assert is_over.wait(30)
-            return sample(pids, shared_once=shared_once)
+                return sample(pids, shared_once=True)
+            looks, seen = looks + 1, sample(pids)
+            seen.own_of = {pid: held + looks * 10 * MIB for pid, held in seen.own_of.items()}
+            return seen
 
-        monkeypatch.setattr(sampling, "sample", slow)
-        monkeypatch.setattr(Memory, "_is_certain", lambda self, sample: False)
-        assert not found.loses_its_child(90 * MIB)
+        monkeypatch.setattr(sampling, "sample", growing)
+        dying = found.memory(120 * MIB).look()[1]
+        is_over.set()
+        assert dying is not None
+        os.close(dying)
+        assert found.is_dead()
+        assert found.record()[0] > 1.5 * 120 * MIB
+        assert looks < memory._EXACT_LOOKS
+
+
+def test_a_look_that_waits_does_not_put_off_the_next(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Four times what it took of the processor, and never less than one interval."""
+    monkeypatch.setattr(memory.time, "thread_time", lambda: 1.5)
+    assert (memory.pause_after(1.0), memory.pause_after(1.499)) == (2.0, memory.LOOK_S)
 
 
 def test_too_much_that_is_shared_ends_the_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

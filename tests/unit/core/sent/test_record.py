@@ -72,3 +72,9 @@ def test_it_is_equal_by_type_and_values() -> None:
     assert Point(x=1, y=2) != Point(x=1, y=3)
     assert Point(x=1, y=2) != (1, 2, "p")
     assert len({Point(x=1, y=2), Point(x=1, y=2, name="p"), Empty(), Empty()}) == 2
+
+
+def test_a_record_with_fields_has_no_subclasses() -> None:
+    """They would lose its fields."""
+    with pytest.raises(TypeError, match="Point3: a record with fields has no subclasses"):
+        type(Point)("Point3", (Point,), {"__annotations__": {"z": "int"}})
