@@ -10,6 +10,7 @@ inside: whoever relies on it reads /proc/<pid>/status.
 """
 
 import ctypes
+import errno
 import mmap
 import os
 import signal
@@ -86,7 +87,9 @@ class IdleProcess:
         for start, end in _big_mappings():
             for first, last in _without(start, end, needed):
                 result = libc.madvise(ctypes.c_void_p(first), ctypes.c_size_t(last - first), mmap.MADV_DONTFORK)
-                check(result, "madvise(MADV_DONTFORK)")
+                # A part may be given back since it was listed: the kernel says so, and advises all the rest.
+                if result and ctypes.get_errno() != errno.ENOMEM:
+                    check(result, "madvise(MADV_DONTFORK)")
 
     def clone(self, flags: int) -> int:
         """The pid of a new child in the new namespaces *flags*; it ends when it is killed.
