@@ -81,7 +81,7 @@ def test_closing_ends_what_runs(start, loosen: tuple[str, ...]) -> None:
     sandbox.close()
     assert left_of(sandbox.container_name) == []
     command.communicate(timeout=20)
-    assert command.returncode == -9
+    assert command.returncode in (-9, 137)  # it was killed, or was quick enough to say that what it waits for was
 
 
 def test_closing_outruns_a_fork_bomb(start) -> None:
