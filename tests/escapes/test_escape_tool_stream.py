@@ -11,6 +11,7 @@ import pytest
 from isorun import Limits
 from tests.escapes.attacking import attack, still_answers
 from tests.escapes.conftest import SMALL
+from tests.unit.records import CONTEXT
 
 pytestmark = pytest.mark.usefixtures("unharmed")
 
@@ -27,6 +28,7 @@ def log(text):
 """
 _STAY = "\nprint('still here', flush=True)\ntime.sleep(60)\n"
 
+CONTEXT_AS_TREE = {name: getattr(CONTEXT, name) for name in CONTEXT.fields}
 #: What is sent, and what the host says of it.
 VIOLATIONS = {
     "garbage": ("b'GET / HTTP/1.1' + bytes(64)", "frame of 1195725856 bytes exceeds 16777216"),
@@ -51,7 +53,10 @@ VIOLATIONS = {
         "message(t='Refused', id=1, error='ToolDenied', text='x')",
         "program may not send Refused when open",
     ),
-    "the host's Go": ("message(t='Go', argv=[], env={}, context={})", "program may not send Go when open"),
+    "the host's Go": (
+        f"message(t='Go', argv=[], env={{}}, context={CONTEXT_AS_TREE})",
+        "program may not send Go when open",
+    ),
     "the host's Put": (
         "message(t='Put', path='../../etc/passwd', data={'$blob': 0}, append=False, mode=511, blobs=[0])",
         "program may not send Put when open",

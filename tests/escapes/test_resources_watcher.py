@@ -244,7 +244,8 @@ def test_a_run_that_nobody_watches_is_ended(ceilings) -> None:
 
 
 HOST = """
-import isorun, sys
+import isorun, signal, sys
+signal.signal(signal.SIGINT, signal.default_int_handler)  # it may be ignored where this session began
 with isorun.SyncRuntime(backend="namespace") as runtime:
     print(runtime._original.backend._watcher._process._process.pid, flush=True)
     sys.stdin.read()
