@@ -1,6 +1,10 @@
 """File locks: how many whose, from a list that looks like the kernel's."""
 
+import itertools
+import threading
 from pathlib import Path
+
+import pytest
 
 from sandbox_runner.linux import file_locks
 
@@ -51,3 +55,28 @@ def test_our_own_namespace_is_never_a_commands(monkeypatch) -> None:
     # Control: another's is.
     monkeypatch.setattr(file_locks, "namespace_of", lambda number: own if number == "self" else 7)
     assert file_locks.Guard(lambda: {7}, lambda: None)._has_too_many()
+
+
+@pytest.mark.parametrize(
+    ("of_the_processor", "pause"), [(0.0, file_locks._LOOK_S), (1.0, 4.0)], ids=["waited", "worked"]
+)
+def test_a_look_that_waits_does_not_put_off_the_next(monkeypatch, of_the_processor: float, pause: float) -> None:
+    """Each look takes a second by the clock; only what it took of the processor counts."""
+    pauses: list[float] = []
+    looked = threading.Event()
+
+    class Over(threading.Event):
+        def wait(self, timeout: float | None = None) -> bool:
+            pauses.append(timeout or 0.0)
+            if len(pauses) > 2:
+                looked.set()
+            return looked.is_set()
+
+    monkeypatch.setattr(file_locks.time, "monotonic", itertools.count().__next__)
+    monkeypatch.setattr(file_locks.time, "thread_time", itertools.count(step=of_the_processor).__next__)
+    monkeypatch.setattr(file_locks, "counted", lambda: [])
+    guard = file_locks.Guard(set, lambda: None)
+    guard._over = Over()
+    with guard:
+        assert looked.wait(10)
+    assert pauses[1] == pause
