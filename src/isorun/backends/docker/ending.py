@@ -11,6 +11,7 @@ from typing import Any
 
 from isorun.core.outcome import Exit
 from sandbox_runner.docker.attached import AttachedContainer
+from sandbox_runner.docker.container import was_out_of_memory
 from sandbox_runner.errors import SandboxError, SandboxGone
 
 AWAY = "the Docker engine went away"
@@ -63,7 +64,7 @@ def exit_of(word: Word, *, has_own_kernel: bool) -> Exit | None:
     if word.inspected is None:
         return Exit(signal=9, outside=f"{_OUTSIDE}: it was removed (docker rm)")
     state, code = word.inspected["State"], int(word.inspected["State"].get("ExitCode") or 0)
-    if state.get("OOMKilled"):
+    if was_out_of_memory(word.inspected):
         return Exit(signal=9, oom_kills=1)
     if word.is_paused:
         return Exit(signal=9, outside=f"{_OUTSIDE}: it was paused (docker pause)")

@@ -10,7 +10,9 @@ _OUTSIDE = "the container was ended from outside: "
 
 def inspected(restarts: int = 0, **state: object) -> Word:
     """What the engine says of a container in that state."""
-    return Word(inspected={"State": {"Running": False, "ExitCode": 0, **state}, "RestartCount": restarts})
+    return Word(
+        inspected={"Id": "f" * 64, "State": {"Running": False, "ExitCode": 0, **state}, "RestartCount": restarts}
+    )
 
 
 KILLED, LOST = (Status.KILLED, Code.SIGNAL), (Status.LOST, Code.SANDBOX_LOST)

@@ -10,6 +10,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from sandbox_runner.docker import inside
 from sandbox_runner.docker.command import DockerCli
@@ -19,6 +20,7 @@ from sandbox_runner.execution import KILLED, ExecResult, Finished, run_command
 from sandbox_runner.instance import Command, Common, SandboxInstance, found
 from sandbox_runner.linux import walls
 from sandbox_runner.linux.file_locks import Guard, namespace_of
+from sandbox_runner.linux.kernel_log import tells_of_full_memory
 from sandbox_runner.records import CONTAINER_INSPECT, CONTAINER_LOGS, Records
 from sandbox_runner.spec import WORKSPACE
 from sandbox_runner.state import StateFolder
@@ -209,7 +211,7 @@ class DockerInstance(SandboxInstance):
         )
         found = self._cli.inspect("container", self.container_name)
         if found is None or not found["State"]["Running"]:
-            killed = found is not None and found["State"].get("OOMKilled") and not self._was_out_of_memory
+            killed = found is not None and was_out_of_memory(found) and not self._was_out_of_memory
             why = "its memory was full" if killed else "something ended all of its processes, or the container"
             raise SandboxGone(f"{self.container_name} ended while a command ran in it: {why}")
         if marks.began is None or finished.returncode <= 128:
@@ -248,6 +250,15 @@ def probe(cli: DockerCli, name: str, *, has_init: bool = True) -> Probed:
 def has_subreapers(cli: DockerCli, name: str) -> bool:
     """Whether a command in the container can have a reaper of its own (gVisor of 2022 has none)."""
     return cli.run("exec", name, inside.INIT, "-s", "--", "/bin/sh", "-c", "exit 0").code == 0
+
+
+def was_out_of_memory(inspected: Mapping[str, Any]) -> bool:
+    """Whether the kernel ended processes of a container because its memory was full, by *inspected*, the engine's word.
+
+    An engine hears of it from a control group that goes away with the container, and so, under load, at times not at
+    all: then the kernel's own log is asked, where this process may read it.
+    """
+    return bool(inspected["State"].get("OOMKilled")) or tells_of_full_memory(inspected["Id"])
 
 
 def _user_option(user: str | None) -> list[str]:
