@@ -6,7 +6,7 @@ Texts are read out of the source, so a remedy that is added later is looked at a
 
 import ast
 import re
-from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -39,33 +39,33 @@ NOT_SET_BY_PEOPLE = {
 }
 
 
-def _texts() -> Iterator[tuple[str, str]]:
+@cache
+def texts() -> list[tuple[str, str]]:
     """Every string of the source that is no docstring, with its place."""
+    found = []
     for path in SOURCES:
         tree = ast.parse(path.read_text(encoding="utf-8"))
-        docs = {
+        skipped = {
             id(node.body[0].value)
             for node in ast.walk(tree)
             if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef)
             if node.body and isinstance(node.body[0], ast.Expr)
         }
-        inner = {id(part) for node in ast.walk(tree) if isinstance(node, ast.JoinedStr) for part in node.values}
+        skipped |= {id(part) for node in ast.walk(tree) if isinstance(node, ast.JoinedStr) for part in node.values}
         for node in ast.walk(tree):
-            if id(node) in docs | inner:
+            if id(node) in skipped:
                 continue
             if isinstance(node, ast.Constant) and isinstance(node.value, str):
-                yield f"{path.name}:{node.lineno}", node.value
+                found.append((f"{path.name}:{node.lineno}", node.value))
             elif isinstance(node, ast.JoinedStr):
                 parts = (part.value if isinstance(part, ast.Constant) else HOLE for part in node.values)
-                yield f"{path.name}:{node.lineno}", "".join(map(str, parts))
-
-
-TEXTS = list(_texts())
+                found.append((f"{path.name}:{node.lineno}", "".join(map(str, parts))))
+    return found
 
 
 def test_every_variable_that_a_text_names_exists() -> None:
     """A remedy that sets a name which nobody reads changes nothing."""
-    found = {(place, name) for place, text in TEXTS for name in _NAME.findall(text)}
+    found = {(place, name) for place, text in texts() for name in _NAME.findall(text)}
     known = NAMES | OF_OTHERS.keys() | NOT_SET_BY_PEOPLE.keys()
     assert len(found) > 40
     assert [pair for pair in sorted(found) if pair[1] not in known and not _is_prefix(pair[1])] == []
@@ -79,7 +79,7 @@ def test_every_value_that_a_text_gives_is_taken() -> None:
     """`NAME=value` of a remedy goes through the reader that will read it."""
     given = {
         (name, value.rstrip("."))
-        for _, text in TEXTS
+        for _, text in texts()
         for name, value in _ASSIGNED.findall(text)
         if HOLE not in value and name in NAMES and "…" not in value
     }
@@ -104,7 +104,7 @@ def test_a_control_group_outside_of_the_hierarchies_is_refused(value: str) -> No
 def test_every_command_of_ours_that_a_text_names_exists() -> None:
     """`isorun WORD WORD --option` of a text is a command, with options that it has."""
     pattern = re.compile(r"(?:[`:(]|^|\brun:?|\bwith|\bor|\bby) ?`?isorun(?! as )((?: --?[a-z][a-z-]*| [a-z]+)+)")
-    named = {words for _, text in TEXTS for words in pattern.findall(text)}
+    named = {words for _, text in texts() for words in pattern.findall(text)}
     assert len(named) > 5
     assert [words for words in sorted(named) if (why := _wrong(words.split()))] == [], why
 

@@ -14,8 +14,9 @@ import warnings
 import wave as wave_files
 import zipfile
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import closing
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -34,10 +35,23 @@ TABLE: dict[str, list[list[object]]] = {"Data": [["a", "b"], [1, 2.5], [3, "x"]]
 INVALID, TOO_LARGE = "artifact_invalid", "artifact_too_large"
 
 
-def found(folder: Path, name: str, data: bytes, **promised: Any) -> list[tuple[str, str]]:  # noqa: ANN401 - JSON
+#: What takes long to make is made once a test needs it, and not by each process that collects tests.
+Data = bytes | Callable[[], bytes]
+
+
+@cache
+def _made(make: Callable[[], bytes]) -> bytes:
+    return make()
+
+
+def bytes_of(data: Data) -> bytes:
+    return data if isinstance(data, bytes) else _made(data)
+
+
+def found(folder: Path, name: str, data: Data, **promised: Any) -> list[tuple[str, str]]:  # noqa: ANN401 - JSON
     """What is wrong with *data* under *name*."""
     file = folder / "0"
-    file.write_bytes(data)
+    file.write_bytes(bytes_of(data))
     return inspector.inspect(file, name, promised)
 
 
@@ -62,7 +76,7 @@ def tar() -> bytes:
     return out.getvalue()
 
 
-GOOD: dict[str, tuple[str, bytes, dict[str, object]]] = {
+GOOD: dict[str, tuple[str, Data, dict[str, object]]] = {
     "csv": ("a.csv", b"a,b\n1,2\n", {"columns": ["b", "a"], "min_rows": 1, "mime": "text/csv"}),
     "csv, semicolons": ("a.csv", b"a;b\n1,5;2\n", {"columns": ["b"]}),
     "csv, quotes and blank lines": ("a.CSV", b'a,b\r\n"x\r\ny","q""q"\r\n\r\n1,2', {"min_rows": 2}),
@@ -77,7 +91,7 @@ GOOD: dict[str, tuple[str, bytes, dict[str, object]]] = {
     "json, schema": ("a.json", b"[1, 2]", {"json_schema": {"items": {"type": "integer"}}}),
     "notebook": ("a.ipynb", b'{"nbformat": 4, "cells": []}', {"mime": "application/x-ipynb+json"}),
     "zip": ("a.zip", made.zipped({"x.txt": b"text", "d/": b""}), {"mime": "application/zip"}),
-    "zip of zips": ("a.zip", made.nested_zip(3), {}),
+    "zip of zips": ("a.zip", lambda: made.nested_zip(3), {}),
     "docx": ("a.docx", made.docx("First part", "second part"), {"must_contain": "part second"}),
     "docx is a zip": ("a.docx", made.docx("x"), {"mime": "application/zip"}),
     "pptx": ("a.pptx", made.pptx("One", "Two"), {"pages": 2, "must_contain": ["One", "Two"]}),
@@ -90,14 +104,14 @@ GOOD: dict[str, tuple[str, bytes, dict[str, object]]] = {
     ),
     "pdf": ("a.pdf", made.pdf(2), {"pages": 2, "mime": "application/pdf"}),
     "pdf with text": ("a.pdf", made.pdf_saying("Total 42"), {"pages": 1, "must_contain": "Total 42"}),
-    "pdf by matplotlib": ("a.pdf", drawn("pdf"), {"pages": 1}),
+    "pdf by matplotlib": ("a.pdf", lambda: drawn("pdf"), {"pages": 1}),
     "png": ("a.png", made.png(), {"mime": "image/png"}),
-    "png by matplotlib": ("a.png", drawn("png"), {}),
+    "png by matplotlib": ("a.png", lambda: drawn("png"), {}),
     "jpeg": ("a.jpg", made.jpeg(), {"mime": "image/jpeg"}),
     "jpeg, the other name": ("a.JPEG", made.jpeg(), {"mime": "image/jpg"}),
     "text": ("a.md", b"# Title\n\nWords in\nlines", {"mime": "text/markdown", "must_contain": "Words in lines"}),
     "text like an image": ("a.txt", b"BMW and GIF8", {"mime": "text/plain"}),
-    "svg by matplotlib": ("a.svg", drawn("svg"), {"mime": "image/svg+xml"}),
+    "svg by matplotlib": ("a.svg", lambda: drawn("svg"), {"mime": "image/svg+xml"}),
     "xml": ("a.xml", b"<a><b/></a>", {"mime": "application/xml"}),
     "png by another name": ("a.dat", made.png(), {"mime": "image/png"}),
     "xlsx by another name": ("a.dat", made.xlsx(TABLE), {"mime": checks.OPENED[".xlsx"][0]}),
@@ -140,7 +154,7 @@ def database() -> bytes:
 
 
 #: One file of each media type that a contract may ask of any file, made by what makes them where that is at hand.
-TOLD: dict[str, bytes] = {
+TOLD: dict[str, Data] = {
     "application/csv": b"a,b\n1,2\n",
     "application/gzip": gzip.compress(b"x"),
     "application/json": b"[1]",
@@ -165,7 +179,7 @@ TOLD: dict[str, bytes] = {
     "image/jpeg": made.jpeg(),
     "image/jpg": made.jpeg(),
     "image/png": made.png(),
-    "image/svg+xml": drawn("svg"),
+    "image/svg+xml": lambda: drawn("svg"),
     "image/tiff": picture("TIFF"),
     "image/webp": picture("WEBP"),
     "text/csv": b"a,b\n1,2\n",
@@ -251,7 +265,7 @@ BAD: dict[str, tuple[str, bytes, str]] = {
     ),
     "docx: no main part": (
         "a.docx",
-        made.zipped({**made.package("word/document.xml", "<a/>"), "_rels/.rels": b"<Relationships/>"}),
+        lambda: made.zipped({**made.package("word/document.xml", "<a/>"), "_rels/.rels": b"<Relationships/>"}),
         "is a zip archive but not a .docx document: its main part is missing",
     ),
     "pptx: no slide": ("a.pptx", made.pptx(), "has no slide"),
@@ -281,7 +295,7 @@ def test_a_file_that_is_not_what_its_suffix_promises_says_why(tmp_path: Path, ca
 @pytest.mark.parametrize("case", ["pdf by matplotlib", "png by matplotlib", "jpeg", "xlsx", "docx", "pptx", "zip"])
 def test_a_file_that_was_cut_short_is_invalid(tmp_path: Path, case: str, cut: float) -> None:
     """A program that died while it wrote leaves half a file, which must not pass."""
-    name, data, _ = GOOD[case]
+    name, data = GOOD[case][0], bytes_of(GOOD[case][1])
     ((code, _hint),) = found(tmp_path, name, data[: int(len(data) * cut)])
     assert code == INVALID
 
@@ -370,33 +384,33 @@ def encrypted_zip() -> bytes:
     return bytes(data)
 
 
-BOUNDS: dict[str, tuple[str, bytes, str, str]] = {
-    "zip bomb": ("a.zip", made.zip_bomb(513), TOO_LARGE, "unpacks to 537919488 bytes, the limit is 536870912"),
+BOUNDS: dict[str, tuple[str, Data, str, str]] = {
+    "zip bomb": ("a.zip", lambda: made.zip_bomb(513), TOO_LARGE, "unpacks to 537919488 bytes, the limit is 536870912"),
     "zip bomb, smaller": (
         "a.zip",
-        made.zip_bomb(64),
+        lambda: made.zip_bomb(64),
         TOO_LARGE,
         "unpacks to 67108864 bytes, more than 200 times its size",
     ),
     "docx bomb": (
         "a.docx",
-        made.zipped({**made.package("word/document.xml", "<a/>"), "word/media/x": bytes(64 << 20)}),
+        lambda: made.zipped({**made.package("word/document.xml", "<a/>"), "word/media/x": bytes(64 << 20)}),
         TOO_LARGE,
         "unpacks to ",
     ),
-    "entries": ("a.zip", made.many_entries(10_001), TOO_LARGE, "holds 10001 files, the limit is 10000"),
+    "entries": ("a.zip", lambda: made.many_entries(10_001), TOO_LARGE, "holds 10001 files, the limit is 10000"),
     "encrypted": ("a.zip", encrypted_zip(), INVALID, "is encrypted; write it without a password"),
     "entities": ("a.docx", made.laughing_docx(), INVALID, "declares entities or a document type in word/document.xml"),
     "svg entities": ("a.svg", f"{made.LAUGHS}<svg>&l9;</svg>".encode(), INVALID, "declares entities"),
     "deep XML": (
         "a.docx",
-        made.zipped(made.package("word/document.xml", "<a>" * 100_000 + "</a>" * 100_000)),
+        lambda: made.zipped(made.package("word/document.xml", "<a>" * 100_000 + "</a>" * 100_000)),
         INVALID,
         "is not a .docx document: its main part is a a, not a document",
     ),
     "pixels": (
         "a.png",
-        made.png_bomb(10_000, 6_000),
+        lambda: made.png_bomb(10_000, 6_000),
         TOO_LARGE,
         "has 10000 x 6000 pixels, the limit is 50000000 in all",
     ),
@@ -453,7 +467,9 @@ PROMISES: dict[str, st.SearchStrategy[Any]] = {
     "mime": st.sampled_from(sorted(checks.TOLD)),
     "json_schema": st.dictionaries(st.sampled_from(["type", "items", "$ref", "pattern", "enum"]), any_json, max_size=2),
 }
-good_bytes = st.sampled_from([data for _, data, _ in GOOD.values() if len(data) < 100_000])
+good_bytes = st.deferred(
+    lambda: st.sampled_from([data for one in GOOD.values() if len(data := bytes_of(one[1])) < 100_000])
+)
 
 
 @st.composite
@@ -684,12 +700,12 @@ def test_a_tar_holds_files(tmp_path: Path, members: list[tarfile.TarInfo], hint:
         assert said.startswith(hint), name
 
 
-BOMBS = {
-    "a.gz": gzip.compress(bytes(64 << 20), 9),
-    "a.bz2": bz2.compress(bytes(64 << 20)),
-    "a.xz": lzma.compress(bytes(64 << 20)),
-    "a.tar.gz": gzip.compress(bytes(64 << 20), 9),
-    "a.tgz": gzip.compress(tarred(member("a")) + bytes(64 << 20), 9),
+BOMBS: dict[str, Data] = {
+    "a.gz": lambda: gzip.compress(bytes(64 << 20), 9),
+    "a.bz2": lambda: bz2.compress(bytes(64 << 20)),
+    "a.xz": lambda: lzma.compress(bytes(64 << 20)),
+    "a.tar.gz": lambda: gzip.compress(bytes(64 << 20), 9),
+    "a.tgz": lambda: gzip.compress(tarred(member("a")) + bytes(64 << 20), 9),
 }
 
 
