@@ -1,6 +1,7 @@
 """Records of the wire for tests that need one and do not care what it says."""
 
 from isorun.core.sent.context import RunContext
+from isorun.core.sent.facts import ContainerFacts
 from isorun.core.sent.sealing import Sealing
 
 SEALING = Sealing(
@@ -28,4 +29,15 @@ CONTEXT = RunContext(
     frame_values=1 << 10,
     stdin=False,
     tools={},
+)
+
+FACTS = ContainerFacts(
+    status="",
+    init="",
+    mountinfo="",
+    rlimits="",
+    namespaces={},
+    fds=[],
+    sizes={},
+    cgroup={},
 )

@@ -13,6 +13,7 @@ from math import isfinite
 
 from isorun.core.sent.claim import Claim
 from isorun.core.sent.context import RunContext
+from isorun.core.sent.facts import ContainerFacts
 from isorun.core.sent.record import Record
 from isorun.core.sent.sealing import Sealing
 from isorun.wire.frames import MAX_FRAME, Frames, ProtocolError, encode_frame
@@ -365,9 +366,9 @@ class Finish(Message):
 
 
 class Sealed(Message):
-    """What the kernel says of the program's process, once that is sealed: `facts`, see `backends.docker.walls`."""
+    """What the kernel says of the program's process, once that is sealed."""
 
-    facts: dict[str, Any]
+    facts: ContainerFacts
 
 
 class Finished(Message):
@@ -397,6 +398,10 @@ def _is_int(value: object) -> bool:
     return isinstance(value, int) and not isinstance(value, bool) and -_INT_FIELD <= value < _INT_FIELD
 
 
+def _are_ints(value: object) -> bool:
+    return isinstance(value, (list, tuple)) and all(map(_is_int, value))
+
+
 def _is_float(value: object) -> bool:
     # An int counts, but not one that a clock would refuse with OverflowError.
     return _is_int(value) or (isinstance(value, float) and isfinite(value))
@@ -420,6 +425,8 @@ _FITS: dict[str, Callable[[object], bool]] = {
     "bytes": lambda value: isinstance(value, (bytes, bytearray, memoryview)),
     "dict[str, Any]": lambda value: isinstance(value, dict),
     "dict[str, float]": lambda value: _is_dict_of(value, _is_float),
+    "dict[str, int]": lambda value: _is_dict_of(value, _is_int),
+    "dict[str, list[int]]": lambda value: _is_dict_of(value, _are_ints),
     "dict[str, list[str]]": lambda value: _is_dict_of(value, _is_texts),
     "dict[str, str]": lambda value: _is_dict_of(value, _is_str),
     "float": _is_float,
@@ -427,11 +434,12 @@ _FITS: dict[str, Callable[[object], bool]] = {
     "int": _is_int,
     "int | None": lambda value: value is None or _is_int(value),
     "list[dict[str, str]]": lambda value: isinstance(value, list) and all(_is_dict_of(one, _is_str) for one in value),
+    "list[int]": _are_ints,
     "list[str]": _is_texts,
     "str": _is_str,
 }
 #: Values of `core` as fields: each is written as an object with exactly its own fields.
-RECORDS: dict[str, type[Record]] = {kind.__name__: kind for kind in (Claim, RunContext, Sealing)}
+RECORDS: dict[str, type[Record]] = {kind.__name__: kind for kind in (Claim, ContainerFacts, RunContext, Sealing)}
 _FITS.update(dict.fromkeys(RECORDS, lambda value: False))  # one that does is not asked: it is packed as a record
 _TYPES: dict[str, type[Message]] = {kind.__name__: kind for kind in (*CONTROL, *BUILD, *TOOL, *SUPERVISOR, *ATTACHED)}
 _FIELDS: dict[type[Record], tuple[_Field, ...]] = {

@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 from isorun.wire.frames import ProtocolError
 from isorun.wire.messages import Carry, Finish, Replaced, Room, Sealed, Shut, Terminate, encode
 from isorun.wire.multiplex import CHUNK, LEFT, WINDOW, Multiplexer
+from tests.unit.records import FACTS
 
 NAMES = ("a", "b")
 
@@ -160,7 +161,7 @@ def test_a_flood_of_frames_is_taken_so_many_at_a_time() -> None:
 @pytest.mark.parametrize(
     ("message", "reason"),
     [
-        (Sealed(facts={"a": [0] * 20_000}), "header of more than 16384 values"),
+        (Sealed(facts=FACTS.changed(fds=[0] * 20_000)), "header of more than 16384 values"),
         (Carry(channel="a", data=bytes(1 << 20)), "exceeds 1048576"),
     ],
 )

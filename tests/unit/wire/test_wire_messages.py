@@ -25,6 +25,7 @@ from isorun.wire.messages import (
     Put,
     Refused,
     Reply,
+    Sealed,
     Stored,
     Warmed,
     decode,
@@ -32,7 +33,7 @@ from isorun.wire.messages import (
     encode,
 )
 from isorun.wire.values import CALL_VALUES, MAX_INT_DIGITS, MAX_VALUES
-from tests.unit.records import SEALING
+from tests.unit.records import FACTS, SEALING
 
 # Strategies are built on first use, and a loaded machine takes its time over that.
 calm = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
@@ -51,6 +52,8 @@ BY_TYPE = {
     "bytes": st.binary(),
     "dict[str, Any]": st.dictionaries(KEYS, VALUES, max_size=3),
     "dict[str, float]": st.dictionaries(KEYS, st.floats(allow_nan=False, allow_infinity=False)),
+    "dict[str, int]": st.dictionaries(KEYS, st.integers(-(2**63), 2**63 - 1)),
+    "dict[str, list[int]]": st.dictionaries(KEYS, st.lists(st.integers(-(2**63), 2**63 - 1))),
     "dict[str, list[str]]": st.dictionaries(KEYS, st.lists(TEXT)),
     "dict[str, str]": st.dictionaries(KEYS, TEXT),
     "float": st.floats(allow_nan=False, allow_infinity=False),
@@ -58,6 +61,7 @@ BY_TYPE = {
     "int": st.integers(-(2**63), 2**63 - 1),
     "int | None": st.none() | st.integers(-(2**63), 2**63 - 1),
     "list[dict[str, str]]": st.lists(st.dictionaries(KEYS, TEXT), max_size=3),
+    "list[int]": st.lists(st.integers(-(2**63), 2**63 - 1)),
     "list[str]": st.lists(TEXT),
     "str": TEXT,
 }
@@ -267,6 +271,28 @@ def test_a_record_is_refused_as_a_message_is(changes, text) -> None:
     assert str(caught.value) == text
     # Control: without a change it is the message.
     assert decode(json.dumps({**tree, "sealing": AS_TREE}).encode()) == FORK
+
+
+@pytest.mark.parametrize(
+    ("changes", "text"),
+    [
+        ({"init": None}, "ContainerFacts.init must be str, got NoneType"),
+        ({"fds": 7}, "ContainerFacts.fds must be list[int], got int"),
+        ({"fds": [["0"]]}, "ContainerFacts.fds must be list[int], got list"),
+        ({"cgroup": {"memory_bytes": "much"}}, "ContainerFacts.cgroup must be dict[str, int], got dict"),
+        ({"sizes": {"/tmp": 1}}, "ContainerFacts.sizes must be dict[str, list[int]], got dict"),
+        ({"namespaces": []}, "ContainerFacts.namespaces must be dict[str, str], got list"),
+    ],
+    ids=str,
+)
+def test_facts_of_another_shape_are_no_message(changes, text) -> None:
+    """A container says them, so they may be anything."""
+    as_tree = {name: getattr(FACTS, name) for name in FACTS.fields}
+    tree = {"v": 1, "t": "Sealed", "facts": {**as_tree, **changes}, "blobs": []}
+    with pytest.raises(ProtocolError) as caught:
+        decode(json.dumps(tree).encode())
+    assert str(caught.value) == text
+    assert decode(json.dumps({**tree, "facts": as_tree}).encode()) == Sealed(facts=FACTS)
 
 
 @pytest.mark.parametrize(

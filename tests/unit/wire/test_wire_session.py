@@ -55,7 +55,7 @@ from isorun.wire.messages import (
     Warmed,
 )
 from isorun.wire.session import ATTACHED, BUILD, CONTROL, LEGAL, SUPERVISOR, TOOL, Session, Side, State, Table
-from tests.unit.records import CONTEXT, SEALING
+from tests.unit.records import CONTEXT, FACTS, SEALING
 
 _PREPARED = {"preloads": [], "environment": [], "hand_over": True, "share_with_group": False}
 _ENDED = {"slot": 0, "code": 0, "signal": None, "user_s": 0.0, "system_s": 0.0, "max_rss_bytes": 0}
@@ -102,7 +102,7 @@ ALL: tuple[Message, ...] = (
     Until(seconds=1.0),
     Terminate(),
     Finish(),
-    Sealed(facts={}),
+    Sealed(facts=FACTS),
     Finished(full_bytes=[], full_inodes=[], **_COUNTED),
 )
 ONE: dict[type[Message], Message] = {type(message): message for message in ALL}

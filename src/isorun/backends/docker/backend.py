@@ -38,6 +38,7 @@ from isorun.backends.watch.watching import Subject, Watcher
 from isorun.core.errors import SetupFailed, Unavailable
 from isorun.core.limits import MAX_LOCKS, Limits
 from isorun.core.process import StartProcess
+from isorun.core.sent.facts import ContainerFacts
 from isorun.core.sent.sealing import Sealing
 from isorun.core.share import Owing
 from isorun.executor import rules
@@ -273,7 +274,7 @@ class DockerBackend:
         relay.start(handing_code())
         return await place.taken(relay, limits), container.name
 
-    def _confirmed(self, facts: Mapping[str, Any], ready: Ready, limits: Limits) -> Mapping[str, Any]:
+    def _confirmed(self, facts: ContainerFacts, ready: Ready, limits: Limits) -> Mapping[str, Any]:
         return container_walls.confirm(
             facts,
             ready=ready.isolation,

@@ -1,7 +1,7 @@
 """From what the kernel and the engine said of an executor container to the run's `isolation`, or the missing wall.
 
 Pure. The same walls as `walls`, held by other means: docs/security.md has both beside
-each other. `facts` are read by our init inside of the container, before a program is
+each other. Our init reads `ContainerFacts` inside of the container, before a program is
 there; what the engine made of the command line is judged by `sandbox_runner.docker.attached`.
 """
 
@@ -12,6 +12,7 @@ from typing import Any
 
 from isorun.core.errors import SetupFailed
 from isorun.core.limits import Limits
+from isorun.core.sent.facts import ContainerFacts
 from isorun.executor import rules
 from isorun.executor.status import status_fields
 from sandbox_runner.linux.mountinfo import every_mount
@@ -38,7 +39,7 @@ _PAGES = 8192  # bytes by which the size of a file system is rounded
 
 @contextmanager
 def _told() -> Iterator[None]:
-    """What a container says is hostile: of another shape, it has said nothing."""
+    """What a container says is hostile: a text that is not the kernel's says nothing."""
     try:
         yield
     except (AttributeError, IndexError, KeyError, TypeError, ValueError) as error:
@@ -47,7 +48,7 @@ def _told() -> Iterator[None]:
 
 @_told()
 def confirm(
-    facts: Mapping[str, Any],
+    facts: ContainerFacts,
     *,
     ready: Mapping[str, Any],
     limits: Limits,
@@ -61,7 +62,7 @@ def confirm(
     long because it demands each wall once, in the order of the report.
     """
     own_kernel = has_own_kernel(runtime)
-    status, init = status_fields(facts["status"]), status_fields(facts["init"])
+    status, init = status_fields(facts.status), status_fields(facts.init)
     _ids(status, ids)
     _rights(status, init, _ALWAYS_TOLD if own_kernel else _CAPABILITY_SETS)
     if own_kernel:
@@ -71,26 +72,26 @@ def confirm(
         )
     else:
         _filtered(status, init)
-        _apart(facts["namespaces"], host_namespaces)
-        _core(facts["rlimits"])
-    writable = _writable(facts["mountinfo"])
+        _apart(facts.namespaces, host_namespaces)
+        _core(facts.rlimits)
+    writable = _writable(facts.mountinfo)
     _demand(writable == _WRITABLE, "read_only", f"writable: {', '.join(sorted(writable))}")
-    held = set(facts["fds"])
-    _demand({*_DESCRIPTORS} - {rules.TRACE} <= held <= {*_DESCRIPTORS}, "descriptors", f"{facts['fds']}")
-    _sizes(facts["sizes"], limits)
-    held_by = _ceilings(facts["cgroup"], limits, told=not own_kernel)
+    held = set(facts.fds)
+    _demand({*_DESCRIPTORS} - {rules.TRACE} <= held <= {*_DESCRIPTORS}, "descriptors", f"{facts.fds}")
+    _sizes(facts.sizes, limits)
+    held_by = _ceilings(facts.cgroup, limits, told=not own_kernel)
     walls = {
         **_rights_said(status, ready, ids),
-        "namespaces": sorted(facts["namespaces"]),
+        "namespaces": sorted(facts.namespaces),
         "network": "none",
         "runtime": runtime,
         "read_only_root": True,
         "writable": sorted(writable),
-        "sizes": facts["sizes"],
+        "sizes": facts.sizes,
         "workspace": "sized",
-        "rlimits": _rlimits(facts["rlimits"]),
-        "cgroup": facts["cgroup"],
-        "descriptors": facts["fds"],
+        "rlimits": _rlimits(facts.rlimits),
+        "cgroup": facts.cgroup,
+        "descriptors": facts.fds,
         "hostname": ready.get("hostname"),
     }
     return {"level": "full", "without": [], "backend": "docker", "limits": held_by, "walls": walls}

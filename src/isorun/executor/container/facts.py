@@ -5,12 +5,11 @@ layouts of the control group the one that is there is read.
 """
 
 import os
-import sys
 import time
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
 
+from isorun.core.sent.facts import ContainerFacts
 from isorun.executor import rules
 from isorun.kernel.locks import Listing
 from isorun.wire.messages import Finished
@@ -22,19 +21,18 @@ _TURN_S = 0.02
 _V2 = Path("/sys/fs/cgroup/memory.max")
 
 
-def facts_of(pid: int) -> dict[str, Any]:
+def facts_of(pid: int) -> ContainerFacts:
     """What the kernel shows of process *pid*, which is the program's, and of us."""
-    return {
-        "python": sys.executable,
-        "status": _text(f"/proc/{pid}/status"),
-        "init": _text("/proc/self/status"),
-        "mountinfo": _text(f"/proc/{pid}/mountinfo"),
-        "rlimits": _text(f"/proc/{pid}/limits"),
-        "namespaces": _namespaces(pid),
-        "fds": _descriptors(pid),
-        "sizes": {path: _size(path) for path in (rules.WORK, "/tmp", "/dev/shm")},
-        "cgroup": _cgroup_limits(),
-    }
+    return ContainerFacts(
+        status=_text(f"/proc/{pid}/status"),
+        init=_text("/proc/self/status"),
+        mountinfo=_text(f"/proc/{pid}/mountinfo"),
+        rlimits=_text(f"/proc/{pid}/limits"),
+        namespaces=_namespaces(pid),
+        fds=_descriptors(pid),
+        sizes={path: _size(path) for path in (rules.WORK, "/tmp", "/dev/shm")},
+        cgroup=_cgroup_limits(),
+    )
 
 
 def count_tasks(enough: int) -> int:

@@ -157,7 +157,7 @@ class _Init:
                 self._prepare(message)
             case Look():
                 facts = facts_of(self._program)
-                os.write(rules.STDERR, f"{line_of_status(facts['status'])}\n".encode())
+                os.write(rules.STDERR, f"{line_of_status(facts.status)}\n".encode())
                 self._say(Sealed(facts=facts))
             case Until():
                 self._until = time.monotonic() + message.seconds

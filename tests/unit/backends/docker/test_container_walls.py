@@ -11,6 +11,7 @@ import pytest
 from isorun.backends.docker import walls as container_walls
 from isorun.core.errors import SetupFailed
 from isorun.core.limits import Limits
+from isorun.core.sent.facts import ContainerFacts
 from isorun.executor.container import facts as container_facts
 from isorun.executor.status import line_of_isolation, line_of_status
 
@@ -81,7 +82,7 @@ def facts(**changes: object) -> dict[str, Any]:
 def confirmed(told: dict[str, Any], *, runtime: str = "runc", **changes: object) -> dict[str, Any]:
     """`confirm`, as the backend asks it."""
     options = {"ready": READY, "ids": (1001, 1000), "host_namespaces": HOST, **changes}
-    return container_walls.confirm(told, limits=LIMITS, runtime=runtime, **options)
+    return container_walls.confirm(ContainerFacts(**told), limits=LIMITS, runtime=runtime, **options)
 
 
 def test_a_container_with_every_wall_is_full() -> None:
@@ -168,17 +169,13 @@ def test_a_place_is_full_where_its_room_is_counted(monkeypatch, most: int, free:
         {"sizes": {}},
         {"sizes": {"/workspace/work": [], "/tmp": [], "/dev/shm": []}},
         {"status": ""},
-        {"init": None},
-        {"fds": 7},
-        {"fds": [["0"]]},
         {"mountinfo": "short"},
         {"mountinfo": MOUNTS + "99 1 0:9 / /host rw\n"},  # one line that cannot be read may hide a mount
-        {"cgroup": {"memory_bytes": "much"}},
-        {"namespaces": []},
+        {"cgroup": {}},
     ],
     ids=str,
 )
-def test_facts_of_another_shape_are_none(change: dict[str, Any]) -> None:
+def test_facts_that_cannot_be_read_are_none(change: dict[str, Any]) -> None:
     """The container says them, so they may be anything; nothing but a failed setup comes of it."""
     with pytest.raises(SetupFailed, match=r"^container: the container's report on itself cannot be read: "):
         confirmed(facts(**change))

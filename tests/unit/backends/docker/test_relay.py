@@ -29,7 +29,7 @@ from isorun.wire.messages import (
 )
 from isorun.wire.multiplex import WINDOW, Multiplexer
 from isorun.wire.unbroken import unbroken
-from tests.unit.records import CONTEXT, SEALING
+from tests.unit.records import CONTEXT, FACTS, SEALING
 
 WARM = Warmed(python="3.11", preloads={}, failed={})
 EXIT = Exited(slot=0, code=0, signal=None, user_s=0.1, system_s=0.1, max_rss_bytes=1)
@@ -203,8 +203,8 @@ async def test_what_was_said_before_the_end_is_delivered_though_nobody_reads_yet
         unbroken(b"no frame at all, and more than eight bytes"),
         unbroken(encode(Go(argv=[], env={}, context=CONTEXT))),
         unbroken(encode(WARM) * 2),
-        unbroken(encode(Sealed(facts={}))),
-        unbroken(encode(WARM) + encode(Sealed(facts={}))),
+        unbroken(encode(Sealed(facts=FACTS))),
+        unbroken(encode(WARM) + encode(Sealed(facts=FACTS))),
         unbroken(encode(Carry(channel="stdin", data=b"x"))),
         unbroken(encode(Carry(channel="tools", data=b"x" * (WINDOW + 1)))),
         unbroken(encode(Replaced(channel="tools"))),
