@@ -4,6 +4,7 @@ By hand: `python -m tests.escapes.soak 10000`. `test_soak` asserts the same of 2
 """
 
 import asyncio
+import ctypes
 import gc
 import json
 import os
@@ -122,7 +123,11 @@ KINDS = {
 
 @dataclass(frozen=True, slots=True)
 class Held:
-    """What this process held at a moment at which no run was going on."""
+    """What this process held at a moment at which no run was going on.
+
+    Memory that the allocator only keeps for the next one who asks is not held: of a session with forty threads it was
+    up to 14 MiB more or less from one look to the next.
+    """
 
     rss_bytes: int
     descriptors: int
@@ -135,6 +140,7 @@ class Held:
     def now(cls, root: Path) -> "Held":
         """Now; of the mounts those of a jail's, and below *root*: this machine's others are not ours."""
         gc.collect()
+        ctypes.CDLL(None).malloc_trim(0)
         return cls(
             rss_bytes=int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE"),
             descriptors=len(os.listdir("/proc/self/fd")),
