@@ -93,15 +93,17 @@ class Daemon:
             except OSError:  # it has ended
                 continue
 
-    def clean(self) -> None:
-        """Leave no process, no mount and no file of it, however it was left."""
+    def end(self) -> None:
+        """Leave no process, no mount and no container of it, however it was left. Its images stay."""
         self.stop()
         self._kill_all(f"{self._folder}/")
         # A daemon that was not stopped in order leaves some; the end of its processes takes some away.
         for line in reversed(Path("/proc/mounts").read_text().splitlines()):
             if line.split()[1].startswith(f"{self._folder}/"):
                 subprocess.run(["umount", "--lazy", line.split()[1]], check=False)
-        subprocess.run(["rm", "-r", "--one-file-system", self._folder], check=True)
+        # What a daemon that was killed knows of containers keeps the next one from its start.
+        for name in ("exec", "pid", "data/containers", "data/containerd"):
+            subprocess.run(["rm", "-rf", "--one-file-system", self._folder / name], check=True)
 
     def docker(self, *arguments: str, **options: object) -> "subprocess.CompletedProcess[bytes]":
         """`docker arguments…` at this daemon."""
@@ -114,9 +116,9 @@ class Daemon:
             assert self.docker("load", stdin=saved.stdout).returncode == 0
 
 
-@pytest.fixture
-def daemon(docker_engine: Engine, require) -> Iterator[Daemon]:
-    """One that has an image with Python, and the label of ours."""
+@pytest.fixture(scope="module")
+def stored(docker_engine: Engine, require) -> Iterator[Daemon]:
+    """A daemon that is not running, and has an image with Python, and the label of ours."""
     if shutil.which("dockerd") is None:
         require("docker", "there is no dockerd to start a second one of")
     folder = Path(tempfile.mkdtemp(dir="/tmp"))  # a socket has 107 bytes of path
@@ -128,9 +130,21 @@ def daemon(docker_engine: Engine, require) -> Iterator[Daemon]:
             change = ["--change", "LABEL isorun.image=1", "--change", "ENV PATH=/usr/bin:/bin"]
             assert made.docker("import", *change, "-", IMAGE, stdin=exported.stdout).returncode == 0
         docker_engine("rm", name)
+        made.stop()
         yield made
     finally:
-        made.clean()
+        made.end()
+        subprocess.run(["rm", "-r", "--one-file-system", folder], check=True)
+
+
+@pytest.fixture
+def daemon(stored: Daemon) -> Iterator[Daemon]:
+    """The same, running, with no container."""
+    try:
+        stored.start()
+        yield stored
+    finally:
+        stored.end()
 
 
 def test_a_daemon_that_stops_costs_what_runs_and_no_later_run(daemon: Daemon, tmp_path: Path, monkeypatch) -> None:

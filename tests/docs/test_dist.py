@@ -20,6 +20,8 @@ import pytest
 
 from tests.docs.building import EPOCH, build, wheel_of
 
+pytestmark = pytest.mark.any_user
+
 ROOT = Path(__file__).parents[2]
 BUNDLE = "examples/bundles/with-isoruntime/"
 IMAGE = "deployment/docker/py-code-exec/"

@@ -10,6 +10,8 @@ from tests.conformance.conftest import HALF_OF, KINDS
 from tests.conftest import HALVES
 from tests.docs.pages import ROOT
 
+pytestmark = pytest.mark.any_user
+
 
 def collected(half: str, *places: str) -> set[str]:
     """The tests that a session in that half has, by their ids."""
@@ -33,6 +35,7 @@ def test_each_kind_of_backend_is_tested_in_one_half() -> None:
     [
         "tests/unit/store/test_folder.py",
         "tests/unit/core/test_ids.py",
+        "tests/docs/test_house.py",
         "tests/conformance/test_names.py",
         "tests/conformance/test_refusals.py",
         "tests/escapes/test_escape_mounts.py",
@@ -47,8 +50,10 @@ def test_what_one_half_leaves_out_the_other_has(place: str) -> None:
 
 
 def test_what_each_half_leaves_out() -> None:
-    """Root's lacks unit tests that look at no uid, and attacks without a group; the user's, the kinds of root."""
+    """Root's lacks unit tests that look at no uid, documents of no user, and attacks without a group; the user's, the
+    kinds of root."""
     assert collected("root", "tests/unit/core/test_ids.py") == set()
+    assert collected("root", "tests/docs/test_house.py") == set()
     assert "[no-cgroup" not in "".join(collected("root", "tests/escapes/test_escape_mounts.py"))
     assert "[no-cgroup" in "".join(collected("root", "tests/escapes/test_resources_output.py"))
     kinds = "".join(collected("user", "tests/conformance/test_names.py"))

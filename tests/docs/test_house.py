@@ -7,6 +7,8 @@ import pytest
 
 from tools import house
 
+pytestmark = pytest.mark.any_user
+
 
 def _function(lines: int, docstring: str = "") -> str:
     return "\n".join(["def work():", f'    """{docstring}"""', *["    pass"] * (lines - 2)]) + "\n"

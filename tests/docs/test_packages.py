@@ -14,6 +14,8 @@ import pytest
 from tests.docs.building import wheel_of
 from tests.docs.pages import ROOT, blocks_of
 
+pytestmark = pytest.mark.any_user
+
 PAGE = Path("docs/monorepo-packages.md")
 PACKAGE = ROOT / "packages" / "sandbox_runner"
 COPIED = ("Makefile", "pyproject.toml", "README.md", "CHANGELOG.md", "LICENSE", "src", "packages", "examples", "tests")

@@ -10,6 +10,8 @@ import pytest
 
 from tests.docs.pages import ROOT
 
+pytestmark = pytest.mark.any_user
+
 SCAFFOLD = ROOT / "tools" / "scaffold" / "scaffold.py"
 PYTEST = ".venv/bin/python -m pytest packages/sandbox_runner/tests"
 LINT = [
