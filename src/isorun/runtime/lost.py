@@ -1,5 +1,8 @@
 """The result of a run whose sandbox failed under it: all that is known of it, but for its files.
 
+A run is also lost with its host (`store.recovery` writes its result) and by the word of a Docker
+engine (`backends.docker.ending`, and then `finish` as for any end).
+
 Something of the run may still write, so nothing of its workspace is read.
 """
 

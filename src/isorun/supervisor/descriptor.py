@@ -28,7 +28,7 @@ DESCRIPTOR = "tools_descriptor.py"
 GLOBALS = "RUNTIME_GLOBALS_JSON"  # the supervisor process reads its bundle from this variable, or from stdin
 GLOBALS_BYTES = 32 << 10  # of it in an environment; the kernel takes 128 KiB for one variable at most
 NO_NETWORK = "ISORUN_SUPERVISOR_NO_NETWORK"  # set for a supervisor process that must leave the network
-MODES = ("none",)  # where a tool may run: in the supervisor
+MODES = ("none",)  # where a bundle may ask for a tool to run: `none` is in the supervisor, `dispatch` does it
 #: An alias is a name in the program and a module that it can import.
 _TAKEN = frozenset((*dir(builtins), *sys.stdlib_module_names, *names.base(""), *names.OF_RUN, "exec_tools"))
 _KEYS = ("module", "ref", "alias")

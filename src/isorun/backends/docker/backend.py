@@ -4,7 +4,7 @@ Theory of operation. A slot's `work/` and `out/` are in memory and handed to the
 (`backends.docker.workspace`); of the host one empty folder is mounted. `sandbox_runner.docker.attached` starts the
 container and keeps its three streams. Over its stdin goes our code (`sent_code`), then
 frames: from there on it is a slot like any other, behind a `Relay`. What the kernel and
-the engine say of it must be what was asked for (`container_walls`), else it is not handed
+the engine say of it must be what was asked for (`backends.docker.walls`), else it is not handed
 out.
 
 The module is long because one `async with` owns a container from its command line to its removal, and

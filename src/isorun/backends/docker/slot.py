@@ -5,7 +5,7 @@ when every process of its container is dead: by the word of the kernel where the
 processes are visible to us, else of the engine.
 
 A container may end without us: an operator ends or pauses it, its engine dies. Then the
-engine is asked why (`container_ending`), and what may live on is killed here, by the kernel,
+engine is asked why (`backends.docker.ending`), and what may live on is killed here, by the kernel,
 as a dead daemon kills nothing. Where we may not, init ends it once its run's time is over (`Until`).
 """
 
