@@ -21,7 +21,7 @@ import tempfile
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, fields
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args
 
 from isorun import env_file as env_files
 from isorun.core.errors import InvalidRequest
@@ -207,6 +207,7 @@ _LIST = _Kind("module names with commas between them", _modules)
 _URL = _Kind("a URL, scheme://...", _url)
 
 Backend = Literal["auto", "namespace", "docker"]
+BACKENDS: tuple[str, ...] = get_args(Backend)
 LogMode = Literal["include_logging", "print_only"]
 _LOG_MODE = _choice("include_logging", "print_only")
 
@@ -217,7 +218,7 @@ class Settings:
 
     env_file: Annotated[Path | None, _From(_PATH)] = None  # of the process environment alone
     # Both hold the whole policy, so the choice between them is harmless.
-    backend: Annotated[Backend, _From(_choice("auto", "namespace", "docker"), harmless=_ANY)] = "auto"
+    backend: Annotated[Backend, _From(_choice(*BACKENDS), harmless=_ANY)] = "auto"
     program_python: Annotated[Path | None, _From(_PATH)] = None
     preload: Annotated[tuple[str, ...], _From(_LIST)] = ()
     pool_size: Annotated[int, _From(_whole(0, 1024), harmless=_at_most(4))] = 4  # waiting slots

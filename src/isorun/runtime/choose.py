@@ -6,10 +6,8 @@ from pathlib import Path
 
 from isorun.backends.base import Backend
 from isorun.core.errors import InvalidRequest, Unavailable
-from isorun.settings import Settings, get_exec_workspace_root
+from isorun.settings import BACKENDS, Settings, get_exec_workspace_root
 from isorun.store.folder import open_root, open_state
-
-NAMES = ("auto", "namespace", "docker")
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,8 +22,10 @@ def named_backend(wanted: str | Backend, settings: Settings) -> Backend | None:
     """The one backend that *wanted* names, not entered; None for `auto`, which has to try. Raises `InvalidRequest`."""
     if not isinstance(wanted, str):
         return wanted
-    if wanted not in NAMES:
-        raise InvalidRequest(f"there is no backend {wanted!r}; use one of {', '.join(NAMES)}", code="unknown_backend")
+    if wanted not in BACKENDS:
+        raise InvalidRequest(
+            f"there is no backend {wanted!r}; use one of {', '.join(BACKENDS)}", code="unknown_backend"
+        )
     if wanted == "docker":
         settings.check_docker()
         return docker_backend(settings)

@@ -19,7 +19,7 @@ from isorun.core.result import RunResult
 from isorun.doctor import docker as docker_doctor
 from isorun.doctor import namespace, production, world
 from isorun.doctor.check import Finding, Row, check, failed, fine
-from isorun.settings import Settings, get_exec_workspace_root
+from isorun.settings import BACKENDS, Settings, get_exec_workspace_root
 from isorun.tools.bundles import example_bundle
 
 _PROGRAM = "print('a sealed program says hello')"
@@ -125,8 +125,8 @@ def settings_with(backend: str | None) -> Settings:
     settings = Settings.load()
     if backend is None:
         return settings
-    if backend not in ("auto", "namespace", "docker"):
-        raise InvalidRequest(f"there is no backend {backend!r}; use one of auto, namespace, docker")
+    if backend not in BACKENDS:
+        raise InvalidRequest(f"there is no backend {backend!r}; use one of {', '.join(BACKENDS)}")
     return replace(settings, backend=backend)  # type: ignore[arg-type]  # checked above
 
 
