@@ -17,6 +17,8 @@ import stat
 
 import pytest
 
+from tests.bundles import write_bundle
+
 
 def test_no_setting_or_secret_of_the_host_reaches_the_program(run) -> None:
     """Neither the names nor the values of this process's secrets are in the program's environment."""
@@ -121,6 +123,17 @@ def test_hint_no_network(run, code) -> None:
     result = run(code)
     assert result.status == "failed"
     assert result.error.hint == "the program has no network: give it what it needs with --input (inputs=)"
+
+
+@pytest.mark.usefixtures("sealed")
+def test_hint_no_network_where_a_tool_has_one(own, tmp_path) -> None:
+    """The tools of the bundle that reach the network are named, if the program may call them."""
+    source = '@isorun.tool\ndef web_search(query: str) -> str:\n    """Search."""\n    return query\n'
+    code = "import socket; socket.create_connection(('127.0.0.1', 80), 3)"
+    with own(bundle=write_bundle(tmp_path / "bundle", generic_tools=source)) as runtime:
+        allowed, denied = runtime.execute(code), runtime.execute(code, tools=[])
+    assert allowed.error.hint == "the program has no network: use generic_tools.web_search instead"
+    assert denied.error.hint == "the program has no network: give it what it needs with --input (inputs=)"
 
 
 def test_hint_module_missing(run) -> None:

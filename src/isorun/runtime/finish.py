@@ -233,6 +233,7 @@ def _hint(request: AcceptedRun, ending: Ending, status: Status, code: Code) -> s
         stderr_tail=ending.output.text("stderr")[-4000:],
         full=(*ending.exit.full_bytes, *ending.exit.full_inodes),
         given=(MAIN_NAME, CODE_NAME, *(file.path.removeprefix("work/") for file in request.inputs)),
+        tools=request.grants,
     )
 
 
