@@ -417,6 +417,7 @@ def _wait_for_log(root: Path, process: "subprocess.Popen[bytes]") -> None:
     pytest.fail("the command ended early")
 
 
+@pytest.mark.alone
 def test_a_second_interrupt_ends_at_once(program, started) -> None:
     """A program that ignores SIGTERM has its grace period; who does not want to wait for that need not."""
     process = started("run", program(DEAF))

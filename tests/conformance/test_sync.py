@@ -206,16 +206,16 @@ import asyncio, sys
 from pathlib import Path
 from isorun.tools.workspace import Workspaces
 async def main():
-    async with asyncio.timeout(0.3), Workspaces(Path(sys.argv[1]), Path(sys.argv[2])).open("alice"):
+    async with asyncio.timeout(float(sys.argv[3])), Workspaces(Path(sys.argv[1]), Path(sys.argv[2])).open("alice"):
         print("in")
 asyncio.run(main())
 """
     for roots in (("workspace", "sandbox"), ("elsewhere", "sandbox"), ("workspace", "elsewhere")):
         arguments = [sys.executable, "-c", code, *(str(tmp_path / root) for root in roots)]
         async with spaces.open("alice"):
-            done = await asyncio.to_thread(subprocess.run, arguments, capture_output=True, text=True)
+            done = await asyncio.to_thread(subprocess.run, [*arguments, "0.3"], capture_output=True, text=True)
             assert (done.stdout, done.stderr.splitlines()[-1]) == ("", "TimeoutError")
-        free = await asyncio.to_thread(subprocess.run, arguments, capture_output=True, text=True)
+        free = await asyncio.to_thread(subprocess.run, [*arguments, "30"], capture_output=True, text=True)
         assert (free.stdout, free.stderr) == ("in\n", "")
 
 

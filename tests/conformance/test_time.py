@@ -60,6 +60,7 @@ def test_inputs_are_not_charged(own, tmp_path) -> None:
     assert (result.status, result.stdout) == ("ok", f"{60 << 20}\n")
 
 
+@pytest.mark.alone
 def test_timeout_keeps_output_and_files(run) -> None:
     """A program that hangs is timed_out at its deadline, with all that it had printed and written."""
     result = run(
@@ -84,6 +85,7 @@ def test_timeout_keeps_output_and_files(run) -> None:
     assert result.signal == 15
 
 
+@pytest.mark.alone
 def test_a_handler_runs_within_the_grace(run) -> None:
     """SIGTERM comes first, and what its handler prints and writes is kept."""
     result = run(
@@ -101,6 +103,7 @@ def test_a_handler_runs_within_the_grace(run) -> None:
     assert result.usage["wall_s"] < 1.5
 
 
+@pytest.mark.alone
 def test_after_the_grace_everything_is_killed(own) -> None:
     """A program that ignores SIGTERM, and its children, are dead when the grace is over."""
     code = """
@@ -141,5 +144,5 @@ def test_the_default_is_the_ceiling(own) -> None:
 
 def test_a_program_that_ends_at_sigterm_with_zero_is_still_timed_out(run) -> None:
     """The host knows why it ended the run; an exit code of 0 does not turn that into a success."""
-    result = run("import signal; signal.signal(15, lambda *_: os._exit(0)); time.sleep(99)", timeout_s=0.3)
+    result = run("import signal; signal.signal(15, lambda *_: os._exit(0)); time.sleep(99)", timeout_s=2)
     assert (result.ok, result.status, result.exit_code) == (False, "timed_out", 0)

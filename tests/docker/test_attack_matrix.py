@@ -7,6 +7,7 @@ import pytest
 from tests.docs.test_attack_matrix import agrees, attacked
 
 
+@pytest.mark.alone
 @pytest.mark.timeout(900)
 def test_every_wall_of_a_container_holds(executor_image: str, tmp_path: Path) -> None:
     """The controls are the embedded backend's, without the wall."""

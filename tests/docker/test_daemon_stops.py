@@ -108,7 +108,7 @@ class Daemon:
     def docker(self, *arguments: str, **options: object) -> "subprocess.CompletedProcess[bytes]":
         """`docker arguments…` at this daemon."""
         environ = os.environ | {"DOCKER_HOST": self.host}
-        return subprocess.run(["docker", *arguments], env=environ, capture_output=True, timeout=60, **options)
+        return subprocess.run(["docker", *arguments], env=environ, capture_output=True, timeout=180, **options)
 
     def take(self, image: str) -> None:
         """Have that image of the machine's own daemon."""
@@ -226,12 +226,12 @@ def test_where_we_may_kill_nothing_init_ends_the_program_in_time(daemon: Daemon,
     monkeypatch.setattr(docker, "_pidfd", lambda *_: None)
     monkeypatch.setattr(docker_slot, "_SPARE_S", 1.0)
     monkeypatch.setattr(docker_slot, "_SEND_S", 1.0)
-    with run_beside(daemon, tmp_path / "root", timeout_s=4) as (run, namespace):
+    with run_beside(daemon, tmp_path / "root", timeout_s=15) as (run, namespace):
         daemon.kill()
         with pytest.raises(isorun.SetupFailed, match=AWAY):
             run.result()
         assert living(namespace)
-        until = time.monotonic() + 30
+        until = time.monotonic() + 60
         while living(namespace) and time.monotonic() < until:
             time.sleep(0.1)
         assert living(namespace) == []

@@ -45,7 +45,7 @@ for name in names:
     if needle in data:
         hits.append(name)
 print(json.dumps([seen, hits, sorted(os.environ)]), flush=True)
-time.sleep(60)
+time.sleep(600)
 """
 
 
@@ -76,7 +76,7 @@ def audited(docker_engine: Engine, executor_image: str, tmp_path_factory) -> Ite
         settings = isorun.Settings.load(environ={**os.environ, "PY_CODE_EXEC_IMAGE": executor_image})
         root = tmp_path_factory.mktemp("root")
         with isorun.SyncRuntime(backend="docker", settings=settings, workspace_root=root, pool_size=0) as runtime:
-            run = runtime.start(SEARCH, timeout_s=50)
+            run = runtime.start(SEARCH, timeout_s=500)
             line = next(event.data["text"] for event in run.events() if event.kind == "output")
             labelled = ["--filter", "label=isorun.role=executor", "--filter", f"label=isorun.lease={_lease(root)}"]
             number = docker_engine("ps", "--quiet", *labelled)
@@ -194,7 +194,7 @@ def test_the_search_finds_what_is_there(docker_engine: Engine, executor_image: s
     settings = isorun.Settings.load(environ={"PY_CODE_EXEC_IMAGE": executor_image, "PATH": os.environ["PATH"]})
     (tmp_path / "leak.txt").write_text(CANARY)
     with isorun.SyncRuntime(backend="docker", settings=settings, workspace_root=tmp_path / "r", pool_size=0) as runtime:
-        result = runtime.execute(SEARCH.replace("time.sleep(60)", ""), inputs=[tmp_path / "leak.txt"], timeout_s=30)
+        result = runtime.execute(SEARCH.replace("time.sleep(600)", ""), inputs=[tmp_path / "leak.txt"], timeout_s=30)
     assert json.loads(result.stdout)[1] == ["/workspace/work/leak.txt"]
 
 

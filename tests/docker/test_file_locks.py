@@ -35,6 +35,7 @@ def view(request, monkeypatch) -> str:
     return str(request.param)
 
 
+@pytest.mark.alone
 @pytest.mark.parametrize("by", [OWN, BY_CHILDREN], ids=["own", "children"])
 def test_file_locks_of_a_container_are_counted(tmp_path, monkeypatch, view, by) -> None:
     """Whoever counts them, a run with thousands of them is ended, and says why."""
@@ -53,6 +54,7 @@ def test_file_locks_of_a_container_are_counted(tmp_path, monkeypatch, view, by) 
         assert runtime.execute(LOCKS + by.format(most=30_000)).status == "ok"
 
 
+@pytest.mark.alone
 def test_a_host_that_does_nothing_does_not_keep_them(tmp_path, monkeypatch) -> None:
     """The watcher tells the host, which can end the run better; if that does not, it kills the container's init."""
     monkeypatch.setattr(watching.Watched, "told", lambda self: None)

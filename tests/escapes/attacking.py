@@ -106,7 +106,14 @@ def cgroups_left() -> list[str]:
     found = []
     for at, names, _ in os.walk("/sys/fs/cgroup"):
         found += [f"{at}/{name}" for name in names if name.startswith(f"isorun-{os.getpid()}-")]
-    return [group for group in found if (Path(group) / "cgroup.procs").read_text()]
+    return [group for group in found if _processes_of(group)]
+
+
+def _processes_of(group: str) -> str:
+    try:
+        return (Path(group) / "cgroup.procs").read_text()
+    except OSError:  # it has just gone
+        return ""
 
 
 def idle(deadline: float) -> list[str]:

@@ -162,6 +162,7 @@ def test_json_that_overflows_the_stack_is_invalid(sealed, tmp_path: Path) -> Non
 MANY = 7_500_000
 
 
+@pytest.mark.alone  # it has ten seconds of a clock, not of a processor
 def test_json_that_needs_more_memory_than_there_is_costs_only_itself(without, tmp_path: Path) -> None:
     """53 MB of objects need 1.4 GB: the one who opens them dies or is refused, a new one goes on with the next file.
 

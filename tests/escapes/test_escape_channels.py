@@ -5,6 +5,7 @@ one, timing, caches. `docs/security.md` says so.
 """
 
 import resource
+import secrets
 import socket
 from collections.abc import Iterator
 
@@ -41,7 +42,7 @@ def _beside(runtime: SyncRuntime, holding: str, attack: str) -> object:
 def test_an_abstract_socket_of_the_host_is_out_of_reach(sealed) -> None:
     """A name that the host listens on is refused inside: each slot has names of its own (network
     namespace)."""
-    name = "isorun-escape-test"
+    name = f"isorun-escape-test-{secrets.token_hex(8)}"  # the other half of CI may listen, too
     with socket.socket(socket.AF_UNIX) as listener:
         listener.bind("\0" + name)
         listener.listen()
@@ -52,13 +53,14 @@ def test_an_abstract_socket_of_the_host_is_out_of_reach(sealed) -> None:
 
 def test_an_abstract_socket_of_another_run_is_out_of_reach(sealed, without) -> None:
     """Two slots do not share abstract names; with one network for both and no Landlock they do."""
-    holding = """
+    name = f"between-{secrets.token_hex(8)}"  # one network for both is the host's
+    holding = f"""
 import socket
 listener = socket.socket(socket.AF_UNIX)
-listener.bind("\\0between")
+listener.bind("\\0{name}")
 listener.listen()
 """
-    code = CONNECT.replace("NAME", "'between'")
+    code = CONNECT.replace("NAME", repr(name))
     assert _beside(sealed, holding, code) == "ECONNREFUSED"
     assert _beside(without("network", "landlock"), holding, code) == "ok"
 

@@ -283,9 +283,10 @@ import signal
 signal.signal(signal.SIGTERM, signal.SIG_IGN)
 while True:
     await by_id("good.count", name="late")
+    await asyncio.sleep(0.01)
 """
     )
-    result = tooled.execute(code, timeout_s=0.5)
+    result = tooled.execute(code, timeout_s=2)
     assert result.status == "timed_out"
     assert _still(tooled, "late") >= 1
 

@@ -14,6 +14,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -37,6 +38,7 @@ atexit.register(shutil.rmtree, _STATE, ignore_errors=True)
 LABEL = "sandbox_runner"  # what every container of ours has; written down, not imported, so that a change is seen
 OWNER = "sandbox_runner.owner"
 RUNTIME = "runsc"
+SETTLE_S = 20.0  # in which another session on the same engine removes what it had
 FACILITIES = ("namespace", "root", "docker", "gvisor", "control_group", "cgroup-v1", "ptrace", "x86_64")
 
 Require = Callable[[str, str], NoReturn]
@@ -85,6 +87,18 @@ class Docker(NamedTuple):
         unused = self("volume", "ls", "--filter", "dangling=true", "--format", "volume {{.Name}}")
         return mine | set(unused.splitlines())
 
+    def still_left(self, before: set[str]) -> set[str]:
+        """What is `left` and was not *before*."""
+        return _settled(self.left, before)
+
+
+def _settled(look: Callable[[], set[str]], before: set[str]) -> set[str]:
+    """What *look* finds that was not there *before*, once what another session is just removing is gone."""
+    until = time.monotonic() + SETTLE_S
+    while (now := look() - before) and time.monotonic() < until:
+        time.sleep(0.5)
+    return now
+
 
 def _is_anothers(owner: list[str]) -> bool:
     """Whether a process that is not this one uses it: another session on the same engine."""
@@ -115,7 +129,7 @@ def left_by_all_users(folder: Path, look: Callable[[], set[str]]) -> Iterator[se
         with _users(folder) as users:
             users["now"] -= 1
             if not users["now"]:
-                left |= look() - set(users["before"])
+                left |= _settled(look, set(users["before"]))
                 users.clear()
 
 

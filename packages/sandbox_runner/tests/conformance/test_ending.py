@@ -41,10 +41,10 @@ def test_what_a_command_leaves_ends_with_it(sandbox, marker, way) -> None:
     assert marker.seen(sandbox) == []
 
 
-def test_a_timeout_ends_everything(sandbox, marker) -> None:
+def test_a_timeout_ends_everything(sandbox, marker, lacking) -> None:
     """Also what tries to get away, in each of the ways at once; the output until then is kept."""
     script = "\n".join(ESCAPES.values()).replace("MARK", marker.text) + f"\nexec sleep {marker.text}"
-    result = sandbox.exec(["sh", "-c", script], timeout_s=10)
+    result = sandbox.exec(["sh", "-c", script], timeout_s=25 if lacking("outside") else 10)
     assert (result.timed_out, result.exit_code, result.signal, result.ok) == (True, None, signal.SIGKILL, False)
     assert result.stdout.count(b"begun\n") > len(ESCAPES)
     assert marker.seen(sandbox) == []
@@ -52,7 +52,8 @@ def test_a_timeout_ends_everything(sandbox, marker) -> None:
 
 def test_processes_are_seen_where_nothing_ends_them(sandbox, marker, running, lacking) -> None:
     """The positive control of the two tests above: what is looked for is found while it runs."""
-    command = running(sandbox, ["sh", "-c", f"setsid sleep {marker.text} & echo; wait"], timeout_s=6)
+    argv = ["sh", "-c", f"setsid sleep {marker.text} & echo; wait"]
+    command = running(sandbox, argv, timeout_s=25 if lacking("outside") else 6)  # time to begin a command that looks
     seen = marker.seen_from_outside() if not lacking("outside") else marker.seen(sandbox)
     assert len(seen) == 1
     assert command.result().timed_out

@@ -281,6 +281,7 @@ def test_an_image_that_no_registry_has_is_an_error(cli: DockerCli) -> None:
     assert "connection refused" in str(caught.value)
 
 
+@pytest.mark.timeout(400)  # longer than the build itself may take
 def test_the_builtin_image_is_built_on_a_base_image_of_ones_own(
     cli: DockerCli, docker_cli: Docker, base_image: str, repo: str
 ) -> None:
@@ -292,6 +293,7 @@ def test_the_builtin_image_is_built_on_a_base_image_of_ones_own(
     assert said.startswith("git version ")
 
 
+@pytest.mark.timeout(400)  # longer than the build itself may take
 def test_a_copy_of_the_builtin_context_installs_what_its_manifests_say(
     docker_cli: Docker, base_image: str, repo: str, tmp_path: Path
 ) -> None:

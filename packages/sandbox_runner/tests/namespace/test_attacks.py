@@ -3,6 +3,7 @@
 import errno
 import fcntl
 import os
+import secrets
 import socket
 import subprocess
 import tempfile
@@ -21,7 +22,7 @@ from sandbox_runner.namespace import sandbox as namespace
 from sandbox_runner.namespace.bubblewrap import find_bubblewrap
 from sandbox_runner.namespace.processes import called, title
 
-SECRET = "a-value-that-nobody-may-see"
+SECRET = f"a-value-that-nobody-may-see-{secrets.token_hex(8)}"  # another session may have one, too
 
 
 def errno_of(sandbox, python: str, call: str) -> int:
@@ -121,7 +122,7 @@ def test_processes_of_the_host_are_not_seen(sandbox) -> None:
     assert sandbox.exec(["sh", "-c", f"kill -0 {os.getpid()}"]).exit_code == 1
     found = set()
     sandbox.exec(
-        ["sh", "-c", "echo; sleep 0.2"], on_output=lambda *_: found.update(called(title(sandbox.container_name)))
+        ["sh", "-c", "echo; sleep 2"], on_output=lambda *_: found.update(called(title(sandbox.container_name)))
     )
     assert found
 
@@ -295,12 +296,12 @@ def test_no_value_is_on_a_command_line(start) -> None:
         seen["bubblewrap"] = [text for number in ours if SECRET in (text := _text(Path(f"/proc/{number}/environ")))]
         seen["ours"] = [str(number) for number in ours]
 
-    result = sandbox.exec(["sh", "-c", "echo $OVERRIDE $ONE; sleep 0.3"], env={"ONE": SECRET}, on_output=look)
+    result = sandbox.exec(["sh", "-c", "echo $OVERRIDE $ONE; sleep 2"], env={"ONE": SECRET}, on_output=look)
     assert result.stdout.decode() == f"{SECRET} {SECRET}\n"
     assert len(seen["ours"]) >= 2
     assert (seen["lines"], seen["bubblewrap"]) == ([], [])
     # The look finds what is there: the same value as an argument.
-    sandbox.exec(["sh", "-c", "echo; sleep 0.3", SECRET], on_output=look)
+    sandbox.exec(["sh", "-c", "echo; sleep 2", SECRET], on_output=look)
     assert seen["lines"]
 
 

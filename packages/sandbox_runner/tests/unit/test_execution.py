@@ -68,20 +68,20 @@ def test_a_timeout_kills_and_calls_end() -> None:
     """The process is dead before `end` is called, once; the output until then is kept."""
     end = Ended()
     began = time.monotonic()
-    done = run("echo before; echo $$; exec sleep 60", timeout_s=0.5, end=end)
+    done = run("echo before; echo $$; exec sleep 60", timeout_s=3, end=end)
     assert done.stdout.startswith(b"before\n")
     assert (done.timed_out, done.returncode, end.times) == (True, -9, 1)
-    assert 0.5 <= time.monotonic() - began < 20
+    assert 3 <= time.monotonic() - began < 23
     assert not is_running(int(done.stdout.split()[1]))
 
 
 def test_streams_that_stay_open_do_not_hold_a_timeout_up() -> None:
     """What the process left may keep them: they are read for some seconds, and no longer."""
     began = time.monotonic()
-    done = run("sleep 60 & echo $!; wait", timeout_s=0.3)
+    done = run("sleep 60 & echo $!; wait", timeout_s=3)
     os.kill(int(done.stdout), 9)
     assert done.timed_out
-    assert time.monotonic() - began < 20
+    assert time.monotonic() - began < 23
 
 
 @pytest.mark.parametrize("error", [OSError, KeyboardInterrupt, ValueError])
@@ -107,7 +107,7 @@ def test_what_end_raises_is_raised_and_the_process_is_dead() -> None:
         raise SandboxError("gone")
 
     with pytest.raises(SandboxError, match="gone"):
-        run("echo $$; exec sleep 60", on_output=lambda _, data: pids.append(int(data)), end=end, timeout_s=0.5)
+        run("echo $$; exec sleep 60", on_output=lambda _, data: pids.append(int(data)), end=end, timeout_s=3)
     assert not is_running(pids[0])
 
 

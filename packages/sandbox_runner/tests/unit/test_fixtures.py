@@ -54,13 +54,15 @@ def test_the_real_cli_does_what_has_no_key(stub_docker) -> None:
     assert len(stub.calls) == 2
 
 
-def test_the_last_worker_of_all_looks_for_what_is_left(request, tmp_path) -> None:
+def test_the_last_worker_of_all_looks_for_what_is_left(request, tmp_path, monkeypatch) -> None:
     """What one worker is in the middle of is no leftover of another's; what is left when all have ended is the last's.
 
     A session that begins after them looks anew.
     """
     plugins = request.config.pluginmanager.get_plugins()
-    (sharing,) = (plugin.left_by_all_users for plugin in plugins if hasattr(plugin, "left_by_all_users"))
+    (plugin,) = (plugin for plugin in plugins if hasattr(plugin, "left_by_all_users"))
+    monkeypatch.setattr(plugin, "SETTLE_S", 0.0)
+    sharing = plugin.left_by_all_users
     engine = {"theirs"}
     with sharing(tmp_path, engine.copy) as last:
         with sharing(tmp_path, engine.copy) as first:
@@ -71,6 +73,12 @@ def test_the_last_worker_of_all_looks_for_what_is_left(request, tmp_path) -> Non
     with sharing(tmp_path, engine.copy) as later:
         engine.add("more")
     assert later == {"more"}
+    # What another session is just removing is waited for.
+    monkeypatch.setattr(plugin, "SETTLE_S", 20.0)
+    looks = iter([set(), {"theirs"}, {"theirs"}, set()])
+    with sharing(tmp_path, looks.__next__) as last:
+        pass
+    assert (last, next(looks, None)) == (set(), None)
 
 
 @pytest.mark.parametrize("fixture", ["docker_cli", "base_image", "gvisor"])
