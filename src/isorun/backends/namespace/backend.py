@@ -413,8 +413,8 @@ class NamespaceSlot:
 
     @property
     def is_waiting(self) -> bool:
-        """See `Slot.is_waiting`."""
-        return not is_readable(self._program)
+        """See `Slot.is_waiting`. With its zygote the program dies, too, but the kernel may need a moment for it."""
+        return not self._exited.done() and not is_readable(self._program)
 
     async def start(self, program: Program) -> None:
         """See `Slot.start`."""
