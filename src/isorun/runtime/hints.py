@@ -2,7 +2,7 @@
 
 Pure: from values to text. The claim, the trace and the log are the program's and
 hostile: they are bounded, parsed strictly, and may only choose among the hints
-below. A hint never changes a status. What is wrong with a promised file says `runtime.inspection`.
+below. A hint never changes a status. `runtime.inspection` says what is wrong with a promised file.
 """
 
 import errno

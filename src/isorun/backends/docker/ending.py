@@ -26,6 +26,7 @@ class Word:
 
     away: str = ""  # why it says nothing
     inspected: Mapping[str, Any] | None = None
+    memory_was_full: bool = False
 
     @property
     def is_over(self) -> bool:
@@ -46,15 +47,19 @@ async def ask(container: AttachedContainer) -> Word:
     while True:
         try:
             async with asyncio.timeout(_ASK_S):
-                inspected = await asyncio.to_thread(container.inspect)
+                word = await asyncio.to_thread(_inspected, container)  # off the loop: it may read the kernel's log
         except SandboxGone:
             return Word()
         except (SandboxError, TimeoutError) as error:
             return Word(away=str(error) or f"no answer in {_ASK_S:.0f} s")
-        word = Word(inspected=inspected)
         if word.is_paused or word.is_over or asyncio.get_running_loop().time() > until:
             return word
         await asyncio.sleep(_LOOK_S)
+
+
+def _inspected(container: AttachedContainer) -> Word:
+    inspected = container.inspect()
+    return Word(inspected=inspected, memory_was_full=was_out_of_memory(inspected))
 
 
 def exit_of(word: Word, *, has_own_kernel: bool) -> Exit | None:
@@ -64,7 +69,7 @@ def exit_of(word: Word, *, has_own_kernel: bool) -> Exit | None:
     if word.inspected is None:
         return Exit(signal=9, outside=f"{_OUTSIDE}: it was removed (docker rm)")
     state, code = word.inspected["State"], int(word.inspected["State"].get("ExitCode") or 0)
-    if was_out_of_memory(word.inspected):
+    if word.memory_was_full:
         return Exit(signal=9, oom_kills=1)
     if word.is_paused:
         return Exit(signal=9, outside=f"{_OUTSIDE}: it was paused (docker pause)")

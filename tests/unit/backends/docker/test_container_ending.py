@@ -1,5 +1,7 @@
 """From the engine's word to an ending: who ended a container is named; a failure of ours is none."""
 
+from dataclasses import replace
+
 import pytest
 
 from isorun.backends.docker.ending import AWAY, Word, exit_of
@@ -10,9 +12,7 @@ _OUTSIDE = "the container was ended from outside: "
 
 def inspected(restarts: int = 0, **state: object) -> Word:
     """What the engine says of a container in that state."""
-    return Word(
-        inspected={"Id": "f" * 64, "State": {"Running": False, "ExitCode": 0, **state}, "RestartCount": restarts}
-    )
+    return Word(inspected={"State": {"Running": False, "ExitCode": 0, **state}, "RestartCount": restarts})
 
 
 KILLED, LOST = (Status.KILLED, Code.SIGNAL), (Status.LOST, Code.SANDBOX_LOST)
@@ -23,7 +23,7 @@ KILLED, LOST = (Status.KILLED, Code.SIGNAL), (Status.LOST, Code.SANDBOX_LOST)
     [
         (inspected(ExitCode=137), f"{_OUTSIDE}exit 137, not out of memory", KILLED),
         (inspected(ExitCode=143), f"{_OUTSIDE}exit 143, not out of memory", KILLED),
-        (inspected(ExitCode=137, OOMKilled=True), "", (Status.OUT_OF_MEMORY, Code.OUT_OF_MEMORY)),
+        (replace(inspected(ExitCode=137), memory_was_full=True), "", (Status.OUT_OF_MEMORY, Code.OUT_OF_MEMORY)),
         (Word(), f"{_OUTSIDE}it was removed (docker rm)", KILLED),
         (inspected(Running=True, Paused=True), f"{_OUTSIDE}it was paused (docker pause)", KILLED),
         (inspected(1, Running=True), f"{_OUTSIDE}the engine restarted it", KILLED),

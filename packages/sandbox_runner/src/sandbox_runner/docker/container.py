@@ -256,9 +256,10 @@ def was_out_of_memory(inspected: Mapping[str, Any]) -> bool:
     """Whether the kernel ended processes of a container because its memory was full, by *inspected*, the engine's word.
 
     An engine hears of it from a control group that goes away with the container, and so, under load, at times not at
-    all: then the kernel's own log is asked, where this process may read it.
+    all. Once it has ended the kernel's own log is asked, where this process may read it; that takes milliseconds.
     """
-    return bool(inspected["State"].get("OOMKilled")) or tells_of_full_memory(inspected["Id"])
+    state = inspected["State"]
+    return bool(state.get("OOMKilled")) or (not state.get("Running") and tells_of_full_memory(inspected["Id"]))
 
 
 def _user_option(user: str | None) -> list[str]:

@@ -39,6 +39,6 @@ def _full_groups(descriptor: int) -> list[bytes]:
                 continue
             if not record:  # a file, as a test has one
                 break
-            if match := _ENDED_FOR_MEMORY.search(record):
+            if b"oom_memcg=" in record and (match := _ENDED_FOR_MEMORY.search(record)):
                 found.append(match[1])
     return found

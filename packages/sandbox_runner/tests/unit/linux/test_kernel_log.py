@@ -25,6 +25,7 @@ def test_a_full_memory_that_an_engine_missed_is_in_the_log(
     assert was_out_of_memory({"Id": FULL, "State": {"OOMKilled": False}})
     assert not was_out_of_memory({"Id": ENDED, "State": {"OOMKilled": False}})
     assert was_out_of_memory({"Id": ENDED, "State": {"OOMKilled": True}})
+    assert not was_out_of_memory({"Id": FULL, "State": {"Running": True}})  # of one that goes on the engine hears
 
 
 def test_a_log_that_is_not_ours_to_read_tells_of_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
