@@ -61,7 +61,6 @@ def test_doctor_passes_on_a_working_engine_and_leaves_nothing(docker_engine, env
     assert [check for check in told["docker"] if not check["ok"]] == []
     assert told["docker"][-1]["name"] == "folder shared with the host"
     assert (done.returncode, told["run"]["ok"]) == (0, True), told["run"]
-    assert docker_engine("ps", "--all", "--quiet", "--filter", f"volume={root}") == ""
     assert containers_below(docker_engine, root) == []
     assert [path.name for path in root.iterdir() if "canary" in path.name] == []
 

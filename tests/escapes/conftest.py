@@ -166,7 +166,7 @@ def unharmed(sealed) -> Iterator[None]:
     """After the test: `sealed` answers, and no process or cgroup of any run is left."""
     yield
     still_answers(sealed)
-    assert idle(time.monotonic() + 20.0) == []
+    assert idle(time.monotonic() + 3.0) == []
 
 
 @pytest.fixture(scope="session")

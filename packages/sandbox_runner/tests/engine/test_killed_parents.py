@@ -36,9 +36,11 @@ print("closed", flush=True)
 class Engine(Protocol):
     """What the fixture `docker_cli` is."""
 
-    def __call__(self, *arguments: str) -> str: ...
+    def __call__(self, *arguments: str, check: bool = True) -> str: ...
 
     def left(self) -> set[str]: ...
+
+    def still_left(self, before: set[str]) -> set[str]: ...
 
 
 @pytest.fixture
@@ -133,6 +135,7 @@ def test_two_hundred_killed_callers_leave_nothing_after_one_cleanup(
     kinds = {one.kind for one in listed() if one.why}
     assert kinds == {"container", "folder"}
     cleanup()
+    assert docker_cli("ps", "--all", "--quiet", "--filter", f"ancestor={image}") == ""  # ours, at once
     assert docker_cli.still_left(theirs_too) == set()
     assert _volumes_of(docker_cli, image) == []
     assert [path for path in tmp_path.rglob(".*") if path.is_file()] == []

@@ -71,7 +71,7 @@ def test_a_timeout_kills_and_calls_end() -> None:
     done = run("echo before; echo $$; exec sleep 60", timeout_s=3, end=end)
     assert done.stdout.startswith(b"before\n")
     assert (done.timed_out, done.returncode, end.times) == (True, -9, 1)
-    assert 3 <= time.monotonic() - began < 23
+    assert 3 <= time.monotonic() - began < 20
     assert not is_running(int(done.stdout.split()[1]))
 
 
@@ -81,7 +81,7 @@ def test_streams_that_stay_open_do_not_hold_a_timeout_up() -> None:
     done = run("sleep 60 & echo $!; wait", timeout_s=3)
     os.kill(int(done.stdout), 9)
     assert done.timed_out
-    assert time.monotonic() - began < 23
+    assert time.monotonic() - began < 20
 
 
 @pytest.mark.parametrize("error", [OSError, KeyboardInterrupt, ValueError])
