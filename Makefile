@@ -6,7 +6,7 @@ STAMP := $(VENV)/.setup-done
 DIST := dist
 # Tests run side by side, but for the attacks. A module's tests stay together: they share what takes long to make.
 WORKERS ?= 3
-PYTEST := $(BIN)/python -m pytest -m "not alone"
+PYTEST := $(BIN)/python -m pytest
 EPOCH = $(shell git log -1 --format=%ct 2>/dev/null)
 CODE := src packages tests bench examples tools
 LOCK := UV_CUSTOM_COMPILE_COMMAND="make lock" uv pip compile --quiet --universal --python-version 3.11 \
@@ -45,10 +45,11 @@ test: test-unit test-kit test-packages test-walls ## in minutes, what needs neit
 test-all: test-unit test-kit test-packages test-escapes ## every test; ISORUN_REQUIRE=name,name turns skips into failures
 
 test-unit: setup
-	$(PYTEST) -n $(WORKERS) --dist worksteal tests/unit
+	$(PYTEST) -m "not alone and not slow" -n $(WORKERS) --dist worksteal tests/unit
 
-test-kit: setup
-	$(PYTEST) -n $(WORKERS) --dist loadfile tests/conformance tests/docker tests/docs
+test-kit: setup # and the unit tests that are too slow to be waited for
+	$(PYTEST) -m "not alone and (slow or not unit)" -n $(WORKERS) --dist loadfile tests/unit tests/conformance \
+		tests/docker tests/docs
 
 test-packages: setup # with the package's own configuration
 	$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile packages/sandbox_runner/tests --timeout=60
@@ -56,12 +57,12 @@ test-packages: setup # with the package's own configuration
 test-escapes: test-walls test-limits # one after the other: an attack may take all that the machine has
 
 test-walls: setup
-	$(PYTEST) tests/escapes
+	$(PYTEST) -m "not alone" tests/escapes
 
 test-limits: setup # what measures the machine, or is short: nothing may run beside it
-	$(BIN)/python -m pytest -m alone tests/escapes
+	$(PYTEST) -m alone tests/escapes
 	@# In a session of its own: the kit's keeps sandboxes open, and an attack looks for what is left of any.
-	$(BIN)/python -m pytest -m alone tests --ignore=tests/escapes
+	$(PYTEST) -m alone tests --ignore=tests/escapes
 
 check: setup ## lint, format, types, direction of imports, rules of the house; then how many exceptions there are
 	$(BIN)/ruff check .

@@ -70,16 +70,22 @@ def pytest_configure(config: pytest.Config) -> None:
         raise pytest.UsageError(f"ISORUN_TEST_HALF is {half()}; known are {', '.join(HALVES)}")
 
 
+@pytest.hookimpl(tryfirst=True)  # before `-m` chooses
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Root's half leaves out what is the same whoever runs it: unit tests without a mark, and what is marked so."""
+    """Mark the unit tests. Root's half leaves out what is the same whoever runs it: those without a mark of
+    `ROOTS_OWN`, and what is marked so.
+    """
+    units = Path(__file__).parent / "unit"
+    for item in items:
+        if units in item.path.parents:
+            item.add_marker("unit")
     if half() != "root":
         return
-    units = Path(__file__).parent / "unit"
     out = [
         item
         for item in items
         if item.get_closest_marker("any_user")
-        or (units in item.path.parents and not any(map(item.get_closest_marker, ROOTS_OWN)))
+        or (item.get_closest_marker("unit") and not any(map(item.get_closest_marker, ROOTS_OWN)))
     ]
     items[:] = [item for item in items if item not in out]
     config.hook.pytest_deselected(items=out)

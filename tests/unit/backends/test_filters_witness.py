@@ -155,6 +155,7 @@ def unknown() -> set[str]:
     return {name for name in every if lib.resolve_syscall(lib.Arch.NATIVE, name) == -1}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("machine", "cgroup"), MODES)
 def test_libseccomp_says_the_same(machine: str, cgroup: bool, require: Require) -> None:
     """Of every number, and of every argument value in the tables: the answers of the two compilers are equal.

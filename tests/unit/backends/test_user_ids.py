@@ -36,6 +36,7 @@ def test_any_other_is_refused_with_a_code(user_id) -> None:
     assert len(str(caught.value)) < 300
 
 
+@pytest.mark.slow
 @given(st.text())
 def test_what_is_accepted_is_one_part_of_a_path(user_id) -> None:
     """No text is accepted that a path would take for more or less than one name."""

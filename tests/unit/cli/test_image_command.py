@@ -15,6 +15,8 @@ import pytest
 
 from isorun.cli.image import context
 
+pytestmark = pytest.mark.slow  # each test starts isorun as a process
+
 ROOT = Path(__file__).parents[3]
 SRC = (ROOT / "src", ROOT / "packages" / "sandbox_runner" / "src")
 NO_DAEMON = "Cannot connect to the Docker daemon at unix:///var/run/docker.sock. Is the docker daemon running?"

@@ -91,6 +91,7 @@ LOGS = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("log", LOGS.values(), ids=LOGS)
 def test_no_log_costs_more_than_its_lines(log) -> None:
     """A few calls a line, and of a bounded number of lines; what comes out is bounded, too."""
@@ -157,6 +158,7 @@ NAMES = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", NAMES.values(), ids=NAMES)
 async def test_a_run_that_left_all_the_files_it_can_is_ok(tmp_path: Path, name: str) -> None:
     """Long names, as many as there are inodes: the result is small, says what it leaves out, and can be read again."""
@@ -197,6 +199,7 @@ def worst(**changes: object) -> RunResult:
     return replace(unseen, **changes)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("text", [TAG, "x"])
 @pytest.mark.parametrize("field", ["stdout", "report_text", "notices"])
 def test_a_stored_result_fits_whatever_is_in_it(field: str, text: str) -> None:

@@ -19,6 +19,7 @@ SHAPELESS = "\u034f\u115f\u1160\u17b4\u17b5\u180b\u180c\u180d\u180f\u3164\uffa0"
 SHOWERS = {"printable": printable, "one_line": one_line, "one_word": one_word, "file_name": file_name}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("show", SHOWERS.values(), ids=SHOWERS)
 def test_no_character_that_nobody_sees_passes(show) -> None:
     """Every number of Unicode is tried: what is not seen comes out as an escape of its own, the rest as it is."""

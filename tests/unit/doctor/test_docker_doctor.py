@@ -22,7 +22,7 @@ from sandbox_runner.docker.host_paths import HostPaths, Surroundings
 from tests.docs.pages import ROOT, rows_below
 from tests.unit.doctor.stand_ins import CLI, GROUP, IMAGE, INFO, VERSION, Engine, settings
 
-pytestmark = pytest.mark.uid
+pytestmark = [pytest.mark.uid, pytest.mark.slow]  # each test starts a stand-in for the Docker CLI, often many times
 
 PAGE = ROOT / "docs" / "exec" / "operations.md"
 SOCKET = "unix:///var/run/docker.sock"

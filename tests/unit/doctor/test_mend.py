@@ -89,6 +89,7 @@ def _with_secrets(world: World, folder: Path) -> World:
     return replace(world, settings=given, files={str(file): file.stat().st_mode})
 
 
+@pytest.mark.slow
 def test_every_action_is_well_formed_and_carried_out_by_a_test(rows: list[Row]) -> None:
     """A shell reads a command back as it is, and the text has it unless a package manager does it.
 
@@ -231,6 +232,7 @@ def test_a_variable_that_is_set_mends_its_check(world: World) -> None:
         assert (row.ok, check(replace(world, settings=set_, **embedded)).ok) == (False, True)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("program", "dry"), [("sysctl", "--dry-run"), ("apt-get", "--simulate"), ("sandbox-runner", "--dry-run")]
 )

@@ -63,6 +63,7 @@ def texts() -> list[tuple[str, str]]:
     return found
 
 
+@pytest.mark.slow
 def test_every_variable_that_a_text_names_exists() -> None:
     """A remedy that sets a name which nobody reads changes nothing."""
     found = {(place, name) for place, text in texts() for name in _NAME.findall(text)}

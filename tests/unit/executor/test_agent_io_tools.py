@@ -256,6 +256,7 @@ def loop_of_calls(seed: int, start: int) -> list[object]:
     return asyncio.run(main())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("seed", range(8))
 def test_no_answer_is_lost_whoever_waits(peer, seed) -> None:
     """Two loops, one of them restarted, and eight threads at once, answers in random order and in pieces:
@@ -661,6 +662,7 @@ def _storm() -> list[object]:
     return [wrong, left, last, min(returned, 100), min(interrupted, 100)]
 
 
+@pytest.mark.slow
 def test_a_signal_handler_that_raises_loses_no_answer() -> None:
     """Interrupted at any instruction, a call is given up, and every other one still gets its own answer."""
     assert in_child(_storm) == [[], [0, False], "last", 100, 100]

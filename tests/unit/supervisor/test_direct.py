@@ -16,6 +16,8 @@ from isorun.settings import base_environment
 from isorun.supervisor.direct import Caller, DirectCalls, direct_calls
 from tests.bundles import supervisors, write_bundle
 
+pytestmark = pytest.mark.slow  # each test starts a supervisor
+
 TOOLS = '''
 import asyncio, os
 @isorun.tool

@@ -797,6 +797,7 @@ def _messages() -> st.SearchStrategy[bytes]:
     return st.one_of(calls, logs, ends).map(lambda message: encode(message))
 
 
+@pytest.mark.slow
 @given(parts=st.lists(st.one_of(st.binary(max_size=64), _messages()), max_size=12), cut=st.integers(1, 400))
 @settings(max_examples=200, deadline=None)
 def test_no_bytes_make_it_raise(parts: list[bytes], cut: int) -> None:

@@ -343,6 +343,7 @@ def test_a_table_of_ten_thousand_rows_can_be_sent_by_a_program() -> None:
         encode(call, max_values=CALL_VALUES)
 
 
+@pytest.mark.slow
 def test_the_ceiling_on_values_is_exact_on_both_sides() -> None:
     """What may be sent may be read: one value more is neither."""
     envelope = 6  # the header's bracket and four commas, and the bracket of `blobs`
@@ -354,6 +355,7 @@ def test_the_ceiling_on_values_is_exact_on_both_sides() -> None:
         decode(header(value=[*fits, 0]))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("unit", [b'"', b'\\"', b'"\\"', b'{"a":0},', b"{},", b',"', b'"\\\\",'])
 def test_counting_the_values_takes_one_pass(unit) -> None:
     """A full frame of quotes, escapes or brackets is refused in linear time and little memory."""

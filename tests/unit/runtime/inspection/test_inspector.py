@@ -203,6 +203,7 @@ def test_every_media_type_that_may_be_promised_can_be_kept_and_broken(tmp_path: 
         assert len(found(tmp_path, "a", b"\xff\0\0", mime=mime)) == 1, mime
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("case", GOOD)
 def test_a_good_file_has_no_finding(tmp_path: Path, case: str) -> None:
     """What real programs write opens, and kept promises are found kept."""
@@ -420,6 +421,7 @@ BOUNDS: dict[str, tuple[str, Data, str, str]] = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("case", BOUNDS)
 def test_a_bomb_is_refused_by_its_declared_size(tmp_path: Path, case: str) -> None:
     """None of them is unpacked, decoded or expanded."""
@@ -709,6 +711,7 @@ BOMBS: dict[str, Data] = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", BOMBS)
 def test_what_unpacks_to_much_more_is_too_large(tmp_path: Path, name: str) -> None:
     """It is read up to a bound, not whole; what claims to be larger than it is, too."""
