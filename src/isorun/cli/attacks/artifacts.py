@@ -1,8 +1,11 @@
 """Files that a run hands out: what they lead to, and what they pretend to be."""
 
+from functools import partial
+
 from isorun.cli.attacks.attack import Attack, ended_well
 
 KIND = "Artifacts"
+_attack = partial(Attack, KIND)
 
 
 def _promise(name: str) -> tuple[dict[str, object], ...]:
@@ -14,14 +17,7 @@ def _instead(name: str, what: str, code: str, honest: str = "open(P, 'w').write(
     begin = (
         f"import io, shutil, tarfile, zipfile\nP = 'turn_1/files/{name}'\nos.makedirs('turn_1/files', exist_ok=True)\n"
     )
-    return Attack(
-        kind=KIND,
-        name=what,
-        code=begin + code,
-        honest=begin + honest,
-        judge=ended_well,
-        contract=_promise(name),
-    )
+    return _attack(what, begin + code, honest=begin + honest, judge=ended_well, contract=_promise(name))
 
 
 _ZIP = "with zipfile.ZipFile(P, 'w') as z:\n    z.writestr({name!r}, 'x')"
@@ -72,18 +68,16 @@ with zipfile.ZipFile(P, "w", zipfile.ZIP_DEFLATED) as z:
 """,
         "import openpyxl\nbook = openpyxl.Workbook()\nbook.active['A1'] = 1\nbook.save(P)",
     ),
-    Attack(
-        kind=KIND,
-        name="a forged result.json",
-        code="open('result.json', 'w').write('{\"status\": \"{token}\"}')",
+    _attack(
+        "a forged result.json",
+        "open('result.json', 'w').write('{\"status\": \"{token}\"}')",
         judge=lambda result: False,
         checks=("no forged result",),
         no_control="the host writes its own after the program is dead, in any case",
     ),
-    Attack(
-        kind=KIND,
-        name="a forged log of isorun's",
-        code="os.makedirs('logs', exist_ok=True); open('logs/infra.log', 'w').write('{token}')",
+    _attack(
+        "a forged log of isorun's",
+        "os.makedirs('logs', exist_ok=True); open('logs/infra.log', 'w').write('{token}')",
         judge=lambda result: False,
         checks=("no forged log",),
         no_control="the host writes its own after the program is dead, in any case",

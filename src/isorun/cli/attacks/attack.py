@@ -7,7 +7,7 @@ or why there can be none.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import KW_ONLY, dataclass, field
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -52,7 +52,7 @@ def ended_well(result: RunResult) -> bool:
     return result.ok
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True)
 class Attack:
     """One attack and its control.
 
@@ -65,6 +65,7 @@ class Attack:
     kind: str
     name: str
     code: str
+    _: KW_ONLY
     judge: Callable[[RunResult], bool] = said_so
     off: tuple[str, ...] = ()
     roomy: bool = False

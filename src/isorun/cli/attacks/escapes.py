@@ -1,8 +1,11 @@
 """Ways out of a run, and into another one."""
 
+from functools import partial
+
 from isorun.cli.attacks.attack import Attack
 
 KIND = "Escape and neighbours"
+_attack = partial(Attack, KIND)
 
 _KERNEL = """
 calls = {
@@ -17,22 +20,19 @@ won = any(call(name, *arguments) not in (-errno.EPERM, -errno.ENOSYS) for name, 
 """
 
 ATTACKS = (
-    Attack(
-        kind=KIND,
-        name="connect to a server on the host's loopback",
-        code="won = can(lambda: socket.create_connection(('127.0.0.1', {port}), 2))",
+    _attack(
+        "connect to a server on the host's loopback",
+        "won = can(lambda: socket.create_connection(('127.0.0.1', {port}), 2))",
         off=("network", "seccomp", "landlock"),
     ),
-    Attack(
-        kind=KIND,
-        name="make a socket of any family but AF_UNIX",
-        code="won = any(can(lambda f=f: socket.socket(f, socket.SOCK_DGRAM)) for f in (2, 10, 16, 17, 38, 40))",
+    _attack(
+        "make a socket of any family but AF_UNIX",
+        "won = any(can(lambda f=f: socket.socket(f, socket.SOCK_DGRAM)) for f in (2, 10, 16, 17, 38, 40))",
         off=("seccomp",),
     ),
-    Attack(
-        kind=KIND,
-        name="read the network's interfaces through a socket",
-        code="""
+    _attack(
+        "read the network's interfaces through a socket",
+        """
 tools = socket.socket(fileno=os.dup(3)) if can(lambda: os.stat("/proc/self/fd/3")) else socket.socketpair()[0]
 names = ctypes.create_string_buffer(4096)
 wanted = bytearray(struct.pack("iP", 4096, ctypes.addressof(names)))
@@ -40,10 +40,9 @@ won = can(lambda: fcntl.ioctl(tools.fileno(), 0x8912, wanted)) and struct.unpack
 """,
         on_host=True,
     ),
-    Attack(
-        kind=KIND,
-        name="hold a socket of the host's network",
-        code="""
+    _attack(
+        "hold a socket of the host's network",
+        """
 def cookie(s): return s.getsockopt(socket.SOL_SOCKET, 71, 8)
 try:
     won = cookie(socket.socket(fileno=os.dup(3))) != cookie(socket.socketpair()[0])
@@ -52,57 +51,46 @@ except OSError:
 """,
         no_control="no option gives a slot a socket that was made outside of it",
     ),
-    Attack(
-        kind=KIND,
-        name="read a file of the host that anybody may read",
-        code="won = can(lambda: open('{canary}').read())",
+    _attack(
+        "read a file of the host that anybody may read",
+        "won = can(lambda: open('{canary}').read())",
         on_host=True,
     ),
-    Attack(
-        kind=KIND,
-        name="write outside of the run's own places",
-        code="""
+    _attack(
+        "write outside of the run's own places",
+        """
 places = ("/", "/run", "/var/tmp", "/dev", "/workspace")
 won = any(can(lambda p=p: open(p + "/planted", "w")) for p in places)
 """,
         off=("read_only", "landlock"),
     ),
-    Attack(
-        kind=KIND,
-        name="find what an earlier run left",
+    _attack(
+        "find what an earlier run left",
+        """
+places = ("/", "/tmp", "/dev/shm", "/run", "/var/tmp", "/dev", "/workspace", "/workspace/work", "/workspace/out")
+won = any(os.path.exists(place + "/left-by-an-attack") for place in places)
+""",
         before="""
 for place in ("/", "/tmp", "/dev/shm", "/run", "/var/tmp", "/dev", "/workspace", "/workspace/work", "/workspace/out"):
     can(lambda: open(place + "/left-by-an-attack", "w").write("x"))
 won = True
 """,
-        code="""
-places = ("/", "/tmp", "/dev/shm", "/run", "/var/tmp", "/dev", "/workspace", "/workspace/work", "/workspace/out")
-won = any(os.path.exists(place + "/left-by-an-attack") for place in places)
-""",
         no_control="a slot is used once: no option gives it to a second program",
     ),
-    Attack(
-        kind=KIND,
-        name="mount a file system",
-        code="won = call('mount', b'none', b'/tmp', b'tmpfs', 0, 0) == 0",
+    _attack(
+        "mount a file system",
+        "won = call('mount', b'none', b'/tmp', b'tmpfs', 0, 0) == 0",
         off=("seccomp", "landlock", "capabilities"),
     ),
-    Attack(
-        kind=KIND,
-        name="make a user namespace",
-        code="won = call('unshare', 0x10000000) == 0",
-        off=("seccomp", "rlimits"),
-    ),
-    Attack(
-        kind=KIND,
-        name="make network, pid, mount and IPC namespaces",
-        code="won = any(call('unshare', flag) == 0 for flag in (0x40000000, 0x20000000, 0x20000, 0x08000000))",
+    _attack("make a user namespace", "won = call('unshare', 0x10000000) == 0", off=("seccomp", "rlimits")),
+    _attack(
+        "make network, pid, mount and IPC namespaces",
+        "won = any(call('unshare', flag) == 0 for flag in (0x40000000, 0x20000000, 0x20000, 0x08000000))",
         off=("seccomp", "rlimits", "capabilities"),
     ),
-    Attack(
-        kind=KIND,
-        name="make a child that is not the run's (CLONE_PARENT)",
-        code="""
+    _attack(
+        "make a child that is not the run's (CLONE_PARENT)",
+        """
 made = call("clone", 0x8000 | 17, 0, 0, 0, 0)
 if made == 0:
     os._exit(0)
@@ -110,26 +98,23 @@ won = made > 0
 """,
         off=("seccomp",),
     ),
-    Attack(
-        kind=KIND,
-        name="see init in /proc",
-        code="won = can(lambda: open('/proc/1/status'))",
+    _attack(
+        "see init in /proc",
+        "won = can(lambda: open('/proc/1/status'))",
         off=("proc",),
         embedded="a container's first process is seen by all of it; what it holds stays shut, see the next",
     ),
-    Attack(
-        kind=KIND,
-        name="read the memory of init, or trace it",
-        code="""
+    _attack(
+        "read the memory of init, or trace it",
+        """
 reads = can(lambda: open("/proc/1/mem", "rb").read(1))
 won = reads or call("ptrace", 16, 1, 0, 0) == 0 or call("process_vm_readv", 1, 0, 0, 0, 0, 0) >= 0
 """,
         no_control="init is non-dumpable: the kernel refuses with every other wall left out",
     ),
-    Attack(
-        kind=KIND,
-        name="trace another process",
-        code="""
+    _attack(
+        "trace another process",
+        """
 child = os.fork()
 if child == 0:
     time.sleep(5)
@@ -139,61 +124,40 @@ os.kill(child, 9)
 """,
         off=("seccomp",),
     ),
-    Attack(
-        kind=KIND,
-        name="read a limit of init's",
-        code="won = call('prlimit64', 1, 0, 0, ctypes.create_string_buffer(16)) == 0",
+    _attack(
+        "read a limit of init's",
+        "won = call('prlimit64', 1, 0, 0, ctypes.create_string_buffer(16)) == 0",
         off=("seccomp",),
     ),
-    Attack(
-        kind=KIND,
-        name="reach a process of the host by its number",
-        code="won = can(lambda: os.kill({pid}, 0)) or os.path.exists('/proc/{pid}')",
+    _attack(
+        "reach a process of the host by its number",
+        "won = can(lambda: os.kill({pid}, 0)) or os.path.exists('/proc/{pid}')",
         on_host=True,
     ),
-    Attack(
-        kind=KIND,
-        name="use a part of the kernel that programs do not need",
-        code=_KERNEL,
+    _attack("use a part of the kernel that programs do not need", _KERNEL, off=("seccomp",)),
+    _attack(
+        "take a lease on a file",
+        "won = can(lambda: fcntl.fcntl(os.open('mine', os.O_RDWR | os.O_CREAT), 1024, fcntl.F_WRLCK))",
         off=("seccomp",),
     ),
-    Attack(
-        kind=KIND,
-        name="take a lease on a file",
-        code="won = can(lambda: fcntl.fcntl(os.open('mine', os.O_RDWR | os.O_CREAT), 1024, fcntl.F_WRLCK))",
-        off=("seccomp",),
-    ),
-    Attack(
-        kind=KIND,
-        name="make System V shared memory",
-        code="won = call('shmget', 0x1501, 4096, 0o1600) >= 0",
-        off=("seccomp",),
-    ),
-    Attack(
-        kind=KIND,
-        name="hold a descriptor that is not the program's",
-        code="""
+    _attack("make System V shared memory", "won = call('shmget', 0x1501, 4096, 0o1600) >= 0", off=("seccomp",)),
+    _attack(
+        "hold a descriptor that is not the program's",
+        """
 known = {0, 1, 2, 3, 6}
 won = any(can(lambda n=n: os.fstat(n)) for n in range(64) if n not in known)
 """,
         off=("descriptors",),
     ),
-    Attack(
-        kind=KIND,
-        name="have a capability",
-        code="won = any(int(status(name), 16) for name in ('CapEff', 'CapPrm', 'CapInh', 'CapBnd', 'CapAmb'))",
+    _attack(
+        "have a capability",
+        "won = any(int(status(name), 16) for name in ('CapEff', 'CapPrm', 'CapInh', 'CapBnd', 'CapAmb'))",
         off=("capabilities",),
     ),
-    Attack(
-        kind=KIND,
-        name="learn the host's name",
-        code="won = os.uname().nodename != 'isorun'",
-        on_host=True,
-    ),
-    Attack(
-        kind=KIND,
-        name="find a secret of the host's environment",
-        code="""
+    _attack("learn the host's name", "won = os.uname().nodename != 'isorun'", on_host=True),
+    _attack(
+        "find a secret of the host's environment",
+        """
 own = os.environ.values()
 others = [open(f"/proc/{pid}/environ").read() for pid in os.listdir("/proc")
           if pid.isdigit() and can(lambda: open(f"/proc/{pid}/environ").read())]
@@ -201,10 +165,9 @@ won = any('{secret}' in text for text in (*own, *others))
 """,
         on_host=True,
     ),
-    Attack(
-        kind=KIND,
-        name="make a device",
-        code="won = can(lambda: os.mknod('zero', 0o20666, os.makedev(1, 5)))",
+    _attack(
+        "make a device",
+        "won = can(lambda: os.mknod('zero', 0o20666, os.makedev(1, 5)))",
         no_control="the kernel refuses it in every user namespace but the machine's own",
     ),
 )

@@ -1,20 +1,21 @@
 """Taking more than a run may have, and not ending."""
 
+from functools import partial
+
 from isorun.cli.attacks.attack import Attack, ended_well
 
 KIND = "Resources"
+_attack = partial(Attack, KIND)
 
 ATTACKS = (
-    Attack(
-        kind=KIND,
-        name="touch more memory than the ceiling",
-        code="held = [bytearray(1 << 20) for _ in range(500)]\nwon = True",
+    _attack(
+        "touch more memory than the ceiling",
+        "held = [bytearray(1 << 20) for _ in range(500)]\nwon = True",
         roomy=True,
     ),
-    Attack(
-        kind=KIND,
-        name="hold it in children",
-        code="""
+    _attack(
+        "hold it in children",
+        """
 children = []
 for _ in range(10):
     child = os.fork()
@@ -27,16 +28,10 @@ won = all(os.waitpid(child, 0)[1] == 0 for child in children)
 """,
         roomy=True,
     ),
-    Attack(
-        kind=KIND,
-        name="hold it in /dev/shm",
-        code="won = can(lambda: open('/dev/shm/x', 'wb').write(bytes(20 << 20)))",
-        roomy=True,
-    ),
-    Attack(
-        kind=KIND,
-        name="hold it in shared memory that is unmapped",
-        code="""
+    _attack("hold it in /dev/shm", "won = can(lambda: open('/dev/shm/x', 'wb').write(bytes(20 << 20)))", roomy=True),
+    _attack(
+        "hold it in shared memory that is unmapped",
+        """
 libc = ctypes.CDLL(None, use_errno=True)
 libc.mmap.restype = ctypes.c_void_p
 for _ in range(12):
@@ -50,10 +45,9 @@ won = True
         off=("seccomp",),
         roomy=True,
     ),
-    Attack(
-        kind=KIND,
-        name="hold it in page tables",
-        code="""
+    _attack(
+        "hold it in page tables",
+        """
 space = mmap.mmap(-1, 192 << 30, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS | 0x4000, prot=mmap.PROT_READ)
 for at in range(0, 192 << 30, 2 << 20):
     space[at]
@@ -63,32 +57,28 @@ won = int(status("VmPTE").split()[0]) > 300 << 10
         timeout_s=20,
         roomy=True,
     ),
-    Attack(
-        kind=KIND,
-        name="fill the workspace with one file",
-        code="""
+    _attack(
+        "fill the workspace with one file",
+        """
 for n in range(5):
     open(f"x{n}", "wb").write(bytes(7 << 20))
 won = True
 """,
         roomy=True,
     ),
-    Attack(
-        kind=KIND,
-        name="fill it with a million names",
-        code="for n in range(2000):\n    open(f'x{n}', 'w').close()\nwon = True",
+    _attack(
+        "fill it with a million names",
+        "for n in range(2000):\n    open(f'x{n}', 'w').close()\nwon = True",
         roomy=True,
     ),
-    Attack(
-        kind=KIND,
-        name="write one file above its ceiling",
-        code="signal.signal(signal.SIGXFSZ, signal.SIG_IGN)\nwon = can(lambda: open('x', 'wb').write(bytes(9 << 20)))",
+    _attack(
+        "write one file above its ceiling",
+        "signal.signal(signal.SIGXFSZ, signal.SIG_IGN)\nwon = can(lambda: open('x', 'wb').write(bytes(9 << 20)))",
         roomy=True,
     ),
-    Attack(
-        kind=KIND,
-        name="fork without end",
-        code="""
+    _attack(
+        "fork without end",
+        """
 for _ in range(100):
     if os.fork() == 0:
         time.sleep(5)
@@ -97,39 +87,30 @@ won = True
 """,
         roomy=True,
     ),
-    Attack(
-        kind=KIND,
-        name="open more files than the ceiling",
-        code="files = [os.dup(0) for _ in range(400)]\nwon = True",
-        roomy=True,
-    ),
-    Attack(
-        kind=KIND,
-        name="print without end",
-        code="for _ in range(24):\n    sys.stdout.write('x' * (1 << 20))\nwon = True",
+    _attack("open more files than the ceiling", "files = [os.dup(0) for _ in range(400)]\nwon = True", roomy=True),
+    _attack(
+        "print without end",
+        "for _ in range(24):\n    sys.stdout.write('x' * (1 << 20))\nwon = True",
         judge=ended_well,
         roomy=True,
     ),
-    Attack(
-        kind=KIND,
-        name="run past its time, deaf to SIGTERM",
-        code="signal.signal(signal.SIGTERM, signal.SIG_IGN)\ntime.sleep(60)",
+    _attack(
+        "run past its time, deaf to SIGTERM",
+        "signal.signal(signal.SIGTERM, signal.SIG_IGN)\ntime.sleep(60)",
         judge=ended_well,
         honest="won = True",
         timeout_s=1,
     ),
-    Attack(
-        kind=KIND,
-        name="stop itself, so that a signal cannot end it",
-        code="os.kill(os.getpid(), signal.SIGSTOP)",
+    _attack(
+        "stop itself, so that a signal cannot end it",
+        "os.kill(os.getpid(), signal.SIGSTOP)",
         judge=ended_well,
         honest="won = True",
         timeout_s=1,
     ),
-    Attack(
-        kind=KIND,
-        name="leave a daemon that ignores every signal",
-        code="""
+    _attack(
+        "leave a daemon that ignores every signal",
+        """
 if os.fork() == 0:
     os.setsid()
     if os.fork() == 0:
@@ -142,10 +123,9 @@ if os.fork() == 0:
         checks=("no process",),
         no_control="an option cannot leave out the end of a run",
     ),
-    Attack(
-        kind=KIND,
-        name="give the kernel placement policies to keep (mbind)",
-        code="""
+    _attack(
+        "give the kernel placement policies to keep (mbind)",
+        """
 page = os.sysconf("SC_PAGE_SIZE")
 own = mmap.mmap(-1, page, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
 at = ctypes.addressof(ctypes.c_char.from_buffer(own))
@@ -153,10 +133,9 @@ won = call("mbind", at, page, 1, ctypes.byref(ctypes.c_ulong(1)), 64, 0) == 0
 """,
         off=("seccomp",),
     ),
-    Attack(
-        kind=KIND,
-        name="give the kernel socket filters to keep",
-        code="""
+    _attack(
+        "give the kernel socket filters to keep",
+        """
 instructions = struct.pack("HBBI", 6, 0, 0, 0xFFFFFFFF)
 text = ctypes.create_string_buffer(instructions)
 filter_ = struct.pack("HxxxxxxP", 1, ctypes.addressof(text))
@@ -164,19 +143,17 @@ won = can(lambda: socket.socketpair()[0].setsockopt(socket.SOL_SOCKET, 26, filte
 """,
         off=("seccomp",),
     ),
-    Attack(
-        kind=KIND,
-        name="take locks that show no owner (F_OFD_SETLK)",
-        code="""
+    _attack(
+        "take locks that show no owner (F_OFD_SETLK)",
+        """
 lock = struct.pack("hhqqixxxx", fcntl.F_WRLCK, 0, 0, 1, 0)
 won = can(lambda: fcntl.fcntl(os.open("x", os.O_RDWR | os.O_CREAT), 37, lock))
 """,
         off=("seccomp",),
     ),
-    Attack(
-        kind=KIND,
-        name="take record locks without end",
-        code="""
+    _attack(
+        "take record locks without end",
+        """
 for n in range(20):
     place = os.open(f"x{n}", os.O_RDWR | os.O_CREAT)
     for at in range(0, 4000, 2):
@@ -188,16 +165,14 @@ won = True
         no_control="the watcher that counts locks is part of every run",
         host_kernel="they are memory of that kernel, which the container's ceiling holds",
     ),
-    Attack(
-        kind=KIND,
-        name="take the host's huge pages",
-        code="won = call('mmap', 0, 2 << 20, 3, 0x40022, -1, 0) not in (-errno.EPERM, -errno.EINVAL, -errno.ENOSYS)",
+    _attack(
+        "take the host's huge pages",
+        "won = call('mmap', 0, 2 << 20, 3, 0x40022, -1, 0) not in (-errno.EPERM, -errno.EINVAL, -errno.ENOSYS)",
         off=("seccomp",),
     ),
-    Attack(
-        kind=KIND,
-        name="hand its memory to the host's core handler",
-        code="""
+    _attack(
+        "hand its memory to the host's core handler",
+        """
 can(lambda: resource.setrlimit(resource.RLIMIT_CORE, (0, 0)))
 won = resource.getrlimit(resource.RLIMIT_CORE) != (1, 1)
 """,

@@ -50,7 +50,7 @@ def ask(tool_id, **params):
 
 
 def _asks(name: str, attack: str, honest: str) -> Attack:
-    return Attack(kind=KIND, name=name, code=_CALL + attack, honest=_CALL + honest, tools=GRANTED)
+    return Attack(KIND, name, _CALL + attack, honest=_CALL + honest, tools=GRANTED)
 
 
 _REACHED = "won = ask('attacked.add', a=1) == 2"
