@@ -19,15 +19,7 @@ def check(result: int, call: str) -> int:
     return result
 
 
-def prctl(option: int, arg2: int = 0, arg3: int = 0, arg4: int = 0, arg5: int = 0) -> int:
-    """prctl(2), with every argument passed as an unsigned long."""
-    return check(
-        libc.prctl(
-            ctypes.c_int(option),
-            ctypes.c_ulong(arg2),
-            ctypes.c_ulong(arg3),
-            ctypes.c_ulong(arg4),
-            ctypes.c_ulong(arg5),
-        ),
-        f"prctl({option})",
-    )
+def prctl(option: int, arg2: int) -> int:
+    """prctl(2), with every argument passed as an unsigned long; those behind *arg2* are 0."""
+    words = map(ctypes.c_ulong, (arg2, 0, 0, 0))
+    return check(libc.prctl(ctypes.c_int(option), *words), f"prctl({option})")

@@ -236,8 +236,9 @@ class NamespaceBackend:
         subject = Subject(
             pids=(init_pid, control.pid),
             pidfds=(init_pidfd, program_pidfd),
-            memory_bytes=self._ceilings.watched_bytes(limits),
-            devices=_devices(work, tmp, shm),
+            # Where no cgroup holds memory, all processes together may not have more, either; see `_sealing`.
+            memory_bytes=None if self._ceilings.is_cgroup else limits.memory_bytes,
+            devices={os.fstat(fd).st_dev for fd in (work, tmp, shm)},  # of the file systems that are this slot's alone
         )
         slot = NamespaceSlot(
             isolation=isolation,
@@ -342,11 +343,6 @@ async def _kill_unborn(channel: Channel) -> None:
         os.close(descriptor)
 
 
-def _devices(*directories: int) -> set[int]:
-    """Of the file systems that are this slot's alone."""
-    return {os.fstat(directory).st_dev for directory in directories}
-
-
 def _sealing(limits: Limits, ceilings: Ceilings, without: frozenset[str]) -> Sealing:
     return Sealing(
         without=sorted(without),
@@ -354,7 +350,8 @@ def _sealing(limits: Limits, ceilings: Ceilings, without: frozenset[str]) -> Sea
         # init counts too. A fork is counted here when it begins, in the cgroup when it ends: where every process
         # forks, twice the ceiling. The cgroup must refuse first, because only the cgroup counts what it refuses.
         nproc=limits.processes * (2 if ceilings.is_cgroup else 1) + 1,
-        data_bytes=ceilings.data_bytes(limits),
+        # Where no cgroup holds memory, no process alone may have more than the run; the watcher sees to the sum.
+        data_bytes=None if ceilings.is_cgroup else limits.memory_bytes,
         file_bytes=limits.file_bytes,
         open_files=limits.open_files,
         may_lack=[],

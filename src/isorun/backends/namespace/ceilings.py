@@ -50,12 +50,6 @@ class Ceilings(Protocol):
     name: str
     is_cgroup: bool
 
-    def data_bytes(self, limits: Limits) -> int | None:
-        """RLIMIT_DATA of each process, or None if something better holds memory."""
-
-    def watched_bytes(self, limits: Limits) -> int | None:
-        """What the watcher has to hold the memory of the whole run to, or None if something better does."""
-
     def next_cpu(self) -> int | None:
         """The only CPU of the next slot, or None if something better holds CPU."""
 
@@ -100,14 +94,6 @@ class HeldByCgroup:
         self.name = f"cgroup-v{parent.version}"
         self._parent = parent
         self._free: list[_CgroupOfSlot] = []
-
-    def data_bytes(self, limits: Limits) -> int | None:
-        """The cgroup holds memory."""
-        return None
-
-    def watched_bytes(self, limits: Limits) -> int | None:
-        """The cgroup holds memory."""
-        return None
 
     def next_cpu(self) -> int | None:
         """The cgroup holds CPU."""
@@ -194,14 +180,6 @@ class HeldByWatcher:
 
     def __init__(self) -> None:
         self._cpus = itertools.cycle(sorted(os.sched_getaffinity(0)))
-
-    def data_bytes(self, limits: Limits) -> int | None:
-        """No process alone may have more than the run."""
-        return limits.memory_bytes
-
-    def watched_bytes(self, limits: Limits) -> int | None:
-        """All processes together may not, either."""
-        return limits.memory_bytes
 
     def next_cpu(self) -> int | None:
         """One core is an affinity; the filter refuses to change it."""

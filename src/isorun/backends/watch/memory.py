@@ -44,13 +44,8 @@ class Exact:
         finally:
             self._is_done.set()
 
-    @property
-    def is_done(self) -> bool:
-        """Whether it is there, or could not be made."""
-        return self._is_done.is_set()
-
     def wait(self, wait_s: float) -> bool:
-        """Whether it is so within *wait_s*."""
+        """Whether it is there, or could not be made, within *wait_s*."""
         return self._is_done.wait(wait_s)
 
 
@@ -84,7 +79,7 @@ class Memory:
 
     def _measure_for_telling(self, sample: watcher.Sample) -> None:
         """All that is held, if the run has grown and the sum is cheap to measure; the looks do not wait for it."""
-        if sample.rss_bytes > _STEP * self._mapped and _cost(sample) < _CHEAP_BYTES and self._telling.is_done:
+        if sample.rss_bytes > _STEP * self._mapped and _cost(sample) < _CHEAP_BYTES and self._telling.wait(0):
             self._mapped = sample.rss_bytes
             self._telling = Exact(self._pids, lambda exact: self._told.add(peak=exact.rss_bytes))
 
