@@ -31,6 +31,7 @@ MAX_HINTS = 10  # of one file
 MAX_TREE_LINES = 500
 MAX_TREE_INDENT = 20  # levels; a thousand nested folders would be a megabyte of spaces
 MAX_LISTED = 200  # entries of one list of a report
+LOG_LINES, LOG_CHARS = 60, 8000  # of the end of a log, in a result
 TAIL_LINES = 100
 TAIL_CHARS = 16_384
 
@@ -61,6 +62,11 @@ def tail(text: str, lines: int, chars: int) -> str:
         return ""
     end = len(text) - text.endswith("\n")
     return "\n".join(text[max(0, end - chars) : end].split("\n")[-lines:])
+
+
+def log_tail(log: str) -> str:
+    """What a result holds of *log*: its end."""
+    return printable(tail(log, LOG_LINES, LOG_CHARS))
 
 
 def error_lines(user_log: str) -> tuple[str, ...]:

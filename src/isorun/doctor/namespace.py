@@ -7,7 +7,7 @@ That the walls really stand is told by a run alone: `walls_of` reads its isolati
 import platform
 import shutil
 import subprocess
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
@@ -207,10 +207,5 @@ def _said(value: object) -> str:
     if isinstance(value, Mapping):
         return ", ".join(f"{key} {_said(part)}" for key, part in value.items())
     if isinstance(value, list | tuple):
-        return " ".join(_words(value))
+        return " ".join(map(_said, value))
     return "none" if value is None else str(value)
-
-
-def _words(values: list[Any] | tuple[Any, ...]) -> Iterator[str]:
-    for value in values:
-        yield _said(value)

@@ -21,6 +21,7 @@ import sys
 import threading
 import types
 from collections.abc import Mapping
+from traceback import walk_tb
 from typing import Any
 
 from isorun.core.sent.claim import Claim
@@ -109,10 +110,7 @@ class Loader:
         agent_io_tools.rehearse()
         os.environ.update({})
         os.makedirs(os.path.join(self._out, ""), exist_ok=True)
-        code = compile(
-            b"import os\nx = 1\n", self._main, "exec", flags=ast.PyCF_ALLOW_TOP_LEVEL_AWAIT, dont_inherit=True
-        )
-        exec(code, module.__dict__)  # noqa: S102 - our own two lines
+        exec(_compiled(b"import os\nx = 1\n", self._main), module.__dict__)  # noqa: S102 - our own two lines
 
     def run(self, go: Go) -> int:
         """Run the program of *go* and return its exit code (a death by signal does not return)."""
@@ -288,10 +286,9 @@ def _is_ours(filename: str) -> bool:
 
 def _last_line(traceback: types.TracebackType | None, path: str) -> int | None:
     line = None
-    while traceback is not None:
-        if traceback.tb_frame.f_code.co_filename == path:
-            line = traceback.tb_lineno
-        traceback = traceback.tb_next
+    for frame, number in walk_tb(traceback):
+        if frame.f_code.co_filename == path:
+            line = number
     return line
 
 

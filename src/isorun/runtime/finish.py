@@ -10,9 +10,8 @@ from typing import Any
 from isorun.backends.base import Slot
 from isorun.core.limits import Limits
 from isorun.core.outcome import Code, Status
-from isorun.core.report import error_lines, report_text, tail, tracebacks, tree
+from isorun.core.report import error_lines, log_tail, report_text, tracebacks, tree
 from isorun.core.result import MAX_CALLS, Artifact, Few, Item, RunError, RunResult
-from isorun.core.sent.claim import Claim
 from isorun.core.text import file_name, one_line, printable
 from isorun.runtime.aside import Aside, is_large
 from isorun.runtime.glance import glance
@@ -25,12 +24,9 @@ from isorun.store.collect import Collected, WorkspaceDiff, collect, diff
 from isorun.store.folder import RunFolder
 from isorun.store.journal import INDEX, listed, publish
 
-_TAIL_LINES = 60
-_TAIL_CHARS = 8000
 _DELETIONS_SHOWN = 100
 _OTHERS_SHOWN = 10
 _REFUSALS_SHOWN = 20  # a program can leave a link behind for every inode it has
-_INFRA_BYTES = 64 << 10  # of infra.log, for its tail
 _NOTICES = 200
 _SAID_CHARS = 4000  # of an error's message, and of its hint
 _FROM_OUTSIDE = "Run the program again. Everything it printed and wrote until then is in out/."
@@ -141,7 +137,6 @@ def _judged(run: DeadRun, collected: Collected, found: Found) -> _Judgement:
 def _result(run: DeadRun, judged: _Judgement, error: RunError | None, notices: tuple[str, ...]) -> RunResult:
     request, ending, folder = run.request, run.ending, run.folder
     log = ending.output.log_text()
-    user_tail = printable(tail(log, _TAIL_LINES, _TAIL_CHARS))
     items, changed = judged.items(), judged.changed
     handed_out = [item for item in items if item.state in ("ok", "created", "modified")]
     return RunResult(
@@ -164,8 +159,8 @@ def _result(run: DeadRun, judged: _Judgement, error: RunError | None, notices: t
         workspace_diff={k: tuple(v) for k, v in asdict(changed).items()} if changed is not None else None,
         tool_calls=listed(ending.tool_calls[:MAX_CALLS]),
         report_text="",
-        user_log_tail=user_tail,
-        infra_log_tail=printable(tail(folder.infra_text(_INFRA_BYTES), _TAIL_LINES, _TAIL_CHARS)),
+        user_log_tail=log_tail(log),
+        infra_log_tail=log_tail(folder.infra_text()),
         workspace_tree=_tree(request, judged.collected),
         user_error_lines=error_lines(log),
         user_tracebacks=tracebacks(log),
@@ -204,18 +199,16 @@ def _error(request: AcceptedRun, ending: Ending, judged: _Judgement, limits: Lim
         message = f"exceeded its timeout of {request.timeout_s:g} s"
     else:
         message = message_for(status, code, ending.exit, ending.claim, limits)
-    line = ending.claim.line if ending.claim else None
+    claim, details = ending.claim, {}
+    if claim:
+        details = {"exception": one_line(claim.type, 200), "source": printable(claim.source[:_SAID_CHARS])}
     return RunError(
         code=code,
         message=_said(message),
-        where=f"user_code.py:{line}" if line else None,
-        details=_details(ending.claim) if ending.claim else {},
+        where=f"user_code.py:{claim.line}" if claim and claim.line else None,
+        details=details,
         hint=_said(_hint(request, ending, status, code)),
     )
-
-
-def _details(claim: Claim) -> dict[str, Any]:
-    return {"exception": one_line(claim.type, 200), "source": printable(claim.source[:_SAID_CHARS])}
 
 
 def _said(text: str) -> str:
@@ -244,7 +237,7 @@ def _notices(run: DeadRun, judged: _Judgement) -> tuple[str, ...]:
     found += forgotten_awaits(ending.output.text("stderr"))
     if ending.exit.oom_kills and status is not Status.OUT_OF_MEMORY:
         found.append(f"{ending.exit.oom_kills} process(es) of the run were killed for memory")
-    if ending.exit.process_limit_hits and _process_limit_is_news(ending):
+    if ending.exit.process_limit_hits and ending.code is not Code.PROCESS_LIMIT:  # else the error itself says it
         found.append(f"{ending.exit.process_limit_hits} fork(s) or thread(s) were refused: process limit")
     refused = judged.collected.refused
     found += [f"{refusal.path}: {refusal.code}: {refusal.reason}" for refusal in refused[:_REFUSALS_SHOWN]]
@@ -296,11 +289,6 @@ def _untouched(request: AcceptedRun, verdicts: Sequence[Item]) -> list[str]:
         for verdict in verdicts
         if verdict.sha256 is not None and request.sent.get(verdict.path) == verdict.sha256
     ]
-
-
-def _process_limit_is_news(ending: Ending) -> bool:
-    """Whether the error itself does not speak of refused forks."""
-    return ending.code is not Code.PROCESS_LIMIT
 
 
 def _tree(request: AcceptedRun, collected: Collected) -> str:

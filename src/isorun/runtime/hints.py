@@ -6,11 +6,11 @@ below. A hint never changes a status. `runtime.inspection` says what is wrong wi
 """
 
 import errno
-import posixpath
 import re
 import signal
 from collections.abc import Callable, Collection
 from dataclasses import dataclass
+from posixpath import basename, normpath
 
 from isorun.core.limits import GIB, KIB, MAX_LOCKS, MIB, Limits
 from isorun.core.outcome import Code, Exit, Status
@@ -182,15 +182,11 @@ def _no_network(tools: Collection[str]) -> str:
 
 def _given_elsewhere(missing: str, given: Collection[str]) -> str:
     """For a file that is in work/ and was looked for elsewhere; only a name of ours is shown."""
-    path = posixpath.normpath(missing).removeprefix(f"{OUT}/")
-    found = path if path in given else next((name for name in given if _last(name) == _last(path)), None)
+    path = normpath(missing).removeprefix(f"{OUT}/")
+    found = path if path in given else next((name for name in given if basename(name) == basename(path)), None)
     if found is None or path == f"{WORK}/{found}":
         return ""
     return f"{one_line(found)} is at {WORK}/{one_line(found)}; the working directory is {OUT}"
-
-
-def _last(path: str) -> str:
-    return posixpath.basename(path)
 
 
 def _missing_module(name: str) -> str:

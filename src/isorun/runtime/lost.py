@@ -14,7 +14,7 @@ from typing import Any
 from isorun.backends.base import Slot
 from isorun.core.limits import Limits
 from isorun.core.outcome import Code
-from isorun.core.report import report_text, tail
+from isorun.core.report import log_tail, report_text
 from isorun.core.result import MAX_CALLS, RunError, RunResult
 from isorun.core.text import printable
 from isorun.runtime.request import AcceptedRun
@@ -22,9 +22,6 @@ from isorun.runtime.run import Conduct
 from isorun.store.folder import RunFolder, utc_now
 from isorun.store.journal import listed, publish
 
-_TAIL_LINES = 60
-_TAIL_CHARS = 8000
-_INFRA_BYTES = 64 << 10
 _HINT = "Run the program again. Everything it printed until then is in out/logs/; its files were not collected."
 
 
@@ -52,7 +49,6 @@ def store_lost(run: LostRun) -> None:
 
 def _result(run: LostRun, error: RunError) -> RunResult:
     request, folder, output = run.request, run.folder, run.conduct.output
-    user_tail = printable(tail(output.log_text(), _TAIL_LINES, _TAIL_CHARS)) if output else ""
     run_s = run.conduct.run_s
     unseen = RunResult.unseen(
         exec_id=request.exec_id,
@@ -68,8 +64,8 @@ def _result(run: LostRun, error: RunError) -> RunResult:
         stderr=output.text("stderr") if output else "",
         truncated=output.truncated if output else False,
         tool_calls=listed(run.conduct.tool_calls[:MAX_CALLS]),
-        user_log_tail=user_tail,
-        infra_log_tail=printable(tail(folder.infra_text(_INFRA_BYTES), _TAIL_LINES, _TAIL_CHARS)),
+        user_log_tail=log_tail(output.log_text()) if output else "",
+        infra_log_tail=log_tail(folder.infra_text()),
         usage={**unseen.usage, "wall_s": run_s, "output_bytes": output.total if output else 0},
         limits={**asdict(run.limits), "wall_s": request.timeout_s},
         isolation={**unseen.isolation, **run.slot.isolation},

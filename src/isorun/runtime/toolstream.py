@@ -29,17 +29,6 @@ class Tools(Protocol):
         """Take what the dead program still sent; the listener is told nothing afterwards."""
 
 
-class _NoTools:
-    """The stream of a run without a bundle: the loader's claims are heard, every call is denied."""
-
-    def __init__(self, session: ToolSession) -> None:
-        self._session = session
-
-    async def close(self) -> None:
-        """See `Tools.close`."""
-        await self._session.close()
-
-
 def call_limits(limits: Limits, *, has_tools: bool) -> CallLimits:
     """What the trusted end takes of one run."""
     calls = CallLimits.of(limits)
@@ -59,7 +48,8 @@ async def open_tools(
     """Begin to answer the calls of the program in *slot*; *owing* knows the streams that this loop reads itself."""
     calls = call_limits(limits, has_tools=supervisor is not None)
     if supervisor is None:
-        return _NoTools(ToolSession(slot.tools, {}, calls, listener, owing=owing))
+        # Nothing is granted: the loader's claims are heard, every call is denied.
+        return ToolSession(slot.tools, {}, calls, listener, owing=owing)
     return await supervisor.open(
         exec_id=request.exec_id,
         turn=request.turn,

@@ -44,6 +44,7 @@ EXECUTED = "executed_programs"
 
 #: The file of one tool call (`journal`); whatever stands before the time, it would be taken for one.
 RECORD = re.compile(r".*-[0-9]{8}T[0-9]{6}\.[0-9]{6}-[0-9]+\.json", re.IGNORECASE | re.DOTALL)
+_INFRA_BYTES = 64 << 10  # of infra.log, for its tail in a result
 _ROOM_BYTES = 1 << 20  # for the records of a run; a result may hold as much of its output
 _RESERVED = frozenset((RESULT_JSON, "tool_calls_index.json", "runtime.out.log", "runtime.err.log", "logs", EXECUTED))
 _LONGEST = max(map(len, _RESERVED))
@@ -352,11 +353,11 @@ class RunFolder:
         with _naming(path):
             append_line(path, component, level, *texts)
 
-    def infra_text(self, most: int) -> str:
-        """The last *most* bytes of infra.log as it is now."""
+    def infra_text(self) -> str:
+        """The end of infra.log as it is now."""
         with _naming(self._path), self.infra_log.open("rb") as file:
-            file.seek(max(0, os.fstat(file.fileno()).st_size - most))
-            return file.read(most).decode("utf-8", "replace")
+            file.seek(max(0, os.fstat(file.fileno()).st_size - _INFRA_BYTES))
+            return file.read(_INFRA_BYTES).decode("utf-8", "replace")
 
     def write_out(self, name: str, data: bytes) -> None:
         """Write a new file of the host's own to out/."""

@@ -18,6 +18,7 @@ import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
+from traceback import walk_tb
 from typing import Any, NoReturn
 
 from isorun.core.errors import InvalidRequest
@@ -206,11 +207,10 @@ def line_of(error: BaseException, file: str) -> int:
     """The line of *file* that *error* came from; its last one, if several are on the way."""
     if isinstance(error, SyntaxError) and error.filename == file:
         return error.lineno or 1
-    line, traceback = 1, error.__traceback__
-    while traceback is not None:
-        if traceback.tb_frame.f_code.co_filename == file:
-            line = traceback.tb_lineno
-        traceback = traceback.tb_next
+    line = 1
+    for frame, number in walk_tb(error.__traceback__):
+        if frame.f_code.co_filename == file:
+            line = number
     return line
 
 

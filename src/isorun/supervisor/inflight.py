@@ -27,7 +27,10 @@ class Unsaid:
 
 
 class InFlight:
-    """The table of one run. One process writes, and another reads once the writer is dead."""
+    """The table of one run. One process writes, and another reads once the writer is dead.
+
+    It is behind *descriptor*, which becomes this object's own.
+    """
 
     def __init__(self, descriptor: int) -> None:
         self.descriptor = descriptor
@@ -41,11 +44,6 @@ class InFlight:
         """A new, empty table, in a memory file of its own."""
         descriptor = os.memfd_create("isorun-calls", os.MFD_CLOEXEC)
         os.ftruncate(descriptor, _ROW.size * _ROWS)
-        return cls(descriptor)
-
-    @classmethod
-    def attach(cls, descriptor: int) -> "InFlight":
-        """The table behind *descriptor*, which becomes this object's own."""
         return cls(descriptor)
 
     def began(self, call_id: int, tool_id: str, started_at: float) -> None:

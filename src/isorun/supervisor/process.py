@@ -63,9 +63,7 @@ _OF_OURS = (GLOBALS, NO_NETWORK)
 _PR_SET_PDEATHSIG = 1
 _HOT_S = 100e-6
 _HOT_TURN_S = 20e-6
-_SWITCH_S = (
-    0.0005  # between threads: the loop must not wait 5 ms each time while a tool or a header has the interpreter
-)
+_SWITCH_S = 0.0005  # between threads: else the loop waits 5 ms each time that a tool or a header has the interpreter
 _BATCH_S = 0.01
 _BATCH = 128
 _BATCH_BYTES = 256 << 10  # of one message, which the host reads at one go; a single record is below it
@@ -165,7 +163,7 @@ class _Server:
             match await control.receive():
                 case OpenRun() as opened:
                     stream, out, table = (control.descriptors.pop(0) for _ in range(3))
-                    self._open(opened, socket.socket(fileno=stream), out, InFlight.attach(table))
+                    self._open(opened, socket.socket(fileno=stream), out, InFlight(table))
                 case CloseRun(run=number):
                     closing = self._loop.create_task(self._close(number))
                     self._closings.add(closing)

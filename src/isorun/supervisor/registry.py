@@ -124,7 +124,7 @@ def _marked(module: types.ModuleType) -> Iterator[tuple[str, Callable[..., Any],
     """The tools of *module*: its own functions, and the methods of its own public instances."""
     for name, value in vars(module).items():
         if inspect.isclass(value):
-            yield from _of_class(value, module)
+            _check_class(value, module)
         elif inspect.isroutine(value):
             if (marks := getattr(value, MARK, None)) and getattr(value, "__module__", None) == module.__name__:
                 yield name, value, marks
@@ -134,7 +134,8 @@ def _marked(module: types.ModuleType) -> Iterator[tuple[str, Callable[..., Any],
                 yield method, bound, getattr(bound, MARK)
 
 
-def _of_class(cls: type, module: types.ModuleType) -> Iterator[tuple[str, Callable[..., Any], Marks]]:
+def _check_class(cls: type, module: types.ModuleType) -> None:
+    """Refuse a class of *module* with tools that no public instance has."""
     if cls.__module__ != module.__name__:
         return
     names = _marked_names(cls)
@@ -144,7 +145,6 @@ def _of_class(cls: type, module: types.ModuleType) -> Iterator[tuple[str, Callab
             f"{_where(function, module)}: {cls.__name__}.{names[0]}: the module makes no {cls.__name__}; "
             f"add a line such as `{cls.__name__.lower()} = {cls.__name__}()`"
         )
-    yield from ()
 
 
 def _marked_names(cls: type) -> list[str]:

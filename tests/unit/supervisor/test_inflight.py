@@ -13,7 +13,7 @@ from isorun.supervisor.inflight import InFlight, Unsaid
 def pair() -> Iterator[tuple[InFlight, InFlight]]:
     """The writer's view and the host's, of the same memory."""
     host = InFlight.create()
-    writer = InFlight.attach(os.dup(host.descriptor))
+    writer = InFlight(os.dup(host.descriptor))
     yield writer, host
     writer.close()
     host.close()

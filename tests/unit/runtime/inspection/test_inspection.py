@@ -67,7 +67,7 @@ async def inspected_by(
         seconds = {"file_s": file_s, "total_s": total_s, "slice_s": slice_s}
         async with backend, Inspection(backend, Settings(), **seconds) as inspection:
             found = await inspection.inspect(promised, collected, folder)
-        return found, folder.infra_text(1 << 20), backend.launched
+        return found, folder.infra_text(), backend.launched
 
 
 def hints(found: Found) -> dict[str, tuple[str, ...]]:
