@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.setup-done
 DIST := dist
-# Tests run side by side, but for the attacks. A module's tests stay together: they share what takes long to make.
+# Tests run side by side. A module's tests stay together: they share what takes long to make.
 WORKERS ?= 3
 PYTEST := $(BIN)/python -m pytest
 EPOCH = $(shell git log -1 --format=%ct 2>/dev/null)
@@ -13,7 +13,7 @@ LOCK := UV_CUSTOM_COMPILE_COMMAND="make lock" uv pip compile --quiet --universal
 	--generate-hashes --no-emit-package sandbox-runner
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-all test-unit test-kit test-packages test-escapes test-walls test-limits check bench dist lock clean
+.PHONY: help setup demo test test-all test-unit test-kit test-packages test-escapes test-walls test-limits test-soak check bench dist lock clean
 .DELETE_ON_ERROR:
 
 help: ## this list
@@ -54,15 +54,20 @@ test-kit: setup # and the unit tests that are too slow to be waited for
 test-packages: setup # with the package's own configuration
 	$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile packages/sandbox_runner/tests --timeout=60
 
-test-escapes: test-walls test-limits # one after the other: an attack may take all that the machine has
+test-escapes: test-walls test-limits test-soak
 
 test-walls: setup
-	$(PYTEST) -m "not alone" tests/escapes
+	$(PYTEST) -m "not alone" -n $(WORKERS) --dist loadfile tests/escapes
 
-test-limits: setup # what measures the machine, or is short: nothing may run beside it
-	$(PYTEST) -m alone tests/escapes
+SOAK := tests/escapes/test_soak.py
+
+test-limits: setup # what measures the machine, or is short, or takes all there is: nothing may run beside it
+	$(PYTEST) -m alone tests/escapes --ignore=$(SOAK)
 	@# In a session of its own: the kit's keeps sandboxes open, and an attack looks for what is left of any.
 	$(PYTEST) -m alone tests --ignore=tests/escapes
+
+test-soak: setup # thousands of runs, and what is left of them: another soak may run beside it
+	$(PYTEST) $(SOAK)
 
 check: setup ## lint, format, types, direction of imports, rules of the house; then how many exceptions there are
 	$(BIN)/ruff check .

@@ -12,6 +12,8 @@ import pytest
 
 from tests.bundles import write_bundle
 
+pytestmark = pytest.mark.any_user
+
 COMMAND = [sys.executable, "-m", "isorun.cli.main"]
 Isorun = Callable[..., "subprocess.CompletedProcess[str]"]
 

@@ -80,6 +80,7 @@ def ended() -> Iterator[None]:
             process.kill()
 
 
+@pytest.mark.any_user
 @pytest.mark.parametrize(
     ("backend", "names"),
     [
@@ -99,6 +100,7 @@ def test_a_backend_that_does_one_thing_wrong_fails_the_claims_of_that(
     assert list(found) == list(CLAIMS)
 
 
+@pytest.mark.any_user
 def test_what_a_backend_makes_elsewhere_is_asked_for() -> None:
     """`left` names it: what is there after a Runtime was left, and was not before, is told by that name."""
     made: set[str] = set()
