@@ -214,10 +214,10 @@ def test_a_preload_that_fails_is_told(program, isorun: Isorun) -> None:
 
 
 def test_an_input_opened_in_the_wrong_folder_has_a_hint(program, isorun: Isorun, tmp_path: Path) -> None:
-    """The input is beside the program, and the working directory is out/."""
+    """The program looks where it would lie elsewhere; it is told where it is."""
     data = tmp_path / "data.csv"
     data.write_text("a\n")
-    done = isorun("run", program("open('data.csv')"), "--json", "--input", str(data))
+    done = isorun("run", program("open('/data/data.csv')"), "--json", "--input", str(data))
     hint = "data.csv is at /workspace/work/data.csv; the working directory is /workspace/out"
     assert json.loads(done.stdout)["error"]["hint"] == hint
 

@@ -121,7 +121,7 @@ print(Path("mine.txt").read_text(), len(os.listdir(".")))
     results = [run.result() for run in runs]
     assert [result.status for result in results] == ["ok"] * 20
     assert [result.stdout.split() for result in results] == [
-        [result.exec_id, str(n), str(n), "2"] for n, result in enumerate(results)
+        [result.exec_id, str(n), str(n), "1"] for n, result in enumerate(results)
     ]
     assert [(result.out_dir / "mine.txt").read_text() for result in results] == [str(n) for n in range(20)]
     assert len({result.out_dir for result in results}) == 20

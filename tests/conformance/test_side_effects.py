@@ -106,7 +106,7 @@ def test_an_artifact_is_the_file(run, tmp_path) -> None:
 
 
 def test_inputs_lie_beside_the_program(run, tmp_path) -> None:
-    """Files and folders given as inputs are found in work/, with their bytes, and may be changed there."""
+    """Files and folders given as inputs are found in work/, with their bytes; one that is changed there comes back."""
     (tmp_path / "data.csv").write_bytes(b"a,b\r\n1,2")
     (tmp_path / "folder/deep").mkdir(parents=True)
     (tmp_path / "folder/deep/x.bin").write_bytes(bytes(3_000_000))
@@ -120,7 +120,7 @@ def test_inputs_lie_beside_the_program(run, tmp_path) -> None:
     )
     assert result.stdout == "b'a,b\\r\\n1,2' 3000000\n"
     assert (tmp_path / "data.csv").read_bytes() == b"a,b\r\n1,2"
-    assert result.artifacts == ()
+    assert result.workspace_diff == {"created": (), "modified": ("data.csv",), "deleted": ()}
 
 
 def test_an_input_module_can_be_imported(run, tmp_path) -> None:

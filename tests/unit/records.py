@@ -28,6 +28,7 @@ CONTEXT = RunContext(
     frame_bytes=1 << 16,
     frame_values=1 << 10,
     stdin=False,
+    given=[],
     tools={},
 )
 

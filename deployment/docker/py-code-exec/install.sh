@@ -53,4 +53,5 @@ install_packages "$(dirname "$0")/requirements.txt"
 add_python
 add_account
 drop_setuid
-mkdir -p /workspace/work /workspace/out
+mkdir -p /workspace/work /workspace/out /mnt
+[ -e /mnt/data ] || ln -s /workspace/out /mnt/data # a name for it that models have learnt elsewhere

@@ -60,6 +60,7 @@ class Program:
     argv: Sequence[str] = ()
     env: Mapping[str, str] = field(default_factory=dict)
     context: RunContext
+    digests: dict[str, str] = field(default_factory=dict)  # sha256 of each file by its path; set when it is sent
     timeout_s: float = 600.0  # after which the runtime ends it; a sandbox that hears of nobody then ends by itself
 
 

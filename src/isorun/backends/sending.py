@@ -20,7 +20,7 @@ async def send_program(control: Channel, program: Program) -> None:
     """Send files, then `Go`; return when the program's first instruction is next."""
     try:
         for file in program.files:
-            await _send_file(control, file)
+            program.digests[file.path] = await _send_file(control, file)
         await control.send(Go(argv=list(program.argv), env=dict(program.env), context=program.context))
     except ConnectionError:
         pass  # the slot stopped reading; what it says below is why
@@ -45,13 +45,14 @@ def _refusal(path: str, reason: str, number: int | None) -> InvalidRequest:
     return InvalidRequest(f"{path} cannot be stored: {reason}", code="invalid_input")
 
 
-async def _send_file(control: Channel, file: File) -> None:
+async def _send_file(control: Channel, file: File) -> str:
+    """Send *file*; the sha256 of what was sent."""
     if file.source is None:
         data = memoryview(file.data or b"")
         await control.send(_put(file, bytes(data[:_CHUNK]), append=False))
         for start in range(_CHUNK, len(data), _CHUNK):
             await control.send(_put(file, bytes(data[start : start + _CHUNK]), append=True))
-        return
+        return hashlib.sha256(data).hexdigest()
     # In threads: it may lie on a file system that answers late, and other runs share this loop.
     source = await asyncio.to_thread(_opened, file)
     digest, left = hashlib.sha256(), file.checked.size if file.checked else None
@@ -65,6 +66,7 @@ async def _send_file(control: Channel, file: File) -> None:
             append = True
     if file.sha256 is not None and digest.hexdigest() != file.sha256:
         raise _changed(file)
+    return digest.hexdigest()
 
 
 def _opened(file: File) -> BinaryIO:

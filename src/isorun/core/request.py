@@ -14,6 +14,7 @@ import binascii
 import dataclasses
 import inspect
 import math
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,7 +25,22 @@ from isorun.core.text import is_visible, shown
 
 NO_CODE = "there is no code to run"
 _USER_CHARS = 200
+_ENV_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
+_ENV_BYTES = 64 << 10  # of all names and values: one execve of the program's takes 128 KiB
+_OUR_ENV = "OUTPUT_DIR"
+_NAME_BYTES = 255
 _F = TypeVar("_F", bound=Callable[..., Any])
+
+
+@dataclass(frozen=True, slots=True)
+class Named:
+    """An input under a name of the caller's: its bytes, or the file or folder of the host that it is."""
+
+    name: str  # POSIX, relative
+    content: bytes | Path
+
+
+Inputs = Sequence[str | Path | Named] | Mapping[str, str | bytes | Path]
 
 
 class ProgramOptions(TypedDict, total=False):
@@ -34,6 +50,7 @@ class ProgramOptions(TypedDict, total=False):
     turn_id: str | int | None
     argv: Sequence[str]
     stdin: str | bytes | None
+    env: Mapping[str, str]
     tools: Sequence[str] | None
     user_id: str
 
@@ -43,7 +60,7 @@ class RunOptions(ProgramOptions, total=False):
 
     contract: object
     timeout_s: float | None
-    inputs: Sequence[str | Path]
+    inputs: Inputs
     out: str | Path | None
     exec_id: str | None
 
@@ -58,7 +75,8 @@ class RunRequest:
     prog_name: str | None = None  # shown with the run, at most 64 characters
     turn_id: str | int | None = None  # of the folder turn_<id> that the program writes to
     argv: tuple[str, ...] = ()  # sys.argv[1:] of the program
-    inputs: tuple[Path, ...] = ()  # files and folders of the host, put beside the program
+    inputs: tuple[Path | Named, ...] = ()  # where the program begins; as a mapping from names: texts, bytes, paths
+    env: tuple[tuple[str, str], ...] = ()  # environment variables of the program, names and values
     out: Path | None = None  # a folder of the host that out/ starts as a copy of
     stdin: bytes | None = None  # None: stdin is at its end
     tools: tuple[str, ...] | None = None  # ids of the bundle's tools that it may call; None: all
@@ -81,12 +99,16 @@ class RunRequest:
         return cls(code=_code(code), **formed)
 
     def to_json(self) -> dict[str, Any]:
-        """The request as JSON values. An option that was not given is left out."""
+        """The request as JSON values, the values of `env` with it. An option that was not given is left out."""
         told = {"code": _told(self.code)}
         for field in dataclasses.fields(self):
             value = getattr(self, field.name)
             if field.name != "code" and value != field.default:
                 told[field.name] = _told(value)
+        if self.env:
+            told["env"] = dict(self.env)
+        if any(isinstance(one, Named) for one in self.inputs):
+            told["inputs"] = dict(map(_told_input, self.inputs))
         return told
 
     @classmethod
@@ -185,10 +207,47 @@ def is_utf8(text: str) -> bool:
     return True
 
 
-def _inputs(inputs: object) -> tuple[Path, ...]:
+def _inputs(inputs: object) -> tuple[Path | Named, ...]:
+    if isinstance(inputs, Mapping):
+        return tuple(_named(name, content) for name, content in inputs.items())
     if isinstance(inputs, str | bytes) or not isinstance(inputs, Sequence):
-        raise InvalidRequest(f"inputs must be a list of paths, got {shown(inputs)}", code="invalid_input")
-    return tuple(_path(one, "an input", "invalid_input") for one in inputs)
+        raise InvalidRequest(
+            f"inputs must be a list of paths, or names with their contents, got {shown(inputs)}", code="invalid_input"
+        )
+    return tuple(one if isinstance(one, Named) else _path(one, "an input", "invalid_input") for one in inputs)
+
+
+def _named(name: object, content: object) -> Named:
+    parts = name.split("/") if isinstance(name, str) and is_utf8(name) and is_visible(name) else [""]
+    if any(part in ("", ".", "..") or len(part.encode()) > _NAME_BYTES for part in parts):
+        raise InvalidRequest(
+            f"the name of an input must be a relative path such as data/a.csv, got {shown(name)}", code="invalid_input"
+        )
+    if isinstance(content, Mapping):
+        content = Path(content["path"]) if set(content) == {"path"} else _bytes_of("input", content)
+    if isinstance(content, str):
+        content = _encoded(content, "input", "; give bytes")
+    if not isinstance(content, bytes | Path):
+        raise InvalidRequest(
+            f"the input {shown(name)} must be text, bytes or a Path, not {type(content).__name__}", code="invalid_input"
+        )
+    return Named(str(name), content)
+
+
+def _env(env: object) -> tuple[tuple[str, str], ...]:
+    if not isinstance(env, Mapping):
+        raise InvalidRequest(f"env must give each variable its text, got {type(env).__name__}", code="invalid_env")
+    for name, value in env.items():
+        if not isinstance(name, str) or not _ENV_NAME.fullmatch(name):
+            raise InvalidRequest(f"env: {shown(name)} cannot be a variable's name", code="invalid_env")
+        if not isinstance(value, str) or "\0" in value or not is_utf8(value):
+            raise InvalidRequest(f"env: the value of {name} must be text", code="invalid_env")  # and is not shown
+        if name == _OUR_ENV:
+            raise InvalidRequest(f"env: {name} is set by the run itself", code="invalid_env")
+    size = sum(len(name.encode()) + len(value.encode()) for name, value in env.items())
+    if size > _ENV_BYTES:
+        raise InvalidRequest(f"env has {size} bytes, more than {_ENV_BYTES}: send a file", code="invalid_env")
+    return tuple(env.items())
 
 
 def _path(path: object, name: str, code: str) -> Path:
@@ -225,12 +284,20 @@ _FORMS: Mapping[str, Callable[[object], object]] = {
     "turn_id": _as_given,
     "argv": _argv,
     "inputs": _inputs,
+    "env": _env,
     "out": lambda out: None if out is None else _path(out, "out", "missing_input"),
     "stdin": _stdin,
     "tools": _tools,
     "user_id": _user,
     "exec_id": _as_given,
 }
+
+
+def _told_input(one: Path | Named) -> tuple[str, Any]:
+    """By its name, as a mapping of inputs has it."""
+    named = one if isinstance(one, Named) else Named(one.name, one)
+    content = named.content
+    return named.name, {"path": str(content)} if isinstance(content, Path) else _told(content)
 
 
 def _told(value: object) -> Any:  # noqa: ANN401 - a JSON value

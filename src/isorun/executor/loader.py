@@ -98,6 +98,7 @@ class Loader:
             frame_bytes=0,
             frame_values=0,
             stdin=False,
+            given=[],
             tools={"a": ["b"]},
         )
         frames = Frames()
@@ -135,7 +136,9 @@ class Loader:
         os.environ.update(env)
         if context.stdin:
             _open_stdin(os.path.join(self._work, rules.STDIN_FILE))
-        for directory in (f"{context.turn}/files", *context.directories):
+        for name in context.given:
+            os.symlink(os.path.join(self._out, name), os.path.join(self._work, name))
+        for directory in context.directories:
             os.makedirs(os.path.join(self._out, directory), exist_ok=True)
         os.chdir(self._out)
 

@@ -6,6 +6,7 @@ HOSTNAME = "isorun"
 WORKSPACE = "/workspace"
 WORK = "/workspace/work"
 OUT = "/workspace/out"
+MODELS_OUT = "/mnt/data"  # the same: a name for it that models have learnt elsewhere
 HANDOVER = "/run/isorun"  # in a container: where init finds the host, once, to hand it the workspace
 HANDOVER_SOCKET = "workspace.sock"
 LOADER = "main.py"

@@ -3,7 +3,7 @@
 import os
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from heapq import nsmallest
 from typing import Any
 
@@ -20,7 +20,7 @@ from isorun.runtime.inspection.inspection import Found, Inspection, to_inspect
 from isorun.runtime.inspection.verdict import checks_with, judge, precedence
 from isorun.runtime.request import CODE_NAME, MAIN_NAME, AcceptedRun
 from isorun.runtime.run import Ending
-from isorun.store.collect import Collected, WorkspaceDiff, collect, diff
+from isorun.store.collect import Collected, WorkspaceDiff, collect, diff, place
 from isorun.store.folder import RunFolder
 from isorun.store.journal import INDEX, listed, publish
 
@@ -46,6 +46,7 @@ class DeadRun:
     limits: Limits
     timings: Mapping[str, Any]
     launcher: bytes
+    given: Mapping[str, str] = field(default_factory=dict)  # sha256 of each input that stood in out/, by its path
     began: float
     noticed: tuple[str, ...] = ()
     fallback: str = ""  # why `auto` took another backend than its first; empty if it did not
@@ -85,13 +86,19 @@ async def finish(run: DeadRun, inspection: Inspection, aside: Aside) -> RunResul
 def _collected(run: DeadRun) -> Collected:
     # Before anything of the program's is there: its file of such a name is refused, the record is not.
     publish(run.folder, run.ending.tool_calls)
-    return collect(
+    collected = collect(
         run.slot.out,
         run.folder.out,
         reserved=run.folder.reserved,
         max_bytes=run.limits.workspace_bytes,
         max_entries=run.limits.workspace_inodes,
+        given=run.given,
     )
+    items = run.request.contract.items if run.request.contract else ()
+    wanted = {item.bare: item.path for item in items if item.bare}
+    before = run.request.sent
+    made = {path for path, file in collected.files.items() if before.get(path) != file.sha256}
+    return place(run.folder.out, collected, {bare: path for bare, path in wanted.items() if bare in made})
 
 
 def _concluded(run: DeadRun, collected: Collected, found: Found) -> RunResult:
@@ -124,7 +131,9 @@ def _judged(run: DeadRun, collected: Collected, found: Found) -> _Judgement:
         status, code = Status.CONTRACT_FAILED, broken
     changed, left_out = None, (0, 0, 0)
     if request.contract is None:
-        whole = diff(request.sent, collected.files, collected.refused)
+        # An input that the run has changed is an output of it; one that it has removed was never the caller's file.
+        changed_inputs = {path: digest for path, digest in run.given.items() if path in collected.files}
+        whole = diff({**request.sent, **changed_inputs}, collected.files, collected.refused)
         # Each by itself: ten thousand new files must not hide the one that was deleted.
         created, modified, deleted = Few(whole.created), Few(whole.modified), Few(whole.deleted)
         changed = WorkspaceDiff(created=created.paths, modified=modified.paths, deleted=deleted.paths)
@@ -233,6 +242,7 @@ def _hint(request: AcceptedRun, ending: Ending, status: Status, code: Code) -> s
 def _notices(run: DeadRun, judged: _Judgement) -> tuple[str, ...]:
     request, ending, changed, status = run.request, run.ending, judged.changed, judged.status
     found = list(request.contract.notices) if request.contract else []
+    found += [f"out/{bare} was moved to {path}, where it is promised" for bare, path in judged.collected.moved]
     found += _untouched(request, judged.verdicts)
     found += forgotten_awaits(ending.output.text("stderr"))
     if ending.exit.oom_kills and status is not Status.OUT_OF_MEMORY:

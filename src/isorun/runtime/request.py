@@ -11,7 +11,7 @@ from isorun.core.contract.items import Contract, parse_contract
 from isorun.core.errors import InvalidRequest
 from isorun.core.ids import check_exec_id, check_prog_name, new_exec_id, turn_folder
 from isorun.core.limits import Limits
-from isorun.core.request import NO_CODE, RunRequest, is_utf8
+from isorun.core.request import NO_CODE, Named, RunRequest, is_utf8
 from isorun.core.text import shown
 from isorun.runtime.inspection.schema import schema_fault
 from isorun.store.collect import fingerprints
@@ -34,8 +34,11 @@ class AcceptedRun:
     prog_name: str
     argv: tuple[str, ...] = ()
     inputs: tuple[File, ...] = ()
+    env: Mapping[str, str] = field(default_factory=dict)
     before: Path | None = None  # an out/ of the caller's that the program starts with
     sent: Mapping[str, str] = field(default_factory=dict)  # sha256 of each file of it that is sent
+    shown: bool = False  # whether the inputs stand in out/, where the program begins, and work/ has links to them
+    needs_turn: bool = True  # whether its turn's folder is there before it begins
     stdin: bytes | None = None
     grants: tuple[str, ...] = ()  # ids of the tools it may call
     user_id: str = ""
@@ -53,20 +56,31 @@ def accept(request: RunRequest, limits: Limits, bundle_tools: Collection[str] = 
             request.contract, turn=request.turn_id, exec_id=exec_id, max_items=limits.contract_items
         )
         _refuse_bad_schemas(contract)
+    turn = contract.turn if contract else turn_folder(request.turn_id, (), exec_id)
     return AcceptedRun(
         exec_id=exec_id,
-        turn=contract.turn if contract else turn_folder(request.turn_id, (), exec_id),
+        turn=turn,
         code=check_code(request.code, limits),
+        shown=True,
+        needs_turn=_needs_turn(request, contract, turn),
         contract=contract,
         timeout_s=check_timeout(request.timeout_s, limits),
         prog_name=check_prog_name(request.prog_name) if request.prog_name is not None else "",
         argv=request.argv,
         inputs=check_inputs(request.inputs, limits),
+        env=dict(request.env),
         before=_check_before(request.out),
         stdin=_check_stdin(request.stdin, limits),
         grants=_check_grants(request.tools, bundle_tools),
         user_id=request.user_id,
     )
+
+
+def _needs_turn(request: RunRequest, contract: Contract | None, turn: str) -> bool:
+    """Whether the caller or the program speaks of the turn's folder. To any other program it would be a strange one."""
+    if request.turn_id is not None or (contract and not all(item.bare for item in contract.items)):
+        return True
+    return any(word in request.code for word in (b"TURN_ID", b"CONTRACT", turn.encode()))
 
 
 def _refuse_bad_schemas(contract: Contract) -> None:
@@ -124,18 +138,21 @@ def _check_stdin(stdin: bytes | None, limits: Limits) -> bytes | None:
     return stdin
 
 
-def check_inputs(inputs: Sequence[Path], limits: Limits) -> tuple[File, ...]:
+def check_inputs(inputs: Sequence[Path | Named], limits: Limits) -> tuple[File, ...]:
     """Files and folders of the caller, as they will stand in work/. Links are refused, not followed."""
     found: dict[str, File] = {}
     total = 0
     for given in inputs:
-        for path, source, checked in _files_of(given):
+        for file, size in _input_files(given):
+            path = file.path.removeprefix("work/")
             if not is_utf8(path):
                 raise InvalidRequest(f"the name of an input is not text: {path!r}", code="invalid_input")
             if path in _OURS or path in found:
-                raise InvalidRequest(f"two inputs would be work/{path}: {source}", code="duplicate_input")
-            found[path] = File(path=f"work/{path}", source=source, checked=checked)
-            total += checked.size
+                raise InvalidRequest(f"two inputs would be work/{path}: {file.source or path}", code="duplicate_input")
+            if taken := next((other for other in found if _are_nested(path, other)), None):
+                raise InvalidRequest(f"the input {path} cannot be a file and a folder: {taken}", code="duplicate_input")
+            found[path] = file
+            total += size
     if total > limits.input_bytes:
         raise InvalidRequest(
             f"the inputs have {total} bytes, more than {limits.input_bytes}; send less",
@@ -144,14 +161,31 @@ def check_inputs(inputs: Sequence[Path], limits: Limits) -> tuple[File, ...]:
     return tuple(found.values())
 
 
-def _files_of(given: Path) -> list[tuple[str, Path, FileId]]:
+def _are_nested(path: str, other: str) -> bool:
+    return path.startswith(f"{other}/") or other.startswith(f"{path}/")
+
+
+def _input_files(given: Path | Named) -> list[tuple[File, int]]:
+    """Each file of *given*, and its size."""
+    if isinstance(given, Named) and isinstance(given.content, bytes):
+        return [(File(path=f"work/{given.name}", data=given.content), len(given.content))]
+    source, name = (given, None) if isinstance(given, Path) else (given.content, given.name)
+    assert isinstance(source, Path)
+    return [
+        (File(path=f"work/{path}", source=file, checked=checked), checked.size)
+        for path, file, checked in _files_of(source, name)
+    ]
+
+
+def _files_of(given: Path, called: str | None) -> list[tuple[str, Path, FileId]]:
+    """The files of *given* by their names, which begin with *called*, or with its own name."""
     # A link that the caller names is the caller's wish; one inside a folder may be anybody's.
     top = given.resolve()
     try:
         kind = top.lstat()
     except OSError:
         raise InvalidRequest(f"there is no input {given}", code="missing_input") from None
-    name = given.name if given.name not in ("", "..") else top.name  # `.` and `..` have a name of their own
+    name = called or (given.name if given.name not in ("", "..") else top.name)  # `.` and `..` have names of their own
     if stat.S_ISREG(kind.st_mode):
         return [(name, top, FileId.of(kind))]
     if not stat.S_ISDIR(kind.st_mode):

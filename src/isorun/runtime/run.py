@@ -15,7 +15,7 @@ import stat
 import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from isorun.backends.base import File, Program, Slot, Usage
@@ -76,7 +76,8 @@ def program_for(request: AcceptedRun, options: Options) -> Program:
     files = [File(path=f"work/{rules.PROGRAM}", data=request.code)]  # the loader brings main.py
     if request.stdin is not None:
         files.append(File(path=f"work/{rules.STDIN_FILE}", data=request.stdin))
-    files.extend(request.inputs)
+    given = shown_names(request)
+    files.extend(replace(file, path=_cwd_path(file.path)) if _top(file) in given else file for file in request.inputs)
     if request.before is not None:
         files.extend(
             File(path=f"out/{path}", source=request.before / path, sha256=digest)
@@ -87,15 +88,51 @@ def program_for(request: AcceptedRun, options: Options) -> Program:
         exec_id=request.exec_id,
         turn=request.turn,
         contract=[{"filename": item.path, "description": item.description} for item in items],
-        directories=sorted({item.path.rpartition("/")[0] for item in items}),
+        directories=_directories(request),
         log_mode=options.log_mode,
         traceback_remap=options.traceback_remap,
         frame_bytes=options.frame_bytes,
         frame_values=options.frame_values,
         stdin=request.stdin is not None,
+        given=sorted(given),
         tools=_proxies(request.grants),
     )
-    return Program(files=files, argv=request.argv, context=context, timeout_s=request.timeout_s)
+    return Program(files=files, argv=request.argv, env=request.env, context=context, timeout_s=request.timeout_s)
+
+
+def _directories(request: AcceptedRun) -> list[str]:
+    """The folders of out/ that the program finds made: for its turn and for the parents of its promises."""
+    if not request.needs_turn:
+        return []
+    items = request.contract.items if request.contract else ()
+    return sorted({f"{request.turn}/files", *(item.path.rpartition("/")[0] for item in items)})
+
+
+def shown_names(request: AcceptedRun) -> frozenset[str]:
+    """The inputs that stand in out/, by the first part of their path; the others stand in work/ alone.
+
+    A name that the host writes there itself, the turn's folder and what out/ starts with come before them.
+    """
+    if not request.shown:
+        return frozenset()
+    taken = {path.partition("/")[0] for path in request.sent} | {request.turn}
+    tops = {_top(file) for file in request.inputs}
+    return frozenset(name for name in tops - taken if not RunFolder.reserved(name))
+
+
+def digests_in_out(request: AcceptedRun, program: Program) -> dict[str, str]:
+    """The sha256 of each input that stood in out/, by its path there: a file that still has it is no output."""
+    given = shown_names(request)
+    paths = [_cwd_path(file.path) for file in request.inputs if _top(file) in given]
+    return {path.removeprefix("out/"): program.digests[path] for path in paths if path in program.digests}
+
+
+def _top(file: File) -> str:
+    return file.path.removeprefix("work/").partition("/")[0]
+
+
+def _cwd_path(path: str) -> str:
+    return f"out/{path.removeprefix('work/')}"
 
 
 def _proxies(grants: Sequence[str]) -> dict[str, list[str]]:

@@ -31,7 +31,7 @@ from isorun.runtime.inspection.inspection import Inspection
 from isorun.runtime.lost import LostRun, store_lost
 from isorun.runtime.pool import Lease, Pool
 from isorun.runtime.request import AcceptedRun, accept, fingerprint_before
-from isorun.runtime.run import Conduct, Options, program_for
+from isorun.runtime.run import Conduct, Options, digests_in_out, program_for
 from isorun.runtime.services import open_supervisor
 from isorun.runtime.toolstream import call_limits
 from isorun.settings import Settings, get_exec_workspace_root
@@ -313,6 +313,7 @@ class Runtime:
                     folder=folder,
                     limits=self.limits,
                     timings=timings,
+                    given=digests_in_out(request, program),
                     launcher=self.backend.infra_log(),
                     began=began,
                     noticed=(*filter(None, (self._fallback,)), *self.backend.notices),

@@ -14,7 +14,7 @@ import os
 import stat
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import accumulate
 from pathlib import Path
 
@@ -70,10 +70,14 @@ class Refusal:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Collected:
-    """What `collect` found: the copied files by path, and every refusal in the order it was met."""
+    """What `collect` found: the copied files by path, and every refusal in the order it was met.
+
+    *moved*: where a file was, and where `place` has put it.
+    """
 
     files: dict[str, FileRecord]
     refused: tuple[Refusal, ...]
+    moved: tuple[tuple[str, str], ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -86,10 +90,17 @@ class WorkspaceDiff:
 
 
 def collect(
-    out_fd: int, destination: Path, *, reserved: Callable[[str], bool], max_bytes: int, max_entries: int
+    out_fd: int,
+    destination: Path,
+    *,
+    reserved: Callable[[str], bool],
+    max_bytes: int,
+    max_entries: int,
+    given: Mapping[str, str] | None = None,
 ) -> Collected:
     """Copy the regular files beneath *out_fd* to the same places in *destination*, an existing folder.
 
+    A file that still has the sha256 that *given* names for its path is an input of the run, and passed over.
     *reserved* is asked about every file and folder by its path; what it claims is refused. At most
     *max_entries* files and folders are looked at, and at most *max_bytes* (apparent size) copied.
     Files are created anew, 0644 and 0755 less the umask; nothing that exists is written to or through.
@@ -98,7 +109,26 @@ def collect(
     with Cursor(open_root(out_fd), enter_unlocked) as source:
         root = os.open(destination, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         with Cursor(root, enter_made) as target:
-            return _Collection(source, target, destination, reserved, max_bytes, max_entries).whole()
+            return _Collection(source, target, destination, reserved, max_bytes, max_entries, given or {}).whole()
+
+
+def place(out: Path, collected: Collected, wanted: Mapping[str, str]) -> Collected:
+    """*collected*, with each file that *wanted* names moved to where it says, both below the host's folder *out*.
+
+    What is there already stays, and so does a file whose place cannot be made: its promise is then broken as before.
+    """
+    files, moved = dict(collected.files), []
+    for bare, path in wanted.items():
+        if path in files or bare not in files:
+            continue
+        try:
+            (out / path).parent.mkdir(parents=True, exist_ok=True)
+            (out / bare).rename(out / path)
+        except OSError:
+            continue
+        files[path] = replace(files.pop(bare), path=path)
+        moved.append((bare, path))
+    return replace(collected, files=files, moved=tuple(moved))
 
 
 def fingerprints(folder: Path) -> dict[str, str]:
@@ -167,9 +197,10 @@ class _Collection:
         reserved: Callable[[str], bool],
         max_bytes: int,
         max_entries: int,
+        given: Mapping[str, str],
     ) -> None:
         self._source, self._target, self._destination = source, target, destination
-        self._reserved = reserved
+        self._reserved, self._given = reserved, given
         self._max_bytes, self._bytes_left = max_bytes, max_bytes
         self._max_entries, self._entries_left = max_entries, max_entries
         self._pending = [b""]
@@ -251,6 +282,8 @@ class _Collection:
                 self._refuse(path, *fault)
                 return
             shown = path.decode()
+            if shown in self._given and _digest(reader) == self._given[shown]:
+                return
             with self._created(path, name) as writer:
                 copied, sha256 = _copy(reader, writer, info.st_size)
             self._bytes_left -= copied
@@ -327,6 +360,15 @@ def _copy(reader: int, writer: int, size: int) -> tuple[int, str]:
         except OSError as exc:
             raise _TargetFailed(exc) from None
     return size - left, digest.hexdigest()
+
+
+def _digest(reader: int) -> str:
+    """The sha256 of the whole file, which is then read from its beginning again."""
+    digest = hashlib.sha256()
+    while chunk := os.read(reader, _CHUNK):
+        digest.update(chunk)
+    os.lseek(reader, 0, os.SEEK_SET)
+    return digest.hexdigest()
 
 
 def _given_name(path: bytes, info: os.stat_result) -> str:

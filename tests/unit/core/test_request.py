@@ -113,7 +113,11 @@ def test_json_is_what_a_person_would_write() -> None:
         ({"stdin": 3}, "invalid_stdin", "stdin must be text or bytes, got 3"),
         ({"argv": "a b"}, "invalid_argument", "argv must be a list of texts, got 'a b'"),
         ({"argv": [1]}, "invalid_argument", "an argument is not text: 1"),
-        ({"inputs": "data.csv"}, "invalid_input", "inputs must be a list of paths, got 'data.csv'"),
+        (
+            {"inputs": "data.csv"},
+            "invalid_input",
+            "inputs must be a list of paths, or names with their contents, got 'data.csv'",
+        ),
         ({"inputs": [3]}, "invalid_input", "an input must be a path, got 3"),
         ({"out": ["a"]}, "missing_input", "out must be a path, got a value"),
         ({"timeout_s": "3"}, "invalid_timeout", "timeout_s must be a number of seconds, got '3'"),

@@ -337,7 +337,12 @@ class _Plan:
 
     def _links(self, shown: Sequence[str]) -> list[tuple[str, str]]:
         covered = ("/usr", *shown)
-        return [pair for pair in self.environment.symlinks if not any(beneath(pair[1], root) for root in covered)]
+        wanted = [*self.environment.symlinks, (rules.OUT, rules.MODELS_OUT)]
+        return [
+            pair
+            for pair in wanted
+            if not any(beneath(pair[1], root) for root in covered) and not any(beneath(p, pair[1]) for p in shown)
+        ]
 
 
 def staged(argv: Sequence[str], identity: Identity, at: str, shown: Sequence[str]) -> list[str]:

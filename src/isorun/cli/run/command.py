@@ -20,6 +20,7 @@ class Wanted:
     contract: str | None = None
     timeout_s: float | None = None
     inputs: tuple[Path, ...] = ()
+    env: tuple[str, ...] = ()
     out: Path | None = None
     backend: str | None = None
     bundle: Path | None = None
@@ -63,10 +64,15 @@ OPTIONS = {
         option("--timeout SECONDS", "Wall seconds.", dest="timeout_s", type=number),
         option(
             "--input PATH",
-            "A file or folder for the program, beside it; may be repeated.",
+            "A file or folder for the program, in its working directory; may be repeated.",
             dest="inputs",
             action="append",
             type=Path,
+        ),
+        option(
+            "--env NAME[=VALUE]",
+            "A variable for the program; without a value, ours. May be repeated.",
+            action="append",
         ),
         option("--out DIR", "Copy out/ to this folder, which must be new or empty.", type=Path),
         BACKEND,

@@ -4,6 +4,7 @@ Every read has a limit first: a device or an endless pipe given by mistake is re
 """
 
 import json
+import os
 import sys
 from dataclasses import fields
 from pathlib import Path
@@ -31,10 +32,23 @@ def read_request(wanted: Wanted, limits: Limits) -> RunRequest:
         "contract": None if wanted.contract is None else _read_contract(wanted.contract),
         "prog_name": _prog_name(wanted.file),
         "argv": wanted.args,
+        "env": _variables(wanted.env),
         "out": None,  # --out is where the files go afterwards
         "stdin": _read_stdin(limits.input_bytes) if wanted.stdin and not sys.stdin.isatty() else None,
     }
     return RunRequest.of(_read_program(wanted.file, limits.source_bytes), **{**as_given, **read})
+
+
+def _variables(given: tuple[str, ...]) -> dict[str, str]:
+    """NAME=VALUE as it is; of NAME alone our own value, which then stands on no command line."""
+    ours = os.environ  # noqa: TID251 - a variable that the user hands on, and no setting
+    found = {}
+    for text in given:
+        name, assigned, value = text.partition("=")
+        if not assigned and name not in ours:
+            raise InvalidRequest(f"--env {name}: we have no such variable; write {name}=value", code="invalid_env")
+        found[name] = value if assigned else ours[name]
+    return found
 
 
 def _named(wanted: Wanted) -> set[str]:

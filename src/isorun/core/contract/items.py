@@ -29,10 +29,11 @@ Visibility = Literal["external", "internal"]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ContractItem:
-    """One promised file. `path` is POSIX, relative to `out/`: `turn_<id>/files/...`."""
+    """One promised file. `path` and `bare` are POSIX, relative to `out/`; `path` is `turn_<id>/files/...`."""
 
     path: str
     description: str
+    bare: str = ""  # a name without a turn, as it was given: `out/<bare>` keeps the promise, too
     visibility: Visibility = "external"
     checks: dict[str, Any] = field(default_factory=dict, hash=False)  # by key, as `core.contract.checks` explains them
 
@@ -77,6 +78,7 @@ def parse_contract(value: object, *, turn: str | int | None, exec_id: str, max_i
     items = tuple(
         ContractItem(
             path=_placed(where, name, folder),
+            bare=_bare(name, folder),
             description=_description(where, raw),
             visibility=_visibility(where, raw),
             checks=_checks(where, raw, name),
@@ -176,6 +178,12 @@ def _placed(where: _Where, name: str, folder: str) -> str:
             f"the limits are {MAX_PART_BYTES} and {MAX_PATH_BYTES}",
         )
     return path
+
+
+def _bare(name: str, folder: str) -> str:
+    """*name* as a path below `out/`, if it names no turn; a checked name."""
+    parts = [part for part in name.split("/") if part not in ("", ".")]
+    return "" if len(parts) > 1 and parts[0] == folder else "/".join(parts)
 
 
 def _description(where: _Where, raw: dict[str, Any]) -> str:
