@@ -235,6 +235,8 @@ class Settings:
     executor_gid: Annotated[int, _From(_ID, "EXECUTOR_GID")] = 1000
     user_log_mode: Annotated[LogMode, _From(_LOG_MODE, "EXEC_USER_LOG_MODE", harmless=_ANY)] = "include_logging"
     traceback_remap: Annotated[bool, _From(_BOOL, "EXEC_TRACEBACK_REMAP", harmless=_ANY)] = True
+    keep_value: Annotated[bool, _From(_BOOL, harmless=_ANY)] = True  # of a program's last expression
+    save_figures: Annotated[bool, _From(_BOOL, harmless=_ANY)] = True  # that are shown or left open
 
     image: Annotated[str, _From(_TEXT, "PY_CODE_EXEC_IMAGE")] = "py-code-exec:latest"
     docker_runtime: Annotated[str | None, _From(_TEXT)] = None  # of executor containers; None: the daemon's own

@@ -66,7 +66,8 @@ async def test_the_next_run_goes_on_from_there(tools, folders) -> None:
     Path("new.txt").write_text("new")
     """
     second = await exec_tools.run_exec_tool_no_contract(textwrap.dedent(code), 10, work, out, runtime=tools.runtime)
-    assert second.stdout == "['data.csv', 'turn_1/files/sum.txt'] ['data.csv', 'main.py', 'user_code.py']\n", second.report_text
+    expected = "['data.csv', 'turn_1/files/sum.txt'] ['data.csv', 'main.py', 'user_code.py']\n"
+    assert second.stdout == expected, second.report_text
     assert dict(second.workspace_diff) == {
         "created": ("new.txt",),
         "modified": (),

@@ -37,6 +37,8 @@ MEANING = {
     ),
     "user_log_mode": "where `logging.*` of programs goes",
     "traceback_remap": "0 shows the loader's frames too",
+    "keep_value": "0 keeps no value of a program's last expression",
+    "save_figures": "0 saves no figure that a program shows or leaves open",
     "image": "image of executors and supervisor; must have the label `isorun.image=1`",
     "docker_runtime": "runtime of executor containers, for example `runsc` (gVisor); default: the daemon's",
     "network_mode": "network of the supervisor, not of programs; `host`, `none`, or with docker a network's name",

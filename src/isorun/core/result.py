@@ -6,6 +6,8 @@ holds the promise whatever an operator raised: it cuts texts, then lists, until 
 readers take up to `MAX_READ`. The folder has all; a notice says what the lists leave out.
 """
 
+import base64
+import builtins
 import json
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
@@ -28,6 +30,9 @@ MAX_CALLS = 1000  # tool calls that a result lists
 _STORED_OUTPUT = 2 << 20  # characters of stdout, and of stderr, in result.json; user.log and the result have more
 _PIECE = 16 << 10  # characters of a document that are made at once
 _CUT_CHARS, _CUT_ENTRIES = 2000, 500  # of every text and list, once a document is too long
+_PICTURES = ("image/png", "image/jpeg", "image/gif", "image/webp")
+_PICTURES_SHOWN, _PICTURE_BYTES = 10, 4 << 20  # of those that a notebook shows
+_NAMED = 10  # artifacts that an error names
 _MAYBE_TEXT, _NUMBER = str | None, int | float
 _SHAPE: dict[str, Any] = {
     "ok": bool,
@@ -99,6 +104,18 @@ class Artifact:
         """The file's bytes, to be read piece by piece."""
         return self.file.open("rb")
 
+    def read_bytes(self) -> builtins.bytes:
+        """All of the file."""
+        return self.file.read_bytes()
+
+    def read_text(self, encoding: str = "utf-8") -> str:
+        """All of the file as text. Raises UnicodeDecodeError."""
+        return self.file.read_text(encoding)
+
+    def _repr_png_(self) -> builtins.bytes | None:
+        """What a notebook shows of a picture; None for another file."""
+        return self.read_bytes() if self.mime == "image/png" and self.bytes <= _PICTURE_BYTES else None
+
     def save(self, to: str | Path) -> Path:
         """Copy the file to *to* (a file, or a folder that exists) and return where it is."""
         return Path(shutil.copyfile(self.file, Path(to) / self.file.name if Path(to).is_dir() else to))
@@ -152,6 +169,8 @@ class RunResult:
     usage: Mapping[str, float | int]
     limits: Mapping[str, float | int | None]  # None in a lost run
     isolation: Mapping[str, Any]
+    value: str | None = None  # the text of the last expression's value; None if there was none, or it was None
+    rich: Mapping[str, str] = field(default_factory=dict)  # its other forms by MIME type; a picture's bytes in base64
     schema: int = SCHEMA
 
     def raise_for_status(self) -> "RunResult":
@@ -250,8 +269,36 @@ class RunResult:
         hint = f"<p><i>{html.escape(self.error.hint)}</i></p>" if self.error and self.error.hint else ""
         files = f"<table><tr><th>file</th><th>bytes</th><th>sha256</th></tr>{rows}</table>" if rows else ""
         output = html.escape(self.stdout[-4000:] or self.user_log_tail)
+        output += f"\n{html.escape(self.value)}" if self.value else ""
+        # As pictures, which run no script. Nothing that a program wrote is a page's own HTML.
+        pictures = "".join(f'<img src="{uri}">' for uri in (*_rich_pictures(self.rich), *_pictures(self.artifacts)))
         verdict = f'<b style="color:{colour}">{self.status}</b> {html.escape(self.exec_id)}'
-        return f"{verdict}{error}{hint}<pre>{output}</pre>{files}"
+        return f"{verdict}{error}{hint}<pre>{output}</pre>{pictures}{files}"
+
+    def __getitem__(self, path: str) -> Artifact:
+        """The artifact at *path*, or the one of that name: `result["a.csv"].read_text()`. Raises KeyError."""
+        found = [one for one in self.artifacts if one.path == path] or [
+            one for one in self.artifacts if one.file.name == path
+        ]
+        if len(found) != 1:
+            known = ", ".join(one.path for one in self.artifacts[:_NAMED]) or "none"
+            raise KeyError(f"{len(found)} artifacts are called {path!r}; there are: {known}")
+        return found[0]
+
+
+def _rich_pictures(rich: Mapping[str, str]) -> Iterator[str]:
+    if "image/png" in rich:
+        yield f"data:image/png;base64,{rich['image/png']}"
+
+
+def _pictures(artifacts: Sequence[Artifact]) -> Iterator[str]:
+    """The pictures among *artifacts* as data URIs, the first few that are not large."""
+    small = [one for one in artifacts if one.mime in _PICTURES and one.bytes <= _PICTURE_BYTES]
+    for one in small[:_PICTURES_SHOWN]:
+        try:
+            yield f"data:{one.mime};base64,{base64.b64encode(one.read_bytes()).decode()}"
+        except OSError:  # the run's folder is gone
+            continue
 
 
 def as_result(data: bytes) -> dict[str, Any] | None:

@@ -8,7 +8,6 @@ process ends by `os._exit`: tearing down a preloaded interpreter would cost ever
 run tens of milliseconds and free nothing.
 """
 
-import ast
 import asyncio
 import atexit
 import faulthandler
@@ -29,6 +28,7 @@ from isorun.core.sent.context import RunContext
 from isorun.executor import names, output, rules
 from isorun.executor.calls import agent_io_tools, proxies
 from isorun.executor.calls.tool_stream import ToolStream
+from isorun.executor.shown import figures, value
 from isorun.wire.frames import Frames
 from isorun.wire.messages import Ended, Go, Put, decode, encode
 
@@ -50,8 +50,11 @@ class Program:
         self.path = os.path.join(work, rules.PROGRAM)
         self.tools = tools
         self.remap = True
+        self.keep_value = False
+        self.figures: figures.Figures | None = None
         self.namespace = base
         self.code = 0
+        self.pid = os.getpid()
         self.claim: Claim | None = None  # of the exception that ended it; said last, since nothing may follow it
 
 
@@ -95,6 +98,8 @@ class Loader:
             directories=[],
             log_mode="",
             traceback_remap=True,
+            keep_value=True,
+            save_figures=True,
             frame_bytes=0,
             frame_values=0,
             stdin=False,
@@ -111,7 +116,8 @@ class Loader:
         agent_io_tools.rehearse()
         os.environ.update({})
         os.makedirs(os.path.join(self._out, ""), exist_ok=True)
-        exec(_compiled(b"import os\nx = 1\n", self._main), module.__dict__)  # noqa: S102 - our own two lines
+        code = value.compiled(b"import os\nos.sep\n", self._main, keep=True)
+        exec(code, module.__dict__)  # noqa: S102 - our own two lines
 
     def run(self, go: Go) -> int:
         """Run the program of *go* and return its exit code (a death by signal does not return)."""
@@ -122,6 +128,10 @@ class Loader:
         self._tools.max_values = context.frame_values
         program = Program(self._work, self._tools, self._names)
         program.remap = context.traceback_remap
+        program.keep_value = context.keep_value
+        if context.save_figures:
+            program.figures = figures.Figures(self._out, os.path.join(self._work, rules.FIGURES))
+            program.figures.watch()
         _current[:] = [program]
         module = types.ModuleType("__main__")
         module.__dict__.update(self._names, **names.of_run(context), **proxies.install(context.tools))
@@ -155,6 +165,7 @@ def execute() -> None:
         program.code = 1
         if isinstance(error, KeyboardInterrupt):
             program.code = -signal.SIGINT
+    _keep_what_is_shown(program)
 
 
 def _execute(program: Program) -> None:
@@ -162,15 +173,23 @@ def _execute(program: Program) -> None:
     sys.setrecursionlimit(sys.getrecursionlimit() + len(_stack()))
     with open(program.path, "rb") as file:
         source = file.read()
-    code = _compiled(source, program.path)
+    code = value.compiled(source, program.path, keep=program.keep_value)
     if code.co_flags & 0x80:  # CO_COROUTINE: there was a top-level await
         asyncio.run(_awaited(code, program.namespace))
     else:
         exec(code, program.namespace)  # noqa: S102 - this is the product
 
 
-def _compiled(source: bytes, path: str) -> types.CodeType:
-    return compile(source, path, "exec", flags=ast.PyCF_ALLOW_TOP_LEVEL_AWAIT, dont_inherit=True)  # type: ignore[no-any-return]  # compile with these flags gives a code object
+def _keep_what_is_shown(program: Program) -> None:
+    """Open figures, and the value of the last expression; what fails of it is as if it were not there."""
+    kept = program.namespace.pop(value.NAME, None)
+    try:
+        if program.figures is not None:
+            program.figures.save()
+        if os.getpid() == program.pid:
+            value.keep(kept, os.path.join(os.path.dirname(program.path), rules.VALUE))
+    except BaseException:  # noqa: BLE001 - __repr__ and matplotlib are the program's; its end is the one it had
+        return
 
 
 async def _awaited(code: types.CodeType, namespace: dict[str, Any]) -> None:

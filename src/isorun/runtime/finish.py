@@ -1,6 +1,8 @@
 """From a dead run to its result: files collected, inspected and judged, logs closed, result.json written."""
 
+import base64
 import os
+import re
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
@@ -13,6 +15,8 @@ from isorun.core.outcome import Code, Status
 from isorun.core.report import error_lines, log_tail, report_text, tracebacks, tree
 from isorun.core.result import MAX_CALLS, Artifact, Few, Item, RunError, RunResult
 from isorun.core.text import file_name, one_line, printable
+from isorun.executor import rules
+from isorun.executor.shown.value import FORMS, MOST_FORM, MOST_TEXT, TEXT
 from isorun.runtime.aside import Aside, is_large
 from isorun.runtime.glance import glance
 from isorun.runtime.hints import forgotten_awaits, hint_for, message_for
@@ -23,11 +27,13 @@ from isorun.runtime.run import Ending
 from isorun.store.collect import Collected, WorkspaceDiff, collect, diff, place
 from isorun.store.folder import RunFolder
 from isorun.store.journal import INDEX, listed, publish
+from isorun.store.kept import read_kept
 
 _DELETIONS_SHOWN = 100
 _OTHERS_SHOWN = 10
 _REFUSALS_SHOWN = 20  # a program can leave a link behind for every inode it has
 _NOTICES = 200
+_FIGURES_BYTES = 4096
 _SAID_CHARS = 4000  # of an error's message, and of its hint
 _FROM_OUTSIDE = "Run the program again. Everything it printed and wrote until then is in out/."
 
@@ -147,6 +153,7 @@ def _result(run: DeadRun, judged: _Judgement, error: RunError | None, notices: t
     request, ending, folder = run.request, run.ending, run.folder
     log = ending.output.log_text()
     items, changed = judged.items(), judged.changed
+    shown = _shown(run.slot.work)
     handed_out = [item for item in items if item.state in ("ok", "created", "modified")]
     return RunResult(
         ok=judged.status is Status.OK,
@@ -178,7 +185,35 @@ def _result(run: DeadRun, judged: _Judgement, error: RunError | None, notices: t
         usage=_usage(ending),
         limits={**asdict(run.limits), "wall_s": request.timeout_s},
         isolation={**run.slot.isolation, "fallback": run.fallback or None},
+        value=shown.value,
+        rich=shown.rich,
     )
+
+
+@dataclass(frozen=True, slots=True)
+class _Shown:
+    value: str | None = None
+    rich: Mapping[str, str] = field(default_factory=dict)
+
+
+def _shown(work: int) -> _Shown:
+    """The value of the program's last expression, as its loader left it beside it. A program can forge it."""
+    text = read_kept(work, f"{rules.VALUE}.{TEXT}", MOST_TEXT)
+    if text is None:
+        return _Shown()
+    rich = {}
+    for _, ending, mime in FORMS:
+        data = read_kept(work, f"{rules.VALUE}.{ending}", MOST_FORM + 1)
+        if data is not None and len(data) <= MOST_FORM:
+            rich[mime] = base64.b64encode(data).decode() if mime == "image/png" else data.decode("utf-8", "replace")
+    return _Shown(text.decode("utf-8", "replace"), rich)
+
+
+def _unsaved_figures(run: DeadRun, collected: Collected) -> Iterator[str]:
+    named = (read_kept(run.slot.work, rules.FIGURES, _FIGURES_BYTES) or b"").decode("utf-8", "replace").splitlines()
+    figures = [name for name in named if re.fullmatch(r"figure-[0-9]+\.png", name) and name in collected.files]
+    if figures:
+        yield f"figures that were shown or left open are saved as {', '.join(figures)}"
 
 
 def _usage(ending: Ending) -> dict[str, Any]:
@@ -244,6 +279,7 @@ def _notices(run: DeadRun, judged: _Judgement) -> tuple[str, ...]:
     found = list(request.contract.notices) if request.contract else []
     found += [f"out/{bare} was moved to {path}, where it is promised" for bare, path in judged.collected.moved]
     found += _untouched(request, judged.verdicts)
+    found += _unsaved_figures(run, judged.collected)
     found += forgotten_awaits(ending.output.text("stderr"))
     if ending.exit.oom_kills and status is not Status.OUT_OF_MEMORY:
         found.append(f"{ending.exit.oom_kills} process(es) of the run were killed for memory")

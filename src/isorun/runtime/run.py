@@ -10,8 +10,6 @@ and only after that, when nothing can write any more, are pipes drained and file
 
 import asyncio
 import logging
-import os
-import stat
 import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
@@ -33,6 +31,7 @@ from isorun.runtime.output import OutputLog, PipeReader, drain
 from isorun.runtime.request import AcceptedRun
 from isorun.runtime.toolstream import open_tools
 from isorun.store.folder import RunFolder, failed, utc_now
+from isorun.store.kept import read_kept
 from isorun.wire.frames import MAX_FRAME
 from isorun.wire.values import CALL_VALUES
 
@@ -50,6 +49,8 @@ class Options:
 
     log_mode: str = "include_logging"
     traceback_remap: bool = True
+    keep_value: bool = True
+    save_figures: bool = True
     frame_bytes: int = MAX_FRAME  # the largest frame that the other end of the tool stream takes
     frame_values: int = CALL_VALUES  # and how many values in it
 
@@ -91,6 +92,8 @@ def program_for(request: AcceptedRun, options: Options) -> Program:
         directories=_directories(request),
         log_mode=options.log_mode,
         traceback_remap=options.traceback_remap,
+        keep_value=options.keep_value,
+        save_figures=options.save_figures,
         frame_bytes=options.frame_bytes,
         frame_values=options.frame_values,
         stdin=request.stdin is not None,
@@ -121,7 +124,7 @@ def shown_names(request: AcceptedRun) -> frozenset[str]:
 
 
 def digests_in_out(request: AcceptedRun, program: Program) -> dict[str, str]:
-    """The sha256 of each input that stood in out/, by its path there: a file that still has it is no output."""
+    """The sha256 of each input that stood in out/, by its path there. The run did not make a file that still has it."""
     given = shown_names(request)
     paths = [_cwd_path(file.path) for file in request.inputs if _top(file) in given]
     return {path.removeprefix("out/"): program.digests[path] for path in paths if path in program.digests}
@@ -249,7 +252,9 @@ class Conduct:
             claim=self._claim,
             stop=stop,
             violation=self._violation,
-            last_trace=_read_trace(self._slot.work) if stop else "",
+            last_trace=(read_kept(self._slot.work, rules.LAST_TRACE, _TRACE) or b"").decode("utf-8", "replace")
+            if stop
+            else "",
             run_s=run_s,
             output=output,
             tool_calls=tuple(self._calls),
@@ -321,15 +326,4 @@ class Conduct:
 
 def _read_trace(work: int) -> str:
     """What faulthandler wrote at SIGTERM; the program could have put anything in its place."""
-    try:
-        descriptor = os.open(rules.LAST_TRACE, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, dir_fd=work)
-    except OSError:
-        return ""
-    try:
-        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
-            return ""
-        return os.read(descriptor, _TRACE).decode("utf-8", "replace")
-    except OSError:
-        return ""
-    finally:
-        os.close(descriptor)
+    return (read_kept(work, rules.LAST_TRACE, _TRACE) or b"").decode("utf-8", "replace")

@@ -139,6 +139,8 @@ class Runtime:
         self._options = Options(
             log_mode=settings.user_log_mode,
             traceback_remap=settings.traceback_remap,
+            keep_value=settings.keep_value,
+            save_figures=settings.save_figures,
         )
         self._fallback = ""
         self._owing = Owing()

@@ -14,6 +14,8 @@ class RunContext(Record):
     directories: list[str]  # below out/, made for the promised files
     log_mode: str
     traceback_remap: bool
+    keep_value: bool  # of the last expression
+    save_figures: bool
     frame_bytes: int  # most of one frame on the tool stream
     frame_values: int  # and of the values in it
     stdin: bool  # whether a file is there to be read as it

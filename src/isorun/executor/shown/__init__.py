@@ -1,0 +1,1 @@
+"""What a program would show on a screen: open figures, and the value of its last line."""

@@ -1,0 +1,93 @@
+"""Figures of matplotlib's pyplot that are shown or left open are saved to out/ as figure-1.png, figure-2.png, ….
+
+A program has no screen. A figure that the program has saved since it last drew on it is not saved again. Nothing here
+imports matplotlib: pyplot is changed when the program, or a preload, has imported it.
+"""
+
+import functools
+import importlib.machinery
+import os
+import sys
+from collections.abc import Callable, Sequence
+from types import ModuleType
+from typing import Any
+
+_PYPLOT = "matplotlib.pyplot"
+
+
+class Figures:
+    """The figures of one process, saved to the folder *out*; their names are noted in the file *noted*."""
+
+    def __init__(self, out: str, noted: str) -> None:
+        self._out, self._noted = out, noted
+        self._pid = os.getpid()
+
+    def watch(self) -> None:
+        """Change pyplot now if it is imported, else as soon as it is."""
+        pyplot = sys.modules.get(_PYPLOT)
+        if pyplot is None:
+            sys.meta_path.insert(0, _Finder(self._change))
+        else:
+            self._change(pyplot)
+
+    def _change(self, pyplot: ModuleType) -> None:
+        @functools.wraps(pyplot.show)
+        def show(*_: object, **__: object) -> None:
+            self.save()
+
+        pyplot.show = show  # type: ignore[attr-defined]  # pyplot has it
+        figure = pyplot.Figure
+        savefig = figure.savefig
+
+        @functools.wraps(savefig)
+        def saved(self: Any, *args: Any, **options: Any) -> Any:  # noqa: ANN401 - the types are matplotlib's
+            result = savefig(self, *args, **options)
+            self.stale = False  # what matplotlib calls a figure that was not drawn on since
+            return result
+
+        figure.savefig = saved
+
+    def save(self) -> None:
+        """Save what is open, has something on it, and was not saved. A child of the program saves nothing."""
+        pylab = sys.modules.get("matplotlib._pylab_helpers")
+        if pylab is None or os.getpid() != self._pid:
+            return
+        for manager in pylab.Gcf.get_all_fig_managers():
+            figure = manager.canvas.figure
+            if figure.axes and figure.stale:
+                name = self._free_name()
+                figure.savefig(os.path.join(self._out, name))
+                with open(self._noted, "a", encoding="utf-8") as file:
+                    file.write(f"{name}\n")
+
+    def _free_name(self) -> str:
+        taken = set(os.listdir(self._out))
+        number = 1
+        while (name := f"figure-{number}.png") in taken:
+            number += 1
+        return name
+
+
+class _Finder:
+    """Finds pyplot once, and has it changed when it is loaded."""
+
+    def __init__(self, change: Callable[[ModuleType], None]) -> None:
+        self._change = change
+
+    def find_spec(
+        self, name: str, path: Sequence[str] | None, _: ModuleType | None = None
+    ) -> importlib.machinery.ModuleSpec | None:
+        """See `importlib.abc.MetaPathFinder`."""
+        if name != _PYPLOT:
+            return None
+        sys.meta_path.remove(self)
+        spec = importlib.machinery.PathFinder.find_spec(name, path)
+        if spec is not None and spec.loader is not None:
+            load = spec.loader.exec_module
+
+            def exec_module(module: ModuleType) -> None:
+                load(module)
+                self._change(module)
+
+            spec.loader.exec_module = exec_module  # type: ignore[method-assign]  # of this one loader
+        return spec
