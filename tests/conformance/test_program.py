@@ -67,6 +67,25 @@ def test_stdin_as_given(run, given) -> None:
     assert ".isorun-stdin" not in listing
 
 
+@pytest.mark.parametrize("given", ["a\r\nb", "a\rb\n", "name,n\r\n\r\nx,1\r\n", "\r"])
+def test_stdin_keeps_its_line_ends(run, given) -> None:
+    """The text of stdin has the line ends that were given, as in CPython: whole, by line, and by `input()`."""
+    result = run(
+        """
+        print(json.dumps([list(sys.stdin), sys.stdin.newlines]))
+        """,
+        stdin=given,
+    )
+    lines, newlines = json.loads(result.stdout)
+    assert ("".join(lines), newlines) == (given, None)
+    assert len(lines) == given.count("\n") + (not given.endswith("\n"))
+
+
+def test_input_keeps_a_carriage_return(run) -> None:
+    """`input()` takes away the line feed alone."""
+    assert run("print(repr(input()), repr(input()))", stdin="a\r\nb\rc\n").stdout == "'a\\r' 'b\\rc'\n"
+
+
 def test_top_level_await(run) -> None:
     """`await`, `async with` and `async for` work at the top of the program, and share one loop."""
     result = run("""

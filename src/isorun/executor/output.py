@@ -22,7 +22,8 @@ def open_streams() -> None:
     # surrogateescape is what the interpreter takes in UTF-8 mode: a file name that is not text can be printed.
     raw = io.FileIO(rules.STDIN, "r", closefd=False)
     raw.name = "<stdin>"
-    sys.stdin = io.TextIOWrapper(io.BufferedReader(raw), "utf-8", "surrogateescape")
+    # newline: as CPython opens it, so that \r\n arrives as \r\n.
+    sys.stdin = io.TextIOWrapper(io.BufferedReader(raw), "utf-8", "surrogateescape", newline="\n")
     sys.stdout = _text(rules.STDOUT, "<stdout>", "surrogateescape")
     sys.stderr = _text(rules.STDERR, "<stderr>", "backslashreplace")
     sys.stdin.mode = "r"  # type: ignore[misc]  # CPython sets it so at start
