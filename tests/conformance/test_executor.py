@@ -129,6 +129,47 @@ def test_uid_gid_passwd_and_home(run) -> None:
     assert set(groups) <= {1000, 65534}
 
 
+ACCOUNTS = {
+    "numbers": ("pwd.getpwuid(0).pw_name, pwd.getpwuid(65534).pw_name, grp.getgrgid(0).gr_name", "root nobody root"),
+    "names": (
+        "pwd.getpwnam('root').pw_gid, pwd.getpwnam('nobody').pw_uid, grp.getgrnam('nogroup').gr_gid",
+        "0 65534 65534",
+    ),
+    "homes": ("os.path.expanduser('~root'), Path('~nobody/x').expanduser()", "/root /nonexistent/x"),
+    "id": ("subprocess.run(['id', '-un', 'root'], capture_output=True, text=True).stdout.strip()", "root"),
+    "owner": ("Path('/usr').owner() in ('root', 'nobody'), Path('/usr').group() in ('root', 'nogroup')", "True True"),
+    "archive": (
+        "tarfile.open(shutil.make_archive('/tmp/a', 'tar', '.', owner='root', group='root')).getmembers()[0].uname",
+        "root",
+    ),
+    "chown": ("shutil.chown('.', 'isorun', 'isorun'), Path('.').owner()", "None isorun"),
+}
+
+
+@pytest.mark.parametrize("name", ACCOUNTS)
+def test_root_and_nobody_have_names(run, sealed, name: str) -> None:
+    """The accounts that own what a program is shown are found by name and by number."""
+    expression, printed = ACCOUNTS[name]
+    result = run(f"import grp, pwd, shutil, subprocess, tarfile\nprint({expression})")
+    assert (result.stdout, result.stderr) == (f"{printed}\n", "")
+
+
+STAND_INS = {
+    "os-release": (
+        "platform.freedesktop_os_release()",
+        {"NAME": "Linux", "ID": "linux", "PRETTY_NAME": "Linux in an isorun sandbox"},
+    ),
+    "machine-id": ("Path('/etc/machine-id').read_text()", "69736f72756e00000000000000000000\n"),
+}
+
+
+@pytest.mark.parametrize("name", STAND_INS)
+def test_a_file_of_etc_that_libraries_read_is_made_up(run, embedded, name: str) -> None:
+    """What libraries read of the machine is there, and the same on every machine."""
+    expression, value = STAND_INS[name]
+    assert json.loads(run(f"import platform\nprint(json.dumps({expression}))").stdout) == value
+
+
 def test_the_environment_is_minimal(run) -> None:
     """The program's variables are these names and no others."""
     names = json.loads(run("print(json.dumps(sorted(os.environ)))").stdout)

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from isorun.backends.namespace.etc import SYNTHETIC
 from tests.escapes.probing import inside
 
 pytestmark = pytest.mark.usefixtures("unharmed")
@@ -217,6 +218,30 @@ answer = {name: tried("/dev/" + name) for name in ("null", "zero", "full", "rand
     for name, status in before.items():
         after = os.stat(f"/dev/{name}")
         assert (after.st_mode, after.st_uid, after.st_gid) == (status.st_mode, status.st_uid, status.st_gid)
+
+
+MADE_UP = """
+def changed(path):
+    def replaced():
+        with open(path + ".new", "w") as file:
+            file.write("root::0:0::/:/bin/sh")
+        os.replace(path + ".new", path)
+    return [attempt(lambda: open(path, "a").close()), attempt(lambda: os.truncate(path, 0)), attempt(replaced)]
+open("own", "w").close()
+places = ["/etc/passwd", "/etc/group", "/etc/os-release", "/etc/machine-id", "own"]
+answer = [changed(path) for path in places] + [[open(path).read() for path in places[:4]]]
+"""
+
+
+@pytest.mark.embedded
+@pytest.mark.parametrize("off", [(), ("read_only", "landlock")])
+def test_the_made_up_files_of_etc_cannot_be_changed(without, off) -> None:
+    """No run writes, empties or replaces an account or the machine's id, which every slot of the jail shows. A file
+    that a run owns shows that it can."""
+    *shown, own, texts = inside(without(*off), MADE_UP)
+    assert {said for answers in shown for said in answers} <= {"EROFS", "EACCES", "EBUSY"}
+    assert own == ["ok"] * 3
+    assert texts == [SYNTHETIC[path] for path in ("/etc/passwd", "/etc/group", "/etc/os-release", "/etc/machine-id")]
 
 
 def test_attributes_of_shared_files_cannot_be_set(sealed, kernel) -> None:

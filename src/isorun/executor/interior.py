@@ -113,7 +113,7 @@ def _devices(sealing: Sealing) -> None:
     """The nodes are the host's: through a writable mount anybody may set their times, a message to other slots.
 
     Who may write to /dev/zero may map it as shared memory, which without a cgroup nothing counts. Landlock leaves it
-    to be read only; where there is none, it cannot be opened.
+    to be read only; without Landlock, it cannot be opened.
     """
     if not sealing.cgroup and landlock.abi() == 0:
         _close(rules.ZERO)

@@ -80,7 +80,7 @@ def run(message: ForkProgram, descriptors: list[int], kept: list[str], program: 
 def tool_stream() -> int:
     """The host's end of a tool stream whose other end is ours.
 
-    Made here: a socket belongs for ever to the network namespace that made it, and answers whoever holds it about that.
+    Made here: a socket belongs for ever to the network namespace that made it, and tells its holder about that network.
     """
     ours, theirs = socket.socketpair()
     with ours:

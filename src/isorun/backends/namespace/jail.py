@@ -29,6 +29,7 @@ from typing import IO
 from isorun.backends.environment import Environment, beneath, environment_for, own_package
 from isorun.backends.executor_ids import Identity
 from isorun.backends.namespace import ending, orphans
+from isorun.backends.namespace.etc import SYNTHETIC
 from isorun.backends.namespace.owner import Owner
 from isorun.backends.output import OutputTail
 from isorun.core.errors import SetupFailed, Unavailable
@@ -41,13 +42,6 @@ from isorun.wire.session import Session, Side, State
 from sandbox_runner.namespace.bubblewrap import ETC, Jail, bubblewrap_argv, find_bubblewrap
 
 _FONTS = "/etc/fonts"  # fontconfig
-_SYNTHETIC = {
-    "/etc/passwd": f"isorun:x:{rules.UID}:{rules.GID}:isorun:/tmp:/bin/sh\n",
-    "/etc/group": f"isorun:x:{rules.GID}:\n",
-    "/etc/hosts": "127.0.0.1 localhost\n",
-    "/etc/nsswitch.conf": "passwd: files\ngroup: files\nhosts: files\n",
-    "/etc/hostname": f"{rules.HOSTNAME}\n",
-}
 #: How the folder is called in which root shows the jail what only root may read.
 STAGE = "isorun-stage-"
 _log = logging.getLogger("isorun")
@@ -155,7 +149,7 @@ async def _spawn(
     stack.callback(os.close, reader)
     with ExitStack() as temporary:
         temporary.callback(os.close, writer)
-        files = [(temporary.enter_context(_memory_file(text)), path) for path, text in _SYNTHETIC.items()]
+        files = [(temporary.enter_context(_memory_file(text)), path) for path, text in SYNTHETIC.items()]
         stage = stack.enter_context(staging_directory()) if identity.root else None
         mark = orphans.new_mark()
         config = {
