@@ -123,6 +123,55 @@ def test_inputs_lie_beside_the_program(run, tmp_path) -> None:
     assert result.workspace_diff == {"created": (), "modified": ("data.csv",), "deleted": ()}
 
 
+SCRIPT = "#!/bin/sh\necho ran $0\n"
+
+
+@pytest.mark.parametrize("mode", [0o755, 0o700, 0o711, 0o555, 0o644, 0o600])
+def test_an_input_keeps_whether_it_can_be_executed(run, tmp_path, mode: int) -> None:
+    """A script that is executable for the caller is so for the program, in a folder too; another file is not."""
+    for path in (tmp_path / "t.sh", tmp_path / "project/bin/t.sh"):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(SCRIPT)
+        path.chmod(mode)
+    result = run(
+        """
+        here = Path(__file__).parent
+        print([oct((here / path).stat().st_mode & 0o777) for path in ("t.sh", "project/bin/t.sh")])
+        print([os.access(here / path, os.X_OK) for path in ("t.sh", "project/bin/t.sh")])
+        """,
+        inputs=[tmp_path / "t.sh", tmp_path / "project"],
+    )
+    inside = 0o755 if mode & 0o111 else 0o644
+    assert result.stdout == f"{[oct(inside)] * 2}\n{[inside == 0o755] * 2}\n"
+
+
+def test_a_project_with_scripts_runs_as_it_is(run, tmp_path) -> None:
+    """An executable input is executed by its path, however large it is; no setuid bit comes in with it."""
+    script = tmp_path / "project/run.sh"
+    script.parent.mkdir()
+    script.write_text(SCRIPT + "exit 0\n" + "# filling\n" * 300_000)
+    script.chmod(0o6755)
+    result = run(
+        """
+        import subprocess
+        script = Path(__file__).parent / "project/run.sh"
+        print(subprocess.run([script], capture_output=True, text=True).stdout == f"ran {script}\\n")
+        print(oct(script.stat().st_mode))
+        """,
+        inputs=[script.parent],
+    )
+    assert (result.stdout, result.stderr) == ("True\n0o100755\n", "")
+
+
+def test_a_given_out_keeps_what_can_be_executed(run, before) -> None:
+    """The out/ that a run starts with has executable files where the caller's has them."""
+    (before / "bin").mkdir()
+    (before / "bin/tool").write_text(SCRIPT)
+    (before / "bin/tool").chmod(0o750)
+    result = run("import subprocess; print(subprocess.run(['bin/tool'], capture_output=True).stdout)", out=before)
+    assert (result.stdout, result.stderr) == ("b'ran bin/tool\\n'\n", "")
+
+
 def test_an_input_module_can_be_imported(run, tmp_path) -> None:
     """work/ is first on sys.path, as the script's folder is outside."""
     (tmp_path / "mine.py").write_text("VALUE = 5")

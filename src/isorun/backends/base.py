@@ -41,7 +41,8 @@ class File:
 
     `path` is relative to the workspace and begins with `work/` or `out/`. Exactly one
     of `data` and `source` (a host file, read while it is sent) is set. A source that is another file by
-    then than `checked`, is larger, or does not hold what `sha256` says, is refused.
+    then than `checked`, is larger, or does not hold what `sha256` says, is refused. `mode` is of `data`; a source
+    keeps whether it may be executed.
     """
 
     path: str

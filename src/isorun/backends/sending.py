@@ -57,6 +57,7 @@ async def _send_file(control: Channel, file: File) -> str:
     source = await asyncio.to_thread(_opened, file)
     digest, left = hashlib.sha256(), file.checked.size if file.checked else None
     with source:
+        file = replace(file, mode=mode_inside(os.fstat(source.fileno())))
         append = False
         while (chunk := await asyncio.to_thread(source.read, _CHUNK)) or not append:
             if left is not None and (left := left - len(chunk)) < 0:
@@ -67,6 +68,11 @@ async def _send_file(control: Channel, file: File) -> str:
     if file.sha256 is not None and digest.hexdigest() != file.sha256:
         raise _changed(file)
     return digest.hexdigest()
+
+
+def mode_inside(status: os.stat_result) -> int:
+    """The mode that a file of the caller's has for the program: it may be executed if somebody outside may do so."""
+    return 0o755 if status.st_mode & 0o111 else 0o644
 
 
 def _opened(file: File) -> BinaryIO:
