@@ -120,6 +120,46 @@ def test_the_user_has_a_name(inside: "isorun.SyncRuntime") -> None:
     assert result.stdout == "isorun isorun /tmp True\n1001 1000 isorun 3\n", result.stderr
 
 
+#: What an agent does that writes a program and its tests, in a project that turns warnings into errors.
+TESTS = """
+import subprocess
+Path("pytest.ini").write_text("[pytest]\\nfilterwarnings = error\\nasyncio_default_fixture_loop_scope = function\\n")
+Path("adding.py").write_text("def add(a, b):\\n    return a + b\\n")
+Path("test_adding.py").write_text(
+    "import adding\\n\\n"
+    "def test_good():\\n    assert adding.add(1, 1) == 2\\n\\n"
+    "def test_bad():\\n    assert adding.add(1, 1) == 3\\n"
+)
+"""
+WAYS = {
+    "in the program": "import pytest\nprint(int(pytest.main(['-q', '-W', 'error'])))",
+    "in a child": "print(subprocess.run([sys.executable, '-m', 'pytest', '-W', 'error', '-v']).returncode)",
+    "by its command": "print(subprocess.run(['pytest', '-q', '-W', 'error', '-p', 'no:cacheprovider']).returncode)",
+}
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_tests_run_inside(inside: "isorun.SyncRuntime", way: str) -> None:
+    """pytest runs a program's tests, where every warning is an error, and sees no plug-in of isorun's."""
+    result = inside.execute(TESTS + WAYS[way], timeout_s=TIMEOUT_S)
+    assert result.stdout.splitlines()[-1] == "1", result.stdout + result.stderr  # "some tests failed", as they must
+    assert "1 failed, 1 passed" in result.stdout
+    assert "assert 2 == 3" in result.stdout  # rewritten assertions tell both values
+    assert "isorun-" not in result.stdout
+
+
+ANNOUNCED = """
+from importlib import metadata
+print([[metadata.version(name), *metadata.distribution(name).entry_points] for name in ("isorun", "sandbox_runner")])
+"""
+
+
+def test_our_distribution_announces_nothing(inside: "isorun.SyncRuntime") -> None:
+    """What isorun installs is there with its version, and has no command and no plug-in, whose code is not shown."""
+    result = inside.execute(ANNOUNCED, timeout_s=10)
+    assert result.stdout == f"{[[isorun.__version__]] * 2}\n", result.stderr
+
+
 MEMFD = "import os; m = os.memfd_create('m'); os.write(m, b'in memory'); print(os.pread(m, 9, 0))"
 DIFFERENT = {
     "work and out are two mounts": (

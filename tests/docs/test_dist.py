@@ -28,6 +28,9 @@ IMAGE = "deployment/docker/py-code-exec/"
 UNTRACKED = shutil.ignore_patterns(".git", ".venv", "dist", "__pycache__", ".*_cache", ".hypothesis")
 NEEDED = "import ensurepip, sys, venv; sys.exit(sys.version_info < (3, 11))"
 
+#: What a stranger has: isorun, and pytest for the tests that programs run.
+WANTED = ("isorun[science,demo]", "pytest")
+
 #: Fetching and installing numpy, pandas and matplotlib takes half a minute, more on a slow line.
 slow = pytest.mark.timeout(280)
 
@@ -146,7 +149,7 @@ def installed(dist, ordinary_user, require) -> Iterator[Installed]:
                 path.chmod(path.stat().st_mode | 0o055)
         made.empty.mkdir()
         places = ["--find-links", str(place / "dist"), "--find-links", str(place / "wheels")]
-        done = made.run("python", "-m", "pip", "install", "-q", "--no-index", *places, "isorun[science,demo]")
+        done = made.run("python", "-m", "pip", "install", "-q", "--no-index", *places, *WANTED)
         assert done.returncode == 0, done.stderr
         if ordinary_user is not None:
             os.chown(made.empty, *ordinary_user)
@@ -178,7 +181,7 @@ def fetch(bin_: Path, place: Path) -> None:
     constraints.write_text("\n".join(pinned), encoding="utf-8")
     options = ["-q", "--only-binary", ":all:", "--find-links", str(place / "dist"), "-c", str(constraints)]
     command = [str(bin_ / "python"), "-m", "pip", "download", *options, "-d", str(place / "wheels")]
-    done = subprocess.run([*command, "isorun[science,demo]"], cwd=place, capture_output=True, text=True)
+    done = subprocess.run([*command, *WANTED], cwd=place, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
 
 
@@ -218,6 +221,32 @@ def test_scenario_0_runs(installed) -> None:
     assert done.returncode == 0, done.stdout + done.stderr
     assert "hello-iso-runtime.txt" in done.stdout
     assert "-note.txt" in done.stdout
+
+
+TESTS = """
+import subprocess
+import pytest
+Path("pytest.ini").write_text("[pytest]\\nfilterwarnings = error\\n")
+Path("test_a.py").write_text("def test_a():\\n    assert 1 + 1 == 2\\n")
+command = [sys.executable, "-m", "pytest", "-W", "error", "-v"]
+print(int(pytest.main(["-q", "-W", "error"])), subprocess.run(command, capture_output=True).returncode)
+"""
+
+
+@slow
+@pytest.mark.user
+def test_a_program_runs_tests(installed, require) -> None:
+    """pytest inside sees no plug-in of isorun's, and no warning of it ends a test."""
+    with tempfile.TemporaryDirectory() as folder:
+        program = Path(folder, "runs_tests.py")
+        program.write_text(TESTS)
+        program.parent.chmod(0o755)
+        done = installed.run("isorun", "run", str(program))
+    if done.returncode == 4:
+        require("namespace", done.stderr)
+    assert done.stdout.splitlines()[-1:] == ["0 0"], done.stdout + done.stderr
+    assert "1 passed" in done.stdout
+    assert "warning" not in done.stdout
 
 
 @slow

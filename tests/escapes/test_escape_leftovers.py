@@ -8,11 +8,12 @@ those mounts writable.
 import os
 import sys
 import sysconfig
+from importlib import metadata
 from pathlib import Path
 
 import pytest
 
-from isorun.backends.namespace.etc import SYNTHETIC
+from isorun.backends.namespace.stand_ins import SYNTHETIC
 from tests.escapes.probing import inside
 
 pytestmark = pytest.mark.usefixtures("unharmed")
@@ -257,3 +258,25 @@ answer = [tried("/etc/passwd"), tried("/usr/bin/env"), tried(os.__file__), tried
     *shared, own = inside(sealed, code)
     assert shared == [{"linux": ["EROFS"] * 3, "gvisor": ["EPERM", "EACCES", "EACCES"]}[kernel]] * 3
     assert own[:2] == ["ok", "ok"]
+
+
+ENTRY_POINTS = """
+from importlib import metadata
+def planted(path):
+    with open(path, "w") as file:
+        file.write("[pytest11]\\nevil = evil")
+paths = [str(metadata.distribution(name).locate_file(f"{name}-{metadata.version(name)}.dist-info/entry_points.txt"))
+         for name in ("isorun", "sandbox_runner")]
+answer = [[attempt(lambda: planted(path)), attempt(lambda: os.unlink(path)), open(path).read()] for path in paths]
+"""
+
+
+@pytest.mark.embedded
+@pytest.mark.parametrize("off", [(), ("landlock",), ("read_only", "landlock")])
+def test_no_plug_in_is_announced_for_a_later_run(without, off) -> None:
+    """The empty lists of entry points in the place of isorun's own are neither written nor taken away."""
+    answers = inside(without(*off), ENTRY_POINTS)
+    assert {said for *attempts, _ in answers for said in attempts} <= {"EROFS", "EACCES", "EBUSY"}
+    assert [text for *_, text in answers] == ["", ""]
+    # The control: outside each list has something in it, which could be loaded.
+    assert all(metadata.distribution(name).entry_points for name in ("isorun", "sandbox_runner"))

@@ -28,8 +28,7 @@ from typing import IO
 
 from isorun.backends.environment import Environment, beneath, environment_for, own_package
 from isorun.backends.executor_ids import Identity
-from isorun.backends.namespace import ending, orphans
-from isorun.backends.namespace.etc import SYNTHETIC
+from isorun.backends.namespace import ending, orphans, stand_ins
 from isorun.backends.namespace.owner import Owner
 from isorun.backends.output import OutputTail
 from isorun.core.errors import SetupFailed, Unavailable
@@ -149,7 +148,9 @@ async def _spawn(
     stack.callback(os.close, reader)
     with ExitStack() as temporary:
         temporary.callback(os.close, writer)
-        files = [(temporary.enter_context(_memory_file(text)), path) for path, text in SYNTHETIC.items()]
+        kept = [path for path in _shown(environment) if beneath(path, "/tmp")]
+        made_up = stand_ins.files(environment.sys_path, kept)
+        files = [(temporary.enter_context(_memory_file(text)), path) for path, text in made_up]
         stage = stack.enter_context(staging_directory()) if identity.root else None
         mark = orphans.new_mark()
         config = {
@@ -157,7 +158,7 @@ async def _spawn(
             "zygote": theirs[1].fileno(),
             "preloads": list(preloads),
             "sys_path": list(environment.sys_path),
-            "kept": [path for path in _shown(environment) if beneath(path, "/tmp")],
+            "kept": kept,
             "reaps_all": "reaping" not in without,
         }
         plan = _Plan(environment, identity, [(f.fileno(), path) for f, path in files], bubblewrap, stage, without, mark)
