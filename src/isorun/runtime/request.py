@@ -4,6 +4,7 @@ import os
 import stat
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import accumulate
 from pathlib import Path
 
 from isorun.backends.base import File, FileId
@@ -13,13 +14,23 @@ from isorun.core.ids import check_exec_id, check_prog_name, new_exec_id, turn_fo
 from isorun.core.limits import Limits
 from isorun.core.request import NO_CODE, Named, RunRequest, is_utf8
 from isorun.core.text import shown
+from isorun.executor import rules
 from isorun.runtime.inspection.schema import schema_fault
 from isorun.store.collect import fingerprints
 from isorun.store.folder import RunFolder
 
 MAIN_NAME = "main.py"
 CODE_NAME = "user_code.py"
-_OURS = (MAIN_NAME, CODE_NAME)
+#: Names in work/ that every run has already, and what is called so.
+_OURS = {
+    MAIN_NAME: "the loader",
+    CODE_NAME: "the program itself",
+    rules.STDIN_FILE: "the program's stdin",
+    rules.LAST_TRACE: "where a timeout is noted",
+}
+_TAKEN = (
+    "the input {source} cannot be work/{name}: that is {ours}; rename it, or give the folder that holds it as the input"
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -147,12 +158,15 @@ def check_inputs(inputs: Sequence[Path | Named], limits: Limits) -> tuple[File, 
             path = file.path.removeprefix("work/")
             if not is_utf8(path):
                 raise InvalidRequest(f"the name of an input is not text: {path!r}", code="invalid_input")
-            if path in _OURS or path in found:
+            first = path.partition("/")[0]
+            if first in _OURS:
+                source = file.source or path
+                raise InvalidRequest(_TAKEN.format(name=first, source=source, ours=_OURS[first]), code="reserved_input")
+            if path in found:
                 raise InvalidRequest(f"two inputs would be work/{path}: {file.source or path}", code="duplicate_input")
-            if taken := next((other for other in found if _are_nested(path, other)), None):
-                raise InvalidRequest(f"the input {path} cannot be a file and a folder: {taken}", code="duplicate_input")
             found[path] = file
             total += size
+    _refuse_nested(found)
     if total > limits.input_bytes:
         raise InvalidRequest(
             f"the inputs have {total} bytes, more than {limits.input_bytes}; send less",
@@ -161,8 +175,13 @@ def check_inputs(inputs: Sequence[Path | Named], limits: Limits) -> tuple[File, 
     return tuple(found.values())
 
 
-def _are_nested(path: str, other: str) -> bool:
-    return path.startswith(f"{other}/") or other.startswith(f"{path}/")
+def _refuse_nested(paths: Collection[str]) -> None:
+    for path in paths:
+        for parent in accumulate(path.split("/")[:-1], lambda left, right: f"{left}/{right}"):
+            if parent in paths:
+                raise InvalidRequest(
+                    f"the input {parent} cannot be a file and the folder of {path}", code="duplicate_input"
+                )
 
 
 def _input_files(given: Path | Named) -> list[tuple[File, int]]:

@@ -56,6 +56,42 @@ def test_an_input_named_by_a_dot_has_the_name_of_its_folder(tmp_path: Path, monk
     assert [file.path for file in request.inputs] == ["work/data/user_code.py"]
 
 
+RESERVED = {
+    "main.py": "the loader",
+    "user_code.py": "the program itself",
+    ".isorun-stdin": "the program's stdin",
+    ".isorun-last-trace": "where a timeout is noted",
+}
+
+
+@pytest.mark.parametrize("name", RESERVED)
+@pytest.mark.parametrize("folder", [False, True])
+def test_an_input_in_the_place_of_a_file_of_ours_is_refused(tmp_path: Path, name: str, folder: bool) -> None:
+    """One input that has a name which each run has is told what has it, and that its folder can be given."""
+    given = tmp_path / name
+    if folder:
+        given.mkdir()
+        (given / "x").write_text("")
+    else:
+        given.write_text("")
+    source = given / "x" if folder else given
+    remedy = "rename it, or give the folder that holds it as the input"
+    assert refused(inputs=[given]) == (
+        "reserved_input",
+        f"the input {source} cannot be work/{name}: that is {RESERVED[name]}; {remedy}",
+    )
+    assert accept(RunRequest.of("print(1)", inputs=[tmp_path]), LIMITS).inputs
+
+
+def test_two_inputs_of_one_name_are_refused(tmp_path: Path) -> None:
+    """The same name twice is another error than a name of ours."""
+    for folder in ("a", "b"):
+        (tmp_path / folder).mkdir()
+        (tmp_path / folder / "x.csv").write_text("")
+    files = [tmp_path / folder / "x.csv" for folder in ("a", "b")]
+    assert refused(inputs=files) == ("duplicate_input", f"two inputs would be work/x.csv: {files[1]}")
+
+
 SCHEMAS = {
     "type": ({"type": "objekt"}, "is not a JSON schema at $['type']: 'objekt' is not valid"),
     "inside": ({"properties": {"a": {"minimum": "1"}}}, "is not a JSON schema at $['properties']['a']['minimum']"),
