@@ -184,7 +184,10 @@ DIFFERENT = {
         "if c.shmget(1, 10, 0o1600) < 0: raise OSError(ctypes.get_errno(), 'refused')",
         "OSError: [Errno 38] refused",
     ),
-    "the interpreter is isolated (-I)": ("sys.exit(f'isolated={sys.flags.isolated}')", "isolated=1"),
+    "a crash dump is written without Python, and has the frames below the program's": (
+        "import faulthandler; faulthandler.dump_traceback()",
+        '  File "<string>", line 1 in <module>',
+    ),
 }
 
 

@@ -41,6 +41,51 @@ def test_a_traceback_is_what_python_shows(run) -> None:
     assert result.error.details["exception"] == "ValueError"
 
 
+SHOWN = {
+    "print_stack": "import traceback; traceback.print_stack(file=sys.stdout)",
+    "inspect": "import inspect\nfor frame in inspect.stack(): print(frame.filename, frame.code_context)",
+    "logging": "logging.warning('here', stack_info=True)",
+    "a warning": "import warnings; warnings.warn('far', stacklevel=9)",
+    "in a loop": "import traceback\nawait asyncio.sleep(0)\ntraceback.print_stack(file=sys.stdout)",
+    "never awaited": "async def main(): pass\nkept = main()",
+    "never awaited, and an error": "async def main(): pass\nkept = main()\nraise SystemExit(0)",
+    "the limit": "sys.setrecursionlimit(5000); print(sys.getrecursionlimit())",
+}
+
+
+@pytest.mark.parametrize("name", SHOWN)
+def test_no_stack_shows_a_frame_of_ours(run, name) -> None:
+    """However a program has its stack shown, it ends with the program's own first frame."""
+    result = run(SHOWN[name])
+    assert result.status == "ok", result.stderr
+    shown = result.stdout + result.stderr
+    assert shown
+    assert "executor" not in shown
+    assert "main.py" not in shown
+    assert "<string>" not in shown
+
+
+def test_a_coroutine_that_nobody_awaits_is_said_as_outside(run) -> None:
+    """The warning at the end names no file, as the interpreter's own does."""
+    result = run("async def fetch(): pass\nkept = fetch()")
+    assert result.stderr.splitlines()[0] == "sys:1: RuntimeWarning: coroutine 'fetch' was never awaited"
+
+
+def test_the_recursion_limit_is_the_interpreters(run) -> None:
+    """It is 1000 as told and as reached, and what the program sets is what it gets."""
+    result = run("""
+        def deep(n):
+            try:
+                return deep(n + 1)
+            except RecursionError:
+                return n
+        print(sys.getrecursionlimit(), deep(1))
+        sys.setrecursionlimit(150)
+        print(sys.getrecursionlimit(), deep(1))
+    """)
+    assert result.stdout == "1000 999\n150 149\n"
+
+
 @pytest.mark.parametrize(
     ("code", "line"),
     [

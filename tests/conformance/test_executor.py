@@ -170,6 +170,37 @@ def test_a_file_of_etc_that_libraries_read_is_made_up(run, embedded, name: str) 
     assert json.loads(run(f"import platform\nprint(json.dumps({expression}))").stdout) == value
 
 
+def test_the_interpreter_has_no_options(run, sealed) -> None:
+    """`sys.flags` is what the environment asks for and no more, so children obey their PYTHON variables."""
+    result = run("""
+        import subprocess
+        flags = sys.flags
+        print(flags.isolated, flags.ignore_environment, flags.no_user_site, flags.safe_path, sys._xoptions)
+        look = [sys.executable, "-c", "import mine; print(mine.VALUE, __import__('sys').flags.isolated)"]
+        Path("/tmp/mine.py").write_text("VALUE = 7")
+        print(subprocess.run(look, env={**os.environ, "PYTHONPATH": "/tmp"}, capture_output=True, text=True).stdout)
+    """)
+    assert result.stdout == "0 0 0 False {}\n7 0\n\n", result.stderr
+
+
+OPENED = {
+    "stdout": ("with open('/dev/stdout', 'w') as file: file.write('here')", "here", ""),
+    "stderr": ("Path('/dev/stderr').write_text('here')", "", "here"),
+    "fd": ("open('/dev/fd/1', 'a').write('here')", "here", ""),
+    "shell": ("import subprocess; subprocess.run('echo here > /dev/stdout', shell=True)", "here\n", ""),
+    "tee": ("import subprocess; subprocess.run(['tee', '/dev/stderr'], input=b'here')", "here", "here"),
+    "stdin": ("print(open('/dev/stdin').read(), end='')", "given", ""),
+}
+
+
+@pytest.mark.parametrize("name", OPENED)
+def test_the_streams_can_be_opened_by_name(run, name: str) -> None:
+    """/dev/stdin, /dev/stdout and /dev/stderr are the program's own streams, for it and for its children."""
+    code, stdout, stderr = OPENED[name]
+    result = run(code, stdin="given")
+    assert (result.stdout, result.stderr) == (stdout, stderr)
+
+
 def test_the_environment_is_minimal(run) -> None:
     """The program's variables are these names and no others."""
     names = json.loads(run("print(json.dumps(sorted(os.environ)))").stdout)

@@ -186,3 +186,21 @@ def test_the_neighbour_of_a_descriptor_hoarder_can_be_built(modest) -> None:
     control is the hoarder itself, which is refused any more.
     """
     assert _beside(modest, HOARD, "answer = 6 * 7") == 42
+
+
+REOPENED = """
+import fcntl
+own = os.open("/dev/stdout", os.O_RDWR | os.O_NONBLOCK)
+answer = [attempt(lambda: os.read(own, 100)), attempt(lambda: os.fchmod(own, 0)),
+          attempt(lambda: fcntl.fcntl(own, 1031, 1 << 24))]
+"""
+
+
+def test_its_own_streams_opened_again_lead_to_itself(sealed) -> None:
+    """A program that opens its output pipe to read has nothing to read but its own words, makes it no larger, and
+    its run ends as every run does, also if a child holds both ends."""
+    read, _, larger = inside(sealed, REOPENED)
+    assert (read, larger) == ("EAGAIN", "EPERM")
+    left_open = "import os\nif os.fork() == 0:\n    os.open('/dev/stdout', os.O_RDWR); import time; time.sleep(60)\n"
+    after = sealed.execute(left_open + "print('first', flush=True); os._exit(0)", timeout_s=10)
+    assert (after.stdout, after.status) == ("first\n", "ok")

@@ -6,10 +6,14 @@ from contextlib import AsyncExitStack
 
 
 class Ends:
-    """Ours to keep until *stack* is left: `control`, `stdout` and `stderr`; theirs to hand over and close."""
+    """Ours to keep until *stack* is left: `control`, `stdout` and `stderr`; theirs to hand over and close.
 
-    def __init__(self, stack: AsyncExitStack) -> None:
+    The pipes belong to *owner* (a uid; None: to us), who can then open them again by the name /dev/stdout.
+    """
+
+    def __init__(self, stack: AsyncExitStack, owner: int | None = None) -> None:
         self._theirs: list[int] = []
+        self._owner = owner
         stack.callback(self.close_theirs)
         self.control = self._socket(stack)
         self.control.setsockopt(socket.SOL_SOCKET, socket.SO_PASSCRED, 1)
@@ -25,6 +29,8 @@ class Ends:
     def _pipe(self, stack: AsyncExitStack) -> int:
         reader, writer = os.pipe2(os.O_CLOEXEC)
         self._theirs.append(writer)
+        if self._owner is not None:
+            os.fchown(writer, self._owner, -1)
         os.set_blocking(reader, False)
         stack.callback(os.close, reader)
         return reader

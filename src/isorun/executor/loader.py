@@ -10,6 +10,7 @@ run tens of milliseconds and free nothing.
 
 import asyncio
 import atexit
+import builtins
 import faulthandler
 import gc
 import io
@@ -20,12 +21,13 @@ import sys
 import threading
 import types
 from collections.abc import Mapping
+from importlib.machinery import SourceFileLoader
 from traceback import walk_tb
 from typing import Any
 
 from isorun.core.sent.claim import Claim
 from isorun.core.sent.context import RunContext
-from isorun.executor import names, output, rules
+from isorun.executor import names, output, rules, stack
 from isorun.executor.calls import agent_io_tools, proxies
 from isorun.executor.calls.tool_stream import ToolStream
 from isorun.executor.shown import figures, value
@@ -77,6 +79,10 @@ class Loader:
         self._names = names.base(out)
         self._main = os.path.join(work, rules.LOADER)
         self._main_code = compile(MAIN, self._main, "exec")
+        self._views = stack.Views((_execute.__code__, _awaited.__code__), self._is_ours)
+
+    def _is_ours(self, filename: str) -> bool:
+        return filename.startswith(_OURS) or filename == self._main
 
     def enter(self) -> None:
         """What needs the slot's own descriptors and files."""
@@ -132,13 +138,16 @@ class Loader:
         if context.save_figures:
             program.figures = figures.Figures(self._out, os.path.join(self._work, rules.FIGURES))
             program.figures.watch()
+        if program.remap:
+            self._views.install()
         _current[:] = [program]
         module = types.ModuleType("__main__")
         module.__dict__.update(self._names, **names.of_run(context), **proxies.install(context.tools))
-        module.__dict__.update(__file__=program.path, __builtins__=__builtins__)
+        module.__dict__.update(_of_a_script(program.path))
         program.namespace = module.__dict__
         sys.modules["__main__"] = module
         sys.argv = [program.path, *go.argv]
+        sys.orig_argv = [sys.executable, *sys.argv]
         exec(self._main_code, {"__name__": "isorun_main", "__file__": self._main})  # noqa: S102 - the text is our own
         return _leave(program)
 
@@ -151,6 +160,19 @@ class Loader:
         for directory in context.directories:
             os.makedirs(os.path.join(self._out, directory), exist_ok=True)
         os.chdir(self._out)
+
+
+def _of_a_script(path: str) -> dict[str, Any]:
+    """What the interpreter gives `__main__` when it is started with a script."""
+    own: dict[str, Any] = {
+        "__file__": path,
+        "__builtins__": builtins,
+        "__loader__": SourceFileLoader("__main__", path),
+        "__cached__": None,
+    }
+    if sys.version_info < (3, 14):  # later ones make it when it is asked for
+        own["__annotations__"] = {}
+    return own
 
 
 def execute() -> None:
@@ -170,7 +192,11 @@ def execute() -> None:
 
 def _execute(program: Program) -> None:
     # RecursionError should come at the depth it would outside, not earlier by our frames.
-    sys.setrecursionlimit(sys.getrecursionlimit() + len(_stack()))
+    below = stack.depth() - 1
+    if program.remap:
+        stack.charge_nothing_for(below)
+    else:
+        sys.setrecursionlimit(sys.getrecursionlimit() + below)
     with open(program.path, "rb") as file:
         source = file.read()
     code = value.compiled(source, program.path, keep=program.keep_value)
@@ -194,15 +220,6 @@ def _keep_what_is_shown(program: Program) -> None:
 
 async def _awaited(code: types.CodeType, namespace: dict[str, Any]) -> None:
     await eval(code, namespace)  # noqa: S307 - as above, for a coroutine
-
-
-def _stack() -> list[types.FrameType]:
-    frame: types.FrameType | None = sys._getframe()
-    frames = []
-    while frame is not None:
-        frames.append(frame)
-        frame = frame.f_back
-    return frames
 
 
 def _open_stdin(path: str) -> None:

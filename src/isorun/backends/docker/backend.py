@@ -58,7 +58,7 @@ _log = logging.getLogger("isorun")
 _DOCKER_IN_DOCKER = "Running in Docker-in-Docker mode"
 _BUILD_S = 60.0
 _SAID = 2000  # of what the program's process printed before it was ready
-_PYTHON = ("python3", "-I", "-B", "-X", "utf8", "-c", BOOT)
+_PYTHON = ("python3", "-c", BOOT)  # no option: the program and its children would have it too
 _NPROC = 1 << 16  # RLIMIT_NPROC counts every process of a uid on the host: the container's own ceiling is the one
 _LACKING = ("RLIMIT_MSGQUEUE", "RLIMIT_SIGPENDING", "RLIMIT_NPROC", "RLIMIT_MEMLOCK")  # of a kernel of its own
 #: What a kernel of its own takes of the ceilings that the host holds around it: memory, threads for each of the

@@ -27,7 +27,9 @@ def take(count):
 exec(compile(take(int.from_bytes(take(8), "big")), "isorun-importer", "exec"))
 """
 _IMPORTER = """\
-import importlib.abc, importlib.util, json, sys, zlib
+import sys
+sys.path[:] = filter(None, sys.path)  # nothing of the current folder is to be imported
+import importlib.abc, importlib.util, json, zlib
 
 class Sent(importlib.abc.MetaPathFinder, importlib.abc.Loader):
     def __init__(self, sources):

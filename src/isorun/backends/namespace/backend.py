@@ -192,7 +192,7 @@ class NamespaceBackend:
     async def _built(self, stack: AsyncExitStack, jail: jails.RunningJail, limits: Limits) -> "NamespaceSlot":
         """The slot that *stack* owns. Long because its steps have one order, and each gives the next what it needs."""
         number = next(jail.numbers)
-        ends = Ends(stack)
+        ends = Ends(stack, self._identity.uid if self._identity.root else None)
         group = self._ceilings.group(limits)
         inside: list[int] = []  # what we hold of the inside; the mount namespace among it
         end = SlotEnd(group, inside, jail.remains)

@@ -316,10 +316,10 @@ class _Plan:
             share_network="network" in self.without,
             writable="read_only" in self.without,
         )
-        boot = (
-            f"import sys; sys.path.insert(0, {str(own_package())!r}); from isorun.executor.template import main; main()"
-        )
-        inside = [self.environment.python, "-I", "-B", "-X", "utf8", "-c", boot, json.dumps(config)]
+        # In the place of "", the current folder, from which nothing of ours is to be imported. No option that isolates:
+        # the environment is made of nothing, and programs and their children would have the option too.
+        boot = f"import sys; sys.path[0] = {str(own_package())!r}; from isorun.executor.template import main; main()"
+        inside = [self.environment.python, "-c", boot, json.dumps(config)]
         program, *arguments = bubblewrap_argv(self.bubblewrap, jail, inside)
         # Takes a variable away that nobody has: what matters is that the command line says whose the jail is.
         argv = [program, "--unsetenv", self.mark, *arguments]
