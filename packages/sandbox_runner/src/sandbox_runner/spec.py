@@ -12,6 +12,7 @@ from typing import Any, Literal, get_args, get_type_hints
 
 from sandbox_runner.errors import InvalidSpec
 from sandbox_runner.linux.mountinfo import mounted
+from sandbox_runner.quantity import bytes_of
 from sandbox_runner.state import state_roots
 
 WORKSPACE = "/workspace"
@@ -32,8 +33,6 @@ WALLS = (
 DEFAULT_MEMORY = "2g"
 DEFAULT_PIDS = 512
 DEFAULT_NOFILE = 4096
-_SIZE = re.compile(r"([0-9]+)([bkmgBKMG]?)")
-_UNIT = {"": 1, "b": 1, "k": 1 << 10, "m": 1 << 20, "g": 1 << 30}
 _LEAST_MEMORY = 6 << 20  # Docker refuses less
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 _CONTAINER = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9_.-]{0,127}")
@@ -67,7 +66,7 @@ class MountSpec:
 class ResourceSpec:
     """Ceilings of the whole sandbox. None: ours (`DEFAULT_MEMORY`, `DEFAULT_PIDS`; no ceiling on CPUs).
 
-    `cpus` may be a fraction; `memory` is bytes, or a number with k, m or g (powers of 1024).
+    `cpus` may be a fraction; `memory` is bytes, or a number with k, m or g: `512m`, `512mb`, `1.5g` (powers of 1024).
     """
 
     cpus: float | None = None
@@ -122,14 +121,6 @@ class SandboxSpec:
     def pids(self) -> int | None:
         """The ceiling of processes; None where it is loosened."""
         return None if "pids_limit" in self.loosen else self.resources.pids_limit or DEFAULT_PIDS
-
-
-def bytes_of(size: int | str) -> int:
-    """4096, "4k", "2g" and the like in bytes. Raises `ValueError`."""
-    matched = _SIZE.fullmatch(str(size))
-    if matched is None:
-        raise ValueError(f"{size!r} is not a size: give bytes, or a number with k, m or g")
-    return int(matched[1]) * _UNIT[matched[2].lower()]
 
 
 def check(spec: SandboxSpec, container_name: str | None = None) -> None:

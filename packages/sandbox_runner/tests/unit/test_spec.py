@@ -10,7 +10,8 @@ import pytest
 
 from sandbox_runner import DockerSandbox, InvalidSpec, MountSpec, ResourceSpec, SandboxSpec
 from sandbox_runner import state as state_module
-from sandbox_runner.spec import WALLS, bytes_of, check, check_folder
+from sandbox_runner.quantity import bytes_of, seconds_of
+from sandbox_runner.spec import WALLS, check, check_folder
 
 #: Field, value, and how the text goes on. TMP is replaced by a folder that has `file`, and `context/Dockerfile`.
 REFUSED = [
@@ -338,11 +339,43 @@ def test_the_strictest_spec_can_be_used(place) -> None:
 
 
 @pytest.mark.parametrize(
-    ("size", "number"), [("1", 1), (5, 5), ("2k", 2048), ("3M", 3 << 20), ("1g", 1 << 30), ("9b", 9)]
+    ("size", "number"),
+    [
+        *(("1", 1), (5, 5), ("2k", 2048), ("3M", 3 << 20), ("1g", 1 << 30), ("9b", 9)),
+        *(("512mb", 512 << 20), ("1.5g", 3 << 29), ("0.5GiB", 1 << 29), ("2.25KB", 2304), ("64Mi", 64 << 20)),
+    ],
 )
 def test_sizes_are_powers_of_1024(size, number) -> None:
-    """As Docker reads them."""
+    """As Docker reads them, and as people write them."""
     assert bytes_of(size) == number
+    if number > 6 << 20:
+        assert SandboxSpec(resources=ResourceSpec(memory=size)).memory_bytes == number
+
+
+@pytest.mark.parametrize("size", ["1.5", "1.g", "g", "5ib", "1 g", "-1g", "1e9", "\u0663m", ""])
+def test_what_is_no_size_is_refused_by_its_name(size) -> None:
+    """A part of a byte, a unit alone, a sign, another script's digit."""
+    with pytest.raises(InvalidSpec) as caught:
+        check(SandboxSpec(resources=ResourceSpec(memory=size or " ")))
+    assert f"resources.memory: {size or ' '!r} is not a size" in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("text", "seconds"),
+    [
+        ("5", 5),
+        ("0.5", 0.5),
+        ("90s", 90),
+        ("10m", 600),
+        ("1.5h", 5400),
+        ("1h30m", 5400),
+        ("2d", 172_800),
+        ("500ms", 0.5),
+    ],
+)
+def test_times_are_seconds_or_have_a_unit(text, seconds) -> None:
+    """A number alone counts seconds."""
+    assert seconds_of(text) == seconds
 
 
 def test_no_command_is_run_and_nothing_is_made_for_a_spec_that_cannot_be(stub_docker, tmp_path) -> None:

@@ -23,7 +23,8 @@ from sandbox_runner.docker.command import DockerCli
 from sandbox_runner.docker.line import LABEL, NONCE
 from sandbox_runner.errors import BackendUnavailable, InvalidSpec, SandboxError, SandboxTimeout
 from sandbox_runner.leftovers import Listed, cleanup, listed, remove
-from sandbox_runner.spec import WALLS, SandboxSpec, bytes_of
+from sandbox_runner.quantity import bytes_of, seconds_of
+from sandbox_runner.spec import WALLS, SandboxSpec
 from sandbox_runner.start import attach
 from sandbox_runner.state import StateFolder
 
@@ -193,14 +194,20 @@ def _add_sandbox(one: argparse.ArgumentParser) -> None:
     add("--env", metavar="NAME", action="append", default=[], help="a variable of yours that goes in; may be repeated")
     add("--env-file", metavar="FILE", help="lines NAME=VALUE that go in")
     add("--mount", metavar="SRC:DST[:ro]", action="append", default=[], help="a folder or file of yours; repeatable")
-    add("--memory", metavar="SIZE", help="bytes, or a number with k, m or g; default: 2g")
+    add("--memory", metavar="SIZE", help="bytes, or as 512m, 1.5g; default: 2g")
     add("--cpus", type=float, metavar="N", help="default: no ceiling")
     add("--pids", type=int, metavar="N", help="processes and threads; default: 512")
     add("--loosen", metavar="WALL", action="append", default=[], help=f"do without one of: {', '.join(WALLS)}")
     add("--runtime", metavar="NAME", help="the engine's OCI runtime, for example runsc (gVisor)")
     add("--keep", action="store_true", help="leave the sandbox standing, for exec")
     ttl = SandboxSpec().ttl_seconds
-    add("--ttl", type=_seconds, metavar="SECONDS", default=ttl, help=f"cleanup ends it after that; default: {ttl:g}")
+    add(
+        "--ttl",
+        type=_seconds,
+        metavar="TIME",
+        default=ttl,
+        help=f"seconds, or as 12h; cleanup ends it then; default: {ttl:g}",
+    )
     add("--name", help="of the sandbox; default: a new name")
 
 
@@ -217,7 +224,9 @@ def _add_image(one: argparse.ArgumentParser) -> None:
 
 def _add_command(one: argparse.ArgumentParser) -> None:
     add = one.add_argument
-    add("--timeout", type=_seconds, metavar="SECONDS", help="end the command after that, with exit code 124")
+    add(
+        "--timeout", type=_seconds, metavar="TIME", help="seconds, or as 10m; ends the command then, with exit code 124"
+    )
     add("--cwd", metavar="DIR", help="where the command runs, inside; default: /workspace")
     add("--stdin", action="store_true", help="read all of standard input first, and give it to the command")
     add(
@@ -227,11 +236,11 @@ def _add_command(one: argparse.ArgumentParser) -> None:
 
 def _seconds(text: str) -> float:
     try:
-        value = float(text)
+        value = seconds_of(text)
     except ValueError:
         value = math.nan
     if not 0 < value < math.inf:
-        raise argparse.ArgumentTypeError(f"{text} must be a number above 0")
+        raise argparse.ArgumentTypeError(f"{text} must be a number above 0, or a time such as 90s or 10m")
     return value
 
 
