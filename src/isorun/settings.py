@@ -24,8 +24,9 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, get_args
 
 from isorun import env_file as env_files
+from isorun.core import quantity
 from isorun.core.errors import InvalidRequest
-from isorun.core.limits import Limits
+from isorun.core.limits import Limits, takes_unit
 from isorun.core.text import one_line
 
 ENV_FILE = ".env.backend"
@@ -119,9 +120,27 @@ def _whole(least: int, most: int) -> _Kind:
 
 
 def _positive(text: str) -> float:
-    value = float(text)
-    if not 0 < value < math.inf:
+    return _finite(float(text))
+
+
+def _size(text: str) -> int:
+    value = quantity.bytes_of(text)
+    if not 1 <= value <= _MOST:
         raise ValueError(text)
+    return value
+
+
+def _seconds(text: str) -> float:
+    return _finite(quantity.seconds_of(text))
+
+
+def _hours(text: str) -> float:
+    return _finite(quantity.seconds_of(text, alone=3600) / 3600)
+
+
+def _finite(value: float) -> float:
+    if not 0 < value < math.inf:
+        raise ValueError(value)
     return value
 
 
@@ -194,10 +213,14 @@ def _hide_password(url: str) -> str:
 _ON = ("1", "true", "yes", "on")
 _OFF = ("0", "false", "no", "off")
 _TEXT = _Kind("a text", str)
-_COUNT = _whole(1, 2**53)
+_MOST = 2**53
+_COUNT = _whole(1, _MOST)
 _ID = _whole(1, 2**32 - 2)  # never root: that is what the executor must not be; the last id means "none"
 _PORT = _whole(1, 65535)
 _NUMBER = _Kind("a finite number above 0", _positive)
+_SIZE = _Kind(f"{quantity.SIZE}, above 0", _size)
+_TIME = _Kind(f"{quantity.TIME}, above 0", _seconds)
+_HOURS = _Kind("a number of hours above 0, or a time such as 90m, 36h or 7d", _hours)
 _BOOL = _Kind("1 or 0", _switch)
 _PATH = _Kind("a path", _path)
 _ABSOLUTE = _Kind("an absolute path", _absolute)
@@ -226,7 +249,7 @@ class Settings:
     workspace_root: Annotated[Path | None, _From(_PATH, "EXEC_WORKSPACE_ROOT")] = None
     bundle: Annotated[Path | None, _From(_PATH)] = None  # whose tools programs may call
     tool_env: Annotated[tuple[str, ...], _From(_NAMES)] = ()  # variables that a bundle's tools may see
-    retention_hours: Annotated[float, _From(_NUMBER)] = 168.0
+    retention_hours: Annotated[float, _From(_HOURS)] = 168.0
     cgroup_parent: Annotated[Path | None, _From(_GROUP)] = None
     advertise_side_effect_tool: Annotated[bool, _From(_BOOL, harmless=_ANY)] = False
     require: Annotated[str | None, _From(_TEXT)] = None  # for the tests: skips that become failures
@@ -371,6 +394,8 @@ def _rules() -> Iterator[tuple[str, _From]]:
     for f in fields(Limits):
         older = ("PY_CODE_EXEC_TIMEOUT",) if f.name == "wall_s" else ()
         kind = _COUNT if f.type is int else _NUMBER
+        if takes_unit(f.name):
+            kind = _SIZE if f.type is int else _TIME
         # A ceiling may be lowered by anybody.
         yield (
             f"max_{f.name}",
@@ -381,7 +406,9 @@ def _rules() -> Iterator[tuple[str, _From]]:
 _RULES = dict(_rules())
 
 
-_DEFAULTS = {f.name: f.default for f in fields(Settings)} | {f"max_{f.name}": f.default for f in fields(Limits)}
+_DEFAULTS = {f.name: f.default for f in fields(Settings)} | {
+    f"max_{f.name}": getattr(Limits(), f.name) for f in fields(Limits)
+}
 _RULE_OF = {name: (key, rule) for key, rule in _RULES.items() for name in rule.names}
 _ENV_FILE_NAME = _RULES["env_file"].names[0]
 

@@ -11,6 +11,8 @@ import os
 
 import pytest
 
+import isorun
+
 pytestmark = pytest.mark.usefixtures("sealed")
 
 
@@ -105,14 +107,45 @@ def test_tmp_and_shm_are_sized(run, rt, folder, limit) -> None:
         import errno
         block, written = bytes(1 << 20), 0
         try:
-            with open({folder!r} + "/big", "wb", buffering=0) as file:
-                while True:
-                    written += file.write(block)
+            while True:  # one file alone would meet the limit of a file
+                with open({folder!r} + f"/{{written}}", "wb", buffering=0) as file:
+                    for _ in range(32):
+                        written += file.write(block)
         except OSError as error:
             print(errno.errorcode[error.errno], written)
     """)
     code, written = result.stdout.split()
     assert (code, int(written)) == ("ENOSPC", getattr(rt.limits, limit))
+
+
+@pytest.mark.parametrize("folder", ["tempfile.gettempdir()", "'/dev/shm'"])
+def test_temporary_files_of_libraries_have_room(run, folder) -> None:
+    """An array of 76 MiB is put into a temporary file and shared with workers, as joblib does, under default limits."""
+    result = run(f"""
+        import mmap, multiprocessing, tempfile
+        size = 10_000_000 * 8
+        with tempfile.NamedTemporaryFile(dir={folder}) as file:
+            for _ in range(8):
+                file.write(bytes(size // 8))
+            file.flush()
+            def last(number):
+                with open(file.name, "rb") as shared:
+                    return mmap.mmap(shared.fileno(), size, prot=mmap.PROT_READ)[-1] + number
+            with multiprocessing.Pool(2) as pool:
+                print(pool.map(last, range(2)))
+    """)
+    assert (result.stdout, result.error) == ("[0, 1]\n", None)
+
+
+@pytest.mark.parametrize(("memory", "sizes"), [("256M", [64, 32, 32]), ("128m", [32, 16, 16])])
+def test_the_writable_folders_follow_the_memory(own, memory, sizes) -> None:
+    """Less memory alone may be asked for: /workspace, /tmp and /dev/shm shrink with it."""
+    with own(limits=isorun.Limits(memory_bytes=memory)) as rt:
+        result = rt.execute(
+            "for path in ('/workspace/out', '/tmp', '/dev/shm'):\n"
+            "    print(os.statvfs(path).f_blocks * os.statvfs(path).f_frsize >> 20)\n"
+        )
+    assert [int(size) for size in result.stdout.split()] == sizes
 
 
 def test_uid_gid_passwd_and_home(run) -> None:

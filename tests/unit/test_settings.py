@@ -17,6 +17,7 @@ from isorun import env_file
 from isorun import settings as settings_module
 from isorun.core.errors import InvalidRequest
 from isorun.core.limits import Limits
+from isorun.core.quantity import bytes_of
 from isorun.settings import (
     SettingRow,
     Settings,
@@ -56,6 +57,10 @@ def _empty_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 def rows(settings: Settings) -> dict[str, SettingRow]:
     return {row.name: row for row in settings.rows()}
+
+
+SIZE = "a size such as 256M or 1.5G, or a whole number of bytes, above 0"
+TIME = "a time such as 500ms, 90s, 10m or 1h, or a number of seconds, above 0"
 
 
 def refused(env: dict[str, str]) -> str:
@@ -160,9 +165,9 @@ def test_our_own_names_are_read(name: str, text: str, attribute: str, value: obj
 @pytest.mark.parametrize("field", dataclasses.fields(Limits), ids=lambda field: field.name)
 def test_each_limit_has_a_name(field: dataclasses.Field[float]) -> None:
     """Every ceiling of DESIGN 6 is set by `ISORUN_MAX_<NAME>` and nothing else changes."""
-    value = 1 << 31 if field.name == "memory_bytes" else 3  # less memory would not hold the tmpfs
+    value = 1 << 31 if field.name == "memory_bytes" else 3  # less memory would hold no tmpfs
     settings = Settings.load(environ={f"ISORUN_MAX_{field.name.upper()}": str(value)})
-    assert settings.limits() == dataclasses.replace(Limits(), **{field.name: value})
+    assert settings.limits() == Limits(**{field.name: value})
 
 
 def test_the_seed_timeout_is_the_wall_limit() -> None:
@@ -259,12 +264,17 @@ def test_a_blank_value_is_not_set(blank: str) -> None:
         ("EXECUTOR_UID", "0", "a whole number from 1 to 4294967294"),
         ("EXECUTOR_GID", "0", "a whole number from 1 to 4294967294"),
         ("REDIS_PORT", "65536", "a whole number from 1 to 65535"),
-        ("PY_CODE_EXEC_TIMEOUT", "10m", "a finite number above 0"),
-        ("PY_CODE_EXEC_TIMEOUT", "0", "a finite number above 0"),
-        ("PY_CODE_EXEC_TIMEOUT", "nan", "a finite number above 0"),
-        ("PY_CODE_EXEC_TIMEOUT", "inf", "a finite number above 0"),
-        ("ISORUN_MAX_MEMORY_BYTES", "unlimited", "a whole number from 1 to 9007199254740992"),
-        ("ISORUN_RETENTION_HOURS", "0", "a finite number above 0"),
+        ("PY_CODE_EXEC_TIMEOUT", "10 fortnights", TIME),
+        ("PY_CODE_EXEC_TIMEOUT", "0", TIME),
+        ("PY_CODE_EXEC_TIMEOUT", "0s", TIME),
+        ("PY_CODE_EXEC_TIMEOUT", "nan", TIME),
+        ("PY_CODE_EXEC_TIMEOUT", "inf", TIME),
+        ("ISORUN_MAX_MEMORY_BYTES", "unlimited", SIZE),
+        ("ISORUN_MAX_MEMORY_BYTES", "1.5", SIZE),
+        ("ISORUN_MAX_FILE_BYTES", "9000T", SIZE),
+        ("ISORUN_MAX_PROCESSES", "1k", "a whole number from 1 to 9007199254740992"),
+        ("ISORUN_RETENTION_HOURS", "0", "a number of hours above 0, or a time such as 90m, 36h or 7d"),
+        ("ISORUN_MAX_CPUS", "2s", "a finite number above 0"),
         ("HOST_BUNDLES_PATH", "./bundles", "an absolute path"),
         ("ISORUN_PRELOAD", "numpy;os", "module names with commas between them"),
         ("REDIS_URL", "localhost", "a URL, scheme://..."),
@@ -281,18 +291,47 @@ def test_a_bad_value_is_named_with_its_remedy(name: str, value: str, wants: str)
 def test_a_comment_that_another_reader_left_in_the_value_is_explained() -> None:
     """`docker run --env-file` keeps comments: the error says what to remove."""
     assert refused({"PY_CODE_EXEC_TIMEOUT": "600   # 10 minutes"}) == (
-        "PY_CODE_EXEC_TIMEOUT=600   # 10 minutes (environment): must be a finite number above 0; "
+        "PY_CODE_EXEC_TIMEOUT=600   # 10 minutes (environment): must be a time such as 500ms, 90s, 10m or 1h, "
+        "or a number of seconds, above 0; "
         "remove the comment behind the value; correct it, or unset it to get the default"
     )
 
 
 def test_limits_that_contradict_each_other_name_their_variables() -> None:
     """Each value is fine alone; the error names those that were set."""
-    assert refused({"ISORUN_MAX_MEMORY_BYTES": "1048576", "PY_CODE_EXEC_TIMEOUT": "5"}) == (
-        "workspace, /tmp and /dev/shm hold 402653184 bytes together, "
+    assert refused({"ISORUN_MAX_MEMORY_BYTES": "1M", "ISORUN_MAX_TMP_BYTES": "600K"}) == (
+        "workspace, /tmp and /dev/shm hold 622592 bytes together, "
         "more than half of memory_bytes (1048576); raise memory_bytes or lower them "
-        "(set by PY_CODE_EXEC_TIMEOUT, ISORUN_MAX_MEMORY_BYTES)"
+        "(set by ISORUN_MAX_MEMORY_BYTES, ISORUN_MAX_TMP_BYTES)"
     )
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "field", "value"),
+    [
+        ("ISORUN_MAX_MEMORY_BYTES", "2G", "memory_bytes", 2 << 30),
+        ("ISORUN_MAX_FILE_BYTES", "1.5mib", "file_bytes", 3 << 19),
+        ("ISORUN_MAX_SOURCE_BYTES", "512kb", "source_bytes", 512 << 10),
+        ("PY_CODE_EXEC_TIMEOUT", "10m", "wall_s", 600.0),
+        ("ISORUN_MAX_WALL_S", "1h30m", "wall_s", 5400.0),
+        ("ISORUN_MAX_GRACE_S", "500ms", "grace_s", 0.5),
+    ],
+)
+def test_sizes_and_times_are_read_as_people_write_them(name: str, text: str, field: str, value: float) -> None:
+    """Every ceiling in bytes or seconds takes a unit."""
+    assert getattr(Settings.load(environ={name: text}).limits(), field) == value
+
+
+@pytest.mark.parametrize(("text", "hours"), [("7d", 168.0), ("36h", 36.0), ("90m", 1.5), ("12", 12.0)])
+def test_a_retention_is_hours_or_has_a_unit(text: str, hours: float) -> None:
+    """A number alone counts hours, as before."""
+    assert Settings.load(environ={"ISORUN_RETENTION_HOURS": text}).retention_hours == hours
+
+
+@pytest.mark.parametrize("text", ["256M", "268435456", "96m", "3g"])
+def test_the_memory_alone_may_be_set(text: str) -> None:
+    """The three tmpfs follow it: no sums in bytes."""
+    assert Settings.load(environ={"ISORUN_MAX_MEMORY_BYTES": text}).limits() == Limits(memory_bytes=bytes_of(text))
 
 
 SECRETS = {

@@ -7,11 +7,11 @@ from __future__ import annotations
 
 import sys
 
-from isorun.cli.parsing import JSON, number, option
+from isorun.cli.parsing import JSON, hours, option
 
 OPTIONS = {
     "cleanup": (
-        option("--older-than HOURS", "Of runs that have ended (default: ISORUN_RETENTION_HOURS).", type=number),
+        option("--older-than TIME", "Of ended runs: hours, or as 7d (default: ISORUN_RETENTION_HOURS).", type=hours),
         option("--all", "Remove every run that has ended.", dest="all_"),
         JSON,
     )
@@ -32,10 +32,10 @@ def cleanup(older_than: float | None = None, all_: bool = False, json: bool = Fa
     if all_ and older_than is not None:
         raise InvalidRequest("--all and --older-than contradict each other; leave out one")
     settings = Settings.load()
-    hours = 0.0 if all_ else settings.retention_hours if older_than is None else older_than
-    if not 0 <= hours < math.inf:
-        raise InvalidRequest(f"--older-than must be a number of hours, 0 or more, got {hours}")
-    found = tidy(settings, hours=hours)
+    least = 0.0 if all_ else settings.retention_hours if older_than is None else older_than
+    if not 0 <= least < math.inf:
+        raise InvalidRequest(f"--older-than must be a number of hours, 0 or more, got {least}")
+    found = tidy(settings, hours=least)
     code = EXIT[CleanupFailed] if found.problems else 0
     if json:
         print_json({**found.gone, "problems": found.problems})

@@ -38,12 +38,22 @@ JSON = option("--json", "Print JSON.")
 BACKEND = option("--backend NAME", "auto, namespace or docker (default: ISORUN_BACKEND).")
 
 
-def number(text: str) -> float:
-    """A number that was typed; whether it may be infinite or negative, the command decides."""
+def seconds(text: str, *, alone: float = 1.0) -> float:
+    """A time that was typed; whether it may be infinite or negative, the command decides."""
+    from isorun.core import quantity
+
     try:
-        return float(text)
+        return quantity.seconds_of(text, alone=alone)
     except ValueError:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a number") from None
+        counted = "seconds" if alone == 1 else "hours"
+        raise argparse.ArgumentTypeError(
+            f"{text!r} is not a number of {counted}, nor a time such as 90s, 10m or 7d"
+        ) from None
+
+
+def hours(text: str) -> float:
+    """As `seconds`, but a number alone counts hours, and hours are what it gives."""
+    return seconds(text, alone=3600) / 3600
 
 
 def nearest(word: str, words: Iterable[str]) -> str:

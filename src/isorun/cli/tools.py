@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from isorun.cli.parsing import JSON, number, option
+from isorun.cli.parsing import JSON, option, seconds
 
 if TYPE_CHECKING:
     from isorun.settings import Settings
@@ -20,7 +20,7 @@ OPTIONS = {
         _BUNDLE,
         option("--json OBJECT", "The arguments, a JSON object (default: {})."),
         option("--out DIR", "The tool's output directory (default: a new temporary folder).", type=Path),
-        option("--timeout SECONDS", "Seconds.", type=number),
+        option("--timeout TIME", "Seconds, or as 500ms, 2m.", type=seconds),
     ),
 }
 

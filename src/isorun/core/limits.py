@@ -1,8 +1,11 @@
 """The ceilings of one run. Every one is positive and finite: no value means "unlimited"."""
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass, fields
+from typing import TYPE_CHECKING, Any
 
+from isorun.core import quantity
 from isorun.core.errors import InvalidRequest
 
 KIB = 1 << 10
@@ -12,25 +15,33 @@ MAX_FRAME_BYTES = 16 * MIB  # what the wire can carry (wire.frames.MAX_FRAME)
 #: File locks of one run at a time. A database needs a few; at some 200 bytes of kernel memory each this is below 1 MiB.
 MAX_LOCKS = 4096
 
+_PAGE = 4096  # a tmpfs holds whole pages
+_MOST_WORKSPACE = 256 * MIB  # unless it is set: what a program leaves there is copied to the host's disk
+_FOLLOWS: Any = None  # the memory decides
+#: How many eighths of the memory each tmpfs may hold unless it is set: together a half.
+_EIGHTHS = {"workspace_bytes": 2, "tmp_bytes": 1, "shm_bytes": 1}
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Limits:
     """Limits of one run; a promise about the whole run, for every backend.
 
-    Bytes, seconds and counts, as the names say. Zero, negative, infinite and NaN
-    values raise `InvalidRequest`, and so does a set of tmpfs sizes that could
-    hold more than half of `memory_bytes` (their pages are charged to the run).
+    Bytes, seconds and counts, as the names say. Bytes and seconds may be texts with a unit: `256M`, `90s`.
+    Zero, negative, infinite and NaN values raise `InvalidRequest`, and so does a set of tmpfs sizes that could
+    hold more than half of `memory_bytes` (their pages are charged to the run). A tmpfs size that is not
+    given follows the memory: a quarter of it for the workspace, at most 256 MiB, an eighth each for /tmp and
+    /dev/shm, and less where the sizes that are given leave less of the half.
     """
 
     wall_s: float = 600.0  # PY_CODE_EXEC_TIMEOUT; a longer timeout_s is refused
     memory_bytes: int = 1 * GIB
     processes: int = 128  # processes and threads together
     cpus: float = 1.0
-    workspace_bytes: int = 256 * MIB
+    workspace_bytes: int = _FOLLOWS
     workspace_inodes: int = 10_000
     file_bytes: int = 100 * MIB  # one file
-    tmp_bytes: int = 64 * MIB
-    shm_bytes: int = 64 * MIB
+    tmp_bytes: int = _FOLLOWS  # where libraries put temporary files: an array that joblib shares, say
+    shm_bytes: int = _FOLLOWS
     open_files: int = 1024  # per process
     log_bytes: int = 16 * MIB  # stdout and stderr kept in user.log; what follows is cut and said
     result_bytes: int = 1 * MIB  # stdout and stderr kept in the result, each
@@ -44,25 +55,102 @@ class Limits:
     tool_call_s: float = 60.0
     grace_s: float = 2.0  # between SIGTERM and the kill
 
+    if TYPE_CHECKING:  # dataclass makes it; it takes texts, too, and what a field holds is a number
+
+        def __init__(
+            self,
+            *,
+            wall_s: float | str = ...,
+            memory_bytes: int | str = ...,
+            processes: int = ...,
+            cpus: float = ...,
+            workspace_bytes: int | str | None = ...,
+            workspace_inodes: int = ...,
+            file_bytes: int | str = ...,
+            tmp_bytes: int | str | None = ...,
+            shm_bytes: int | str | None = ...,
+            open_files: int = ...,
+            log_bytes: int | str = ...,
+            result_bytes: int | str = ...,
+            output_bytes: int | str = ...,
+            source_bytes: int | str = ...,
+            input_bytes: int | str = ...,
+            contract_items: int = ...,
+            tool_calls: int = ...,
+            tool_calls_at_once: int = ...,
+            frame_bytes: int | str = ...,
+            tool_call_s: float | str = ...,
+            grace_s: float | str = ...,
+        ) -> None: ...
+
     def __post_init__(self) -> None:
         for f in fields(self):
             value = getattr(self, f.name)
-            if isinstance(value, bool) or not isinstance(value, (int, float)):
-                raise InvalidRequest(f"{f.name} must be a number, got {value!r}", code="invalid_limit")
-            if not 0 < value < math.inf:
-                raise InvalidRequest(f"{f.name} must be positive and finite, got {value}", code="invalid_limit")
-            if f.type is int and not isinstance(value, int):
-                raise InvalidRequest(f"{f.name} must be a whole number, got {value}", code="invalid_limit")
+            if value is not None or f.name not in _EIGHTHS:
+                object.__setattr__(self, f.name, _checked(f.name, value, whole=f.type is int))
         if self.cpus < 0.01:
             raise InvalidRequest(f"cpus must be at least 0.01, got {self.cpus}", code="invalid_limit")
         if self.frame_bytes > MAX_FRAME_BYTES:
             raise InvalidRequest(
                 f"frame_bytes must be at most {MAX_FRAME_BYTES}, got {self.frame_bytes}", code="invalid_limit"
             )
-        tmpfs = self.workspace_bytes + self.tmp_bytes + self.shm_bytes
-        if tmpfs > self.memory_bytes // 2:
-            raise InvalidRequest(
-                f"workspace, /tmp and /dev/shm hold {tmpfs} bytes together, more than half of "
-                f"memory_bytes ({self.memory_bytes}); raise memory_bytes or lower them",
-                code="invalid_limit",
-            )
+        given = {name: size for name in _EIGHTHS if (size := getattr(self, name)) is not None}
+        for name, size in _following(self.memory_bytes, given).items():
+            object.__setattr__(self, name, size)
+
+
+def _checked(name: str, value: object, *, whole: bool) -> float:
+    if isinstance(value, str) and takes_unit(name) and not value[-1:].isdigit():
+        value = typed(name, value)
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        raise InvalidRequest(f"{name} must be a number, got {value!r}{_with_unit(name, value)}", code="invalid_limit")
+    if not 0 < value < math.inf:
+        raise InvalidRequest(f"{name} must be positive and finite, got {value}", code="invalid_limit")
+    if whole and not isinstance(value, int):
+        raise InvalidRequest(f"{name} must be a whole number, got {value}", code="invalid_limit")
+    return value
+
+
+def _with_unit(name: str, value: object) -> str:
+    """A text needs its unit: what a number alone counts is said by its type."""
+    if not isinstance(value, str) or not takes_unit(name):
+        return ""
+    return f"; a text needs a unit, such as {'256M' if name.endswith('_bytes') else '90s'}"
+
+
+def takes_unit(name: str) -> bool:
+    """Whether the limit *name* is a number of bytes or of seconds."""
+    return name.endswith(("_bytes", "_s"))
+
+
+def typed(name: str, text: str) -> float:
+    """The value of the limit *name* that somebody typed. Raises `InvalidRequest` naming the limit."""
+    size = name.endswith("_bytes")
+    wants = quantity.SIZE if size else quantity.TIME if takes_unit(name) else "a number"
+    try:
+        if size:
+            return quantity.bytes_of(text)
+        if takes_unit(name):
+            return quantity.seconds_of(text)
+        return int(text) if text.isascii() and text.isdigit() else float(text)
+    except ValueError:
+        raise InvalidRequest(f"{name} must be {wants}, got {text!r}", code="invalid_limit") from None
+
+
+def _following(memory: int, given: Mapping[str, int]) -> dict[str, int]:
+    """The sizes that are not *given*. Raises `InvalidRequest` where all together are more than half of *memory*."""
+    unset = {name: eighths for name, eighths in _EIGHTHS.items() if name not in given}
+    held = sum(given.values())
+    if held + _PAGE * len(unset) > memory // 2:
+        if not given:
+            raise InvalidRequest(f"memory_bytes must be at least {6 * _PAGE}, got {memory}", code="invalid_limit")
+        raise InvalidRequest(
+            f"workspace, /tmp and /dev/shm hold {held + _PAGE * len(unset)} bytes together, more than half of "
+            f"memory_bytes ({memory}); raise memory_bytes or lower them",
+            code="invalid_limit",
+        )
+    left, shares = memory // 2 - held, sum(unset.values())
+    found = {name: min(memory * share // 8, left * share // shares) for name, share in unset.items()}
+    if "workspace_bytes" in found:
+        found["workspace_bytes"] = min(found["workspace_bytes"], _MOST_WORKSPACE)
+    return {name: max(size // _PAGE, 1) * _PAGE for name, size in found.items()}

@@ -16,10 +16,12 @@ import inspect
 import math
 import re
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypedDict, TypeVar, Unpack
 
+from isorun.core import quantity
 from isorun.core.errors import InvalidRequest
 from isorun.core.text import is_visible, shown
 
@@ -59,7 +61,7 @@ class RunOptions(ProgramOptions, total=False):
     """The keywords of `Runtime.execute`, `Runtime.start` and `isorun.run`; `RunRequest` says what each means."""
 
     contract: object
-    timeout_s: float | None
+    timeout_s: float | str | None
     inputs: Inputs
     out: str | Path | None
     exec_id: str | None
@@ -182,8 +184,14 @@ def _stdin(stdin: object) -> bytes | None:
 def _timeout(timeout_s: object) -> float | None:
     if timeout_s is None:
         return None
+    if isinstance(timeout_s, str) and not timeout_s[-1:].isdigit():  # a text needs its unit
+        with suppress(ValueError):
+            timeout_s = quantity.seconds_of(timeout_s)
     if isinstance(timeout_s, bool) or not isinstance(timeout_s, int | float):
-        raise InvalidRequest(f"timeout_s must be a number of seconds, got {timeout_s!r}", code="invalid_timeout")
+        raise InvalidRequest(
+            f"timeout_s must be a number of seconds, or a text with a unit such as 90s, got {timeout_s!r}",
+            code="invalid_timeout",
+        )
     if not 0 < timeout_s < math.inf:
         raise InvalidRequest(f"timeout_s must be positive and finite, got {timeout_s}", code="invalid_timeout")
     return float(timeout_s)

@@ -131,5 +131,5 @@ def _close(device: str) -> None:
 
 
 def _sized(path: str, size: int) -> None:
-    # A file needs a block, so this many inodes never is what runs out first.
-    mounts.tmpfs(path, size=size, inodes=max(size // 4096, 64), mode=0o1777)
+    inodes = _HUGE if size == _HUGE else rules.scratch_inodes(size)
+    mounts.tmpfs(path, size=size, inodes=inodes, mode=0o1777)

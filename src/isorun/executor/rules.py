@@ -17,4 +17,11 @@ VALUE = ".isorun-value"  # in work/, with an ending for each form: the value of 
 FIGURES = ".isorun-figures"  # in work/: the names in out/ of figures that nobody had saved
 STDIN, STDOUT, STDERR, TOOLS, CONTROL, TRACE = 0, 1, 2, 3, 4, 6
 ZERO = "/dev/zero"
+#: Files of /tmp and of /dev/shm at most, each. Without a cgroup nothing counts their some 1000 bytes of kernel memory.
+SCRATCH_INODES = 16_384
 DEVICES = ("/dev/null", ZERO, "/dev/full", "/dev/random", "/dev/urandom")
+
+
+def scratch_inodes(size: int) -> int:
+    """How many files a tmpfs of *size* bytes may hold. A file needs a block, so a small one is full before that."""
+    return min(max(size // 4096, 64), SCRATCH_INODES)

@@ -52,7 +52,10 @@ SLIPS = [
     ("run x.py -x", f"No such option: -x{BEHIND} (isorun run"),
     ("run x.py --timeout", "--timeout needs a value (isorun run"),
     ("run x.py --timeout --", "--timeout needs a value (isorun run"),
-    ("run x.py --timeout soon", "--timeout: 'soon' is not a number (isorun run"),
+    (
+        "run x.py --timeout soon",
+        "--timeout: 'soon' is not a number of seconds, nor a time such as 90s, 10m or 7d (isorun run",
+    ),
     ("run x.py --json=1", "--json takes no value (isorun run"),
     ("run --json", "Missing argument FILE|- (isorun run"),
     ("runs show", "Missing argument EXEC_ID (isorun runs show"),

@@ -22,8 +22,8 @@ def test_design6_the_defaults_are_those_of_the_table() -> None:
         "workspace_bytes": 256 * MIB,
         "workspace_inodes": 10_000,
         "file_bytes": 100 * MIB,
-        "tmp_bytes": 64 * MIB,
-        "shm_bytes": 64 * MIB,
+        "tmp_bytes": 128 * MIB,
+        "shm_bytes": 128 * MIB,
         "open_files": 1024,
         "log_bytes": 16 * MIB,
         "result_bytes": MIB,
@@ -83,3 +83,60 @@ def test_a_frame_is_at_most_what_the_wire_carries() -> None:
     assert Limits(frame_bytes=MAX_FRAME).frame_bytes == MAX_FRAME
     with pytest.raises(InvalidRequest, match="frame_bytes must be at most 16777216, got 16777217"):
         Limits(frame_bytes=MAX_FRAME + 1)
+
+
+@pytest.mark.parametrize(
+    ("given", "workspace", "tmp", "shm"),
+    [
+        ({}, 256, 128, 128),
+        ({"memory_bytes": 256 * MIB}, 64, 32, 32),
+        ({"memory_bytes": "96M"}, 24, 12, 12),
+        ({"memory_bytes": "8G"}, 256, 1024, 1024),  # what is copied to the host's disk does not grow
+        ({"workspace_bytes": "384M"}, 384, 64, 64),
+        ({"tmp_bytes": "416m"}, 64, 416, 32),
+        ({"memory_bytes": "256M", "shm_bytes": MIB}, 64, 32, 1),
+    ],
+)
+def test_a_tmpfs_that_is_not_given_follows_the_memory(
+    given: dict[str, int | str], workspace: int, tmp: int, shm: int
+) -> None:
+    """Together they hold at most half of it, and what is given stays."""
+    limits = Limits(**given)
+    assert [limits.workspace_bytes, limits.tmp_bytes, limits.shm_bytes] == [
+        size * MIB for size in (workspace, tmp, shm)
+    ]
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "value"),
+    [
+        ("memory_bytes", "1.5G", 3 << 29),
+        ("file_bytes", "512kb", 512 * KIB),
+        ("wall_s", "10m", 600.0),
+        ("grace_s", "250ms", 0.25),
+    ],
+)
+def test_bytes_and_seconds_may_be_texts_with_a_unit(name: str, text: str, value: float) -> None:
+    """What the field holds is a number all the same."""
+    assert getattr(Limits(**{name: text}), name) == value
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "says"),
+    [
+        ("memory_bytes", "256", "memory_bytes must be a number, got '256'; a text needs a unit, such as 256M"),
+        ("wall_s", "90", "wall_s must be a number, got '90'; a text needs a unit, such as 90s"),
+        (
+            "memory_bytes",
+            "256Q",
+            "memory_bytes must be a size such as 256M or 1.5G, or a whole number of bytes, got '256Q'",
+        ),
+        ("wall_s", "0s", "wall_s must be positive and finite, got 0.0"),
+        ("memory_bytes", 1, "memory_bytes must be at least 24576, got 1"),
+    ],
+)
+def test_a_text_that_is_no_size_and_no_time_is_named(name: str, value: object, says: str) -> None:
+    """The error names the limit and what it must be."""
+    with pytest.raises(InvalidRequest) as caught:
+        Limits(**{name: value})
+    assert str(caught.value) == says

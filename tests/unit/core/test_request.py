@@ -120,7 +120,11 @@ def test_json_is_what_a_person_would_write() -> None:
         ),
         ({"inputs": [3]}, "invalid_input", "an input must be a path, got 3"),
         ({"out": ["a"]}, "missing_input", "out must be a path, got a value"),
-        ({"timeout_s": "3"}, "invalid_timeout", "timeout_s must be a number of seconds, got '3'"),
+        (
+            {"timeout_s": "3"},
+            "invalid_timeout",
+            "timeout_s must be a number of seconds, or a text with a unit such as 90s, got '3'",
+        ),
         ({"tools": "t.a"}, "invalid_tools", "tools must be a list of ids such as local_tools.write_note"),
         ({"user_id": 3}, "invalid_user_id", "user_id must be at most 200 printable characters, got 3"),
     ],

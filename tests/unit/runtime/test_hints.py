@@ -240,7 +240,7 @@ ENDED = Exit(code=1)
             "the program raised MemoryError (its memory limit is 1 GiB)",
         ),
         (Code.FILE_SIZE_LIMIT, ENDED, None, "a file exceeded the limit of 100 MiB"),
-        (Code.WORKSPACE_LIMIT, Exit(code=1, full_bytes=("/tmp",)), None, "no space left in /tmp (64 MiB)"),
+        (Code.WORKSPACE_LIMIT, Exit(code=1, full_bytes=("/tmp",)), None, "no space left in /tmp (128 MiB)"),
         (
             Code.WORKSPACE_LIMIT,
             Exit(code=1, full_bytes=("/workspace", "/workspace")),

@@ -347,7 +347,7 @@ class DockerBackend:
 
 def _tmpfs(limits: Limits) -> dict[str, Tmpfs]:
     sizes = {"/tmp": limits.tmp_bytes, "/dev/shm": limits.shm_bytes}
-    return {path: Tmpfs(size, max(size // 4096, 64)) for path, size in sizes.items()}
+    return {path: Tmpfs(size, rules.scratch_inodes(size)) for path, size in sizes.items()}
 
 
 def _sharing(runtimes: Sequence[str]) -> str:

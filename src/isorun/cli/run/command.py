@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from isorun.cli.parsing import BACKEND, REST, number, option
+from isorun.cli.parsing import BACKEND, REST, option, seconds
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -61,7 +61,7 @@ OPTIONS = {
         option("--turn-id ID", "The turn whose folder the program writes to."),
         option("--side-effects", "No contract: report what changed in out/ (the default)."),
         option("--contract JSON|@FILE", "The files the program promises: JSON, or @FILE."),
-        option("--timeout SECONDS", "Wall seconds.", dest="timeout_s", type=number),
+        option("--timeout TIME", "Wall time: seconds, or as 500ms, 90s, 10m.", dest="timeout_s", type=seconds),
         option(
             "--input PATH",
             "A file or folder for the program, in its working directory; may be repeated.",
