@@ -10,12 +10,12 @@ from typing import Any, TypeVar, Unpack
 
 from isorun.core.request import RunOptions, RunRequest, takes
 from isorun.core.result import RunResult
-from isorun.runtime.runtime import Run, Runtime, RuntimeOptions
+from isorun.runtime.runtime import HostOptions, Run, Runtime, RuntimeOptions
 
 _T = TypeVar("_T")
 
 
-class OneRunOptions(RunOptions, RuntimeOptions, total=False):
+class OneRunOptions(RunOptions, HostOptions, total=False):
     """The keywords of `run`."""
 
 
@@ -130,15 +130,16 @@ class SyncRuntime(_SyncRuntime):  # type: ignore[misc,valid-type]  # the base is
             self._loop.close()
 
 
-@takes(RunOptions, RuntimeOptions)
+@takes(RunOptions, HostOptions)
 def run(code: str | bytes | RunRequest, **options: Unpack[OneRunOptions]) -> RunResult:
     """Run one program in a Runtime of its own and return how it ended.
 
-    Takes what `Runtime.execute` takes, and for the Runtime what `Runtime` takes. For more than one
+    Takes what `Runtime.execute` takes, and for the Runtime what `Runtime` takes; *limits* are the run's, at most
+    those of the settings. For more than one
     program keep a `SyncRuntime`: starting one costs some 200 ms, a run in it about a millisecond.
     """
     given: dict[str, Any] = dict(options)
-    runtime = {name: given.pop(name) for name in RuntimeOptions.__annotations__ if name in given}
+    runtime = {name: given.pop(name) for name in HostOptions.__annotations__ if name in given}
     with SyncRuntime(**{"pool_size": 0, **runtime}) as twin:
         result: RunResult = twin.execute(code, **given)
     return result

@@ -604,3 +604,36 @@ def test_help_is_help(words: tuple[str, ...], isorun: Isorun) -> None:
 def test_version(isorun: Isorun) -> None:
     """`isorun --version` names what was installed."""
     assert isorun("--version").stdout == b"isorun 0.1.0\n"
+
+
+def test_a_run_may_have_lower_limits_of_its_own(isorun: Isorun) -> None:
+    """`--memory`, `--cpus` and `--limit` are in the result; sizes and times as people write them."""
+    words = ("--memory", "256M", "--limit", "processes=9", "--limit", "grace_s=500ms", "--timeout", "1m")
+    done = isorun("run", "-", *words, "--json", stdin=b"pass")
+    told = json.loads(done.stdout)["limits"]
+    shown = {name: told[name] for name in ("memory_bytes", "tmp_bytes", "processes", "grace_s", "wall_s")}
+    assert shown == {"memory_bytes": 256 << 20, "tmp_bytes": 32 << 20, "processes": 9, "grace_s": 0.5, "wall_s": 60}
+
+
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        (
+            ("--memory", "64G"),
+            "limits: memory_bytes is 68719476736, more than ISORUN_MAX_MEMORY_BYTES allows: 1073741824",
+        ),
+        (
+            ("--memory", "lots"),
+            "memory_bytes must be a size such as 256M or 1.5G, or a whole number of bytes, got 'lots'",
+        ),
+        (("--limit", "process=8"), "'process' is not a limit; did you mean processes?"),
+        (("--limit", "processes"), "--limit processes: write NAME=VALUE, as processes=8"),
+        (("--memory", "1G", "--limit", "memory_bytes=1G"), "memory_bytes is given twice; leave out one"),
+        (("--cpus", "half"), "cpus must be a number, got 'half'"),
+    ],
+)
+def test_a_limit_that_cannot_be_is_named(isorun: Isorun, words: tuple[str, ...], says: str) -> None:
+    """Exit code 2, and nothing runs."""
+    done = isorun("run", "-", *words, stdin=b"print(1)")
+    assert (done.returncode, done.stdout) == (2, b"")
+    assert says in done.stderr.decode()

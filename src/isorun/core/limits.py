@@ -1,12 +1,13 @@
 """The ceilings of one run. Every one is positive and finite: no value means "unlimited"."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Any
 
 from isorun.core import quantity
 from isorun.core.errors import InvalidRequest
+from isorun.core.text import shown
 
 KIB = 1 << 10
 MIB = 1 << 20
@@ -15,8 +16,10 @@ MAX_FRAME_BYTES = 16 * MIB  # what the wire can carry (wire.frames.MAX_FRAME)
 #: File locks of one run at a time. A database needs a few; at some 200 bytes of kernel memory each this is below 1 MiB.
 MAX_LOCKS = 4096
 
+_USUAL_MEMORY = 1 * GIB
 _PAGE = 4096  # a tmpfs holds whole pages
 _MOST_WORKSPACE = 256 * MIB  # unless it is set: what a program leaves there is copied to the host's disk
+_LEAST_MEMORY = 6 * _PAGE  # half of it is a page for each tmpfs
 _FOLLOWS: Any = None  # the memory decides
 #: How many eighths of the memory each tmpfs may hold unless it is set: together a half.
 _EIGHTHS = {"workspace_bytes": 2, "tmp_bytes": 1, "shm_bytes": 1}
@@ -34,7 +37,7 @@ class Limits:
     """
 
     wall_s: float = 600.0  # PY_CODE_EXEC_TIMEOUT; a longer timeout_s is refused
-    memory_bytes: int = 1 * GIB
+    memory_bytes: int = _USUAL_MEMORY
     processes: int = 128  # processes and threads together
     cpus: float = 1.0
     workspace_bytes: int = _FOLLOWS
@@ -99,6 +102,63 @@ class Limits:
             object.__setattr__(self, name, size)
 
 
+def own_limits(given: object) -> Mapping[str, float] | None:
+    """The limits that one run is to have of its own, by name; None for none.
+
+    *given* is a dict of fields of `Limits`, or a `Limits`, which stands for those fields that are not the defaults.
+    Raises `InvalidRequest` naming the limit.
+    """
+    if given is None:
+        return None
+    if isinstance(given, Limits):
+        usual = Limits(memory_bytes=max(given.memory_bytes, _LEAST_MEMORY))  # a tmpfs that follows was not asked for
+        values = {f.name: getattr(given, f.name) for f in fields(Limits)}
+        own = {name: value for name, value in values.items() if value != getattr(usual, name)}
+        if given.memory_bytes != _USUAL_MEMORY:
+            own["memory_bytes"] = given.memory_bytes
+        return own or None
+    if not isinstance(given, Mapping):
+        raise InvalidRequest(
+            f"limits must be a Limits, or a dict such as {{'memory_bytes': '256M'}}, got {shown(given)}",
+            code="invalid_limit",
+        )
+    known = {f.name: f.type is int for f in fields(Limits)}
+    for name in given:
+        if name not in known:
+            raise InvalidRequest(f"{shown(name)} is not a limit{_nearest(str(name), known)}", code="unknown_limit")
+    return {name: _checked(name, value, whole=known[name]) for name, value in given.items()} or None
+
+
+def with_own(host: Limits, own: Mapping[str, float] | None) -> Limits:
+    """*host* but for what is *own*; a tmpfs that is not, shrinks where the memory leaves it less."""
+    if not own:
+        return host
+    values: dict[str, Any] = {f.name: getattr(host, f.name) for f in fields(Limits)} | dict(own)
+    if sum(values[name] for name in _EIGHTHS) > values["memory_bytes"] // 2:
+        given: dict[str, Any] = {name: own[name] for name in _EIGHTHS if name in own}
+        following = _following(values["memory_bytes"], given)
+        values |= {name: min(size, values[name]) for name, size in following.items()}
+    return Limits(**values)
+
+
+def check_own(host: Limits, own: Mapping[str, float] | None) -> None:
+    """Raise `InvalidRequest` for what is above a ceiling of *host*, naming its setting."""
+    for name, value in (own or {}).items():
+        most = getattr(host, name)
+        if value > most:
+            raise InvalidRequest(
+                f"limits: {name} is {value}, more than ISORUN_MAX_{name.upper()} allows: {most}",
+                code="limit_too_large",
+            )
+
+
+def _nearest(slip: str, names: Iterable[str]) -> str:
+    from difflib import get_close_matches  # for an error only
+
+    found = get_close_matches(slip, list(names), n=1)
+    return f"; did you mean {found[0]}?" if found else f"; there are {', '.join(names)}"
+
+
 def _checked(name: str, value: object, *, whole: bool) -> float:
     if isinstance(value, str) and takes_unit(name) and not value[-1:].isdigit():
         value = typed(name, value)
@@ -125,6 +185,7 @@ def takes_unit(name: str) -> bool:
 
 def typed(name: str, text: str) -> float:
     """The value of the limit *name* that somebody typed. Raises `InvalidRequest` naming the limit."""
+    own_limits({name: 1})  # whether there is such a limit
     size = name.endswith("_bytes")
     wants = quantity.SIZE if size else quantity.TIME if takes_unit(name) else "a number"
     try:
@@ -143,7 +204,7 @@ def _following(memory: int, given: Mapping[str, int]) -> dict[str, int]:
     held = sum(given.values())
     if held + _PAGE * len(unset) > memory // 2:
         if not given:
-            raise InvalidRequest(f"memory_bytes must be at least {6 * _PAGE}, got {memory}", code="invalid_limit")
+            raise InvalidRequest(f"memory_bytes must be at least {_LEAST_MEMORY}, got {memory}", code="invalid_limit")
         raise InvalidRequest(
             f"workspace, /tmp and /dev/shm hold {held + _PAGE * len(unset)} bytes together, more than half of "
             f"memory_bytes ({memory}); raise memory_bytes or lower them",

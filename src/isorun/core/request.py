@@ -23,6 +23,7 @@ from typing import Any, TypedDict, TypeVar, Unpack
 
 from isorun.core import quantity
 from isorun.core.errors import InvalidRequest
+from isorun.core.limits import Limits, own_limits
 from isorun.core.text import is_visible, shown
 
 NO_CODE = "there is no code to run"
@@ -55,6 +56,7 @@ class ProgramOptions(TypedDict, total=False):
     env: Mapping[str, str]
     tools: Sequence[str] | None
     user_id: str
+    limits: Limits | Mapping[str, Any] | None
 
 
 class RunOptions(ProgramOptions, total=False):
@@ -84,6 +86,7 @@ class RunRequest:
     tools: tuple[str, ...] | None = None  # ids of the bundle's tools that it may call; None: all
     user_id: str = ""  # for the tools to know, at most 200 characters
     exec_id: str | None = None  # an id of the caller's own; None: a new one
+    limits: Mapping[str, float] | None = None  # limits of this run alone, by name, below the host's; None: the host's
 
     @classmethod
     def of(cls, code: "str | bytes | RunRequest", **options: Unpack[RunOptions]) -> "RunRequest":
@@ -298,6 +301,7 @@ _FORMS: Mapping[str, Callable[[object], object]] = {
     "tools": _tools,
     "user_id": _user,
     "exec_id": _as_given,
+    "limits": own_limits,
 }
 
 
@@ -317,6 +321,8 @@ def _told(value: object) -> Any:  # noqa: ANN401 - a JSON value
                 return {"base64": base64.b64encode(value).decode()}
         case Path():
             return str(value)
+        case Mapping():
+            return dict(value)
         case tuple():
             return [_told(one) for one in value]
         case _:

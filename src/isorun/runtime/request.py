@@ -11,7 +11,7 @@ from isorun.backends.base import File, FileId
 from isorun.core.contract.items import Contract, parse_contract
 from isorun.core.errors import InvalidRequest
 from isorun.core.ids import check_exec_id, check_prog_name, new_exec_id, turn_folder
-from isorun.core.limits import Limits
+from isorun.core.limits import Limits, check_own, with_own
 from isorun.core.request import NO_CODE, Named, RunRequest, is_utf8
 from isorun.core.text import shown
 from isorun.executor import rules
@@ -53,13 +53,17 @@ class AcceptedRun:
     stdin: bytes | None = None
     grants: tuple[str, ...] = ()  # ids of the tools it may call
     user_id: str = ""
+    limits: Limits = field(default_factory=Limits)  # the host's, or lower ones of its own
 
 
 def accept(request: RunRequest, limits: Limits, bundle_tools: Collection[str] = ()) -> AcceptedRun:
     """Check everything that a caller asked for; raises `InvalidRequest` naming the item and the remedy.
 
-    *bundle_tools* are the ids that may be granted, all of them if the request names none.
+    *limits* are the host's; the run may ask for lower ones. *bundle_tools* are the ids that may be granted, all of
+    them if the request names none.
     """
+    check_own(limits, request.limits)
+    host, limits = limits, with_own(limits, request.limits)
     exec_id = check_exec_id(request.exec_id) if request.exec_id is not None else new_exec_id()
     contract = None
     if request.contract is not None:
@@ -75,7 +79,7 @@ def accept(request: RunRequest, limits: Limits, bundle_tools: Collection[str] = 
         shown=True,
         needs_turn=_needs_turn(request, contract, turn),
         contract=contract,
-        timeout_s=check_timeout(request.timeout_s, limits),
+        timeout_s=_check_both(check_timeout(request.timeout_s, host), request, limits),
         prog_name=check_prog_name(request.prog_name) if request.prog_name is not None else "",
         argv=request.argv,
         inputs=check_inputs(request.inputs, limits),
@@ -84,6 +88,7 @@ def accept(request: RunRequest, limits: Limits, bundle_tools: Collection[str] = 
         stdin=_check_stdin(request.stdin, limits),
         grants=_check_grants(request.tools, bundle_tools),
         user_id=request.user_id,
+        limits=limits,
     )
 
 
@@ -92,6 +97,16 @@ def _needs_turn(request: RunRequest, contract: Contract | None, turn: str) -> bo
     if request.turn_id is not None or (contract and not all(item.bare for item in contract.items)):
         return True
     return any(word in request.code for word in (b"TURN_ID", b"CONTRACT", turn.encode()))
+
+
+def _check_both(timeout_s: float, request: RunRequest, own: Limits) -> float:
+    """*timeout_s* below the run's own `wall_s`, too."""
+    if request.timeout_s is not None and timeout_s > own.wall_s:
+        raise InvalidRequest(
+            f"timeout_s is {timeout_s:g}, more than wall_s of the run's own limits: {own.wall_s:g}; leave out one",
+            code="timeout_too_large",
+        )
+    return min(timeout_s, own.wall_s)
 
 
 def _refuse_bad_schemas(contract: Contract) -> None:

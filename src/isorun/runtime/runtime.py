@@ -18,7 +18,7 @@ from typing import Any, TypedDict, Unpack
 
 from isorun.backends.base import Backend
 from isorun.core.errors import IsorunError, SetupFailed
-from isorun.core.limits import Limits
+from isorun.core.limits import Limits, own_limits, with_own
 from isorun.core.outcome import Stop
 from isorun.core.request import RunOptions, RunRequest, takes
 from isorun.core.result import Artifact, RunResult
@@ -86,12 +86,11 @@ class Run:
             conduct.stop(Stop.CANCELLED)
 
 
-class RuntimeOptions(TypedDict, total=False):
-    """The keywords of `Runtime`, which says what each means."""
+class HostOptions(TypedDict, total=False):
+    """The keywords of `Runtime` that no run has too."""
 
     backend: str | Backend | None
     settings: Settings | None
-    limits: Limits | None
     bundle: str | Path | None
     preload: Sequence[str] | None
     python: str | Path | None
@@ -99,12 +98,19 @@ class RuntimeOptions(TypedDict, total=False):
     workspace_root: str | Path | None
 
 
+class RuntimeOptions(HostOptions, total=False):
+    """The keywords of `Runtime`, which says what each means."""
+
+    limits: Limits | Mapping[str, Any] | None
+
+
 class Runtime:
     """Runs programs. Use it as `async with isorun.Runtime() as rt:`.
 
     *backend* is `auto` (namespace, else docker with a notice that says why, else
     `Unavailable` with both reasons), `namespace`, `docker`, or a `Backend`. *bundle* is
-    the folder whose tools programs may call. It, *limits*, *preload*, *python*, *pool_size*
+    the folder whose tools programs may call. *limits* are the ceilings of every run: a `Limits`, or a dict of those
+    fields that the settings do not decide. It, *limits*, *preload*, *python*, *pool_size*
     and *workspace_root* default to the settings (`isorun config show`). Entering raises
     `InvalidRequest` for a bundle or a root that cannot be used, `Unavailable` if this host
     cannot build a sandbox, and `SetupFailed`.
@@ -115,7 +121,7 @@ class Runtime:
         *,
         backend: str | Backend | None = None,
         settings: Settings | None = None,
-        limits: Limits | None = None,
+        limits: Limits | Mapping[str, Any] | None = None,
         bundle: str | Path | None = None,
         preload: Sequence[str] | None = None,
         python: str | Path | None = None,
@@ -134,7 +140,7 @@ class Runtime:
         if workspace_root is not None:
             settings = replace(settings, workspace_root=Path(workspace_root).absolute())
         self.settings = settings
-        self.limits = limits or settings.limits()
+        self.limits = limits if isinstance(limits, Limits) else with_own(settings.limits(), own_limits(limits))
         self._wanted = backend if backend is not None else settings.backend
         self._options = Options(
             log_mode=settings.user_log_mode,
@@ -153,8 +159,7 @@ class Runtime:
             self._host = stack.enter_context(HostLease.take(self.root))
             await asyncio.to_thread(self._tidy)
             await self._open(stack)
-            calls = call_limits(self.limits, has_tools=self._supervisor is not None)
-            self._options = replace(self._options, frame_bytes=calls.frame_bytes, frame_values=calls.values)
+            self._options = self._options_under(self.limits)
             self._pool = await stack.enter_async_context(Pool(self.backend, self.limits, self.settings.pool_size))
             self._aside = await stack.enter_async_context(Aside(lambda: len(self._runs)))
             self._inspection = await stack.enter_async_context(Inspection(self.backend, self.settings))
@@ -179,6 +184,10 @@ class Runtime:
         if self._fallback:
             _log.warning("%s", self._fallback)
         self._supervisor, self._greeting = await supervisor
+
+    def _options_under(self, limits: Limits) -> Options:
+        calls = call_limits(limits, has_tools=self._supervisor is not None)
+        return replace(self._options, frame_bytes=calls.frame_bytes, frame_values=calls.values)
 
     async def __aexit__(self, *exc: object) -> None:
         await self._stack.aclose()
@@ -212,8 +221,9 @@ class Runtime:
         *timeout_s*: wall seconds from the program's first instruction. *inputs*: files and
         folders, found by the program beside user_code.py. *out*: a folder that `out/` starts
         as a copy of. *tools*: ids of the bundle's tools that it may call, None for all. *user_id*
-        is for the tools to know. *exec_id*: an id of the caller's own. Instead of code and options
-        a `RunRequest` may be given. Raises `InvalidRequest` (nothing was started), `Unavailable`,
+        is for the tools to know. *exec_id*: an id of the caller's own. *limits*: lower limits of this run alone, a
+        dict such as `{"memory_bytes": "256M"}`, or a `Limits` of which only what is not the default counts. Instead of
+        code and options a `RunRequest` may be given. Raises `InvalidRequest` (nothing was started), `Unavailable`,
         `SetupFailed`. If the caller is cancelled, so is the run.
         """
         run = await self.start(code, **options)
@@ -249,6 +259,9 @@ class Runtime:
         task.add_done_callback(lambda _: self._runs.discard(run))
         return run
 
+    def _options_of(self, request: AcceptedRun) -> Options:
+        return self._options if request.limits == self.limits else self._options_under(request.limits)
+
     def _store_lost(
         self,
         request: AcceptedRun,
@@ -264,7 +277,7 @@ class Runtime:
             conduct=conduct,
             slot=lease.slot,
             folder=folder,
-            limits=self.limits,
+            limits=request.limits,
             timings=timings,
             began=began,
             error=error,
@@ -292,13 +305,13 @@ class Runtime:
             folder.append_infra("runtime", "INFO", f"[solver.codegen] workdir={folder.path}")
             for line in self._greeting:
                 folder.append_infra("supervisor", "INFO", line)
-            lease, hit = await self._pool.take(self.limits)
+            lease, hit = await self._pool.take(request.limits)
             try:
                 conduct = Conduct(
-                    request, lease.slot, folder, self.limits, feed, on_output, self._supervisor, self._owing
+                    request, lease.slot, folder, request.limits, feed, on_output, self._supervisor, self._owing
                 )
                 run.conducted_by(conduct)
-                program = program_for(request, self._options)
+                program = program_for(request, self._options_of(request))
                 setup_s = time.monotonic() - began
                 timings = {"accepted": accepted, "pool_hit": hit, "slot_s": setup_s}
                 try:
@@ -313,7 +326,7 @@ class Runtime:
                     ending=ending,
                     slot=lease.slot,
                     folder=folder,
-                    limits=self.limits,
+                    limits=request.limits,
                     timings=timings,
                     given=digests_in_out(request, program),
                     launcher=self.backend.infra_log(),

@@ -125,7 +125,8 @@ async def run_exec_tool(
     result.json. Both are made if they are missing, and no link in them is followed. The
     run's own folder stays too. *exec_id* is the caller's own, else a new one.
 
-    *options*: those of a program (`prog_name`, `turn_id`, `argv`, `stdin`, `env`, `tools`, `user_id`), as
+    *options*: those of a program (`prog_name`, `turn_id`, `argv`, `stdin`, `env`, `tools`, `user_id`, `limits`),
+    as
     in `Runtime.execute`; `runtime` (else that of `using`, else one for this call), `on_output` (as
     in `Runtime.start`). Raises as `Runtime.execute` does; the two folders are then as they were,
     less the records of an earlier run's tool calls. Raises `SetupFailed` (outdir), which names the

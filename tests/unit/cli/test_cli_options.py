@@ -43,6 +43,9 @@ LINES = [
     (["--turn-id", "-h", "x.py"], Wanted(file="x.py", turn_id="-h")),
     (["x.py", "--contract=", "--turn-id", ""], Wanted(file="x.py", contract="", turn_id="")),
     (["x.py", "--timeout", "inf"], Wanted(file="x.py", timeout_s=float("inf"))),
+    (["x.py", "--timeout", "1m30s"], Wanted(file="x.py", timeout_s=90)),
+    (["x.py", "--memory=256M", "--cpus", "0.5"], Wanted(file="x.py", memory="256M", cpus="0.5")),
+    (["x.py", "--limit", "a=1", "--limit=b=2"], Wanted(file="x.py", limits=("a=1", "b=2"))),
     (["x.py", "--timeout", "-1"], Wanted(file="x.py", timeout_s=-1)),
 ]
 BEHIND = "; what the program is to get comes after --"

@@ -6,7 +6,7 @@ import math
 import pytest
 
 from isorun.core.errors import InvalidRequest
-from isorun.core.limits import GIB, KIB, MAX_FRAME_BYTES, MIB, Limits
+from isorun.core.limits import GIB, KIB, MAX_FRAME_BYTES, MIB, Limits, check_own, with_own
 from isorun.wire.frames import MAX_FRAME
 
 FIELDS = [f.name for f in dataclasses.fields(Limits)]
@@ -140,3 +140,37 @@ def test_a_text_that_is_no_size_and_no_time_is_named(name: str, value: object, s
     with pytest.raises(InvalidRequest) as caught:
         Limits(**{name: value})
     assert str(caught.value) == says
+
+
+@pytest.mark.parametrize(
+    ("host", "own", "limits"),
+    [
+        (Limits(), None, Limits()),
+        (Limits(), {"memory_bytes": 256 * MIB}, Limits(memory_bytes=256 * MIB)),
+        (Limits(tmp_bytes=MIB), {"memory_bytes": 256 * MIB}, Limits(memory_bytes=256 * MIB, tmp_bytes=MIB)),
+        (Limits(tmp_bytes=200 * MIB), {"wall_s": 5}, Limits(tmp_bytes=200 * MIB, wall_s=5)),
+        (Limits(), {"memory_bytes": 8 * MIB, "tmp_bytes": 2 * MIB}, Limits(memory_bytes="8M", tmp_bytes="2M")),
+        (Limits(wall_s=5), {"processes": 2}, Limits(wall_s=5, processes=2)),
+    ],
+)
+def test_a_run_has_the_limits_of_the_host_but_for_its_own(
+    host: Limits, own: dict[str, float] | None, limits: Limits
+) -> None:
+    """A tmpfs that it does not name shrinks with its memory, and never grows beyond the host's."""
+    check_own(host, own)
+    assert with_own(host, own) == limits
+
+
+@pytest.mark.parametrize(
+    ("own", "says"),
+    [
+        ({"memory_bytes": 2 * GIB}, f"memory_bytes is {2 * GIB}, more than ISORUN_MAX_MEMORY_BYTES allows: {GIB}"),
+        ({"cpus": 1.5}, "cpus is 1.5, more than ISORUN_MAX_CPUS allows: 1.0"),
+        ({"tmp_bytes": GIB}, f"tmp_bytes is {GIB}, more than ISORUN_MAX_TMP_BYTES allows: {128 * MIB}"),
+    ],
+)
+def test_no_limit_of_a_run_is_above_the_hosts(own: dict[str, float], says: str) -> None:
+    """The error names the setting."""
+    with pytest.raises(InvalidRequest) as caught:
+        check_own(Limits(), own)
+    assert (str(caught.value), caught.value.code) == (f"limits: {says}", "limit_too_large")

@@ -126,6 +126,21 @@ def test_json_is_what_a_person_would_write() -> None:
             "timeout_s must be a number of seconds, or a text with a unit such as 90s, got '3'",
         ),
         ({"tools": "t.a"}, "invalid_tools", "tools must be a list of ids such as local_tools.write_note"),
+        ({"limits": {"memory": "1M"}}, "unknown_limit", "'memory' is not a limit; did you mean memory_bytes?"),
+        (
+            {"limits": {"ram": 1}},
+            "unknown_limit",
+            "'ram' is not a limit; there are wall_s, memory_bytes, processes,",
+        ),
+        ({"limits": {3: 1}}, "unknown_limit", "3 is not a limit; there are wall_s"),
+        ({"limits": {"processes": 1.5}}, "invalid_limit", "processes must be a whole number, got 1.5"),
+        ({"limits": {"tmp_bytes": None}}, "invalid_limit", "tmp_bytes must be a number, got None"),
+        ({"limits": {"cpus": "2"}}, "invalid_limit", "cpus must be a number, got '2'"),
+        (
+            {"limits": ["wall_s"]},
+            "invalid_limit",
+            "limits must be a Limits, or a dict such as {'memory_bytes': '256M'}",
+        ),
         ({"user_id": 3}, "invalid_user_id", "user_id must be at most 200 printable characters, got 3"),
     ],
 )
@@ -142,3 +157,21 @@ def test_json_that_is_not_an_object_is_refused(value: object) -> None:
         RunRequest.from_json(value)
     with pytest.raises(InvalidRequest, match="no code to run"):
         RunRequest.from_json({})
+
+
+@pytest.mark.parametrize(
+    ("given", "told"),
+    [
+        ({"memory_bytes": "256M", "wall_s": "10s"}, {"memory_bytes": 256 << 20, "wall_s": 10.0}),
+        (isorun.Limits(memory_bytes="256M"), {"memory_bytes": 256 << 20}),
+        (isorun.Limits(processes=8, tmp_bytes="1M"), {"processes": 8, "tmp_bytes": 1 << 20}),
+        (isorun.Limits(), None),
+        ({}, None),
+        (None, None),
+    ],
+)
+def test_limits_of_a_run_are_numbers_by_name(given: Any, told: object) -> None:  # noqa: ANN401 - either form
+    """From either form; and through JSON and back they are the same."""
+    request = RunRequest.of("1", limits=given)
+    assert request.limits == told
+    assert RunRequest.from_json(json.loads(json.dumps(request.to_json()))) == request

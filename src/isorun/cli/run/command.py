@@ -19,6 +19,9 @@ class Wanted:
     side_effects: bool = False
     contract: str | None = None
     timeout_s: float | None = None
+    memory: str | None = None
+    cpus: str | None = None
+    limits: tuple[str, ...] = ()
     inputs: tuple[Path, ...] = ()
     env: tuple[str, ...] = ()
     out: Path | None = None
@@ -62,6 +65,11 @@ OPTIONS = {
         option("--side-effects", "No contract: report what changed in out/ (the default)."),
         option("--contract JSON|@FILE", "The files the program promises: JSON, or @FILE."),
         option("--timeout TIME", "Wall time: seconds, or as 500ms, 90s, 10m.", dest="timeout_s", type=seconds),
+        option("--memory SIZE", "Of the whole run, as 256M; at most ISORUN_MAX_MEMORY_BYTES."),
+        option("--cpus N", "Processors, as 0.5; at most ISORUN_MAX_CPUS."),
+        option(
+            "--limit NAME=VALUE", "Any other limit, as processes=8; may be repeated.", dest="limits", action="append"
+        ),
         option(
             "--input PATH",
             "A file or folder for the program, in its working directory; may be repeated.",

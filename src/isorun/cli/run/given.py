@@ -13,7 +13,7 @@ from typing import Any
 from isorun.cli.run.command import Wanted
 from isorun.core.errors import InvalidRequest
 from isorun.core.ids import MAX_PROG_NAME
-from isorun.core.limits import MIB, Limits
+from isorun.core.limits import MIB, Limits, typed
 from isorun.core.request import OPTIONS, RunRequest
 from isorun.core.text import is_visible
 
@@ -33,6 +33,7 @@ def read_request(wanted: Wanted, limits: Limits) -> RunRequest:
         "prog_name": _prog_name(wanted.file),
         "argv": wanted.args,
         "env": _variables(wanted.env),
+        "limits": _read_limits(wanted),
         "out": None,  # --out is where the files go afterwards
         "stdin": _read_stdin(limits.input_bytes) if wanted.stdin and not sys.stdin.isatty() else None,
     }
@@ -49,6 +50,19 @@ def _variables(given: tuple[str, ...]) -> dict[str, str]:
             raise InvalidRequest(f"--env {name}: we have no such variable; write {name}=value", code="invalid_env")
         found[name] = value if assigned else ours[name]
     return found
+
+
+def _read_limits(wanted: Wanted) -> dict[str, float]:
+    named = {"memory_bytes": wanted.memory, "cpus": wanted.cpus}
+    texts = {name: text for name, text in named.items() if text is not None}
+    for pair in wanted.limits:
+        name, equals, text = pair.partition("=")
+        if not equals:
+            raise InvalidRequest(f"--limit {pair}: write NAME=VALUE, as processes=8", code="invalid_limit")
+        if name in texts:
+            raise InvalidRequest(f"--limit {pair}: {name} is given twice; leave out one", code="invalid_limit")
+        texts[name] = text
+    return {name: typed(name, text) for name, text in texts.items()}
 
 
 def _named(wanted: Wanted) -> set[str]:
