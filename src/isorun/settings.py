@@ -162,6 +162,11 @@ def _path(text: str) -> Path:
     return Path(text).expanduser().absolute()
 
 
+def _program(text: str) -> Path:
+    # A name alone is looked for on PATH, as a shell does.
+    return _path(text) if "/" in text or "\0" in text else Path(text)
+
+
 def _absolute(text: str) -> Path:
     # The daemon resolves it, perhaps on another system: what is relative here means nothing there.
     if "\0" in text or not re.match(r"/|[A-Za-z]:[/\\]", text):
@@ -223,6 +228,7 @@ _TIME = _Kind(f"{quantity.TIME}, above 0", _seconds)
 _HOURS = _Kind("a number of hours above 0, or a time such as 90m, 36h or 7d", _hours)
 _BOOL = _Kind("1 or 0", _switch)
 _PATH = _Kind("a path", _path)
+_PROGRAM = _Kind("a program, or the folder of a virtual environment", _program)
 _ABSOLUTE = _Kind("an absolute path", _absolute)
 _GROUP = _Kind("a control group: an absolute path, or a name beneath every hierarchy", _group)
 _NAMES = _Kind("names of environment variables with commas between them", _names)
@@ -242,7 +248,7 @@ class Settings:
     env_file: Annotated[Path | None, _From(_PATH)] = None  # of the process environment alone
     # Both hold the whole policy, so the choice between them is harmless.
     backend: Annotated[Backend, _From(_choice(*BACKENDS), harmless=_ANY)] = "auto"
-    program_python: Annotated[Path | None, _From(_PATH)] = None
+    program_python: Annotated[Path | None, _From(_PROGRAM)] = None
     preload: Annotated[tuple[str, ...], _From(_LIST)] = ()
     pool_size: Annotated[int, _From(_whole(0, 1024), harmless=_at_most(4))] = 4  # waiting slots
     zygote_runs: Annotated[int, _From(_COUNT, harmless=_at_most(1000))] = 1000  # before a zygote is replaced
@@ -511,18 +517,30 @@ def _unknown_names(sources: Mapping[str, Mapping[str, str]]) -> list[str]:
         for name in sorted(texts)
         if name.startswith("ISORUN_") and name not in known
     ]
-    told = (f"{name} ({source}) is not a setting; the nearest name is {_nearest(name)}" for name, source in slips)
+    told = (f"{name} ({source}) is not a setting{_nearest(name)}" for name, source in slips)
     return [one_line(line) for line in told]
 
 
 def _nearest(slip: str) -> str:
+    """What to write instead of *slip*; where no name is near, where all names are."""
     import difflib  # only where there is a slip to explain: 5 ms
 
-    rules = list(_RULES.values())
-    # An older name behind our prefix is the likeliest slip, and far from ours by spelling.
-    names = {older: rule.names[0] for rule in rules for older in rule.names[1:]}
-    names |= {rule.names[0]: rule.names[0] for rule in rules if rule.names[0].startswith("ISORUN_")}
-    return names[difflib.get_close_matches(slip, names, n=1, cutoff=0.0)[0]]
+    names: dict[str, str] = {}
+    for rule in _RULES.values():
+        if rule.names[0].startswith("ISORUN_"):
+            for name in rule.names:
+                names |= {part: rule.names[0] for part in _spellings(name) if part not in names}
+    slips = _spellings(slip)
+    near = [found[0] for part in slips if (found := difflib.get_close_matches(part, names, n=1, cutoff=0.75))]
+    if not near:
+        return "; `isorun config show` has all names"
+    return f"; the nearest name is {names[near[0]]}"
+
+
+def _spellings(name: str) -> list[str]:
+    """*name* without our prefix, which would make all alike, and without what people leave out or add."""
+    bare = re.sub(r"^(ISORUN_)?(MAX_|PY_CODE_EXEC_|EXEC_)?", "", name)
+    return list(dict.fromkeys((name.removeprefix("ISORUN_"), bare, re.sub(r"_(BYTES|S|HOURS)$", "", bare))))
 
 
 def _shown(value: object) -> str:

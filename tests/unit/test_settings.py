@@ -378,6 +378,12 @@ def test_a_url_without_a_password_is_shown_whole() -> None:
         ("ISORUN_MAX_MEMORY", "ISORUN_MAX_MEMORY_BYTES"),
         ("ISORUN_PY_CODE_EXEC_TIMEOUT", "ISORUN_MAX_WALL_S"),
         ("ISORUN_EXEC_TRACEBACK_REMAP", "ISORUN_TRACEBACK_REMAP"),
+        ("ISORUN_TIMEOUT", "ISORUN_MAX_WALL_S"),
+        ("ISORUN_TIMEOUT_S", "ISORUN_MAX_WALL_S"),
+        ("ISORUN_MEMORY", "ISORUN_MAX_MEMORY_BYTES"),
+        ("ISORUN_CPU", "ISORUN_MAX_CPUS"),
+        ("ISORUN_RETENTION", "ISORUN_RETENTION_HOURS"),
+        ("ISORUN_BACKENDS", "ISORUN_BACKEND"),
     ],
 )
 def test_an_unknown_name_warns_with_the_nearest(slip: str, nearest: str, tmp_path: Path) -> None:
@@ -389,6 +395,13 @@ def test_an_unknown_name_warns_with_the_nearest(slip: str, nearest: str, tmp_pat
         f"{slip} (.env.backend) is not a setting; the nearest name is {nearest}",
     )
     assert settings == dataclasses.replace(Settings(), warnings=settings.warnings)
+
+
+@pytest.mark.parametrize("slip", ["ISORUN_NOPE", "ISORUN_COLOUR", "ISORUN_"])
+def test_a_name_that_is_near_to_none_gets_no_suggestion(slip: str) -> None:
+    """It says where all names are."""
+    warnings = Settings.load(environ={slip: "1"}).warnings
+    assert warnings == (f"{slip} (environment) is not a setting; `isorun config show` has all names",)
 
 
 def test_the_supervisor_gets_the_credentials_that_are_set_and_nothing_else() -> None:

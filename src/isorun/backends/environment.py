@@ -6,6 +6,7 @@ is asked once. Everything found here is shown read-only, at its own path.
 
 import json
 import os
+import shutil
 import site
 import subprocess
 import sys
@@ -37,7 +38,7 @@ ENV = {
 _QUESTION = """
 import json, site, sys, sysconfig
 print(json.dumps([sys.prefix, sys.base_prefix, sys.exec_prefix, list(sys.version_info[:3]), site.getsitepackages(),
-                  [p for p in sys.path if p], sysconfig.get_config_var("LIBDIR") or ""]))
+                  [p for p in sys.path if p], sys.executable or ""]))
 """
 
 
@@ -65,6 +66,7 @@ def own_package() -> Path:
 def describe(python: str | None = None) -> Environment:
     """The environment of *python*, by default of the interpreter that runs isorun.
 
+    *python* is a program, by its path or by a name on PATH, or the folder of a virtual environment.
     Raises `Unavailable` if it cannot be run or is older than Python 3.11.
     """
     if python is None or os.path.abspath(python) == os.path.abspath(sys.executable):  # noqa: PTH100 - resolving would leave the venv
@@ -133,12 +135,36 @@ def _is_library(path: str, prefixes: Iterable[str], packages: Iterable[str]) -> 
     return inside or any(beneath(path, f"{root}/lib") or beneath(path, f"{root}/lib64") for root in prefixes)
 
 
-def _ask(python: str) -> tuple[str, tuple[str, str, str, tuple[int, ...], list[str], list[str]]]:
+def _ask(given: str) -> tuple[str, tuple[str, str, str, tuple[int, ...], list[str], list[str]]]:
+    python = _program(given)
     try:
         answer = subprocess.run(
             [python, "-I", "-c", _QUESTION], capture_output=True, timeout=_ASK_S, check=True, env={}
         )
-        prefix, base, exec_prefix, version, packages, path, _ = json.loads(answer.stdout)
-    except (OSError, ValueError, subprocess.SubprocessError) as error:
-        raise Unavailable(f"the program's Python cannot be run: {python}: {error}") from error
-    return os.path.abspath(python), (prefix, base, exec_prefix, tuple(version), packages, path)  # noqa: PTH100 - pathlib has no abspath that drops ".."
+        prefix, base, exec_prefix, version, packages, path, executable = json.loads(answer.stdout)
+    except (ValueError, subprocess.CalledProcessError) as error:
+        raise _unusable(given, "it does not answer as a Python does") from error
+    except (OSError, subprocess.SubprocessError) as error:
+        reason = error.strerror if isinstance(error, OSError) else f"no answer in {_ASK_S:g} s"
+        raise _unusable(given, str(reason)) from error
+    # Its own word for itself: a version manager's shim is a script, which starts another program.
+    return os.path.abspath(executable or python), (prefix, base, exec_prefix, tuple(version), packages, path)  # noqa: PTH100 - pathlib has no abspath that drops ".."
+
+
+def _program(given: str) -> str:
+    """The program that *given* stands for. Raises `Unavailable`."""
+    found = given if "/" in given else shutil.which(given) or given
+    if os.path.isdir(found):  # noqa: PTH112 - strings to the end: pathlib costs start-up time
+        inside = f"{found.rstrip('/')}/bin/python"
+        if not os.path.exists(inside):  # noqa: PTH110 - as above
+            raise _unusable(given, "the folder has no bin/python")
+        return inside
+    if not os.path.exists(found):  # noqa: PTH110 - as above
+        raise _unusable(given, "no such file" if "/" in given else "no such program on PATH, and no such folder here")
+    return found
+
+
+def _unusable(given: str, reason: str) -> Unavailable:
+    return Unavailable(
+        f"the program's Python cannot be run: {given}: {reason}; name a Python 3.11 or newer, such as VENV/bin/python"
+    )

@@ -51,6 +51,13 @@ def seconds(text: str, *, alone: float = 1.0) -> float:
         ) from None
 
 
+def count(text: str) -> int:
+    """A whole number above 0 that was typed."""
+    if not (text.isascii() and text.isdigit() and int(text[:9]) > 0):
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number above 0")
+    return int(text)
+
+
 def hours(text: str) -> float:
     """As `seconds`, but a number alone counts hours, and hours are what it gives."""
     return seconds(text, alone=3600) / 3600

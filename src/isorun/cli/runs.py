@@ -10,11 +10,16 @@ import re
 import sys
 from pathlib import Path
 
-from isorun.cli.parsing import JSON, option
+from isorun.cli.parsing import JSON, count, option
 
+_SHOWN = 50  # more than a screen; each of a long list costs a look at its folder
 _ID = option("exec_id EXEC_ID", "The run's exec_id, its folder's name, or a beginning that only it has.")
 OPTIONS = {
-    "ls": (JSON,),
+    "ls": (
+        option("--limit N", "At most so many (default: the last 50; with --json all).", type=count),
+        option("--status WORD", "Only those that ended so, as failed; or running."),
+        JSON,
+    ),
     "show": (_ID, JSON),
     "logs": (_ID, option("--infra", "What the host did, not what was printed."), JSON),
     "rm": (
@@ -24,7 +29,7 @@ OPTIONS = {
 }
 
 
-def ls(json: bool = False) -> int:
+def ls(limit: int | None = None, status: str | None = None, json: bool = False) -> int:
     """The stored runs, newest first."""
     from dataclasses import asdict
 
@@ -32,17 +37,30 @@ def ls(json: bool = False) -> int:
     from isorun.cli.verdict import size
     from isorun.store.recovery import listing
 
-    root = _root()
-    found = listing(root)
+    root, most = _root(), limit or (None if json else _SHOWN)
+    found = listing(root, status=_status(status), most=most)
     if json:
         print_json([asdict(run) for run in found])
     elif not found:
-        say(f"no runs in {root}")
+        say(f"no runs in {root}{f' with status {status}' if status else ''}")
     else:
         rows = [(r.exec_id, r.status, _when(r.accepted), r.prog_name or "-", size(r.bytes_used)) for r in found]
         columns = ("exec_id", "status", "accepted UTC", "program", "size")
         print_table(columns, rows, whole=("exec_id", "accepted UTC"))
+        if limit is None and len(found) == most:
+            say(f"the last {most}; --limit N shows more")
     return 0
+
+
+def _status(word: str | None) -> str | None:
+    from isorun.core.errors import InvalidRequest
+    from isorun.core.outcome import Status
+    from isorun.store.recovery import DAMAGED, RUNNING
+
+    words = (*Status, RUNNING, DAMAGED)
+    if word is not None and word not in words:
+        raise InvalidRequest(f"--status {word}: there are {', '.join(words)}", code="unknown_status")
+    return word
 
 
 def show(exec_id: str, json: bool = False) -> int:

@@ -100,14 +100,37 @@ def recover(root: Path, stuck: list[str] | None = None) -> list[str]:
     return ended
 
 
-def listing(root: Path) -> list[RunSummary]:
-    """The runs stored below *root*, newest first; what vanishes meanwhile is left out."""
-    found = []
+def listing(root: Path, *, status: str | None = None, most: int | None = None) -> list[RunSummary]:
+    """The runs stored below *root*, newest first; what vanishes meanwhile is left out.
+
+    If *status* is given, those alone that have it; of these the newest *most*: of the others no size is taken.
+    """
+    times: list[tuple[str, str]] = []
+    found: list[RunSummary] = []
     with _opened(root) as where:
         for exec_id in _runs(where):
             with suppress(FileNotFoundError):  # removed meanwhile
-                found.append(_summary(where, exec_id))
-    return sorted(found, key=lambda run: (run.accepted, run.exec_id), reverse=True)
+                times.append((_accepted(where, exec_id), exec_id))
+        for _, exec_id in sorted(times, reverse=True):
+            if most is not None and len(found) == most:
+                break
+            with suppress(FileNotFoundError):
+                run = _summary(where, exec_id)
+                found += [run] if status in (None, run.status) else []
+    return found
+
+
+def _accepted(where: _Root, exec_id: str) -> str:
+    """When the run was accepted, as `_summary` tells it."""
+    with suppress(PermissionError):
+        run_fd = open_folder(PREFIX + exec_id, where.fd)
+        try:
+            accepted = (_read_json(RUN_JSON, run_fd) or {}).get("accepted")
+        finally:
+            os.close(run_fd)
+        if isinstance(accepted, str):
+            return accepted
+    return _rfc3339(os.stat(PREFIX + exec_id, dir_fd=where.fd, follow_symlinks=False).st_mtime)
 
 
 def remove(root: Path, exec_id: str) -> None:

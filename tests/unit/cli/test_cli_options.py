@@ -69,6 +69,12 @@ SLIPS = [
     ("nothing-like-it", "No such command 'nothing-like-it' (isorun"),
     ("--verson", "No such option: --verson (did you mean --version?) (isorun"),
     ("runs --version", "No such option: --version (isorun runs"),
+    ("runs ls --limit 0", "--limit: '0' is not a whole number above 0 (isorun runs ls"),
+    ("runs ls --limit 1k", "--limit: '1k' is not a whole number above 0 (isorun runs ls"),
+    (
+        "cleanup --older-than week",
+        "--older-than: 'week' is not a number of hours, nor a time such as 90s, 10m or 7d (isorun cleanup",
+    ),
     ("doctor now", "unexpected argument: now (isorun doctor"),
     ("config trust a b", "unexpected argument: b (isorun config trust"),
     ("doctor --prod", "No such option: --prod (did you mean --production?) (isorun doctor"),

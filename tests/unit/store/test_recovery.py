@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import fields
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -207,6 +208,26 @@ def test_the_newest_run_is_first_and_its_size_is_told(tmp_path: Path) -> None:
         ("b", "2026-01-01", "report"),
     ]
     assert runs[0].bytes_used - runs[1].bytes_used >= 100_000
+
+
+@pytest.mark.parametrize(
+    ("options", "found"),
+    [
+        ({}, ["d", "c", "b", "a"]),
+        ({"most": 2}, ["d", "c"]),
+        ({"status": "failed"}, ["c", "a"]),
+        ({"status": "failed", "most": 1}, ["c"]),
+        ({"status": "ok", "most": 9}, ["d", "b"]),
+    ],
+)
+def test_the_newest_of_one_status_are_listed(tmp_path: Path, options: dict[str, Any], found: list[str]) -> None:
+    """As many as are asked for, by the time of acceptance, not by name or by when a folder changed."""
+    for day, exec_id in reversed(list(enumerate("abcd", 1))):
+        folder = made(tmp_path, exec_id, "failed" if exec_id in "ac" else "ok")
+        told = json.loads((folder.path / "run.json").read_bytes())
+        told["accepted"] = f"2026-01-0{day}T00:00:00.000Z"
+        (folder.path / "run.json").write_text(json.dumps(told))
+    assert [run.exec_id for run in listing(tmp_path, **options)] == found
 
 
 def test_only_old_and_ended_runs_are_swept(tmp_path: Path) -> None:
