@@ -637,3 +637,10 @@ def test_a_limit_that_cannot_be_is_named(isorun: Isorun, words: tuple[str, ...],
     done = isorun("run", "-", *words, stdin=b"print(1)")
     assert (done.returncode, done.stdout) == (2, b"")
     assert says in done.stderr.decode()
+
+
+def test_a_program_may_stand_on_the_command_line(isorun: Isorun) -> None:
+    """`-c CODE`, with all other words its arguments, and our stdin if `--stdin` says so."""
+    done = isorun("run", "-c", "print(sys.argv[1:], sys.stdin.read())", "--stdin", "a", "--", "-b", stdin=b"typed")
+    assert (done.returncode, done.stdout) == (0, b"['a', '-b'] typed\n")
+    assert isorun("run", "-c", " ").returncode == 2

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from isorun.cli.exits import UsageError
 from isorun.cli.parsing import BACKEND, REST, option, seconds
 
 
@@ -13,7 +14,8 @@ from isorun.cli.parsing import BACKEND, REST, option, seconds
 class Wanted:
     """The options of `isorun run`, as given."""
 
-    file: str
+    file: str = "-c"  # what a program without a file is called, as Python does
+    code: str | None = None
     args: tuple[str, ...] = ()
     turn_id: str | None = None
     side_effects: bool = False
@@ -41,8 +43,13 @@ def tool_ids(text: str) -> tuple[str, ...]:
 
 
 def wanted_of(given: Mapping[str, object]) -> Wanted:
-    """What was *given*, as the parser has it."""
+    """What was *given*, as the parser has it. Raises `UsageError` if there is no program."""
     values = {name: tuple(value) if isinstance(value, list) else value for name, value in given.items()}
+    if "code" in values and "file" in values:
+        # The program is here already, so all words are its own.
+        values["args"] = (values.pop("file"), *values.get("args", ()))  # type: ignore[misc]  # OPTIONS makes it a list
+    elif "code" not in values and "file" not in values:
+        raise UsageError("Missing argument FILE|- (isorun run --help shows what there is)")
     return Wanted(**values)  # type: ignore[arg-type]  # OPTIONS has its fields, and makes their types
 
 
@@ -59,7 +66,8 @@ def run(**given: object) -> int:
 
 OPTIONS = {
     "run": (
-        option("file FILE|-", "The program, or - for stdin."),
+        option("file FILE|-", "The program, or - for stdin.", nargs="?"),
+        option("-c CODE", "The program itself, in place of FILE.", dest="code"),
         option("args ARGS", "sys.argv[1:] of the program; put -- before them.", nargs=REST),
         option("--turn-id ID", "The turn whose folder the program writes to."),
         option("--side-effects", "No contract: report what changed in out/ (the default)."),

@@ -37,7 +37,7 @@ def read_request(wanted: Wanted, limits: Limits) -> RunRequest:
         "out": None,  # --out is where the files go afterwards
         "stdin": _read_stdin(limits.input_bytes) if wanted.stdin and not sys.stdin.isatty() else None,
     }
-    return RunRequest.of(_read_program(wanted.file, limits.source_bytes), **{**as_given, **read})
+    return RunRequest.of(_read_program(wanted, limits.source_bytes), **{**as_given, **read})
 
 
 def _variables(given: tuple[str, ...]) -> dict[str, str]:
@@ -69,7 +69,10 @@ def _named(wanted: Wanted) -> set[str]:
     return {field.name for field in fields(wanted)}
 
 
-def _read_program(file: str, most: int) -> bytes:
+def _read_program(wanted: Wanted, most: int) -> bytes:
+    if wanted.code is not None:
+        return os.fsencode(wanted.code)  # as it was typed, in whatever encoding
+    file = wanted.file
     # One byte more than is allowed: the request's own check then says so.
     if file == "-":
         return sys.stdin.buffer.read(most + 1)
