@@ -23,6 +23,7 @@ from isorun.supervisor.prints import CallOutput, current
 from isorun.supervisor.registry import ArgumentsRefused, Tool
 from isorun.supervisor.session import Refusal
 from isorun.supervisor.tool import ToolContext, ToolError
+from isorun.wire.values import Unfit
 
 _THREADS = 64
 _TRACEBACK_CHARS = 64 << 10  # of what a tool raised, in infra.log
@@ -130,6 +131,16 @@ class GrantedTool:
             self._threads.end_child()
             current.reset(token)
             output.close()
+
+    async def sendable(self, call_id: int, value: object) -> object:
+        """See `session.Answering.sendable`. In a thread: a large table takes its time."""
+        try:
+            return await self._threads.run(self._tool.result.dumped, {"value": value})
+        except Unfit as unfit:
+            text = f"the tool's result cannot be sent: value{unfit.path}: {unfit.reason}"
+            raise Refusal("ToolFailed", text) from None
+        except Exception as error:  # noqa: BLE001 - boundary: a type of the tool's own may fail in any way
+            raise self._failed(call_id, error) from None
 
     def _context(self, deadline: float) -> ToolContext:
         run = self._run

@@ -2,32 +2,40 @@
 
 Only what carries the mark of `isorun.tool` is a tool; a helper beside it is not there.
 Whatever is wrong with a tool is found when the bundle is loaded, with file, line and
-tool, never at a call. pydantic turns type hints into schema and check.
+tool, never at a call. pydantic turns type hints into schema and check, and the type of the
+result into what is sent.
 """
 
 import enum
 import importlib
 import importlib.util
 import inspect
+import io
 import json
 import sys
 import types
 import typing
+from collections import abc
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Annotated, Any, NotRequired, Required
 
 import docstring_parser
-from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
+from pydantic import ConfigDict, Field, PydanticUserError, TypeAdapter, ValidationError
+from pydantic.json_schema import GenerateJsonSchema
 from pydantic.types import Strict
 from typing_extensions import TypedDict  # pydantic wants this one before Python 3.12
 
 from isorun.core.errors import InvalidRequest
 from isorun.supervisor.descriptor import Descriptor, Entry, line_of
 from isorun.supervisor.tool import MARK, Marks, ToolContext
+from isorun.wire import conversion
+from isorun.wire.values import Unfit
 
 _SCALARS = (int, float, str, bool, bytes)
 _SHOWN_ERRORS = 5
+_RUNNING = (abc.Generator, abc.AsyncGenerator, abc.Iterator, abc.AsyncIterator, abc.AsyncIterable, abc.Coroutine)
+_NO_RESULT = (typing.NoReturn, typing.Never)
 
 
 class BundleError(InvalidRequest):
@@ -39,6 +47,53 @@ class BundleError(InvalidRequest):
 
 class ArgumentsRefused(Exception):
     """A call's arguments do not fit; the text says which and why, and holds none of their values."""
+
+
+class _ResultSchema(GenerateJsonSchema):
+    """As pydantic's, and any class that `conversion` knows, such as a DataFrame in a model."""
+
+    def is_instance_schema(self, schema: Any) -> dict[str, Any]:  # noqa: ANN401 - of pydantic's core
+        return {} if conversion.is_known(schema["cls"]) else super().is_instance_schema(schema)
+
+
+class ResultType:
+    """What a tool says that it returns: its JSON schema, and how such a value is written as JSON's types.
+
+    Raises `TypeError`, which says what to do, for a *hint* whose values can never be sent.
+    """
+
+    def __init__(self, hint: Any) -> None:  # noqa: ANN401 - a type
+        if never := _never(hint):
+            raise TypeError(never)
+        try:
+            self._adapter: TypeAdapter[Any] = TypeAdapter(Any if hint in _NO_RESULT else _without_packages(hint))
+            schema = self._adapter.json_schema(mode="serialization", schema_generator=_ResultSchema)
+            json.dumps(schema, allow_nan=False)  # it must also be sendable
+        except PydanticUserError as error:
+            if error.code != "typed-dict-version":  # of a TypedDict the values are dicts, and are sent
+                raise TypeError(
+                    f"return a dataclass, a pydantic model, or a dict made of it ({_first(error)})"
+                ) from error
+            self._adapter, schema = TypeAdapter(Any), {"type": "object"}
+        self.schema: Mapping[str, Any] = schema
+
+    def dumped(self, value: object) -> Any:  # noqa: ANN401 - JSON's types and bytes
+        """*value* as pydantic writes it in JSON mode; bytes stay bytes. Raises `Unfit`, and what the type raises."""
+        if not conversion.look(value):
+            try:
+                return conversion.plain(self._dumped(value, mode="json", fallback=conversion.plain))
+            except Unfit as unfit:
+                if unfit.path:  # else `fallback` raised it, which does not know where it was called
+                    raise
+        return conversion.plain(self._dumped(value, mode="python"))
+
+    def _dumped(self, value: object, **options: Any) -> Any:  # noqa: ANN401 - pydantic's own
+        try:
+            return self._adapter.dump_python(value, by_alias=True, warnings=False, **options)
+        except ValueError as error:
+            if "Circular reference" in str(error):
+                raise Unfit("it contains itself, or is nested too deep") from None
+            raise
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -54,6 +109,7 @@ class Tool:
     is_async: bool
     function: Callable[..., Any]
     arguments: TypeAdapter[dict[str, Any]]
+    result: ResultType
     context: str | None  # the parameter that gets the ToolContext
 
     def check(self, params: dict[str, Any]) -> dict[str, Any]:
@@ -73,6 +129,7 @@ class Tool:
             "description": self.description,
             "returns": self.returns,
             "parameters": dict(self.schema),
+            "result": dict(self.result.schema),
             "where": self.where,
             "timeout_s": self.marks.timeout_s,
             "max_calls": self.marks.max_calls,
@@ -183,8 +240,8 @@ def _tool(tool_id: str, function: Callable[..., Any], marks: Marks, where: str) 
         schema = arguments.json_schema()
         json.dumps(schema, allow_nan=False)  # it must also be sendable
     except Exception as error:  # it evaluates what the author wrote
-        first = (str(error) or type(error).__name__).splitlines()[0]
-        raise BundleError(f"{where}: {tool_id}: no JSON schema can be made of its type hints: {first}") from error
+        told_first = f"no JSON schema can be made of its type hints: {_first(error)}"
+        raise BundleError(f"{where}: {tool_id}: {told_first}") from error
     description = "\n\n".join(filter(None, (told.short_description, told.long_description)))
     if not description:
         raise BundleError(f"{where}: {tool_id}: a tool needs a docstring that says what it does")
@@ -198,8 +255,55 @@ def _tool(tool_id: str, function: Callable[..., Any], marks: Marks, where: str) 
         is_async=inspect.iscoroutinefunction(function),
         function=function,
         arguments=arguments,
+        result=_result(function, hints.get("return", Any), f"{where}: {tool_id}"),
         context=context,
     )
+
+
+def _result(function: Callable[..., Any], hint: Any, where: str) -> ResultType:  # noqa: ANN401 - a type
+    if inspect.isgeneratorfunction(function) or inspect.isasyncgenfunction(function):
+        raise BundleError(f"{where}: it has a yield, and a generator cannot be sent: return a list")
+    try:
+        return ResultType(hint)
+    except Exception as error:  # it evaluates what the author wrote
+        named = inspect.formatannotation(hint)
+        raise BundleError(f"{where}: its result, {named}, can never be sent: {_first(error)}") from error
+
+
+def _never(hint: Any) -> str | None:  # noqa: ANN401 - a type
+    """What to do if values with *hint* somewhere in it can never be sent; None if nothing is known against it."""
+    kind = typing.get_origin(hint) or hint
+    if kind in _RUNNING:
+        return "return a list"
+    if kind is abc.Callable or kind is type:
+        return "return a value that was made, not what makes it"
+    if inspect.isclass(kind) and issubclass(kind, (io.IOBase, typing.IO)):
+        return "return the file's text or bytes, or write it with ToolContext.open_output and return its path"
+    if kind is typing.Literal:
+        return None
+    return next(filter(None, map(_never, typing.get_args(hint)[: 1 if kind is Annotated else None])), None)
+
+
+def _without_packages(hint: Any) -> Any:  # noqa: ANN401 - types in, types out
+    """*hint* with Any for each class that pydantic does not know and `conversion` does, such as a DataFrame."""
+    origin, args = typing.get_origin(hint), typing.get_args(hint)
+    if inspect.isclass(origin or hint) and conversion.is_known(origin or hint):
+        return Any
+    if origin is None or origin is typing.Literal:
+        return hint
+    if origin is Annotated:
+        return Annotated[(_without_packages(args[0]), *args[1:])]
+    if origin is types.UnionType or origin is typing.Union:
+        return typing.Union[tuple(map(_without_packages, args))]  # noqa: UP007 - made from a list
+    try:
+        return origin[tuple(map(_without_packages, args))]
+    except TypeError:  # what takes no such arguments
+        return hint
+
+
+def _first(error: Exception) -> str:
+    """The first line of what *error* says."""
+    return (str(error) or type(error).__name__).splitlines()[0]
 
 
 def _field(parameter: inspect.Parameter, hints: Mapping[str, Any], about: Mapping[str, str], where: str) -> Any:  # noqa: ANN401 - a type
@@ -209,8 +313,8 @@ def _field(parameter: inspect.Parameter, hints: Mapping[str, Any], about: Mappin
         raise BundleError(f"{where}: the parameter {parameter.name} has no type hint")
     extra: dict[str, Any] = {}
     optional = parameter.default is not parameter.empty
-    if optional and _is_json(parameter.default):
-        extra["default"] = parameter.default
+    if optional and (found := _as_json(parameter.default)):
+        extra["default"] = found[0]
     hint: Any = Annotated[
         exact(hints[parameter.name]),
         Field(description=about.get(parameter.name) or None, json_schema_extra=extra or None),
@@ -218,12 +322,14 @@ def _field(parameter: inspect.Parameter, hints: Mapping[str, Any], about: Mappin
     return NotRequired[hint] if optional else Required[hint]
 
 
-def _is_json(value: object) -> bool:
+def _as_json(value: object) -> list[Any]:
+    """*value* as a schema shows it, in a list; an empty one for a value that JSON has no form for."""
     try:
-        json.dumps(value, allow_nan=False)
-    except (TypeError, ValueError, RecursionError):
-        return False
-    return True
+        made = conversion.plain(value)
+        json.dumps(made, allow_nan=False)
+    except (Unfit, TypeError, ValueError, RecursionError):
+        return []
+    return [made]
 
 
 def exact(hint: Any) -> Any:  # noqa: ANN401 - types in, types out

@@ -81,6 +81,9 @@ class Answering(Protocol):
     async def answer(self, call_id: int, params: dict[str, Any], deadline: float) -> object:
         """The tool's result, or `Refusal` and nothing else. It is cancelled at *deadline* (monotonic)."""
 
+    async def sendable(self, call_id: int, value: object) -> object:
+        """A result that cannot be sent as it is, as JSON's types and bytes, or `Refusal`."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CallLimits:
@@ -435,7 +438,12 @@ class ToolSession:
         try:
             value = await self._granted[call.tool].answer(call.id, params, opened.deadline)
             began = time.thread_time()
-            data = encode(Reply(id=call.id, value=value), self._limits.frame_bytes)
+            try:
+                data = encode(Reply(id=call.id, value=value), self._limits.frame_bytes)
+            except NotEncodable:
+                value = await self._granted[call.tool].sendable(call.id, value)
+                began = time.thread_time()  # what the loop did meanwhile is not this call's
+                data = encode(Reply(id=call.id, value=value), self._limits.frame_bytes)
         except Refusal as refused:
             refusal = refused
         except asyncio.CancelledError:

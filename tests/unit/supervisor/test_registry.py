@@ -160,6 +160,7 @@ def test_the_docstring_describes_tool_parameters_and_result(load: Load) -> None:
             },
             "required": ["text"],
         },
+        "result": {"type": "string"},
         "where": tool.where,
         "timeout_s": None,
         "max_calls": None,

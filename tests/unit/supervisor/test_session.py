@@ -66,6 +66,9 @@ class Does:
     async def answer(self, call_id: int, params: dict[str, Any], deadline: float) -> object:
         return await self.does(call_id, params, deadline)
 
+    async def sendable(self, call_id: int, value: object) -> object:
+        return value
+
 
 async def _echo(call_id: int, params: dict[str, Any], deadline: float) -> object:
     return params
