@@ -19,6 +19,7 @@ import isorun
 DESCRIPTOR = 'TOOLS = [{"ref": "tools/local_tools.py", "alias": "local_tools"}]\n'
 TOOLS = '''
 import asyncio
+import datetime
 import os
 
 import isorun
@@ -78,7 +79,17 @@ def fail(how: str) -> object:
         raise isorun.ToolError("the shelf is empty")
     if how == "untold":
         raise RuntimeError("secret-of-the-host")
-    return {how}
+    return object()
+
+
+@isorun.tool
+def next_day(day: datetime.date) -> dict[str, datetime.date]:
+    """Return the day after a day.
+
+    Args:
+        day: Any.
+    """
+    return {"next": day + datetime.timedelta(days=1)}
 
 
 @isorun.tool(timeout_s=0.05)
@@ -138,6 +149,38 @@ def test_one_tool_by_every_spelling(with_tools) -> None:
     assert [call["tool_id"] for call in result.tool_calls] == ["local_tools.write_note"] * 6
     assert [call["status"] for call in result.tool_calls] == ["ok"] * 6
     assert [call["reason"] for call in result.tool_calls] == ["r", "", "", "", "", ""]
+
+
+def test_a_program_passes_what_it_has(with_tools) -> None:
+    """A date for a date, and what has a form of its own for a value of any kind; bytes stay bytes beside it."""
+    result = with_tools("""
+        import datetime, decimal, enum, pathlib, uuid
+        print(await local_tools.next_day(day=datetime.date(2024, 1, 31)))
+        class Size(enum.Enum):
+            SMALL = "s"
+        print(await local_tools.mirror(value={
+            "set": {2, 1}, "price": decimal.Decimal("1.10"), "id": uuid.UUID(int=7), "size": Size.SMALL,
+            "path": pathlib.Path("a/b"), "raw": b"x", 1: "one",
+        }))
+        try:
+            await local_tools.mirror(value=[float("nan")])
+        except agent_io_tools.ToolInputInvalid as error:
+            print(error)
+    """)
+    mirrored = {
+        "set": [1, 2],
+        "price": "1.10",
+        "id": "00000000-0000-0000-0000-000000000007",
+        "size": "s",
+        "path": "a/b",
+        "raw": b"x",
+        "1": "one",
+    }
+    assert result.stdout.splitlines() == [
+        "{'next': '2024-02-01'}",
+        repr(mirrored),
+        "params.value[0]: nan cannot be sent: use None for a number that is missing",
+    ], result.report_text
 
 
 def test_names_that_disagree_are_refused_before_a_call(with_tools) -> None:
@@ -249,7 +292,7 @@ def test_each_failure_has_its_type(with_tools) -> None:
         await of(call(tool_id="other.write_note"))
         await of(local_tools.write_note())
         await of(local_tools.write_note(text=1))
-        await of(local_tools.write_note(text={1}))
+        await of(local_tools.write_note(text=object()))
         await of(local_tools.slow())
         await of(call(fn=local_tools.patient, timeout_s=0.05))
         await of(call(fn=local_tools.patient, timeout_s=0))
@@ -257,7 +300,7 @@ def test_each_failure_has_its_type(with_tools) -> None:
         await of(local_tools.once())
         await of(local_tools.fail(how="told"))
         await of(local_tools.fail(how="untold"))
-        await of(local_tools.fail(how="a set"))
+        await of(local_tools.fail(how="an object"))
         await of(local_tools.write_note(text="still here"))
     """)
     lines = result.stdout.splitlines()
@@ -272,7 +315,10 @@ def test_each_failure_has_its_type(with_tools) -> None:
         "no error",
     ], result.report_text
     assert lines[0] == lines[1] == "ToolDenied: no such tool for this run"
-    assert lines[4] == "ToolInputInvalid: params.text: set cannot be sent"
+    assert (
+        lines[4]
+        == "ToolInputInvalid: params.text: object cannot be sent: give numbers, text, bytes, lists and dicts made of it"
+    )
     assert lines[7] == "ToolInputInvalid: timeout_s: must be a positive, finite number of seconds, got 0"
     assert lines[10] == "ToolFailed: the shelf is empty"
     assert lines[11].startswith("ToolFailed: the tool failed (call ")

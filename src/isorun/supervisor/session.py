@@ -33,7 +33,7 @@ from isorun.core.text import one_line
 from isorun.wire.frames import Frames, ProtocolError
 from isorun.wire.messages import Call, Ended, Log, Message, NotEncodable, Refused, Reply, decode, decode_packet, encode
 from isorun.wire.session import Session, Side, State
-from isorun.wire.values import CALL_VALUES, is_costly
+from isorun.wire.values import CALL_VALUES, TOO_LARGE, is_costly
 
 _log = logging.getLogger("isorun.supervisor")
 _READ = 1 << 16
@@ -440,7 +440,9 @@ class ToolSession:
             began = time.thread_time()
             try:
                 data = encode(Reply(id=call.id, value=value), self._limits.frame_bytes)
-            except NotEncodable:
+            except NotEncodable as error:
+                if error.reason.startswith(TOO_LARGE):
+                    raise
                 value = await self._granted[call.tool].sendable(call.id, value)
                 began = time.thread_time()  # what the loop did meanwhile is not this call's
                 data = encode(Reply(id=call.id, value=value), self._limits.frame_bytes)

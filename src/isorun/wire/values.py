@@ -25,6 +25,7 @@ MAX_INT_DIGITS = 640  # int(text) is quadratic; CPython lets no process set its 
 MAX_VALUES = 1_000_000  # 16 MiB of "{}," would become 5.6 million dicts: 6 s and 600 MB
 CALL_VALUES = 1 << 16  # of what a program sends: at most 0.16 s to read; 8,000 rows of seven columns
 _FEW_VALUES = 1 << 12  # at most 8 ms to read
+TOO_LARGE = "the frame would exceed"  # how the reason begins that no other form of a value would mend
 _SHORT = 1 << 18  # bytes of a header: at most 3 ms, whatever the values
 
 # Up to and with the next mark outside a string. Possessive, and true at the end too, so that no byte is
@@ -79,7 +80,7 @@ class Packer:
         # Counted on the way, not at the end: ten lists, each ten times in the next, make 10**10 values.
         self._room -= count
         if self._room < 0:
-            raise Unfit(f"the frame would exceed {self._max_frame} bytes here")
+            raise Unfit(f"{TOO_LARGE} {self._max_frame} bytes here")
 
     def _text(self, value: str) -> str:
         self._room -= len(value)  # `_take` in place: most values are text

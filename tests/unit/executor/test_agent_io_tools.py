@@ -167,10 +167,15 @@ def _cyclic() -> list[Any]:
 @pytest.mark.parametrize(
     ("arguments", "text"),
     [
-        ({"params": {"a": [1, 2, 3, {4}]}}, "params.a[3]: set cannot be sent"),
-        ({"params": {"a": [float("nan")]}}, "params.a[0]: nan cannot be sent"),
+        (
+            {"params": {"a": [1, 2, 3, object()]}},
+            "params.a[3]: object cannot be sent: give numbers, text, bytes, lists and dicts made of it",
+        ),
+        ({"params": {"a": [float("nan")]}}, "params.a[0]: nan cannot be sent: use None for a number that is missing"),
+        ({"params": {"a": (n for n in "x")}}, "params.a: generator cannot be sent: make a list of it with list(...)"),
         ({"params": {"a": _cyclic()}}, "params.a[0]: it contains itself"),
-        ({"params": {"a": {1: 2}}}, "params.a: keys must be str, got int"),
+        ({"params": {"a": {(1,): 2}}}, "params.a: keys must be str, got tuple: make a list of pairs of it"),
+        ({"params": {"a": {1: 2, "1": 3}}}, "params.a: two keys become '1': keys must be str, and differ as text"),
         ({"params": {"a": bytes(MAX_FRAME)}}, f"params.a: the frame would exceed {MAX_FRAME} bytes here"),
         ({"params": [1]}, "params: must be dict[str, Any], got list"),
         ({"params": []}, "params: must be dict[str, Any], got list"),

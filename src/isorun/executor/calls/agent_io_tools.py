@@ -14,6 +14,7 @@ from isorun.executor.calls.tool_loops import ToolLoops
 from isorun.executor.calls.tool_stream import Answer, Gone, ToolStream
 from isorun.executor.calls.tool_threads import ToolThreads
 from isorun.wire.messages import NotEncodable, Reply, encode
+from isorun.wire.values import TOO_LARGE
 
 __all__ = [
     "ToolBudgetExceeded",
@@ -68,11 +69,12 @@ async def tool_call(
 ) -> Any:  # noqa: ANN401 - the tool's result is its own affair
     """Call a tool by its proxy (*fn*) or its *tool_id* and return its result.
 
-    *params* are the tool's arguments; bytes may stand anywhere in them. *timeout_s*
-    bounds the tool's time, which the run's own limit does anyway. Raises a `ToolError` of
-    the kind that says why there is no result (`ToolInputInvalid` names the place of a value
-    that cannot be sent, such as `params.a[3]`, and nothing was sent), and `TypeError` if *fn*
-    and *tool_id* name different tools, or neither is given.
+    *params* are the tool's arguments; bytes may stand anywhere in them, and dates, sets, tables
+    and numbers of numpy are sent in the form that JSON has for them. *timeout_s* bounds the
+    tool's time, which the run's own limit does anyway. Raises a `ToolError` of the kind that
+    says why there is no result (`ToolInputInvalid` names the place of a value that cannot be
+    sent, such as `params.a[3]`, and nothing was sent), and `TypeError` if *fn* and *tool_id*
+    name different tools, or neither is given.
     """
     number, frame = _frame(_named(fn, tool_id), params, call_reason, timeout_s)
     try:
@@ -118,10 +120,27 @@ def _frame(tool: str, params: dict[str, Any] | None, reason: str, timeout_s: flo
         raise ToolUnavailable("no tool stream in this process")
     if timeout_s is not None and not (_is_number(timeout_s) and 0 < timeout_s < inf):
         raise ToolInputInvalid(f"timeout_s: must be a positive, finite number of seconds, got {timeout_s!r}")
+    stream, given = _connection[0].stream, {} if params is None else params
     try:
-        return _connection[0].stream.frame(tool, {} if params is None else params, reason, timeout_s)
+        return stream.frame(tool, given, reason, timeout_s)
+    except NotEncodable as error:
+        if not error.path.startswith("params") or not isinstance(given, dict) or error.reason.startswith(TOO_LARGE):
+            raise ToolInputInvalid(str(error)) from None
+    try:
+        return stream.frame(tool, _converted(given), reason, timeout_s)
     except NotEncodable as error:
         raise ToolInputInvalid(str(error)) from None
+
+
+def _converted(params: dict[str, Any]) -> Any:  # noqa: ANN401 - JSON's types and bytes
+    """*params* with dates, sets, numbers of numpy and the like in the form that JSON has for them."""
+    from isorun.wire import conversion  # not at the top: most programs need it never, and it imports much
+    from isorun.wire.values import Unfit
+
+    try:
+        return conversion.plain(params)
+    except Unfit as unfit:
+        raise ToolInputInvalid(f"params{unfit.path}: {unfit.reason}") from None
 
 
 def _is_number(value: object) -> bool:
