@@ -151,6 +151,68 @@ def test_one_tool_by_every_spelling(with_tools) -> None:
     assert [call["reason"] for call in result.tool_calls] == ["r", "", "", "", "", ""]
 
 
+def test_a_call_where_nothing_can_be_awaited(with_tools) -> None:
+    """`.sync` in a lambda, in a plain function, in a thread, and in a coroutine while other calls are open."""
+    result = with_tools("""
+        import threading
+        note, mirror = local_tools.write_note, local_tools.mirror
+        print(list(map(lambda text: note.sync(text=text), "ab")))
+        def plain(text):
+            return note.sync(text=text)
+        print(plain("c"))
+        thread = threading.Thread(target=lambda: print(plain("d")))
+        thread.start()
+        thread.join()
+        async def beside():
+            both = asyncio.gather(*(local_tools.both(number=n) for n in range(2)))
+            await asyncio.sleep(0)
+            found = plain("e")
+            return found, await both
+        print(await beside())
+        try:
+            note.sync("f")
+        except TypeError as error:
+            print(error)
+        try:
+            note.sync(text=1)
+        except agent_io_tools.ToolInputInvalid as error:
+            print("refused", "text" in str(error))
+    """)
+    assert result.stdout.splitlines() == [
+        "['noted: a', 'noted: b']",
+        "noted: c",
+        "noted: d",
+        "('noted: e', [0, 1])",
+        "local_tools.write_note takes its arguments by name: write_note(name=value)",
+        "refused True",
+    ], result.report_text
+
+
+def test_a_tool_tells_what_it_is(with_tools) -> None:
+    """`inspect.signature` and `help` show its parameters, its result and its docstring, not our class."""
+    result = with_tools("""
+        import inspect
+        print(inspect.signature(local_tools.both))
+        print(inspect.signature(local_tools.next_day))
+        print(inspect.signature(local_tools.write_note).parameters["text"].kind.name)
+        print(inspect.getdoc(local_tools.write_note))
+        help(local_tools.next_day)
+    """)
+    lines = result.stdout.splitlines()
+    assert lines[:8] == [
+        "(*, number: int, parties: int = 2) -> int",
+        "(*, day: date) -> dict[str, str]",
+        "KEYWORD_ONLY",
+        "write_note(*, text: str) -> str",
+        "",
+        "Return the note, marked.",
+        "",
+        "Args:",
+    ], result.report_text
+    assert "next_day(*, day: date) -> dict[str, str]" in result.stdout
+    assert "Return the day after a day." in result.stdout
+
+
 def test_a_program_passes_what_it_has(with_tools) -> None:
     """A date for a date, and what has a form of its own for a value of any kind; bytes stay bytes beside it."""
     result = with_tools("""

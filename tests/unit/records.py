@@ -32,6 +32,7 @@ CONTEXT = RunContext(
     stdin=False,
     given=[],
     tools={},
+    about={},
 )
 
 FACTS = ContainerFacts(

@@ -111,6 +111,7 @@ class Loader:
             stdin=False,
             given=[],
             tools={"a": ["b"]},
+            about={"a.b": ["()", "c"]},
         )
         frames = Frames()
         frames.feed(encode(Put(path="work/x", data=b"pass", append=False, mode=0o644)))
@@ -142,7 +143,7 @@ class Loader:
             self._views.install()
         _current[:] = [program]
         module = types.ModuleType("__main__")
-        module.__dict__.update(self._names, **names.of_run(context), **proxies.install(context.tools))
+        module.__dict__.update(self._names, **names.of_run(context), **proxies.install(context.tools, context.about))
         module.__dict__.update(_of_a_script(program.path))
         program.namespace = module.__dict__
         sys.modules["__main__"] = module

@@ -11,9 +11,9 @@ and only after that, when nothing can write any more, are pipes drained and file
 import asyncio
 import logging
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from isorun.backends.base import File, Program, Slot, Usage
@@ -53,6 +53,7 @@ class Options:
     save_figures: bool = True
     frame_bytes: int = MAX_FRAME  # the largest frame that the other end of the tool stream takes
     frame_values: int = CALL_VALUES  # and how many values in it
+    about: Mapping[str, list[str]] = field(default_factory=dict)  # of the bundle's tools, see `core.signatures.told`
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -99,6 +100,7 @@ def program_for(request: AcceptedRun, options: Options) -> Program:
         stdin=request.stdin is not None,
         given=sorted(given),
         tools=_proxies(request.grants),
+        about={tool_id: options.about[tool_id] for tool_id in request.grants if tool_id in options.about},
     )
     return Program(files=files, argv=request.argv, env=request.env, context=context, timeout_s=request.timeout_s)
 

@@ -23,6 +23,7 @@ from isorun.core.outcome import Stop
 from isorun.core.request import RunOptions, RunRequest, takes
 from isorun.core.result import Artifact, RunResult
 from isorun.core.share import Owing
+from isorun.core.signatures import told
 from isorun.runtime.aside import Aside
 from isorun.runtime.choose import Chosen, choose_backend, named_backend
 from isorun.runtime.events import Event, Feed
@@ -159,7 +160,7 @@ class Runtime:
             self._host = stack.enter_context(HostLease.take(self.root))
             await asyncio.to_thread(self._tidy)
             await self._open(stack)
-            self._options = self._options_under(self.limits)
+            self._options = replace(self._options_under(self.limits), about=told(self.tools))
             self._pool = await stack.enter_async_context(Pool(self.backend, self.limits, self.settings.pool_size))
             self._aside = await stack.enter_async_context(Aside(lambda: len(self._runs)))
             self._inspection = await stack.enter_async_context(Inspection(self.backend, self.settings))

@@ -21,3 +21,4 @@ class RunContext(Record):
     stdin: bool  # whether a file is there to be read as it
     given: list[str]  # names in out/ that work/ shows, too: the inputs
     tools: dict[str, list[str]]  # names by alias
+    about: dict[str, list[str]]  # signature and description by tool id; not of every tool
