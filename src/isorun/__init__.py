@@ -25,6 +25,8 @@ if TYPE_CHECKING:
     from isorun.core.result import Artifact as Artifact
     from isorun.core.result import RunFailed as RunFailed
     from isorun.core.result import RunResult as RunResult
+    from isorun.model import model_request as model_request
+    from isorun.model import model_tool as model_tool
     from isorun.runtime.runtime import Run as Run
     from isorun.runtime.runtime import Runtime as Runtime
     from isorun.settings import Settings as Settings
@@ -51,6 +53,8 @@ _HOME = {
     "ToolContext": "isorun.supervisor.tool",
     "ToolError": "isorun.supervisor.tool",
     "Unavailable": "isorun.core.errors",
+    "model_request": "isorun.model",
+    "model_tool": "isorun.model",
     "run": "isorun.api",
     "tool": "isorun.supervisor.tool",
 }

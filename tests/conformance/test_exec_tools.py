@@ -8,6 +8,7 @@ which · ISORUN_ADVERTISE_SIDE_EFFECT_TOOL decides what is offered.
 """
 
 import asyncio
+import inspect
 import json
 from collections.abc import AsyncIterator
 from dataclasses import replace
@@ -228,5 +229,9 @@ def test_what_a_model_is_offered() -> None:
     assert [tool["tool_id"] for tool in both] == list(exec_tools.TOOLS)
     assert "when you know beforehand which files there will be" in both[0]["description"]
     assert "when you cannot know beforehand which files there will be" in both[1]["description"]
+    assert [tool["name"] for tool in both] == ["execute_code_python", "execute_code_python_side_effect"]
+    assert [tool["parameters"]["required"] for tool in both] == [["code", "contract"], ["code"]]
     for tool in both:
+        function = exec_tools.TOOLS[tool["tool_id"]]
+        assert set(tool["parameters"]["properties"]) == set(inspect.signature(function).parameters)
         assert "timeout_s: Wall seconds" in tool["description"]

@@ -213,6 +213,19 @@ def test_a_tool_tells_what_it_is(with_tools) -> None:
     assert "Return the day after a day." in result.stdout
 
 
+def test_a_prompt_names_the_tools_that_are_granted(own, bundle) -> None:
+    """Each with signature and docstring, all of them or those that are named; an unknown one is refused."""
+    with own(bundle=bundle) as runtime:
+        every, one = runtime.prompt(), runtime.prompt(tools=["local_tools.once"])
+        with pytest.raises(isorun.InvalidRequest, match=r"local_tools\.none"):
+            runtime.prompt(tools=["local_tools.none"])
+    assert "local_tools.both(*, number: int, parties: int = 2) -> int\n" in every
+    assert "          parties: How many calls wait for each other." in every
+    assert "local_tools.once() -> int" in one
+    assert "local_tools.both" not in one
+    assert "A program has no network" in one
+
+
 def test_a_program_passes_what_it_has(with_tools) -> None:
     """A date for a date, and what has a form of its own for a value of any kind; bytes stay bytes beside it."""
     result = with_tools("""

@@ -86,7 +86,7 @@ def accept(request: RunRequest, limits: Limits, bundle_tools: Collection[str] = 
         env=dict(request.env),
         before=_check_before(request.out),
         stdin=_check_stdin(request.stdin, limits),
-        grants=_check_grants(request.tools, bundle_tools),
+        grants=check_grants(request.tools, bundle_tools),
         user_id=request.user_id,
         limits=limits,
     )
@@ -119,7 +119,8 @@ def _refuse_bad_schemas(contract: Contract) -> None:
             )
 
 
-def _check_grants(tools: Sequence[str] | None, bundle_tools: Collection[str]) -> tuple[str, ...]:
+def check_grants(tools: Sequence[str] | None, bundle_tools: Collection[str]) -> tuple[str, ...]:
+    """The ids in *tools*; None stands for all of the bundle's. Raises `InvalidRequest` for an unknown one."""
     if tools is None:
         return tuple(bundle_tools)
     for tool in tools:

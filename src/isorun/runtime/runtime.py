@@ -31,7 +31,7 @@ from isorun.runtime.finish import DeadRun, finish
 from isorun.runtime.inspection.inspection import Inspection
 from isorun.runtime.lost import LostRun, store_lost
 from isorun.runtime.pool import Lease, Pool
-from isorun.runtime.request import AcceptedRun, accept, fingerprint_before
+from isorun.runtime.request import AcceptedRun, accept, check_grants, fingerprint_before
 from isorun.runtime.run import Conduct, Options, digests_in_out, program_for
 from isorun.runtime.services import open_supervisor
 from isorun.runtime.toolstream import call_limits
@@ -208,6 +208,18 @@ class Runtime:
     def tools(self) -> Mapping[str, Mapping[str, Any]]:
         """The tools of the bundle by id, each with its description and the JSON schema of its parameters."""
         return self._supervisor.tools if self._supervisor else {}
+
+    def prompt(self, *, tools: Sequence[str] | None = None) -> str:
+        """A text for a model's prompt: paths, limits, packages that are there, and the tools with their signatures.
+
+        *tools*: ids of those that its programs may call, None for all. Raises `InvalidRequest` for an unknown id.
+        """
+        from isorun.model import packages_in, prompt_text  # not at the top: a run needs none of it
+
+        given = check_grants(tools, self.tools)
+        found = self.backend.environment
+        python = found.version or found.python  # of an image, what is in it is not known here
+        return prompt_text(self.limits, python, packages_in(found.sys_path), {one: self.tools[one] for one in given})
 
     @property
     def waiting_slots(self) -> int:

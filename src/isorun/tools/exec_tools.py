@@ -19,6 +19,7 @@ from typing import Any, Unpack
 from isorun.core.errors import InvalidRequest, SetupFailed
 from isorun.core.request import ProgramOptions, RunRequest, takes
 from isorun.core.result import RunResult
+from isorun.model import legal_name, parameters
 from isorun.runtime.runtime import Runtime
 from isorun.settings import Settings
 from isorun.tools.folders import bring_back, drop_records, in_thread, inputs_of, ready
@@ -157,14 +158,20 @@ TOOLS: dict[str, Callable[..., Any]] = {
 }
 
 
-def advertised(settings: Settings) -> list[dict[str, str]]:
-    """The exec tools that a model is offered, each with `tool_id` and `description`.
+def advertised(settings: Settings) -> list[dict[str, Any]]:
+    """The exec tools that a model is offered, each with `tool_id`, `name`, `description` and `parameters`.
 
+    `name` is legal for the API of any model, `parameters` a JSON schema.
     `ISORUN_ADVERTISE_SIDE_EFFECT_TOOL` decides about the second. It can be called either way.
     """
     hidden = () if settings.advertise_side_effect_tool else ("exec_tools.execute_code_python_side_effect",)
     return [
-        {"tool_id": tool_id, "description": inspect.getdoc(function) or ""}
+        {
+            "tool_id": tool_id,
+            "name": legal_name(tool_id.partition(".")[2]),
+            "description": inspect.getdoc(function) or "",
+            "parameters": parameters(contract="contract" in inspect.signature(function).parameters),
+        }
         for tool_id, function in TOOLS.items()
         if tool_id not in hidden
     ]

@@ -1,19 +1,6 @@
 """Which content checks a promised file can keep, told by its suffix alone.
 
-Pure tables and decisions. What each check means:
-
-- `min_bytes`: at least so many bytes.
-- `mime`: what the content is, not the name. `text/*` means UTF-8 text without NUL.
-- `json_schema`: the JSON value fits the schema (draft 2020-12 unless `$schema` says another);
-  a `$ref` may lead to another place of the schema only.
-- `columns`: these names stand in the header, in any order; others may too. The header is the first
-  row that is not blank. Of a workbook one sheet must have them all.
-- `min_rows`: at least so many rows that are not blank below the header; of a workbook, on one sheet.
-- `pages`: exactly so many pages of a PDF, or slides of a presentation.
-- `must_contain`: each of these texts occurs, white space of any length counting as one blank. Of a
-  document its text is searched, of a workbook each row.
-
-It must not look at a file.
+Pure tables and decisions; `MEANING` says what each check means. It must not look at a file.
 """
 
 from typing import Any
@@ -34,6 +21,19 @@ TOLD = frozenset(
         "video/mp4",
     )
 )
+#: What each check means, as a model reads it too.
+MEANING = {
+    "min_bytes": "At least so many bytes.",
+    "mime": "What the content is, not the name. `text/*` means UTF-8 text without NUL.",
+    "json_schema": "The JSON value fits this schema (draft 2020-12 unless `$schema` says another); "
+    "a `$ref` may lead to another place of the schema only.",
+    "columns": "These names stand in the header, in any order; others may too. The header is the first row "
+    "that is not blank. Of a workbook one sheet must have them all.",
+    "min_rows": "At least so many rows that are not blank below the header; of a workbook, on one sheet.",
+    "pages": "Exactly so many pages of a PDF, or slides of a presentation.",
+    "must_contain": "Each of these texts occurs, white space of any length counting as one blank. Of a document "
+    "its text is searched, of a workbook each row.",
+}
 _TABLES = (".csv", ".tsv", ".xlsx")
 _ONLY_FOR: dict[str, tuple[str, ...]] = {
     "columns": _TABLES,

@@ -10,9 +10,9 @@ import re
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from itertools import accumulate
-from typing import Any, Literal, NoReturn
+from typing import Any, Literal, NoReturn, get_args
 
-from isorun.core.contract.checks import impossible
+from isorun.core.contract.checks import MEANING, impossible
 from isorun.core.errors import InvalidRequest
 from isorun.core.ids import check_exec_id, turn_folder
 from isorun.core.text import composed, folded, is_visible, shown
@@ -230,6 +230,34 @@ _CHECKS: dict[str, tuple[Callable[[object], bool], str]] = {
     "pages": (_is_count, "a whole number above 0"),
     "must_contain": (lambda value: _is_text(value) or _is_texts(value), "a string or a list of strings"),
 }
+
+_TEXT = {"type": "string"}
+_TEXTS = {"type": "array", "items": _TEXT, "minItems": 1}
+#: The checks whose value is no whole number, as JSON schema says it.
+_SCHEMAS: dict[str, dict[str, Any]] = {
+    "mime": _TEXT,
+    "json_schema": {"type": "object"},
+    "columns": _TEXTS,
+    "must_contain": {"anyOf": [_TEXT, _TEXTS]},
+}
+
+
+def item_schema() -> dict[str, Any]:
+    """The JSON schema of an item: the keys that `parse_contract` takes, and what each means."""
+    count = {"type": "integer", "minimum": 1}
+    checks = {key: {**_SCHEMAS.get(key, count), "description": MEANING[key]} for key in _CHECKS}
+    filename = f"A path below the working directory, such as report.md; or turn_<id>/{FILES}/report.md"
+    return {
+        "type": "object",
+        "properties": {
+            "filename": {"type": "string", "description": filename},
+            "description": {"type": "string", "description": "What the file holds."},
+            "visibility": {"type": "string", "enum": list(get_args(Visibility))},
+            **checks,
+        },
+        "required": ["filename", "description"],
+        "additionalProperties": False,
+    }
 
 
 def _checks(where: _Where, raw: dict[str, Any], name: str) -> dict[str, Any]:
