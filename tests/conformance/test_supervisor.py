@@ -337,8 +337,17 @@ show([await said(probe.twice()) for _ in range(3)], [await by_id("probe.add", a=
         for _ in range(2):
             result = runtime.execute(code, timeout_s=10)
             of_tool, of_run = shown(result)
-            assert of_tool == ["done", "done", ["ToolBudgetExceeded", "this run may call probe.twice 2 times"]]
-            assert of_run == [2, 2, 2, *[["ToolBudgetExceeded", "this run may make 6 tool calls"]] * 2]
+            assert of_tool == [
+                "done",
+                "done",
+                ["ToolBudgetExceeded", "this run may call probe.twice 2 times (max_calls of its @isorun.tool)"],
+            ]
+            assert of_run == [
+                2,
+                2,
+                2,
+                *[["ToolBudgetExceeded", "this run may make 6 tool calls (ISORUN_MAX_TOOL_CALLS)"]] * 2,
+            ]
             assert len(result.tool_calls) == 6
 
 

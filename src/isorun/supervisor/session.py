@@ -413,14 +413,16 @@ class ToolSession:
         if self._calls > _CALLS_ABOVE * self._limits.calls + _CALLS_MORE:
             raise ProtocolError(f"too many calls: this run may make {self._limits.calls}")
         if self._calls > self._limits.calls:
-            raise Refusal("ToolBudgetExceeded", f"this run may make {self._limits.calls} tool calls")
+            said = f"this run may make {self._limits.calls} tool calls (ISORUN_MAX_TOOL_CALLS)"
+            raise Refusal("ToolBudgetExceeded", said)
         tool = self._granted.get(call.tool)
         if tool is None:
             raise Refusal("ToolDenied", NESTED if call.tool.startswith("exec_tools.") else NO_SUCH_TOOL)
         if tool.max_calls is not None:
             used = self._used[call.tool] = self._used.get(call.tool, 0) + 1
             if used > tool.max_calls:
-                raise Refusal("ToolBudgetExceeded", f"this run may call {call.tool} {tool.max_calls} times")
+                said = f"this run may call {call.tool} {tool.max_calls} times (max_calls of its @isorun.tool)"
+                raise Refusal("ToolBudgetExceeded", said)
 
     def _begin(self, opened: _Open) -> None:
         self._listener.began(opened.record)

@@ -306,7 +306,7 @@ async def test_the_budget_counts_every_call_that_is_made() -> None:
         answers = await s.program.read(49)
         over = [answer for answer in answers if isinstance(answer, Refused) and answer.error == "ToolBudgetExceeded"]
         assert [answer.id for answer in over] == list(range(4, 50))
-        assert {answer.text for answer in over} == {"this run may make 3 tool calls"}
+        assert {answer.text for answer in over} == {"this run may make 3 tool calls (ISORUN_MAX_TOOL_CALLS)"}
         assert sorted(s.heard.endings) == [(1, "ok"), (2, "ToolDenied"), (3, "ok")]
 
 
@@ -331,7 +331,9 @@ async def test_a_tool_has_a_budget_of_its_own() -> None:
     async with scene({"x.f": Does(_echo, max_calls=1), "x.g": ECHO}) as s:
         await s.program.send(call(1), call(2), call(3, "x.g"))
         answers = {answer.id: answer for answer in await s.program.read(3)}
-        assert answers[2] == Refused(id=2, error="ToolBudgetExceeded", text="this run may call x.f 1 times")
+        assert answers[2] == Refused(
+            id=2, error="ToolBudgetExceeded", text="this run may call x.f 1 times (max_calls of its @isorun.tool)"
+        )
         assert (type(answers[1]), type(answers[3])) == (Reply, Reply)
 
 
