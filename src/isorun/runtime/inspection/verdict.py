@@ -14,7 +14,7 @@ from isorun.core.contract.checks import needs_a_look
 from isorun.core.contract.items import Contract, ContractItem
 from isorun.core.outcome import Code
 from isorun.core.result import Item
-from isorun.core.text import file_name, folded
+from isorun.core.text import composed, file_name, folded
 from isorun.store.collect import NOT_REGULAR, Collected, FileRecord, by_path, refusal_of
 
 MISSING_FILE = "missing_file"
@@ -112,8 +112,18 @@ def _findings(item: ContractItem, file: FileRecord, checks: Sequence[Check]) -> 
 
 def _missing(item: ContractItem, strays: "_Strays") -> Finding:
     nearest = strays.nearest(item.path)
-    hint = f"found out/{file_name(nearest)}, promised {item.path}" if nearest is not None else ""
+    if nearest is None:
+        return Finding(code=MISSING_FILE, hint="")
+    hint = f"found out/{file_name(nearest)}, promised {item.path}{_other_form(_name(nearest), _name(item.path))}"
     return Finding(code=MISSING_FILE, hint=hint)
+
+
+def _other_form(found: str, promised: str) -> str:
+    """What to say of two names that look the same; "" if they do not, or are one."""
+    if found == promised or composed(found) != composed(promised):
+        return ""
+    form = "NFC" if composed(promised) == promised else "NFD"
+    return f': the same name in another Unicode form, so write unicodedata.normalize("{form}", name)'
 
 
 class _Strays:

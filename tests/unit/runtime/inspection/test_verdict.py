@@ -69,7 +69,20 @@ def test_a_file_written_elsewhere_is_named(paths: tuple[str, ...], nearest: str)
 def test_another_normal_form_of_the_name_is_found() -> None:
     """A name typed with a combining accent is the same to people."""
     verdict = only(found("cafe\u0301.md"), "turn_1/files/caf\u00e9.md")
-    assert verdict.hints == ("found out/cafe\u0301.md, promised turn_1/files/caf\u00e9.md",)
+    assert verdict.hints == (
+        "found out/cafe\u0301.md, promised turn_1/files/caf\u00e9.md: the same name in another Unicode form, so write "
+        'unicodedata.normalize("NFC", name)',
+    )
+
+
+@pytest.mark.parametrize(
+    ("found_as", "promised", "form"),
+    [("u\u0308.md", "\u00fc.md", "NFC"), ("\u00fc.md", "u\u0308.md", "NFD"), ("\u212b.md", "\u00c5.md", "NFC")],
+)
+def test_two_names_that_look_the_same_are_told_apart(found_as: str, promised: str, form: str) -> None:
+    """The hint says how to write the promised one, whichever form that is."""
+    verdict = only(found(f"turn_1/files/{found_as}"), f"turn_1/files/{promised}")
+    assert verdict.hints[0].endswith(f'so write unicodedata.normalize("{form}", name)')
 
 
 def test_a_file_that_is_itself_promised_is_no_find() -> None:
