@@ -34,6 +34,15 @@ ENV = {
     "MPLBACKEND": "Agg",
     "OPENBLAS_NUM_THREADS": "1",  # threads started by a preload would not survive the fork
     "OMP_NUM_THREADS": "1",
+    # There is no network: what would try again until its time is up fails at once.
+    "PIP_NO_INDEX": "1",
+    "PIP_RETRIES": "0",
+    "PIP_DISABLE_PIP_VERSION_CHECK": "1",
+    "PIP_NO_INPUT": "1",
+    "UV_OFFLINE": "1",
+    "CONDA_OFFLINE": "1",
+    "HF_HUB_OFFLINE": "1",
+    "TRANSFORMERS_OFFLINE": "1",
 }
 _QUESTION = """
 import json, site, sys, sysconfig
