@@ -40,8 +40,8 @@ GOOD: dict[str, bytes] = {
 LYING = {
     "a.csv": "is not UTF-8 text: byte 0x89 in line 1; write it as UTF-8",
     "a.docx": "is not a zip archive: File is not a zip file",
-    "a.jpeg": "is not a JPEG that can be decoded: cannot identify image file it",
-    "a.jpg": "is not a JPEG that can be decoded: cannot identify image file it",
+    "a.jpeg": "is not a JPEG that can be decoded: it begins as image/png does",
+    "a.jpg": "is not a JPEG that can be decoded: it begins as image/png does",
     "a.json": "is not UTF-8 text: byte 0x89 in line 1; write it as UTF-8",
     "a.pdf": "is not a PDF: it does not begin with %PDF-",
     "a.png": "is not a PNG that can be decoded: ",

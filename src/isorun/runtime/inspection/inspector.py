@@ -639,7 +639,7 @@ def _pdf(file: Path, checks: Checks) -> Facts:
 
 def _image(kind: str, mime: str) -> Callable[[Path, Checks], Facts]:
     def decode(file: Path, checks: Checks) -> Facts:
-        from PIL import Image, ImageFile
+        from PIL import Image, ImageFile, UnidentifiedImageError
 
         Image.MAX_IMAGE_PIXELS = None  # our own bound is checked below, before a pixel is decoded
         ImageFile.LOAD_TRUNCATED_IMAGES = False
@@ -649,11 +649,21 @@ def _image(kind: str, mime: str) -> Callable[[Path, Checks], Facts]:
                 if width * height > MAX_PIXELS:
                     raise TooLarge(f"has {width} x {height} pixels, the limit is {MAX_PIXELS} in all")
                 image.load()
+        except UnidentifiedImageError:
+            raise Bad(f"is not a {kind} that can be decoded: {_begins_as(file)}") from None
         except (OSError, SyntaxError, ValueError, zlib.error) as error:
             raise Bad(f"is not a {kind} that can be decoded: {_without_path(error, file)}") from None
         return Facts(mimes=[mime])
 
     return decode
+
+
+def _begins_as(file: Path) -> str:
+    """What a file that is not the promised image looks like."""
+    with file.open("rb") as stream:
+        start = stream.read(512)
+    mime = next((mime for at, mark, mime in _MAGIC if start[at : at + len(mark)] == mark), "")
+    return f"it begins as {mime} does" if mime else "it does not begin as an image does"
 
 
 def _without_path(error: Exception, file: Path) -> str:

@@ -278,8 +278,10 @@ BAD: dict[str, tuple[str, bytes, str]] = {
     "pdf: text": ("a.pdf", b"# Report", "is not a PDF: it does not begin with %PDF-"),
     "pdf: encrypted": ("a.pdf", made.pdf(1, "secret"), "is encrypted; write it without a password"),
     "pdf: no page": ("a.pdf", made.pdf(0), "has no page"),
-    "png: a jpeg": ("a.png", made.jpeg(), "is not a PNG that can be decoded: cannot identify image file it"),
-    "jpeg: a png": ("a.jpg", made.png(), "is not a JPEG that can be decoded: cannot identify image file it"),
+    "png: a jpeg": ("a.png", made.jpeg(), "is not a PNG that can be decoded: it begins as image/jpeg does"),
+    "jpeg: a png": ("a.jpg", made.png(), "is not a JPEG that can be decoded: it begins as image/png does"),
+    "gif: a pdf": ("a.gif", made.pdf(1), "is not a GIF that can be decoded: it begins as application/pdf does"),
+    "webp: text": ("a.webp", b"no picture", "is not a WEBP that can be decoded: it does not begin as an image does"),
     "svg: not XML": ("a.svg", b"<svg", "holds its XML, which is not XML: unclosed token: line 1, column 0"),
 }
 ASKED: dict[str, dict[str, object]] = {"svg: not XML": {"mime": "image/svg+xml"}}
