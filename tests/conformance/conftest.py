@@ -156,8 +156,9 @@ Run = Callable[..., isorun.RunResult]
 def run(rt: isorun.SyncRuntime) -> Run:
     """`run(code, **options)`: one program in the shared Runtime; ten seconds unless told."""
 
-    def execute(code: str, **options: object) -> isorun.RunResult:
-        return rt.execute(textwrap.dedent(code), **{"timeout_s": 10, **options})
+    def execute(code: str | bytes, **options: object) -> isorun.RunResult:
+        text = textwrap.dedent(code) if isinstance(code, str) else code
+        return rt.execute(text, **{"timeout_s": 10, **options})
 
     return execute
 

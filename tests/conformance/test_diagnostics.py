@@ -228,3 +228,54 @@ def test_a_broken_contract_without_a_better_hint_says_where_to_write(run) -> Non
     assert run("pass", contract=promised).error.hint == "write each promised file beneath OUTPUT_DIR/turn_1/files"
     near = run("Path('a.txt').write_text('x')", contract=promised)
     assert near.error.hint == "found out/a.txt, promised turn_1/files/a.txt"
+
+
+@pytest.mark.parametrize(
+    ("code", "line", "source", "hint"),
+    [
+        ("```python\nprint(1)\n```\n", 1, "```python", "markdown fence"),
+        ("import os\n!pip install -q humanize\n", 2, "!pip install -q humanize", "nothing can be installed"),
+        ("x = 1\n%matplotlib inline\n", 2, "%matplotlib inline", "commands of a notebook"),
+        ("def f():\n    return 1\n\nreturn f()\n", 4, "return f()", "`return` is for functions only"),
+        ("x = 1\nf = lambda v: await g(v)\n", 2, "f = lambda v: await g(v)", "`async def` only"),
+        ("if 1:\n\tx = 1\n        y = 2\n", 3, "y = 2", "tabs and blanks are mixed"),
+        (b"x = 1\ny = \0\n", 2, r"y = \x00", "NUL byte"),
+        (b"x = 1\ny = '\xe9'\n", 2, "y = '\ufffd'", "not UTF-8"),
+        (b"# coding: utf-8\ny = '\xe9'\n", 2, "y = '\ufffd'", "not UTF-8"),
+        ("x = 1\ndisplay(x)\n", 2, "display(x)", "not a notebook"),
+    ],
+)
+def test_an_error_of_form_has_its_place_its_source_and_a_hint(run, code, line, source, hint) -> None:
+    """Whatever `compile` refuses, and what a notebook would do."""
+    error = run(code).error
+    assert (error.where, error.details["source"]) == (f"user_code.py:{line}", source)
+    assert hint in error.hint
+
+
+def test_bytes_that_are_no_text_are_told_as_the_interpreter_tells_them(run) -> None:
+    """The byte and the line, where compile says neither."""
+    result = run(b"x = 1\n\ny = 'caf\xe9'\n")
+    assert "Non-UTF-8 code starting with '\\xe9' in file" in result.stderr
+    assert "user_code.py on line 3, but no encoding declared" in result.stderr
+
+
+def test_a_very_long_exception_leaves_its_place(run) -> None:
+    """The traceback and the report say the line, though the log's end is full of the message."""
+    result = run("x = 1\nraise ValueError('x' * 3_000_000)\n")
+    assert "  where: user_code.py:2: raise ValueError('x' * 3_000_000)\n" in result.report_text
+    assert [text.splitlines()[0] for text in result.user_tracebacks] == ["Traceback (most recent call last):"]
+
+
+@pytest.mark.parametrize(
+    ("code", "expected"),
+    [
+        ("import warnings\nwarnings.warn('far', stacklevel=9)", "UserWarning: far\n"),
+        ("import warnings\nwarnings.warn('near')", '2: UserWarning: near\n  warnings.warn(\'near\')\n'),
+        ("async def f(): pass\nleft = f()", "RuntimeWarning: coroutine 'f' was never awaited\n"),
+    ],
+)  # fmt: skip
+def test_a_warning_shows_no_line_of_ours(run, code, expected) -> None:
+    """A warning about the program has its line; one whose line would be ours has none."""
+    stderr = run(code).stderr
+    assert stderr.endswith(expected)
+    assert "isorun/" not in stderr.replace("isorun-fake-", "")

@@ -94,7 +94,7 @@ def test_a_claim_cannot_make_a_success(run) -> None:
         ("def fail():\n    raise ValueError('no')  # why\nfail()", "raise ValueError('no')  # why"),
         ("import json\njson.loads('[')", 'raise JSONDecodeError("Expecting value", s, err.value) from None'),
         ("x = 1 / 0" + " " * 9 + "#" * 300, ("x = 1 / 0" + " " * 9 + "#" * 300)[:200]),
-        ("x = = 1", ""),
+        ("x = = 1", "x = = 1"),
         ("exec('1 / 0')", ""),
         ("import linecache\nlinecache.getline = None\n1 / 0", ""),
         ("import linecache\nlinecache.getline = lambda *_: '\\x1b[2J\\ud800'\n1 / 0", "\\x1b[2J?"),
@@ -213,3 +213,89 @@ def test_each_limit_has_its_code(own, code, error) -> None:
         result = rt.execute(code, timeout_s=20)
     assert (result.status, result.error.code) == ("limit_exceeded", error)
     assert "ISORUN_MAX_" in result.error.hint
+
+
+_ROOM = isorun.Limits(workspace_bytes=16 << 20, tmp_bytes=4 << 20, shm_bytes=4 << 20, file_bytes=2 << 20)
+_MAP = """
+import mmap
+with open({0!r}, "w+b") as file:
+    file.truncate({1})
+    mmap.mmap(file.fileno(), {1})[:] = bytes([1]) * {1}
+"""
+_FILL = """
+try:
+    for n in range(9): open(f'/tmp/{n}', 'wb').write(bytes(1 << 20))
+except OSError:
+    pass
+"""
+
+
+@pytest.mark.usefixtures("sealed")
+@pytest.mark.parametrize(
+    ("code", "status", "hint"),
+    [
+        (f"{_FILL}raise ValueError('later')", "failed", "/tmp (4 MiB) is full"),
+        (f"{_FILL}os.abort()", "killed", "/tmp (4 MiB) is full"),
+        (
+            "try: open('a', 'wb').write(bytes(3 << 20))\nexcept OSError: raise ValueError('cut') from None",
+            "failed",
+            "a: a file takes at most 2 MiB",
+        ),
+        (
+            "open('a', 'wb').write(bytes(2 << 20))\nraise OSError('3145728 requested and 2097152 written')",
+            "failed",
+            "a: a file takes at most 2 MiB",
+        ),
+    ],
+)
+def test_a_ceiling_is_told_by_fact_whatever_followed(own, code, status, hint) -> None:
+    """A disk that is full at the end, a file that can take no more: the hint begins with it."""
+    with own(limits=_ROOM) as rt:
+        result = rt.execute(code, timeout_s=20)
+    assert (result.status, result.error.hint.startswith(hint)) == (status, True), result.error
+
+
+@pytest.mark.usefixtures("sealed")
+@pytest.mark.parametrize(("place", "size"), [("/dev/shm/a", "/dev/shm (4 MiB)"), ("/tmp/a", "/tmp (4 MiB)")])
+def test_a_bus_error_on_a_full_disk_is_a_ceiling(own, kind, place, size) -> None:
+    """Memory of a mapped file that the disk has no room for: the hint names the disk.
+
+    Under gVisor another kernel makes the room, and ends the program as it likes.
+    """
+    limits = isorun.Limits(workspace_bytes=16 << 20, tmp_bytes=4 << 20, shm_bytes=4 << 20)
+    with own(limits=limits) as rt:
+        result = rt.execute(_MAP.format(place, 8 << 20), timeout_s=20)
+    assert not result.ok
+    if kind != "gvisor":
+        assert (result.status, result.signal) == ("killed", 7)
+        assert result.error.hint.startswith(f"{size} is full")
+
+
+@pytest.mark.usefixtures("sealed")
+def test_a_file_at_the_limit_of_an_ok_run_is_a_notice(own) -> None:
+    """Its end is most likely missing, and nobody would look."""
+    with own(limits=_ROOM) as rt:
+        result = rt.execute("try: open('a', 'wb').write(bytes(3 << 20))\nexcept OSError: pass", timeout_s=20)
+    assert result.status == "ok"
+    assert "a has the size that a file may have, so its end is most likely missing" in result.notices
+
+
+@pytest.mark.usefixtures("sealed")
+def test_children_killed_for_memory_are_told_first_at_a_timeout(own, kind) -> None:
+    """A pool waits for ever for a worker that was killed: more time would not help.
+
+    Only a control group counts the processes that it killed; under gVisor all of the sandbox ends.
+    """
+    code = """
+import subprocess
+subprocess.run([sys.executable, "-c", "kept = [bytearray(b'x' * (1 << 20)) for _ in range(999)]"])
+while True: pass
+"""
+    with own(limits=_SMALL) as rt:
+        result = rt.execute(code, timeout_s=8)
+    if kind == "gvisor":
+        assert result.status == "out_of_memory"
+        return
+    assert (result.status, "last line executed: " in result.error.hint) == ("timed_out", True)
+    if kind in ("namespace-cgroup", "docker"):
+        assert result.error.hint.startswith("1 process(es) of the run were killed for memory")

@@ -167,3 +167,57 @@ def test_hint_timeout(run) -> None:
     result = run("x = 1\ndef spin():\n    while True:\n        pass\nspin()\n", timeout_s=0.4)
     assert result.status == "timed_out"
     assert result.error.hint in ("last line executed: 3", "last line executed: 4")
+
+
+def test_hint_module_missing_names_what_is_there(run) -> None:
+    """The packages of the program's own Python, on whatever backend; pydantic is in each."""
+    hint = run("import no_such_module_anywhere").error.hint
+    assert hint.startswith("the module no_such_module_anywhere is missing, and nothing can be installed during a run")
+
+
+@pytest.mark.usefixtures("sealed")
+@pytest.mark.parametrize(
+    ("code", "hint"),
+    [
+        ("open('/home/user/notes.txt', 'w')", "that path is not in the sandbox: files go to OUTPUT_DIR"),
+        ("open('/data/train.csv')", "that path is not in the sandbox: files go to OUTPUT_DIR"),
+        ("open('/proc/nothing_there')", "does not show that file of the machine"),
+        ("open('results/t.csv', 'w')", 'os.makedirs("results", exist_ok=True)'),
+        ("open('a', 'w').close()\nos.replace('a', '/tmp/a')", "use shutil.move"),
+        ("input('name? ')", "stdin is at its end"),
+        ("import sqlite3\nsqlite3.connect('db/a.sqlite')", "the folder of that database is missing"),
+        ("import subprocess\nsubprocess.run(['no-such-command'])", "no such command"),
+    ],
+)
+def test_hint_for_what_a_model_learnt_elsewhere(run, code, hint) -> None:
+    """A path, a folder or a command that is there in other places."""
+    result = run(code)
+    assert (result.status, hint in result.error.hint) == ("failed", True), result.error
+
+
+@pytest.mark.usefixtures("sealed")
+def test_pip_fails_at_once_and_says_why(run) -> None:
+    """What would try again until the time is up has nothing to try, where pip is; without it, the same is said."""
+    result = run("""
+        import subprocess
+        subprocess.check_call([sys.executable, "-m", "pip", "install", "humanize"])
+    """, timeout_s=30)  # fmt: skip
+    assert result.status == "failed"
+    assert result.error.hint.startswith("nothing can be installed during a run: use what is there")
+    assert "Retrying" not in result.stdout + result.stderr
+
+
+@pytest.mark.usefixtures("sealed")
+def test_a_timeout_says_that_there_is_no_network(run) -> None:
+    """If the end of stderr shows what the program waited for."""
+    result = run("""
+        import socket
+        try:
+            socket.create_connection(("10.0.0.1", 80))
+        except OSError as error:
+            print(error, file=sys.stderr)
+        while True: pass
+    """, timeout_s=1)  # fmt: skip
+    assert result.status == "timed_out"
+    assert result.error.hint.startswith("the program has no network: ")
+    assert "; last line executed: " in result.error.hint

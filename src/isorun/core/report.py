@@ -254,6 +254,9 @@ def _failure(result: RunResult) -> Iterator[str]:
         return
     title, error = "contract failure" if result.status is Status.CONTRACT_FAILED else "runtime failure", result.error
     yield ": ".join(part for part in (title, *((error.code, _line(error.message)) if error else ())) if part)
+    if error and error.where:
+        source = _line(str(error.details.get("source", "")))
+        yield f"  where: {_line(error.where)}{': ' if source else ''}{source}"
     if error and error.hint:
         yield f"  hint: {_line(error.hint)}"
 

@@ -20,12 +20,13 @@ import signal
 import sys
 import threading
 import types
+import warnings
 from collections.abc import Mapping
 from importlib.machinery import SourceFileLoader
 from traceback import walk_tb
 from typing import Any
 
-from isorun.core.sent.claim import Claim
+from isorun.core.sent.claim import COMMON, Claim
 from isorun.core.sent.context import RunContext
 from isorun.executor import names, output, rules, stack
 from isorun.executor.calls import agent_io_tools, proxies
@@ -42,6 +43,8 @@ execute()
 '''
 _OURS = os.path.join(os.path.dirname(__file__), "")
 _EXCERPT = 4096  # characters of an exception's text that the host is told; stderr has all of it
+_python_format = getattr(warnings, "_formatwarnmsg_impl", None)  # of CPython; the public one drops what allocated
+_LINES = 10_000_000  # more than a program can have
 _SOURCE = 200  # characters of the line that raised: enough to see what was called
 
 
@@ -76,6 +79,8 @@ class Loader:
         sys.path[:] = [work, *sys_path]
         output.open_streams()
         output.log_user_to_stderr()
+        if _python_format is not None:
+            warnings._formatwarnmsg_impl = _format_warning  # type: ignore[attr-defined]  # as above
         self._names = names.base(out)
         self._main = os.path.join(work, rules.LOADER)
         self._main_code = compile(MAIN, self._main, "exec")
@@ -200,7 +205,10 @@ def _execute(program: Program) -> None:
         sys.setrecursionlimit(sys.getrecursionlimit() + below)
     with open(program.path, "rb") as file:
         source = file.read()
-    code = value.compiled(source, program.path, keep=program.keep_value)
+    try:
+        code = value.compiled(source, program.path, keep=program.keep_value)
+    except (SyntaxError, ValueError) as error:
+        raise _placed(error, source, program.path) from None
     if code.co_flags & 0x80:  # CO_COROUTINE: there was a top-level await
         asyncio.run(_awaited(code, program.namespace))
     else:
@@ -217,6 +225,26 @@ def _keep_what_is_shown(program: Program) -> None:
             value.keep(kept, os.path.join(os.path.dirname(program.path), rules.VALUE))
     except BaseException:  # noqa: BLE001 - __repr__ and matplotlib are the program's; its end is the one it had
         return
+
+
+def _placed(error: SyntaxError | ValueError, source: bytes, path: str) -> SyntaxError | ValueError:
+    """*error* with its line, which compile does not say of bytes that are no text."""
+    at, said = source.find(b"\0"), error.msg if isinstance(error, SyntaxError) else str(error)
+    if at < 0:
+        try:
+            source.decode()
+        except UnicodeDecodeError as wrong:
+            at = wrong.start
+    if at < 0 or not ("null bytes" in said or "codec can't decode byte" in said):
+        return error
+    line = source.count(b"\n", 0, at) + 1
+    if source[at] and b"coding" not in b"".join(source.split(b"\n", 2)[:2]):  # as the interpreter says it of a file
+        said = (
+            f"Non-UTF-8 code starting with '\\x{source[at]:02x}' in file {path} on line {line}, "
+            "but no encoding declared; see https://peps.python.org/pep-0263/ for details"
+        )
+    text = source.split(b"\n", line)[line - 1].decode("utf-8", "replace").replace("\0", "\\x00")
+    return SyntaxError(said, (path, line, None, text))
 
 
 async def _awaited(code: types.CodeType, namespace: dict[str, Any]) -> None:
@@ -261,7 +289,7 @@ def _print(value: object) -> None:
 def _report(program: Program, error: BaseException) -> None:
     """Print the traceback without our frames, and keep what the host will be told of the first one."""
     traceback = error.__traceback__
-    line = _last_line(traceback, program.path)
+    line, source = _where(error, program.path)
     if program.remap:
         error = error.with_traceback(_without_loader(traceback))
     try:
@@ -273,8 +301,34 @@ def _report(program: Program, error: BaseException) -> None:
         message=_text(error),
         errno=_errno(error),
         line=line,
-        source=_source(traceback),
+        source=source,
+        packages=_packages() if isinstance(error, ImportError) or type(error).__name__ == "CalledProcessError" else "",
     )
+
+
+def _where(error: BaseException, path: str) -> tuple[int | None, str]:
+    """The line of the program, and the text of the line that raised; of an error of form, what could not be read."""
+    line, source = _last_line(error.__traceback__, path), ""
+    if isinstance(error, SyntaxError):
+        try:
+            number, text, name = error.lineno, error.text, error.filename
+            if name == path and type(number) is int and 0 < number < _LINES:
+                line = number
+                text = text or linecache.getline(path, number)
+            source = text.strip()[:_SOURCE].encode("utf-8", "replace").decode() if isinstance(text, str) else ""
+        except BaseException:  # noqa: BLE001 - a subclass, and linecache, are the program's
+            source = ""
+    return line, source or _source(error.__traceback__)
+
+
+def _packages() -> str:
+    """Which of the packages that a program is likely to want are installed; none is imported."""
+    from importlib.util import find_spec  # only where one is missing
+
+    try:
+        return " ".join(name for name in COMMON if find_spec(name) is not None)
+    except BaseException:  # noqa: BLE001 - the program may have changed what finds modules
+        return ""
 
 
 def _text(error: BaseException) -> str:
@@ -301,6 +355,16 @@ def _source(traceback: types.TracebackType | None) -> str:
 def _errno(error: BaseException) -> int | None:
     number = getattr(error, "errno", None) if isinstance(error, OSError) else None
     return number if type(number) is int and 0 <= number < 4096 else None
+
+
+def _format_warning(warning: warnings.WarningMessage) -> str:
+    """As the interpreter does it, without place and source where these are ours: the program has no line to look at."""
+    program, name = _current[0] if _current else None, warning.filename
+    if program is not None and program.remap:
+        main = os.path.join(os.path.dirname(program.path), rules.LOADER)
+        if name == main or name.startswith(_OURS):
+            return f"{warning.category.__name__}: {warning.message}\n"
+    return _python_format(warning)  # type: ignore[misc, no-any-return]  # it is there, or we are not called
 
 
 def _without_loader(traceback: types.TracebackType | None) -> types.TracebackType | None:

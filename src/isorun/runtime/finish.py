@@ -1,40 +1,39 @@
 """From a dead run to its result: files collected, inspected and judged, logs closed, result.json written."""
 
-import base64
 import os
-import re
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from heapq import nsmallest
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from isorun.backends.base import Slot
 from isorun.core.limits import Limits
 from isorun.core.outcome import Code, Status
-from isorun.core.report import error_lines, log_tail, report_text, tracebacks, tree
+from isorun.core.report import MAX_SCANNED, error_lines, log_tail, report_text, tracebacks, tree
 from isorun.core.result import MAX_CALLS, Artifact, Few, Item, RunError, RunResult
 from isorun.core.text import file_name, one_line, printable
-from isorun.executor import rules
-from isorun.executor.shown.value import FORMS, MOST_FORM, MOST_TEXT, TEXT
 from isorun.runtime.aside import Aside, is_large
 from isorun.runtime.glance import glance
-from isorun.runtime.hints import forgotten_awaits, hint_for, message_for
+from isorun.runtime.hints.message import message_for
 from isorun.runtime.inspection.inspection import Found, Inspection, to_inspect
 from isorun.runtime.inspection.verdict import checks_with, judge, precedence
 from isorun.runtime.request import CODE_NAME, MAIN_NAME, AcceptedRun
 from isorun.runtime.run import Ending
+from isorun.runtime.shown import read_shown, unsaved_figures
 from isorun.store.collect import Collected, WorkspaceDiff, collect, diff, place
 from isorun.store.folder import RunFolder
 from isorun.store.journal import INDEX, listed, publish
-from isorun.store.kept import read_kept
+
+if TYPE_CHECKING:
+    from isorun.runtime.hints.seen import Seen
 
 _DELETIONS_SHOWN = 100
 _OTHERS_SHOWN = 10
 _REFUSALS_SHOWN = 20  # a program can leave a link behind for every inode it has
 _NOTICES = 200
-_FIGURES_BYTES = 4096
 _SAID_CHARS = 4000  # of an error's message, and of its hint
+_TAIL = 4000  # characters of each stream's end that a hint may be made of
 _FROM_OUTSIDE = "Run the program again. Everything it printed and wrote until then is in out/."
 
 
@@ -109,7 +108,7 @@ def _collected(run: DeadRun) -> Collected:
 
 def _concluded(run: DeadRun, collected: Collected, found: Found) -> RunResult:
     judged = _judged(run, collected, found)
-    error = _error(run.request, run.ending, judged, run.limits)
+    error = _error(run, judged)
     notices = (*map(printable, run.noticed), *_notices(run, judged))
     for notice in notices:
         run.folder.append_infra("runtime", "NOTICE", notice)
@@ -153,7 +152,7 @@ def _result(run: DeadRun, judged: _Judgement, error: RunError | None, notices: t
     request, ending, folder = run.request, run.ending, run.folder
     log = ending.output.log_text()
     items, changed = judged.items(), judged.changed
-    shown = _shown(run.slot.work)
+    shown = read_shown(run.slot.work)
     handed_out = [item for item in items if item.state in ("ok", "created", "modified")]
     return RunResult(
         ok=judged.status is Status.OK,
@@ -179,7 +178,7 @@ def _result(run: DeadRun, judged: _Judgement, error: RunError | None, notices: t
         infra_log_tail=log_tail(folder.infra_text()),
         workspace_tree=_tree(request, judged.collected),
         user_error_lines=error_lines(log),
-        user_tracebacks=tracebacks(log),
+        user_tracebacks=tracebacks(log) or _cut_off_traceback(ending),
         out_dir=folder.out,
         timings={**run.timings, "total_s": time.monotonic() - run.began},
         usage=_usage(ending),
@@ -190,30 +189,9 @@ def _result(run: DeadRun, judged: _Judgement, error: RunError | None, notices: t
     )
 
 
-@dataclass(frozen=True, slots=True)
-class _Shown:
-    value: str | None = None
-    rich: Mapping[str, str] = field(default_factory=dict)
-
-
-def _shown(work: int) -> _Shown:
-    """The value of the program's last expression, as its loader left it beside it. A program can forge it."""
-    text = read_kept(work, f"{rules.VALUE}.{TEXT}", MOST_TEXT)
-    if text is None:
-        return _Shown()
-    rich = {}
-    for _, ending, mime in FORMS:
-        data = read_kept(work, f"{rules.VALUE}.{ending}", MOST_FORM + 1)
-        if data is not None and len(data) <= MOST_FORM:
-            rich[mime] = base64.b64encode(data).decode() if mime == "image/png" else data.decode("utf-8", "replace")
-    return _Shown(text.decode("utf-8", "replace"), rich)
-
-
-def _unsaved_figures(run: DeadRun, collected: Collected) -> Iterator[str]:
-    named = (read_kept(run.slot.work, rules.FIGURES, _FIGURES_BYTES) or b"").decode("utf-8", "replace").splitlines()
-    figures = [name for name in named if re.fullmatch(r"figure-[0-9]+\.png", name) and name in collected.files]
-    if figures:
-        yield f"figures that were shown or left open are saved as {', '.join(figures)}"
+def _cut_off_traceback(ending: Ending) -> tuple[str, ...]:
+    """The traceback whose message is so long that the end of the log does not hold its beginning."""
+    return tracebacks(ending.output.text("stderr")[:MAX_SCANNED]) if ending.claim else ()
 
 
 def _usage(ending: Ending) -> dict[str, Any]:
@@ -225,24 +203,24 @@ def _usage(ending: Ending) -> dict[str, Any]:
     }
 
 
-def _error(request: AcceptedRun, ending: Ending, judged: _Judgement, limits: Limits) -> RunError | None:
-    status, code = judged.status, judged.code
+def _error(run: DeadRun, judged: _Judgement) -> RunError | None:
+    ending, status, code = run.ending, judged.status, judged.code
     if code is None:
         return None
     if status is Status.CONTRACT_FAILED:
         bad = [verdict for verdict in judged.verdicts if verdict.state != "ok"]
         said = "; ".join(f"{verdict.path}: {', '.join(verdict.codes)}" for verdict in bad)
         hints = "; ".join(hint for verdict in bad for hint in verdict.hints)
-        hint = hints or _hint(request, ending, status, code)
+        hint = hints or _hint(run, judged, status, code)
         return RunError(code=code, message=_said(f"the contract was not kept: {said}"), hint=_said(hint))
     if ending.exit.outside and status in (Status.KILLED, Status.LOST):
         return RunError(code=code, message=_said(ending.exit.outside), hint=_FROM_OUTSIDE)
     if code is Code.PROTOCOL_VIOLATION:
         message = f"the program broke the tool protocol: {ending.violation}"
     elif code is Code.TIMEOUT:
-        message = f"exceeded its timeout of {request.timeout_s:g} s"
+        message = f"exceeded its timeout of {run.request.timeout_s:g} s"
     else:
-        message = message_for(status, code, ending.exit, ending.claim, limits)
+        message = message_for(status, code, ending.exit, ending.claim, run.limits)
     claim, details = ending.claim, {}
     if claim:
         details = {"exception": one_line(claim.type, 200), "source": printable(claim.source[:_SAID_CHARS])}
@@ -251,7 +229,7 @@ def _error(request: AcceptedRun, ending: Ending, judged: _Judgement, limits: Lim
         message=_said(message),
         where=f"user_code.py:{claim.line}" if claim and claim.line else None,
         details=details,
-        hint=_said(_hint(request, ending, status, code)),
+        hint=_said(_hint(run, judged, status, code)),
     )
 
 
@@ -260,18 +238,36 @@ def _said(text: str) -> str:
     return printable(text if len(text) <= _SAID_CHARS else f"{text[: _SAID_CHARS - 1]}…")
 
 
-def _hint(request: AcceptedRun, ending: Ending, status: Status, code: Code) -> str:
-    return hint_for(
-        status,
-        code,
-        ending.claim,
-        contract_turn=request.turn if request.contract else None,
-        last_trace=ending.last_trace or None,
-        stderr_tail=ending.output.text("stderr")[-4000:],
-        full=(*ending.exit.full_bytes, *ending.exit.full_inodes),
+def _hint(run: DeadRun, judged: _Judgement, status: Status, code: Code) -> str:
+    from isorun.runtime.hints.hint import hint_for  # its patterns cost a cold start that ends well nothing
+
+    return hint_for(status, code, _seen(run, judged.collected))
+
+
+def _seen(run: DeadRun, collected: Collected) -> "Seen":
+    from isorun.runtime.hints.seen import Seen  # as above
+
+    request, ending = run.request, run.ending
+    return Seen(
+        claim=ending.claim,
+        trace=ending.last_trace,
+        stdout=ending.output.text("stdout")[-_TAIL:],
+        stderr=ending.output.text("stderr")[-_TAIL:],
+        exit=ending.exit,
+        limits=run.limits,
+        program=request.code.decode("utf-8", "replace"),
+        turn=request.turn if request.contract else None,
         given=(MAIN_NAME, CODE_NAME, *(file.path.removeprefix("work/") for file in request.inputs)),
         tools=request.grants,
+        files=collected.files,
+        at_limit=_at_limit(collected, run.limits),
     )
+
+
+def _at_limit(collected: Collected, limits: Limits) -> tuple[str, ...]:
+    """The files that were most likely cut at the size limit, or could not take another page."""
+    least = limits.file_bytes - min(4096, limits.file_bytes >> 10)
+    return tuple(path for path, file in collected.files.items() if least < file.bytes <= limits.file_bytes)
 
 
 def _notices(run: DeadRun, judged: _Judgement) -> tuple[str, ...]:
@@ -279,8 +275,9 @@ def _notices(run: DeadRun, judged: _Judgement) -> tuple[str, ...]:
     found = list(request.contract.notices) if request.contract else []
     found += [f"out/{bare} was moved to {path}, where it is promised" for bare, path in judged.collected.moved]
     found += _untouched(request, judged.verdicts)
-    found += _unsaved_figures(run, judged.collected)
-    found += forgotten_awaits(ending.output.text("stderr"))
+    found += unsaved_figures(run.slot.work, judged.collected.files)
+    found += _forgotten(ending.output.text("stderr"))
+    found += _met(run, judged)
     if ending.exit.oom_kills and status is not Status.OUT_OF_MEMORY:
         found.append(f"{ending.exit.oom_kills} process(es) of the run were killed for memory")
     if ending.exit.process_limit_hits and ending.code is not Code.PROCESS_LIMIT:  # else the error itself says it
@@ -303,6 +300,24 @@ def _notices(run: DeadRun, judged: _Judgement) -> tuple[str, ...]:
     if len(found) > _NOTICES:
         found[_NOTICES - 1 :] = [f"and {len(found) - _NOTICES + 1} more notices"]
     return tuple(one_line(text, _SAID_CHARS) for text in found)
+
+
+def _forgotten(stderr: str) -> tuple[str, ...]:
+    if "was never awaited" not in stderr:
+        return ()
+    from isorun.runtime.hints.daily import forgotten_awaits  # as in `_hint`
+
+    return forgotten_awaits(stderr)
+
+
+def _met(run: DeadRun, judged: _Judgement) -> Iterator[str]:
+    """The ceilings that a run met and ended well all the same: what it wrote last is most likely not whole."""
+    if judged.status is Status.OK and (run.ending.exit.full_bytes or run.ending.exit.full_inodes):
+        from isorun.runtime.hints.met import full_places  # as in `_hint`
+
+        yield from full_places(_seen(run, judged.collected))
+    for path in _at_limit(judged.collected, run.limits)[:_OTHERS_SHOWN]:
+        yield f"{file_name(path)} has the size that a file may have, so its end is most likely missing"
 
 
 def _not_promised(request: AcceptedRun, collected: Collected) -> Iterator[str]:

@@ -333,7 +333,8 @@ class ToolSession:
                 self._log(message, size)
             case Ended(claim=claim):
                 name, text, source = claim.type[:_NAME_CHARS], claim.message[:4096], claim.source[:_NAME_CHARS]
-                self._listener.claimed(claim.changed(type=name, message=text, source=source))
+                packages = claim.packages[:4096]
+                self._listener.claimed(claim.changed(type=name, message=text, source=source, packages=packages))
             case _:
                 raise ProtocolError(f"a program does not send {type(message).__name__}")
 

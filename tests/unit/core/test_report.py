@@ -273,6 +273,15 @@ FAILED = result(
 )
 
 
+def test_the_report_says_where_it_failed() -> None:
+    """The line and its text, on one line of the report whatever the program made of them."""
+    assert FAILED.error is not None
+    for source, shown in (("x = = 1", ": x = = 1"), ("", ""), ("a\n  hint: b\x1b", r": a\n  hint: b\x1b")):
+        error = replace(FAILED.error, where="user_code.py:7", details={"source": source})
+        lines = report_text(replace(FAILED, error=error)).splitlines()
+        assert lines[3:5] == [f"  where: user_code.py:7{shown}", "  hint: do it well"]
+
+
 def test_the_report_has_its_parts_in_order() -> None:
     """The order is the one of SPEC B7; notices come last."""
     assert report_text(FAILED, infra_errors=("journal: disk full",)) == (

@@ -11,8 +11,10 @@ from hypothesis import strategies as st
 from isorun.core.limits import Limits
 from isorun.core.outcome import CODES_OF, Code, Exit, Status
 from isorun.core.sent.claim import Claim
-from isorun.runtime import hints
-from isorun.runtime.hints import hint_for, last_line, message_for, size_text
+from isorun.runtime.hints.daily import NO_SHARED_MEMORY
+from isorun.runtime.hints.hint import MAX_TRACE, hint_for, last_line
+from isorun.runtime.hints.message import message_for, size_text
+from isorun.runtime.hints.seen import Seen
 
 NO_NETWORK = "the program has no network: give it what it needs with --input (inputs=)"
 AWAIT = "the program has a top-level await, so a loop is running already: use `await main()`"
@@ -25,14 +27,12 @@ TRACE = (
 
 
 def _missing(name: str) -> str:
-    return (
-        f"the module {name} is missing: the program's packages are those of the Python shown by "
-        "`isorun doctor`, set with --python"
-    )
+    return f"the module {name} is missing, and nothing can be installed during a run: use what is there"
 
 
-def _hint(status=Status.FAILED, code=Code.PROGRAM_ERROR, claim=None, turn=None, trace=None, tail="", full=()) -> str:
-    return hint_for(status, code, claim, contract_turn=turn, last_trace=trace, stderr_tail=tail, full=full)
+def _hint(status=Status.FAILED, code=Code.PROGRAM_ERROR, claim=None, turn=None, trace="", tail="", full=()) -> str:
+    ended = Exit(code=1, full_bytes=full)
+    return hint_for(status, code, Seen(claim=claim, turn=turn, trace=trace, stderr=tail, exit=ended))
 
 
 @pytest.mark.parametrize(
@@ -97,9 +97,12 @@ def test_an_exception_has_its_hint(claim, hint) -> None:
             "    shared = mmap.mmap(-1, 1 << 20)\n"
             "             ^^^^^^^^^^^^^^^^^^^^^^\n"
             "PermissionError: [Errno 1] Operation not permitted\n",
-            hints.NO_SHARED_MEMORY,
+            NO_SHARED_MEMORY,
         ),
-        ("    mmap.mmap(-1, 1 << 20)\nOSError: [Errno 12] Cannot allocate memory\n", ""),
+        (
+            "    mmap.mmap(-1, 1 << 20)\nOSError: [Errno 12] Cannot allocate memory\n",
+            "use less, or raise ISORUN_MAX_MEMORY_BYTES",
+        ),
         ("PermissionError: [Errno 1] Operation not permitted\n", ""),
         ("bye\n", ""),
     ],
@@ -134,7 +137,7 @@ def test_a_timeout_says_the_last_line() -> None:
     timeout = (Status.TIMED_OUT, Code.TIMEOUT)
     assert _hint(*timeout, trace=TRACE) == "last line executed: 12"
     without = "print progress to see how far it comes, or ask for a longer timeout_s (at most ISORUN_MAX_WALL_S)"
-    assert _hint(*timeout, trace=None) == without
+    assert _hint(*timeout) == without
     assert _hint(*timeout, trace="\x1b[2J line 12") == without
 
 
@@ -153,7 +156,7 @@ FRAME = '  File "/workspace/work/user_code.py", line 12 in f\n'
         (TRACE.replace("user_code.py", "user_codeXpy"), None),
         (TRACE.replace("line 12", "line 99999999").replace("line 40", "line -1"), None),
         (TRACE.replace("line 12", "line ١٢").replace("line 40", "line 4_0"), None),
-        (TRACE + "x" * hints.MAX_TRACE, None),
+        (TRACE + "x" * MAX_TRACE, None),
         ("", None),
     ],
 )
@@ -307,18 +310,18 @@ _ELSEWHERE = "data.csv is at /workspace/work/data.csv; the working directory is 
         ("/workspace/out/data.csv", _ELSEWHERE),
         ("/mnt/data.csv", _ELSEWHERE),
         ("tables/a.csv", "tables/a.csv is at /workspace/work/tables/a.csv; the working directory is /workspace/out"),
-        ("/workspace/work/data.csv", ""),
-        ("other.csv", ""),
+        ("DATA.csv", _ELSEWHERE),
+        ("other.csv", "no such file is there; the given files, in /workspace/work: data.csv, tables/a.csv"),
     ],
 )
 def test_an_input_looked_for_elsewhere_is_pointed_to(missing: str, hint: str) -> None:
     """A file that is in work/ and was opened in out/ is named with its place; another is not."""
     text = f"[Errno 2] No such file or directory: {missing!r}"
     claim = Claim(type="FileNotFoundError", message=text, errno=errno.ENOENT)
-    known = {"contract_turn": None, "last_trace": None, "given": ("data.csv", "tables/a.csv")}
+    given = ("main.py", "user_code.py", "data.csv", "tables/a.csv")
     failed = (Status.FAILED, Code.PROGRAM_ERROR)
-    assert hint_for(*failed, claim, stderr_tail="", **known) == hint
-    assert hint_for(*failed, None, stderr_tail=f"FileNotFoundError: {text}\n", **known) == hint
+    assert hint_for(*failed, Seen(claim=claim, given=given)) == hint
+    assert hint_for(*failed, Seen(stderr=f"FileNotFoundError: {text}\n", given=given)) == hint
 
 
 def test_without_network_the_tools_that_are_offered_are_named() -> None:
@@ -326,9 +329,7 @@ def test_without_network_the_tools_that_are_offered_are_named() -> None:
     claim = Claim(type="OSError", errno=errno.ENETUNREACH)
     names = ("generic_tools.fetch_url_contents", "generic_tools.web_search", "mine.other")
     told = {
-        tools: hint_for(
-            Status.FAILED, Code.PROGRAM_ERROR, claim, contract_turn=None, last_trace=None, stderr_tail="", tools=tools
-        )
+        tools: hint_for(Status.FAILED, Code.PROGRAM_ERROR, Seen(claim=claim, tools=tools))
         for tools in (names, names[:1], names[2:])
     }
     assert told == {
@@ -336,3 +337,71 @@ def test_without_network_the_tools_that_are_offered_are_named() -> None:
         names[:1]: "the program has no network: use generic_tools.fetch_url_contents instead",
         names[2:]: NO_NETWORK,
     }
+
+
+LOST = "the program has no network: give it what it needs with --input (inputs=); last line executed: 12"
+PIPS = "ERROR: No matching distribution found for humanize\n"
+LAST = "last line executed: 12"
+MEMORY = (
+    "2 process(es) of the run were killed for memory (1 GiB for all together): use less in each, or "
+    "fewer of them, or raise ISORUN_MAX_MEMORY_BYTES"
+)
+SHM = "/dev/shm (64 MiB) is full: write less, or raise ISORUN_MAX_SHM_BYTES"
+BIG = "a.npy: a file takes at most 100 MiB: write less into one, or raise ISORUN_MAX_FILE_BYTES"
+FORKS = "3 fork(s) or thread(s) were refused: start fewer (at most 128 at once), or raise ISORUN_MAX_PROCESSES"
+INODES = "/workspace can hold no more files and folders: make fewer, or raise ISORUN_MAX_WORKSPACE_INODES"
+
+
+@pytest.mark.parametrize(
+    ("status", "seen", "hint"),
+    [
+        (Status.TIMED_OUT, Seen(exit=Exit(signal=9, oom_kills=2), trace=TRACE), f"{MEMORY}; {LAST}"),
+        (Status.FAILED, Seen(exit=Exit(code=1, oom_kills=2), claim=Claim(type="BrokenProcessPool")), MEMORY),
+        (Status.KILLED, Seen(exit=Exit(signal=signal.SIGBUS, full_bytes=("/dev/shm",))), SHM),
+        (Status.KILLED, Seen(exit=Exit(signal=signal.SIGABRT, full_bytes=("/dev/shm",))), SHM),
+        (Status.FAILED, Seen(exit=Exit(code=1, full_bytes=("/dev/shm",)), claim=Claim(type="ValueError")), SHM),
+        (Status.FAILED, Seen(exit=Exit(code=1, full_inodes=("/workspace",)), claim=Claim(type="ValueError")), INODES),
+        (Status.FAILED, Seen(exit=Exit(code=1), at_limit=("a.npy",), claim=Claim(type="OSError", message="…")), BIG),
+        (Status.TIMED_OUT, Seen(exit=Exit(signal=9, process_limit_hits=3), trace=TRACE), f"{FORKS}; {LAST}"),
+        (Status.CONTRACT_FAILED, Seen(exit=Exit(code=0, full_bytes=("/dev/shm",))), SHM),
+    ],
+)
+def test_a_ceiling_that_was_met_is_told_first(status, seen, hint) -> None:
+    """By fact, whatever exception, signal or timeout followed it."""
+    assert hint_for(status, Code.ARTIFACT_VALIDATION_FAILED, seen) == hint
+
+
+def test_a_bus_error_with_room_on_every_disk_is_explained() -> None:
+    """A mapped file was too short."""
+    told = hint_for(Status.KILLED, Code.SIGNAL, Seen(exit=Exit(signal=signal.SIGBUS)))
+    assert told.startswith("memory of a file was touched that the file does not have")
+
+
+@pytest.mark.parametrize(
+    ("message", "name"),
+    [
+        ("database or disk is full", "ISORUN_MAX_WORKSPACE_BYTES"),
+        ("Could not pickle: [Errno 28] No space left on device", "ISORUN_MAX_TMP_BYTES"),
+        ("15000000 requested and 13107184 written", "ISORUN_MAX_FILE_BYTES"),
+        ("Unable to allocate 7.28 TiB for an array", "ISORUN_MAX_MEMORY_BYTES"),
+        ("DefaultCPUAllocator: can't allocate memory: you tried to allocate 4 bytes", "ISORUN_MAX_MEMORY_BYTES"),
+    ],
+)
+def test_a_library_that_names_a_ceiling_in_its_own_words_is_understood(message, name) -> None:
+    """Where no fact is left at the end: the file was removed, the memory given back."""
+    assert name in _hint(claim=Claim(type="LibraryError", message=message))
+
+
+def test_a_timeout_says_what_cannot_succeed() -> None:
+    """An installer or a client that tries again until its time is up shows so on stderr."""
+    timeout = (Status.TIMED_OUT, Code.TIMEOUT)
+    assert _hint(*timeout, trace=TRACE, tail="socket.gaierror: [Errno -2] x\n") == LOST
+    assert _hint(*timeout, trace=TRACE, tail=PIPS).startswith("nothing can be installed during a run")
+    assert _hint(*timeout, trace=TRACE, tail=PIPS).endswith(LAST)
+
+
+def test_a_broken_contract_is_explained_by_what_was_caught_and_printed() -> None:
+    """The daily `except Exception as error: print(error)` goes to stdout."""
+    seen = Seen(stdout="Error: [Errno 2] No such file or directory: '/app/x.csv'\n", turn="turn_1")
+    told = hint_for(Status.CONTRACT_FAILED, Code.MISSING_OUTPUT_FILES, seen)
+    assert told.startswith("that path is not in the sandbox")
