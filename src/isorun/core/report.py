@@ -32,9 +32,11 @@ MAX_TREE_LINES = 500
 MAX_TREE_INDENT = 20  # levels; a thousand nested folders would be a megabyte of spaces
 MAX_LISTED = 200  # entries of one list of a report
 LOG_LINES, LOG_CHARS = 60, 8000  # of the end of a log, in a result
+MAX_REDRAWN = 256 << 10  # characters of its end in which a progress bar is told from what it replaced
 TAIL_LINES = 100
 TAIL_CHARS = 16_384
 
+_REDRAWN = re.compile(r"[^\r\n]*\r+(?=[^\r\n])")  # what a terminal would have written over
 _TIME = r"\d{4}-\d\d-\d\d[T ]\d\d:\d\d:\d\d[^\s]{0,12}"
 _LEVEL = "(?:ERROR|CRITICAL)"
 _ERROR_LINE = re.compile(
@@ -65,8 +67,9 @@ def tail(text: str, lines: int, chars: int) -> str:
 
 
 def log_tail(log: str) -> str:
-    """What a result holds of *log*: its end."""
-    return printable(tail(log, LOG_LINES, LOG_CHARS))
+    """What a result holds of *log*: its end; of a line that was drawn again and again, the last state."""
+    end = log[-MAX_REDRAWN:]
+    return printable(tail(_REDRAWN.sub("", end) if "\r" in end else log, LOG_LINES, LOG_CHARS))
 
 
 def error_lines(user_log: str) -> tuple[str, ...]:

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from isorun.core import report
 from isorun.core.outcome import Code, Status
-from isorun.core.report import error_lines, one_line, printable, report_text, tail, tracebacks, tree
+from isorun.core.report import error_lines, log_tail, one_line, printable, report_text, tail, tracebacks, tree
 from isorun.core.result import Item
 from tests.unit.results import result
 
@@ -254,6 +254,20 @@ def test_a_tail_is_the_end_and_no_more(lines, chars, end) -> None:
     """Both bounds hold; a last newline is not a line."""
     assert tail("one\ntwo\nthree\n", lines, chars) == end
     assert tail("one\ntwo\nthree", lines, chars) == end
+
+
+@pytest.mark.parametrize(
+    ("log", "shown"),
+    [
+        ("".join(f"{n} %\r" for n in range(5000)) + "100 %\ndone\n", "100 %\ndone"),
+        ("before\n1 %\r2 %\r", "before\n2 %\\r"),
+        ("one\r\ntwo\r\n", "one\\r\ntwo\\r"),
+        ("a\rb\nc\r\r\rd\n", "b\nd"),
+    ],
+)
+def test_a_progress_bar_is_shown_as_it_was_left(log, shown) -> None:
+    """A terminal shows the last redraw alone; an end of line in the manner of Windows replaces nothing."""
+    assert log_tail(log) == shown
 
 
 INVALID = ("artifact_invalid", "empty_file")
