@@ -44,10 +44,10 @@ _USUAL = {
 _INSTALL = re.compile(
     r"No matching distribution found for|Could not find a version that satisfies"
     r"|^[^\n]{0,200}: No module named pip$"
-    r"|\b(?:pip3?|uv|conda)\b[^\n]{1,100}\b(?:install|add)\b[^\n]{0,300}(?:non-zero exit|exit status)"
     r"|was not found in the (?:cache|package registry)|[Nn]etwork connectivity is disabled",
     re.MULTILINE,
 )
+_INSTALLING = re.compile(r"\b(?:pip3?|uv|conda)\b[^\n]{1,100}\b(?:install|add)\b")
 _MODULE = re.compile(r"(?:No module named|Missing optional dependency) '([\w.]{1,100})'")
 _MODULE_LINE = re.compile(rf"^(?:ModuleNotFoundError|ImportError): {_MODULE.pattern}", re.MULTILINE)
 _NAME = re.compile(r"name '(\w{1,60})' is not defined")
@@ -94,7 +94,7 @@ def _of_coroutines(claim: Claim, text: str, seen: Seen) -> str:
 def _of_modules(claim: Claim, text: str, seen: Seen) -> str:
     if claim.type in ("ModuleNotFoundError", "ImportError") and (module := _MODULE.match(text)):
         return _missing_module(module[1], claim.packages, seen)
-    return _no_install(claim.packages) if _INSTALL.search(text) else ""
+    return _no_install(claim.packages) if _is_install(text) else ""
 
 
 def _of_network(claim: Claim, text: str, seen: Seen) -> str:
@@ -165,7 +165,7 @@ def forgotten_awaits(stderr: str) -> tuple[str, ...]:
 def waited_hint(stderr: str, seen: Seen) -> str:
     """For a program that may have spent its time on what cannot succeed."""
     text = stderr[-MAX_TEXT:]
-    if _INSTALL.search(text):
+    if _is_install(text):
         return _no_install("")
     return _no_network(seen.tools) if _NETWORK.search(text) else ""
 
@@ -195,6 +195,11 @@ def tail_hint(printed: str, seen: Seen) -> str:
 def _no_network(tools: Collection[str]) -> str:
     offered = [name for name in NETWORK_TOOLS if name in tools]
     return f"the program has no network: use {' and '.join(offered)} instead" if offered else NO_NETWORK
+
+
+def _is_install(text: str) -> bool:
+    """Whether *text* is of an installer that failed, or of the command that started one."""
+    return bool(_INSTALL.search(text) or ("exit status" in text and _INSTALLING.search(text)))
 
 
 def _no_install(packages: str) -> str:
