@@ -10,7 +10,7 @@ PYTEST := $(BIN)/python -m pytest
 EPOCH = $(shell git log -1 --format=%ct 2>/dev/null)
 CODE := src packages tests bench examples tools
 LOCK := UV_CUSTOM_COMPILE_COMMAND="make lock" uv pip compile --quiet --universal --python-version 3.11 \
-	--generate-hashes --no-emit-package sandbox-runner
+	--generate-hashes
 
 .DEFAULT_GOAL := help
 .PHONY: help setup demo test test-all test-unit test-kit test-packages test-escapes test-walls test-limits test-soak check bench dist lock clean
@@ -85,15 +85,18 @@ bench: setup ## every figure of docs/performance.md, as a table and as JSON (ARG
 
 # The commit's time is in every archive, so the same commit gives the same bytes; where there is no git, hatchling's own.
 dist: setup ## both wheels and both source archives, in dist/ (DIST=folder chooses another); needs no network
-	@mkdir -p $(DIST)
-	@set -e; $(if $(EPOCH),export SOURCE_DATE_EPOCH=$(EPOCH);) for project in packages/sandbox_runner .; do \
-		(cd $$project && $(abspath $(BIN))/python -m hatchling build -d $(abspath $(DIST))); \
+	@mkdir -p "$(DIST)"
+	@# The shell makes the paths absolute: make's own function takes one with a blank for two.
+	@set -e; $(if $(EPOCH),export SOURCE_DATE_EPOCH=$(EPOCH);) bin=$$(cd "$(BIN)" && pwd); to=$$(cd "$(DIST)" && pwd); \
+	for project in packages/sandbox_runner .; do \
+		(cd $$project && "$$bin/python" -m hatchling build -d "$$to"); \
 	done
 
 lock: ## compile requirements/*.txt and those of the images anew (needs uv)
 	$(LOCK) pyproject.toml -o requirements/base.txt
 	$(LOCK) pyproject.toml requirements/build.in --extra demo --extra dev -c requirements/base.txt \
 		-o requirements/dev.txt
+	$(LOCK) pyproject.toml requirements/build.in --extra demo -c requirements/dev.txt -o requirements/demo.txt
 	$(LOCK) requirements/image.in -c requirements/dev.txt -o deployment/docker/py-code-exec/requirements.txt
 	$(LOCK) requirements/build.in -c requirements/dev.txt -o deployment/docker/all_in_one/requirements-build.txt
 

@@ -53,10 +53,10 @@ def test_there_is_a_wheel_and_a_source_archive_of_each(dist) -> None:
 
 
 def test_another_place_gives_the_same_bytes(dist, tmp_path) -> None:
-    """The archives of a copy elsewhere, without git, are the same: nothing of this machine is in them."""
+    """The archives of a copy elsewhere, without git, are the same, and its path may have a blank."""
     written = {info.date_time for info in zipfile.ZipFile(wheel_of(dist, "isorun")).infolist()}
     assert written == {time.gmtime(EPOCH)[:6]}  # the commit's time, not that of the build
-    copy = shutil.copytree(ROOT, tmp_path / "elsewhere", ignore=UNTRACKED)
+    copy = shutil.copytree(ROOT, tmp_path / "else where", ignore=UNTRACKED)
     again = build(copy, tmp_path / "again")
     assert {name: path.read_bytes() for name, path in again.items()} == {
         name: path.read_bytes() for name, path in dist.items()
@@ -80,15 +80,18 @@ def test_the_source_archive_gives_the_same_wheel(dist, tmp_path) -> None:
 
 
 def test_the_wheel_holds_the_package_and_the_bundle(dist) -> None:
-    """Each file of src/isorun, of the example bundle and of the image is there, and metadata, nothing else."""
+    """Each file of both packages, of the example bundle and of the image is there, and metadata, nothing else."""
     package = {path.relative_to(ROOT / "src").as_posix() for path in files_of(ROOT / "src" / "isorun")}
     bundle = {
         f"isorun/bundles/with-isoruntime/{path.relative_to(ROOT / BUNDLE).as_posix()}"
         for path in files_of(ROOT / BUNDLE)
     }
     image = {f"isorun/images/py-code-exec/{path.name}" for path in files_of(ROOT / IMAGE)}
+    source = ROOT / "packages" / "sandbox_runner" / "src"
+    carried = {f"isorun/carried/{path.relative_to(source).as_posix()}" for path in files_of(source)}
     names = names_in(wheel_of(dist, "isorun"))
-    assert {name for name in names if ".dist-info/" not in name} == package | bundle | image
+    found = {name for name in names if ".dist-info/" not in name}
+    assert found == package | bundle | image | carried | {"isorun_carried.pth"}
     assert "isorun/bundles/with-isoruntime/tools_descriptor.py" in names
     assert "isorun/images/py-code-exec/Dockerfile" in names
 

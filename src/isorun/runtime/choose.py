@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from isorun.backends.base import Backend
+from isorun.backends.release import check_release
 from isorun.core.errors import InvalidRequest, Unavailable
 from isorun.settings import BACKENDS, Settings, get_exec_workspace_root
 from isorun.store.folder import open_root, open_state
@@ -59,6 +60,7 @@ async def choose_backend(named: Backend | None, settings: Settings, stack: Async
 
 def namespace_backend(settings: Settings) -> Backend:
     """The embedded backend as the settings want it, not entered."""
+    check_release()
     # Imported here: the module needs Linux, and a client of another system may import isorun.
     from isorun.backends.executor_ids import of_settings
     from isorun.backends.namespace.backend import NamespaceBackend, Options
@@ -78,6 +80,7 @@ def namespace_backend(settings: Settings) -> Backend:
 
 def docker_backend(settings: Settings) -> Backend:
     """The Docker backend as the settings want it, not entered."""
+    check_release()
     from isorun.backends.docker.backend import DockerBackend, Options
 
     return DockerBackend(
