@@ -3,6 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.setup-done
+DEMO_STAMP := $(VENV)/.demo-done
 DIST := dist
 # Tests run side by side. A module's tests stay together: they share what takes long to make.
 WORKERS ?= 3
@@ -23,19 +24,35 @@ setup: $(STAMP) ## make .venv with everything, pinned by hash (PYTHON=python3.x 
 	@:
 
 # The old .venv is kept if its interpreter still starts, so a changed requirement costs seconds and not a minute.
-$(STAMP): pyproject.toml packages/sandbox_runner/pyproject.toml requirements/dev.txt
-	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
-		|| { echo "isorun needs Python 3.11 or newer: make setup PYTHON=/path/to/python3" >&2; exit 1; }
-	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null \
-		|| { echo "this Python cannot make a virtual environment: apt install python3-venv" >&2; exit 1; }
-	@$(BIN)/python -c '' 2>/dev/null || $(PYTHON) -m venv --clear $(VENV)
+define venv
+@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
+	|| { echo "isorun needs Python 3.11 or newer: make $(@F:.%-done=%) PYTHON=/path/to/python3" >&2; exit 1; }
+@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null \
+	|| { echo "this Python cannot make a virtual environment: apt install python3-venv" >&2; exit 1; }
+@$(BIN)/python -c '' 2>/dev/null || $(PYTHON) -m venv --clear $(VENV)
+endef
+
+# Whoever has everything has what the demo needs, so `make setup` leaves both stamps.
+$(STAMP): pyproject.toml packages/sandbox_runner/pyproject.toml requirements/dev.txt requirements/demo.txt
+	$(venv)
 	$(BIN)/python -m pip install --quiet --require-hashes -r requirements/dev.txt
 	$(BIN)/python -m pip install --quiet --no-deps --no-build-isolation -e packages/sandbox_runner -e .
 	@# The jail cannot write bytecode, and an editable install compiles none. Programs of the demo await at top level.
 	$(BIN)/python -m compileall -q -x demo_programs src packages
+	@touch $(DEMO_STAMP) $@
+
+# pip is not quiet: a newcomer sees what half a minute is spent on.
+$(DEMO_STAMP): pyproject.toml packages/sandbox_runner/pyproject.toml requirements/demo.txt
+	@echo "1/3  a virtual environment, in $(VENV)"
+	$(venv)
+	@echo "2/3  what the demo needs, pinned by hash: numpy, pandas, matplotlib and others"
+	@$(BIN)/python -m pip install --require-hashes -r requirements/demo.txt
+	@echo "3/3  isorun itself, from this checkout"
+	@$(BIN)/python -m pip install --quiet --no-deps --no-build-isolation -e .
+	@$(BIN)/python -m compileall -q -x demo_programs src packages
 	@touch $@
 
-demo: setup ## a program works on real data inside the walls, and fails to get out
+demo: $(DEMO_STAMP) ## a program works on real data inside the walls, and fails to get out; installs that alone
 	$(BIN)/isorun demo
 
 # An engine, what measures the machine and what is short take most of the time: they are left to test-all.
