@@ -1,4 +1,4 @@
-"""What `make demo` installs: pinned and hashed, of the same versions as everything else, and no tool for contributors."""
+"""What `make demo` installs: pinned and hashed, the versions of everything else, and no tool for contributors."""
 
 import re
 from pathlib import Path

@@ -2,8 +2,8 @@
 
 The demo is a list of scenarios. Four are the example bundle's; the programs of the others are files in
 demo_programs/. Each is run like anybody's program, with the bundle's tools, and judged as `isorun scenario`
-judges; the demo succeeds only if every one ended as it must. It must not import what the programs import, nor
-treat what they print as anything but hostile text.
+judges; the demo succeeds only if every one ended as it must. All of it is shown once more in report.html. It must not
+import what the programs import, nor treat what they print as anything but hostile text.
 """
 
 import asyncio
@@ -16,6 +16,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import cache
+from importlib.resources.abc import Traversable
 from pathlib import Path
 from types import ModuleType
 from typing import Any, TypeAlias
@@ -29,7 +30,9 @@ from rich.text import Text
 
 from isorun.cli.parsing import option
 from isorun.cli.run.session import copy_out
-from isorun.cli.scenes.stage import Screen, mark, seconds, show_rule, show_verdict, table
+from isorun.cli.scenes.page import Row, write_page
+from isorun.cli.scenes.stage import Screen, mark, seconds, show_rows, show_rule, table
+from isorun.cli.scenes.words import WORDS
 from isorun.cli.show import print_json
 from isorun.cli.verdict import size
 from isorun.core.errors import InvalidRequest
@@ -41,7 +44,7 @@ from isorun.tools.bundles import bundle_module, example_bundle
 
 _Scenario: TypeAlias = Any  # a class of the bundle, which is imported by its path
 
-_NEEDED = ("pandas", "matplotlib", "openpyxl", "palmerpenguins")
+_SCIENCE = ("numpy", "pandas", "matplotlib")
 _CREDIT = "Palmer penguins: Horst AM, Hill AP, Gorman KB (2020), CC-0"
 _EXCERPT = "def draw("
 _TURN = "demo"
@@ -59,8 +62,10 @@ def acts() -> tuple[_Scenario, ...]:
     broken = "found out/report.md, promised turn_demo/files/report.md"
     calls = (*(("reference_tools.species", "ok"),) * 3, (own.NOTE, "ok"))
     ends = own.Expected
+    science = all(importlib.util.find_spec(name) for name in _SCIENCE)
+    penguins = "penguins" if science else "penguins_plain"  # which needs what isorun itself requires
     return (
-        _own("penguins", "A report on real data", ends(status="ok", succeeded=3, notes=1, calls=calls), *_PROMISED),
+        _own(penguins, "A report on real data", ends(status="ok", succeeded=3, notes=1, calls=calls), *_PROMISED),
         _own(
             "misplaced",
             "A promised file",
@@ -80,7 +85,7 @@ def acts() -> tuple[_Scenario, ...]:
 
 def _own(program: str, title: str, expected: object, *promises: str) -> _Scenario:
     """A scenario of the demo alone; its program is a file."""
-    source = (importlib.resources.files("isorun.cli") / "demo_programs" / f"{program}.py").read_text("utf-8")
+    source = (_programs() / f"{program}.py").read_text("utf-8")
     about = {"promises": promises, "checks": _PROMISED, "timeout_s": 60.0}
     return _verdicts().Scenario(number=0, title=title, program=source, expected=expected, **about)
 
@@ -113,7 +118,7 @@ OPTIONS = {
 
 def demo(json_output: bool = False, out: Path | None = None) -> int:
     """A program works on real data inside the walls, one breaks its promise, and six others fail to get out."""
-    data = find_data()
+    data = Path(str(_programs() / "penguins.csv"))
     if out is not None and out.exists() and any(out.iterdir()):
         raise InvalidRequest(f"--out {out} is not empty; name a new or an empty folder", code="out_not_empty")
     began = time.monotonic()
@@ -126,28 +131,17 @@ def demo(json_output: bool = False, out: Path | None = None) -> int:
     total_s = time.monotonic() - began
     folder = out or files.out_dir
     held = all(not one.wrong for one in played)
+    # Beside the program's folder, not in it: that one holds what the program wrote.
+    report = write_page((out or files.out_dir.parent) / "report.html", map(_row, played), held=held, credit=_CREDIT)
     if json_output:
-        print_json(_as_json(played, held, folder, total_s))
+        print_json(_as_json(played, held, folder, total_s) | {"report": str(report)})
     else:
-        _close(console, played, held, folder, total_s)
+        _close(console, played, held, folder, total_s, report)
     return 0 if held else 1
 
 
-def find_data() -> Path:
-    """penguins.csv of the package `palmerpenguins`, found without importing it or any other package."""
-    specs = {name: importlib.util.find_spec(name) for name in _NEEDED}
-    missing = [name for name, spec in specs.items() if spec is None]
-    if missing:
-        raise InvalidRequest(
-            f"the demo needs {', '.join(missing)}: pip install 'isorun[science,demo]', or `make demo` in a checkout",
-            code="missing_packages",
-        )
-    spec = specs["palmerpenguins"]
-    places = spec.submodule_search_locations if spec else None
-    for place in places or ():
-        if (path := Path(place, "data", "penguins.csv")).is_file():
-            return path
-    raise InvalidRequest("palmerpenguins is installed without its data: install it anew", code="missing_data")
+def _programs() -> Traversable:
+    return importlib.resources.files("isorun.cli") / "demo_programs"
 
 
 async def _play(data: Path, targets: Sequence[str], console: Console) -> list[Played]:
@@ -221,7 +215,7 @@ def _show_source(console: Console, act: _Scenario) -> None:
         console.print(Padding(Text(says(act), style="italic dim"), (0, 0, 0, 2)))
         return
     last = next(n for n, line in enumerate(lines[first:], first) if not line)
-    console.print(f"  [dim]penguins.py, lines {first} to {last} of {len(lines) - 1}[/]")
+    console.print(f"  [dim]the program, lines {first} to {last} of {len(lines) - 1}[/]")
     console.print(
         Syntax(act.program, "python", line_range=(first, last), line_numbers=True, theme="ansi_dark", word_wrap=False)
     )
@@ -229,29 +223,48 @@ def _show_source(console: Console, act: _Scenario) -> None:
 
 def _show_outcome(console: Console, played: Played) -> None:
     expected, result = played.act.expected, played.result
-    more = []
+    rows = [("ending", Text.assemble((_words(played), "bold"), f", after {seconds(result)}"))]
+    if played.wrong:
+        rows.append(("expected", Text(_ending(expected.status, expected.code))))
     if result.error:
-        more.append(("message", Text(one_line(result.error.message, 300))))
+        rows.append(("status", Text(_ending(result.status, result.error.code))))
+        rows.append(("message", Text(one_line(result.error.message, 300))))
     if result.error and result.error.hint:
-        more.append(("hint", Text(one_line(result.error.hint, 300), style="cyan")))
+        rows.append(("hint", Text(one_line(result.error.hint, 300), style="cyan")))
     calls = Counter(call["tool_id"] for call in result.tool_calls if call["status"] == "ok")
     for tool_id, times in calls.items():
-        more.append(("tool", Text(f"{tool_id}, {times} call{'s' if times > 1 else ''}")))
-    endings = _ending(expected.status, expected.code), _ending(result.status, _code(result))
-    show_verdict(console, result, played.wrong, expected=endings[0], real=endings[1], more=more)
+        rows.append(("tool", Text(f"{tool_id}, {times} call{'s' if times > 1 else ''}")))
+    show_rows(console, played.wrong, rows)
+
+
+def _words(played: Played) -> str:
+    """The ending for a newcomer; an ending that was not foreseen is told as it was."""
+    if played.wrong:
+        return _ending(f"NOT AS EXPECTED: {played.result.status}", _code(played.result))
+    return WORDS[played.act.title].ending
+
+
+def _row(played: Played) -> Row:
+    title = str(played.act.title)
+    return Row(
+        title=title,
+        tried=WORDS[title].tried,
+        ending=_words(played),
+        held=not played.wrong,
+        source=str(played.act.program),
+        result=played.result,
+    )
 
 
 def _code(result: RunResult) -> str | None:
     return result.error.code if result.error else None
 
 
-def _close(console: Console, played: Sequence[Played], held: bool, folder: Path, total_s: float) -> None:
+def _close(console: Console, played: Sequence[Played], held: bool, folder: Path, total_s: float, report: Path) -> None:
     show_rule(console, "What was seen")
-    endings = table("program", "expected", "real", "time", "", whole=True)
+    endings = table("program", "ending", "time", "", whole=True)
     for one in played:
-        expected = one.act.expected
-        words = expected.code or expected.status, str(_code(one.result) or one.result.status)
-        endings.add_row(one.act.title, *words, seconds(one.result), mark(one.wrong))
+        endings.add_row(one.act.title, Text(_words(one)), seconds(one.result), mark(one.wrong))
     console.print(endings)
     console.print()
     result = played[0].result
@@ -266,6 +279,7 @@ def _close(console: Console, played: Sequence[Played], held: bool, folder: Path,
     last.add_row("walls", Text(_walls(result), style="dim"))
     console.print(last)
     console.print(Text(f"files {folder / 'turn_demo' / 'files'}"), soft_wrap=True)
+    console.print(Text(f"report {report}"), soft_wrap=True)
     word = "every wall held" if held else "NOT AS EXPECTED: see ✘ above"
     console.print(f"[bold {'green' if held else 'red'}]{word}[/] [dim]({total_s:.1f} s)[/]")
 

@@ -79,14 +79,23 @@ def show_verdict(
     more: Iterable[tuple[str, Text]] = (),
 ) -> None:
     """How a run had to end and did, then *more* rows, then what was wrong with it."""
+    rows = (
+        ("expected", Text(expected, style="bold")),
+        ("real", Text.assemble((real, "bold"), f" after {seconds(result)}")),
+    )
+    show_rows(console, wrong, (*rows, *more))
+
+
+def show_rows(console: Console, wrong: Sequence[str], rows: Iterable[tuple[str, Text]]) -> None:
+    """*rows* of a name and a text, the first of them marked; then what was wrong."""
     grid = Table.grid(padding=(0, 1))
     grid.add_column(width=1)
     grid.add_column(width=8)
     grid.add_column(overflow="fold")
-    grid.add_row(mark(wrong), "expected", Text(expected, style="bold"))
-    grid.add_row("", "real", Text.assemble((real, "bold"), f" after {seconds(result)}"))
-    for name, text in (*more, *(("wrong", Text(text, style="red")) for text in wrong)):
-        grid.add_row("", name, text)
+    sign = mark(wrong)
+    for name, text in (*rows, *(("wrong", Text(text, style="red")) for text in wrong)):
+        grid.add_row(sign, name, text)
+        sign = ""
     console.print(Padding(grid, (0, 0, 0, 2)))
 
 
