@@ -96,15 +96,15 @@ def test_every_mark_stands_before_a_block(page) -> None:
 
 
 def rows_of_names() -> list[tuple[str, str, str]]:
-    """The rows of docs/names.md: the name, what it is here, and whether it was kept."""
-    text = (ROOT / "docs" / "names.md").read_text(encoding="utf-8")
+    """The rows of docs/history/names.md: the name, what it is here, and whether it was kept."""
+    text = (ROOT / "docs" / "history" / "names.md").read_text(encoding="utf-8")
     return re.findall(r"^\| (`.+?) \| (.+?) \| (kept|changed|later|not kept)(?:[:;,] .*)? \|$", text, re.MULTILINE)
 
 
 def test_the_page_of_names_is_true() -> None:
     """A file that it says is there is there; one that comes with a later version is not there yet."""
     rows = rows_of_names()
-    table = re.findall(r"^\| `", (ROOT / "docs" / "names.md").read_text(encoding="utf-8"), re.MULTILINE)
+    table = re.findall(r"^\| `", (ROOT / "docs" / "history" / "names.md").read_text(encoding="utf-8"), re.MULTILINE)
     assert len(rows) == len(table) > 50
     for name, now, state in rows:
         paths = re.findall(r"`((?:src|docs|examples|packages|deployment|tools)/[\w./-]+)`", now)

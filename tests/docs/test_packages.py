@@ -1,4 +1,4 @@
-"""The packages of this repository: what docs/monorepo-packages.md says of them is so, and its commands work."""
+"""The packages of this repository: what their page says of them is so, and its commands work."""
 
 import os
 import re
@@ -16,7 +16,7 @@ from tests.docs.pages import ROOT, blocks_of
 
 pytestmark = pytest.mark.any_user
 
-PAGE = Path("docs/monorepo-packages.md")
+PAGE = Path("docs/reference/monorepo-packages.md")
 PACKAGE = ROOT / "packages" / "sandbox_runner"
 COPIED = ("Makefile", "pyproject.toml", "README.md", "CHANGELOG.md", "LICENSE", "src", "packages", "examples", "tests")
 CACHES = shutil.ignore_patterns("__pycache__", ".*_cache", ".venv", ".hypothesis")
