@@ -55,6 +55,7 @@ def machine() -> dict[str, Any]:
 def page(found: list[figures.Figure], isolation: dict[str, Any], about: dict[str, Any]) -> str:
     """docs/performance.md."""
     rows = "\n".join(f"| {f.name} | {f.value} | {f.gate} | {_met(f)} |" for f in found)
+    judged = [f.ok for f in found if f.ok is not None]
     return f"""# Performance
 
 `make bench` measured this on {about["cores"]} cores (Linux {about["kernel"]}, Python {about["python"]}), load average
@@ -63,6 +64,9 @@ def page(found: list[figures.Figure], isolation: dict[str, Any], about: dict[str
 Every measured run was sealed at level `{isolation["level"]}`, ceilings held by `{isolation["limits"]}`, Landlock ABI
 {isolation["walls"]["landlock_abi"]}, seccomp filters: {isolation["walls"]["seccomp"]["filters"]}; the command
 refuses to print a run whose walls were not complete.
+
+A gate is the goal for a figure. The last column says which are met: {sum(judged)} of {len(judged)}.
+`make bench` fails if one is missed.
 
 | figure | measured | gate | met |
 |---|---|---|---|

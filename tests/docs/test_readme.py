@@ -63,3 +63,18 @@ def test_the_table_of_endings_is_the_code() -> None:
 def test_the_readme_is_short() -> None:
     """160 lines at most: the rest is in docs/."""
     assert len(README.splitlines()) <= 160
+
+
+def test_the_readme_begins_with_what_it_is_for() -> None:
+    """A newcomer reads the purpose, then one command that needs no clone, then sees a picture, then `make demo`."""
+    places = [README.index(part) for part in ("sealed sandbox", "$ uvx --from git+", "](docs/demo.png)", "$ make demo")]
+    assert places == sorted(places)
+    assert places[-1] < README.index("\n## ")
+    assert (ROOT / "docs" / "demo.png").stat().st_size < 100_000
+
+
+def test_the_readme_does_not_need_to_be_explained() -> None:
+    """Its figures stand in sentences; the goals, with those that are missed, are the table of docs/performance.md."""
+    assert not re.search(r"\bgates?\b|\*\*no\*\*", README)
+    performance = (ROOT / "docs" / "performance.md").read_text(encoding="utf-8")
+    assert "| figure | measured | gate | met |" in performance
