@@ -17,6 +17,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO, Any, BinaryIO
 
+from sandbox_runner.errors import SandboxGone
 from sandbox_runner.state import StateFolder
 
 SCHEMA = 1
@@ -31,12 +32,23 @@ _FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
 class Records:
-    """The records of one sandbox: made in *state*, published to *directory*, which is opened now and only once."""
+    """The records of one sandbox: made in *state*, published to *directory*, which is opened now and only once.
+
+    Raises `SandboxGone` if *state* knows another folder by that path: a kept sandbox may have put a link, or a folder,
+    in the place of its own.
+    """
 
     def __init__(self, state: StateFolder, directory: Path) -> None:
         self._state = state
         self._directory = os.open(directory, _FOLDER)
         self.token = secrets.token_hex(8)
+        noted = [entry[2:] for entry in _noted(state) if entry[1] == str(directory)]
+        if not all(identity in ([], _identity(self._directory)) for identity in noted):
+            self.close()
+            raise SandboxGone(
+                f"{state.name} has other folders than it was started with: "
+                f"`sandbox-runner cleanup {state.name}` ends it"
+            )
         self.will_write_in([directory])
 
     def will_write_in(self, folders: Iterable[Path]) -> None:
@@ -44,9 +56,13 @@ class Records:
 
         Who is killed in that moment leaves one; `remove_drafts` finds it.
         """
-        noted = json.loads(self._state.read(_DRAFTS) or b"[]")
-        noted += [[self.token, str(folder)] for folder in folders]
+        noted = _noted(self._state)
+        noted += [[self.token, str(folder), *_identity(folder)] for folder in folders]
         self._state.write(_DRAFTS, json.dumps(noted).encode())
+
+    def are_in(self, source: tuple[str, int, int]) -> bool:
+        """Whether the directory that was opened is *source*: a path, its device and its inode."""
+        return _identity(self._directory) == list(source[1:])
 
     def write(self, name: str, data: bytes) -> None:
         """Keep the record *name*, and publish it."""
@@ -83,6 +99,21 @@ class Records:
             self._directory = -1
 
 
+def _noted(state: StateFolder) -> list[list[Any]]:
+    """What `will_write_in` noted: token, folder and, if that was there, its device and inode."""
+    noted: list[list[Any]] = json.loads(state.read(_DRAFTS) or b"[]")
+    return noted
+
+
+def _identity(folder: Path | int) -> list[int]:
+    """Device and inode of a folder, or of what is open; nothing of what is not there. No link is followed."""
+    try:
+        found = os.fstat(folder) if isinstance(folder, int) else folder.lstat()
+    except FileNotFoundError:
+        return []
+    return [found.st_dev, found.st_ino]
+
+
 def as_json(value: dict[str, Any]) -> bytes:
     """*value* as a record's bytes; what is not UTF-8 text (a part of `argv` may be so) is escaped."""
     return json.dumps(value, indent=1, ensure_ascii=False).encode("utf-8", "backslashreplace") + b"\n"
@@ -90,10 +121,12 @@ def as_json(value: dict[str, Any]) -> bytes:
 
 def remove_drafts(state: StateFolder) -> None:
     """Remove what was left, by who was killed, in the folders that the sandbox of *state* was to write in."""
-    for token, folder in json.loads(state.read(_DRAFTS) or b"[]"):
+    for token, folder, *identity in _noted(state):
         with suppress(OSError):
             directory = os.open(folder, _FOLDER)
             try:
+                if identity not in ([], _identity(directory)):
+                    continue  # a command has put another folder in its place
                 for name in os.listdir(directory):  # noqa: PTH208 - of the folder that was opened, and not of a path
                     if name.startswith(".") and token in name:
                         os.unlink(name, dir_fd=directory)

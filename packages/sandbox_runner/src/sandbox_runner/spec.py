@@ -5,15 +5,15 @@ from __future__ import annotations
 import os
 import re
 import stat
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, get_args, get_type_hints
+from typing import Any, Literal
 
 from sandbox_runner.errors import InvalidSpec
-from sandbox_runner.linux.mountinfo import mounted
+from sandbox_runner.fields import Ours, PathText, as_text, fill, ours
+from sandbox_runner.linux.sources import check_source
 from sandbox_runner.quantity import bytes_of
-from sandbox_runner.state import state_roots
 
 WORKSPACE = "/workspace"
 ARTIFACTS = "/artifacts"
@@ -33,6 +33,13 @@ WALLS = (
 DEFAULT_MEMORY = "2g"
 DEFAULT_PIDS = 512
 DEFAULT_NOFILE = 4096
+_CHOICES = {
+    "backend": ("docker", "namespace"),
+    "image_pull_policy": ("missing", "always", "never"),
+    "build_network": ("default", "host", "none"),
+    "network_mode": ("open", "none"),
+    "cache_mode": ("cold", "warm"),
+}
 _LEAST_MEMORY = 6 << 20  # Docker refuses less
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 _CONTAINER = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9_.-]{0,127}")
@@ -42,14 +49,6 @@ _OURS = (WORKSPACE, ARTIFACTS, CACHE)
 _KERNELS = ("/proc", "/sys", "/dev")
 _IN_MEMORY = ("/tmp", "/run", "/var/tmp")  # each sandbox has its own; what is below them can be mounted
 _ENV_BYTES = 65_000  # of one variable: the CLI reads lines of 64 KiB
-_SOCKETS = ("docker.sock", "containerd/containerd.sock", "podman/podman.sock")  # below /run and its like
-#: Filesystems whose files are the kernel's own: processes, settings, devices, namespaces.
-_MADE_UP = frozenset((
-    "proc", "sysfs", "devtmpfs", "devpts", "cgroup", "cgroup2", "cpuset", "nsfs", "mqueue", "debugfs", "tracefs",
-    "securityfs", "selinuxfs", "bpf", "configfs", "efivarfs", "pstore", "binfmt_misc", "fusectl", "hugetlbfs",
-    "resctrl",
-))  # fmt: skip
-_HARMLESS = {(1, 3), (1, 5), (1, 7), (1, 8), (1, 9)}  # null, zero, full, random, urandom: each sandbox has them
 _NOT_IN_MOUNTS = ',"\n\r\0'  # --mount takes comma-separated values: such a path could add options of its own
 
 
@@ -58,8 +57,17 @@ class MountSpec:
     """A folder or file of the host, by its absolute path, at an absolute path of the sandbox."""
 
     host_path: str | os.PathLike[str]
-    container_path: str
-    read_only: bool = False
+    container_path: str | os.PathLike[str]
+    read_only: Ours[bool] = ours(False)
+
+    def __post_init__(self) -> None:
+        fill(self)
+        as_text(self, "container_path")
+
+    @property
+    def inside(self) -> str:
+        """`container_path`, as text."""
+        return os.fspath(self.container_path)
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,41 +84,47 @@ class ResourceSpec:
 
 @dataclass(frozen=True, slots=True)
 class SandboxSpec:
-    """One sandbox. With nothing but `backend`, the strictest one there is."""
+    """One sandbox. With nothing but `backend`, the strictest one there is. None: our default, in every field."""
 
-    backend: Literal["docker", "namespace"] = "docker"
+    backend: Ours[Literal["docker", "namespace"]] = ours("docker")
     # The image: `image_ref` as it is, else built from a context folder (None: the built-in `sandbox_cli`).
     image_ref: str | None = None
     image_context_path: str | os.PathLike[str] | None = None
-    dockerfile: str | None = None  # relative to the context; None: Dockerfile
-    image_repo: str = "sandbox_runner"  # a built image's name; its tag is the hash of its content
-    rebuild_image: bool = False  # build again, although the hash is there
-    image_pull_policy: Literal["missing", "always", "never"] = "missing"  # of image_ref
+    dockerfile: PathText = ours(None)  # in the context, and relative to it if not absolute; None: Dockerfile
+    image_repo: Ours[str] = ours("sandbox_runner")  # a built image's name; its tag is the hash of its content
+    rebuild_image: Ours[bool] = ours(False)  # build again, although the hash is there
+    image_pull_policy: Ours[Literal["missing", "always", "never"]] = ours("missing")  # of image_ref
     base_image: str | None = None  # build argument BASE_IMAGE; None: SANDBOX_RUNNER_BASE_IMAGE, else the Dockerfile's
     # Not for secrets: an image's history shows them.
-    build_args: Mapping[str, str] = field(default_factory=dict, repr=False)
+    build_args: Ours[Mapping[str, str]] = ours({}, is_shown=False)
     build_target: str | None = None
-    build_network: Literal["default", "host", "none"] = "default"
-    build_timeout_seconds: float = 1800.0
+    build_network: Ours[Literal["default", "host", "none"]] = ours("default")
+    build_timeout_seconds: Ours[float] = ours(1800.0)
     platform: str | None = None
     # The sandbox
-    network_mode: Literal["open", "none"] = "none"
-    cache_mode: Literal["cold", "warm"] = "cold"  # warm: cache_dir is mounted at /cache; cold: an empty folder is
+    network_mode: Ours[Literal["open", "none"]] = ours("none")
+    # Warm: cache_dir is mounted at /cache. Cold: an empty folder is.
+    cache_mode: Ours[Literal["cold", "warm"]] = ours("cold")
     cache_dir: str | os.PathLike[str] | None = None
-    env_allowlist: tuple[str, ...] = ()  # names of the caller's environment that go in; one that is unset is left out
-    env_overrides: Mapping[str, str] = field(default_factory=dict, repr=False)  # names and values
-    extra_mounts: tuple[MountSpec, ...] = ()
-    resources: ResourceSpec = field(default_factory=ResourceSpec)
-    loosen: tuple[str, ...] = ()  # which of `WALLS` do not stand
+    # Names of the caller's environment that go in; one that is unset is left out.
+    env_allowlist: Ours[Collection[str]] = ours(())
+    env_overrides: Ours[Mapping[str, str]] = ours({}, is_shown=False)
+    extra_mounts: Ours[Collection[MountSpec]] = ours(())
+    resources: Ours[ResourceSpec] = ours(ResourceSpec())
+    loosen: Ours[Collection[str]] = ours(())  # which of `WALLS` do not stand
     runtime: str | None = None  # the engine's OCI runtime, for example runsc (gVisor)
-    tmp_bytes: int = 1 << 30  # of /tmp, counted as memory
+    tmp_bytes: Ours[int] = ours(1 << 30)  # of /tmp, counted as memory
     host_paths: Mapping[str, str] | None = None  # if we are in a container: our paths and the engine's host's
     # Its life
-    keep_container: bool = False  # `close` leaves it running, to be reattached
-    ttl_seconds: float = (
-        86_400.0  # `cleanup` ends it after that, whoever's it is; a container ends itself a minute later
-    )
-    docker_timeout_seconds: float = 120.0  # of one command to the engine, other than a build or a command of yours
+    keep_container: Ours[bool] = ours(False)  # `close` leaves it running, to be reattached
+    # `cleanup` ends it after that, whoever's it is; a container ends itself a minute later.
+    ttl_seconds: Ours[float] = ours(86_400.0)
+    # Of one command to the engine, other than a build or a command of yours.
+    docker_timeout_seconds: Ours[float] = ours(120.0)
+
+    def __post_init__(self) -> None:
+        fill(self)
+        as_text(self, "dockerfile")
 
     @property
     def memory_bytes(self) -> int | None:
@@ -123,8 +137,11 @@ class SandboxSpec:
         return None if "pids_limit" in self.loosen else self.resources.pids_limit or DEFAULT_PIDS
 
 
-def check(spec: SandboxSpec, container_name: str | None = None) -> None:
-    """Raise `InvalidSpec` for the first field that cannot be used. Looks at the disk, changes nothing."""
+def check(spec: SandboxSpec, container_name: str | None = None, *, with_context: bool = True) -> None:
+    """Raise `InvalidSpec` for the first field that cannot be used. Looks at the disk, changes nothing.
+
+    Not *with_context*: whether the image's context is there is left to `check_context`.
+    """
     _check_types(spec)
     _check_words(spec)
     _check_choices(spec)
@@ -132,6 +149,8 @@ def check(spec: SandboxSpec, container_name: str | None = None) -> None:
     _check_places(spec)
     _check_backend(spec)
     _check_image(spec)
+    if with_context:
+        check_context(spec)
     _check_environment(spec)
     _check_mounts(spec)
     _check_ceilings(spec)
@@ -151,77 +170,26 @@ def check_folder(where: str, folder: Path) -> None:
     check_source(where, folder)
 
 
-def check_source(where: str, source: str | os.PathLike[str]) -> None:
-    """Raise `InvalidSpec` if *source*, mounted, would give the sandbox the engine, the host's kernel, or our state.
+def has_break(value: str) -> bool:
+    """Whether a file of lines NAME=VALUE cannot hold *value*."""
+    return "\n" in value or "\r" in value
 
-    That is one which is or holds an engine's socket, which the kernel makes up (/proc, /sys, a device), or is, holds or
-    lies in a folder of our state. Compared by device and inode, too: a bind mount gives a folder a second name.
+
+def check_env(where: str, env: Mapping[str, str], *, with_breaks: bool = True) -> None:
+    """Raise `InvalidSpec` unless every name and value of *env* can be an environment variable. Shows no value.
+
+    Not *with_breaks*: the values go into a file of lines.
     """
-    real = Path(os.path.realpath(source))
-    own = _identity(real)
-    for socket in _engine_sockets():
-        if real in (socket, *socket.parents) or own in map(_identity, (socket, *socket.parents)):
-            raise InvalidSpec(
-                where, f"{os.fspath(source)} would give the sandbox the whole host: {socket} is the socket of an engine"
-            )
-    _check_kernels(where, source, real)
-    above = {*map(_identity, (real, *real.parents))}
-    for root in (Path(os.path.realpath(root)) for root in state_roots()):
-        holds = real in (root, *root.parents) or own in map(_identity, (root, *root.parents))
-        if holds or root in real.parents or (root.exists() and _identity(root) in above):
-            raise InvalidSpec(
-                where, f"{os.fspath(source)} would give the sandbox the secrets of others, which are in {root}"
-            )
-
-
-def _check_kernels(where: str, source: str | os.PathLike[str], real: Path) -> None:
-    try:
-        found = os.stat(source)  # noqa: PTH116 - a link of /proc leads where its text does not
-    except OSError:
-        return  # it is made later, as a folder
-    if stat.S_ISCHR(found.st_mode) and divmod(found.st_rdev, 256) in _HARMLESS:
-        return
-    if stat.S_ISCHR(found.st_mode) or stat.S_ISBLK(found.st_mode):
-        raise InvalidSpec(where, f"{os.fspath(source)} would give the sandbox a device of the host")
-    # The last of several mounts at one place hides the others.
-    mounts = {Path(mount.point): mount.kind for mount in mounted(_own_mounts())}
-    own = {point for point, kind in mounts.items() if kind in _MADE_UP} | {Path("/dev")}
-    covering = next((place for place in (real, *real.parents) if place in mounts or place in own), None)
-    if not real.exists() or covering in own or any(real in point.parents for point in own):
-        raise InvalidSpec(where, f"{os.fspath(source)} would give the sandbox what the host's kernel shows of itself")
-
-
-def _own_mounts() -> str:
-    return Path("/proc/self/mountinfo").read_text(encoding="utf-8", errors="surrogateescape")
-
-
-def _identity(path: Path) -> tuple[int, int] | str:
-    """Device and inode; its own name where there is nothing."""
-    try:
-        found = path.stat()
-    except OSError:
-        return str(path)
-    return found.st_dev, found.st_ino
-
-
-def _engine_sockets() -> set[Path]:
-    """Where an engine listens on this machine, as far as that is usual or said by the environment."""
-    runtime = os.environ.get("XDG_RUNTIME_DIR") or f"/run/user/{os.geteuid()}"
-    paths = [f"{place}/{name}" for place in ("/run", "/var/run", runtime) for name in _SOCKETS]
-    paths += [f"{os.environ.get('HOME', '')}/.docker/{place}/docker.sock" for place in ("run", "desktop")]
-    told = (os.environ.get(name, "") for name in ("DOCKER_HOST", "CONTAINER_HOST"))
-    paths += [host.removeprefix("unix://") for host in told if host.startswith("unix://")]
-    return {Path(os.path.realpath(path)) for path in paths if os.path.lexists(path)}
-
-
-def check_env(where: str, env: Mapping[str, str]) -> None:
-    """Raise `InvalidSpec` unless every name and value of *env* can be an environment variable. Shows no value."""
     for name, value in env.items():
         _check_name(where, name)
         if not isinstance(value, str) or "\0" in value:
             raise InvalidSpec(where, f"the value of {name} must be text without a NUL")
-        if "\n" in value or "\r" in value:
-            raise InvalidSpec(where, f"the value of {name} has a line break, which the engine cannot take from a file")
+        if has_break(value) and not with_breaks:
+            raise InvalidSpec(
+                where,
+                f"the value of {name} has a line break, which the engine cannot take from a file: set {name} in your "
+                "own environment and name it in env_allowlist, or give it to one command, exec(env=...)",
+            )
         try:
             size = len(f"{name}={value}".encode())
         except UnicodeEncodeError:
@@ -234,10 +202,8 @@ def _check_types(spec: SandboxSpec) -> None:
     """No value is shown: a secret may be where it does not belong."""
     text, path, group = (str, type(None)), (str, os.PathLike, type(None)), (tuple, list, set, frozenset)
     kinds: dict[str, tuple[tuple[type, ...], str]] = {
-        **dict.fromkeys(
-            ("image_ref", "dockerfile", "base_image", "build_target", "platform", "runtime"), (text, "text")
-        ),
-        **dict.fromkeys(("image_context_path", "cache_dir"), (path, "a path")),
+        **dict.fromkeys(("image_ref", "base_image", "build_target", "platform", "runtime"), (text, "text")),
+        **dict.fromkeys(("image_context_path", "dockerfile", "cache_dir"), (path, "a path")),
         **dict.fromkeys(("rebuild_image", "keep_container"), ((bool,), "True or False")),
         **dict.fromkeys(("build_args", "env_overrides"), ((Mapping,), "names and values")),
         **dict.fromkeys(("env_allowlist", "loosen"), (group, "a list of names, not one text")),
@@ -262,9 +228,8 @@ def _check_words(spec: SandboxSpec) -> None:
 
 
 def _check_choices(spec: SandboxSpec) -> None:
-    hints = get_type_hints(SandboxSpec)
-    for name in ("backend", "image_pull_policy", "build_network", "network_mode", "cache_mode"):
-        known, value = get_args(hints[name]), getattr(spec, name)
+    for name, known in _CHOICES.items():
+        value = getattr(spec, name)
         if value not in known:
             raise InvalidSpec(name, f"{value!r} is not one of {', '.join(known)}")
 
@@ -303,17 +268,7 @@ def _check_image(spec: SandboxSpec) -> None:
         raise InvalidSpec("base_image", f"{spec.base_image!r} is not an image")
     if not _REPOSITORY.fullmatch(spec.image_repo):
         raise InvalidSpec("image_repo", f"{spec.image_repo!r} is not the name of an image: lower case, without a tag")
-    if spec.image_context_path is not None:
-        context = Path(spec.image_context_path)
-        if not context.is_dir():
-            raise InvalidSpec("image_context_path", f"{context} is not a folder")
-        if spec.dockerfile is not None and (
-            spec.dockerfile.startswith(("/", "-")) or ".." in Path(spec.dockerfile).parts
-        ):
-            raise InvalidSpec("dockerfile", f"{spec.dockerfile!r} must be a path inside the context")
-        if not (context / (spec.dockerfile or "Dockerfile")).is_file():
-            raise InvalidSpec("dockerfile", f"{context} has no file {spec.dockerfile or 'Dockerfile'}")
-    elif spec.dockerfile is not None:
+    if spec.dockerfile is not None and spec.image_context_path is None:
         raise InvalidSpec("dockerfile", "needs image_context_path, the folder it is in")
     for name, value in spec.build_args.items():
         _check_name("build_args", name)
@@ -321,10 +276,35 @@ def _check_image(spec: SandboxSpec) -> None:
             raise InvalidSpec("build_args", f"the value of {name} must be text without a NUL")
 
 
+def check_context(spec: SandboxSpec) -> None:
+    """Raise `InvalidSpec` if the folder to build from is not there, or has no such Dockerfile."""
+    if spec.image_context_path is None:
+        return
+    context = Path(spec.image_context_path)
+    if not context.is_dir():
+        raise InvalidSpec("image_context_path", f"{context} is not a folder")
+    named = in_context(spec)
+    if named.startswith("-") or Path(named).is_absolute() or ".." in Path(named).parts:
+        raise InvalidSpec("dockerfile", f"{spec.dockerfile!r} must be a path inside the context")
+    if not (context / named).is_file():
+        raise InvalidSpec("dockerfile", f"{context} has no file {named}")
+
+
+def in_context(spec: SandboxSpec) -> str:
+    """The Dockerfile as its context has it; what is absolute and lies elsewhere stays absolute."""
+    named = spec.dockerfile or "Dockerfile"
+    if Path(named).is_absolute() and spec.image_context_path is not None:
+        context = Path(spec.image_context_path)
+        for root in (context.absolute(), context.resolve()):
+            if Path(named).is_relative_to(root):
+                return Path(named).relative_to(root).as_posix()
+    return named
+
+
 def _check_environment(spec: SandboxSpec) -> None:
     for name in spec.env_allowlist:
         _check_name("env_allowlist", name)
-    check_env("env_overrides", spec.env_overrides)
+    check_env("env_overrides", spec.env_overrides, with_breaks=spec.backend == "namespace")
 
 
 def _check_name(where: str, name: object) -> None:
@@ -337,7 +317,7 @@ def _check_mounts(spec: SandboxSpec) -> None:
         check_folder("cache_dir", Path(spec.cache_dir).resolve())
     seen = set(_OURS)
     for mount in spec.extra_mounts:
-        host, inside = os.fspath(mount.host_path), mount.container_path
+        host, inside = os.fspath(mount.host_path), mount.inside
         if not host.startswith("/"):
             raise InvalidSpec("extra_mounts", f"{host!r} must be an absolute path of the host")
         # Two slashes at the front stay two in `normpath`, and are one to the kernel.

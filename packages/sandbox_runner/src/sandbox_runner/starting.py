@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from sandbox_runner.errors import SandboxError, SandboxStartFailed
 from sandbox_runner.records import SANDBOX, Records
@@ -98,8 +98,13 @@ def described(spec: SandboxSpec, backend: str, name: str) -> dict[str, Any]:
         "container_name": name,
         "network": spec.network_mode,
         "environment": {"allowed": list(spec.env_allowlist), "overridden": sorted(spec.env_overrides)},
-        "spec": json.loads(json.dumps(asdict(told), default=os.fspath)),
+        "spec": json.loads(json.dumps(asdict(told), default=_as_json)),
     }
+
+
+def _as_json(value: object) -> object:
+    """A set of names, or a path."""
+    return sorted(value) if isinstance(value, (set, frozenset)) else os.fspath(cast("os.PathLike[str]", value))
 
 
 def record_failure(records: Records, backend: str, name: str, error: BaseException) -> None:

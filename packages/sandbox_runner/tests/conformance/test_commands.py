@@ -340,3 +340,11 @@ def test_nothing_of_the_callers_descriptors_is_left_here(sandbox) -> None:
     for _ in itertools.repeat(None, 5):
         sandbox.exec(["echo", "x"], stdin=b"y", timeout_s=30)
     assert len(os.listdir("/proc/self/fd")) == before
+
+
+@pytest.mark.parametrize("value", ["two\nlines", "-----BEGIN KEY-----\nabc=\n-----END KEY-----\n", "a\r\nb", "\n"])
+def test_a_commands_variable_may_have_line_breaks(sandbox, value) -> None:
+    """As one without has them, beside it; and no value is on a command line outside."""
+    show = "import os, sys; sys.stdout.write(os.environ['BROKEN'] + '|' + os.environ['WHOLE'])"
+    result = sandbox.exec(["python3", "-c", show], env={"BROKEN": value, "WHOLE": "one line"})
+    assert result.stdout == f"{value}|one line".encode()

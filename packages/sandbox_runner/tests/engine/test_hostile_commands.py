@@ -97,9 +97,6 @@ def test_no_mount_lies_in_another_that_can_be_written(base_image: str, tmp_path:
     inner = tmp_path / "workspace" / "data"
     inner.mkdir(parents=True)
     said = "mounts: {} lies in a folder that the sandbox can write and could replace with a link: move it out"
-    with pytest.raises(InvalidSpec) as refused:
-        DockerSandbox(tmp_path / "workspace", inner, SandboxSpec(image_ref=base_image)).start()
-    assert str(refused.value) == said.format(inner)
     spec = SandboxSpec(image_ref=base_image, extra_mounts=(MountSpec(inner, "/data", read_only=True),))
     with pytest.raises(InvalidSpec) as refused:
         DockerSandbox(tmp_path / "workspace", tmp_path / "artifacts", spec).start()

@@ -4,13 +4,14 @@ import dataclasses
 import os
 import socket
 import tempfile
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 import pytest
 
-from sandbox_runner import DockerSandbox, InvalidSpec, MountSpec, ResourceSpec, SandboxSpec
+from sandbox_runner import DockerSandbox, DockerUnavailable, InvalidSpec, MountSpec, ResourceSpec, SandboxSpec
 from sandbox_runner import state as state_module
 from sandbox_runner.quantity import bytes_of, seconds_of
+from sandbox_runner.docker.context import Context
 from sandbox_runner.spec import WALLS, check, check_folder
 
 #: Field, value, and how the text goes on. TMP is replaced by a folder that has `file`, and `context/Dockerfile`.
@@ -24,11 +25,11 @@ REFUSED = [
     ("image_context_path", "TMP/file", "TMP/file is not a folder"),
     ("image_context_path", 5, "must be a path"),
     ("dockerfile", "Dockerfile", "needs image_context_path, the folder it is in"),
-    ("dockerfile", 5, "must be text"),
+    ("dockerfile", 5, "must be a path"),
     ("image_repo", "Upper", "'Upper' is not the name of an image: lower case, without a tag"),
     ("image_repo", "a:tag", "'a:tag' is not the name of an image: lower case, without a tag"),
     ("image_repo", "-x", "'-x' is not the name of an image: lower case, without a tag"),
-    ("image_repo", None, "must be text"),
+    ("image_repo", 5, "must be text"),
     ("rebuild_image", "no", "must be True or False"),
     ("image_pull_policy", "sometimes", "'sometimes' is not one of missing, always, never"),
     ("base_image", 5, "must be text"),
@@ -58,7 +59,8 @@ REFUSED = [
     (
         "env_overrides",
         {"A": "secret\nB=1"},
-        "the value of A has a line break, which the engine cannot take from a file",
+        "the value of A has a line break, which the engine cannot take from a file: set A in your own environment "
+        "and name it in env_allowlist, or give it to one command, exec(env=...)",
     ),
     ("env_overrides", {"A": "secret\r"}, "the value of A has a line break, which the engine cannot take from a file"),
     ("env_overrides", {"A": "secret\udc80"}, "the value of A is not UTF-8 text"),
@@ -105,8 +107,9 @@ RESOURCES = [
     ("cpus", 0, "0 must be a number above 0"),
     ("cpus", 0.001, "0.001 is less than the 0.01 that an engine takes"),
     ("cpus", "2", "'2' must be a number above 0"),
-    ("memory", "1t", "'1t' is not a size: give bytes, or a number with k, m or g"),
-    ("memory", -5, "-5 is not a size: give bytes, or a number with k, m or g"),
+    ("memory", "1x", "'1x' is not a size: give bytes, or a number with k, m, g or t, as in 512m or 1.5g"),
+    ("memory", "1.5", "'1.5' is not a whole number of bytes: give one, or a number with k, m, g or t"),
+    ("memory", -5, "-5 is not a size: give bytes, or a number with k, m, g or t, as in 512m or 1.5g"),
     ("memory", "1m", "1m is less than the 6m that an engine takes"),
     ("memory", 0, "0 is less than the 6m that an engine takes"),
     ("pids_limit", 0, "0 must be a whole number above 0"),
@@ -160,6 +163,56 @@ def test_every_field_has_a_line_in_the_table() -> None:
     """A new field is not left unchecked."""
     assert {field for field, _, _ in REFUSED} == {field.name for field in dataclasses.fields(SandboxSpec)}
     assert {field for field, _, _ in RESOURCES} == {field.name for field in dataclasses.fields(ResourceSpec)}
+
+
+@pytest.mark.parametrize("size", ["", "m", "1..5g", "1.g", ".5g", "1e9", "1g5", "1 g b", "1,5g", "0x10", "\u0661m"])
+def test_what_is_no_size_is_refused(size) -> None:
+    """With what can be given in its place."""
+    with pytest.raises(ValueError, match=r"is not a size: give bytes, or a number with k, m, g or t, as in "):
+        bytes_of(size)
+
+
+@pytest.mark.parametrize("field", [field.name for field in dataclasses.fields(SandboxSpec)])
+def test_none_is_the_default_of_every_field(field) -> None:
+    """A caller hands on what it was not told itself."""
+    assert SandboxSpec(**{field: None}) == SandboxSpec()
+    assert dataclasses.replace(SandboxSpec(), **{field: None}) == SandboxSpec()
+    check(SandboxSpec(**{field: None}))
+
+
+def test_none_is_the_default_of_a_mount_too() -> None:
+    """And a path of the sandbox may be a path."""
+    assert MountSpec("/etc", PurePosixPath("/x"), None) == MountSpec("/etc", "/x")
+
+
+class Elsewhere(os.PathLike[str]):
+    """A path of somebody else's library."""
+
+    def __init__(self, text: str) -> None:
+        self.text = text
+
+    def __fspath__(self) -> str:
+        return self.text
+
+
+@pytest.mark.parametrize("kind", [str, Path, PurePosixPath, Elsewhere])
+def test_any_path_like_is_taken_where_a_path_is_meant(place, kind) -> None:
+    """Both of the host and of the sandbox; a Dockerfile also by its whole path."""
+    context = place / "context"
+    (context / "deep").mkdir()
+    (context / "deep" / "Other").touch()
+    for named in ("Dockerfile", "deep/Other", str(context / "deep" / "Other")):
+        mounts = (MountSpec(kind(str(place)), kind("/a")),)
+        spec = SandboxSpec(image_context_path=kind(str(context)), dockerfile=kind(named), extra_mounts=mounts)
+        check(spec)
+        assert Context.of(spec).dockerfile == named.removeprefix(f"{context}/")
+    check(SandboxSpec(cache_mode="warm", cache_dir=kind(str(place))))
+
+
+def test_a_line_break_is_refused_only_where_a_file_of_lines_carries_it() -> None:
+    """A namespace takes its variables otherwise."""
+    for value in ("-----BEGIN KEY-----\nabc\n", "a\r\nb", "\n"):
+        check(SandboxSpec(backend="namespace", env_overrides={"A": value}))
 
 
 @pytest.mark.parametrize("dockerfile", ["/etc/passwd", "../file", "x/../../file", "-"])
@@ -288,7 +341,7 @@ def test_what_lies_beside_the_kernels_files_is_a_source(tmp_path, monkeypatch) -
     check_folder("workspace_dir", tmp_path)
     (tmp_path / "machine" / "proc").mkdir(parents=True)
     line = f"40 1 0:5 / {tmp_path / 'machine' / 'proc'} rw - proc proc rw\n"
-    monkeypatch.setattr("sandbox_runner.spec._own_mounts", lambda: line)
+    monkeypatch.setattr("sandbox_runner.linux.sources._own_mounts", lambda: line)
     with pytest.raises(InvalidSpec, match="what the host's kernel shows of itself"):
         check_folder("workspace_dir", tmp_path / "machine")
 
@@ -381,7 +434,8 @@ def test_times_are_seconds_or_have_a_unit(text, seconds) -> None:
 def test_no_command_is_run_and_nothing_is_made_for_a_spec_that_cannot_be(stub_docker, tmp_path) -> None:
     """The engine is not even asked whether it is there; the folders are not made."""
     stub = stub_docker()
-    specs = [SandboxSpec(**{field: replaced(value, tmp_path)}) for field, value, _ in REFUSED]
+    told = [(field, value) for field, value, said in REFUSED if "not a folder" not in said]  # that comes behind it
+    specs = [SandboxSpec(**{field: replaced(value, tmp_path)}) for field, value in told]
     specs += [SandboxSpec(resources=ResourceSpec(**{field: value})) for field, value, _ in RESOURCES]
     for spec in specs:
         with pytest.raises(InvalidSpec):
@@ -393,3 +447,18 @@ def test_no_command_is_run_and_nothing_is_made_for_a_spec_that_cannot_be(stub_do
             DockerSandbox(tmp_path / "workspace", tmp_path / workspace, SandboxSpec()).start()
     assert stub.calls == []
     assert os.listdir(tmp_path) == []
+
+
+@pytest.mark.parametrize("context", ["nowhere", "file", "empty"])
+def test_a_missing_engine_is_said_before_a_missing_context(stub_docker, place, context) -> None:
+    """As long as there is no engine, nothing can be built; with one, the context is named, and nothing was made."""
+    (place / "empty").mkdir()
+    spec = SandboxSpec(image_context_path=place / context)
+    stub_docker({"version": {"code": 1, "stderr": "Cannot connect to the Docker daemon"}})
+    with pytest.raises(DockerUnavailable):
+        DockerSandbox(place / "workspace", place / "artifacts", spec).start()
+    stub = stub_docker({"version": {"stdout": "20.10"}})
+    with pytest.raises(InvalidSpec, match=r"is not a folder|has no file Dockerfile"):
+        DockerSandbox(place / "workspace", place / "artifacts", spec).start()
+    assert [call.argv[0] for call in stub.calls] == ["version"]
+    assert not (place / "workspace").exists()

@@ -195,7 +195,7 @@ def run_arguments(spec: AttachedSpec, name: str, nonce: str) -> list[str]:
     if spec.shares is not None:
         argv += ["--volumes-from", spec.shares[0]]
     for mount in spec.mounts:
-        argv += ["--mount", Bind(os.fspath(mount.host_path), mount.container_path, mount.read_only).option()]
+        argv += ["--mount", Bind(os.fspath(mount.host_path), mount.inside, mount.read_only).option()]
     for variable, value in spec.env.items():
         argv += ["--env", f"{variable}={value}"]
     argv += ["--init"] if spec.init else []
@@ -222,7 +222,7 @@ def missing_walls(spec: AttachedSpec, inspected: Mapping[str, Any]) -> list[str]
     host, security = inspected["HostConfig"], inspected["HostConfig"].get("SecurityOpt") or []
     ulimits = {limit["Name"]: limit["Hard"] for limit in host.get("Ulimits") or []}
     tmpfs = host.get("Tmpfs") or {}
-    wanted_binds = {(os.fspath(mount.host_path), mount.container_path, not mount.read_only) for mount in spec.mounts}
+    wanted_binds = {(os.fspath(mount.host_path), mount.inside, not mount.read_only) for mount in spec.mounts}
     mounts = inspected.get("Mounts") or ()
     binds = {(mount["Source"], mount["Destination"], mount["RW"]) for mount in mounts if mount.get("Type") != "volume"}
     volumes = {mount["Destination"] for mount in mounts if mount.get("Type") == "volume"}

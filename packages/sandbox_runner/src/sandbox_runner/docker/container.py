@@ -6,14 +6,14 @@ import json
 import os
 import secrets
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from sandbox_runner.docker import inside
-from sandbox_runner.docker.command import DockerCli
+from sandbox_runner.docker.command import DockerCli, own_environment
 from sandbox_runner.docker.line import NONCE
 from sandbox_runner.errors import DockerUnavailable, InvalidSpec, SandboxError, SandboxGone, SandboxTimeout
 from sandbox_runner.execution import KILLED, ExecResult, Finished, run_command
@@ -22,7 +22,7 @@ from sandbox_runner.linux import walls
 from sandbox_runner.linux.file_locks import Guard, namespace_of
 from sandbox_runner.linux.kernel_log import tells_of_full_memory
 from sandbox_runner.records import CONTAINER_INSPECT, CONTAINER_LOGS, Records
-from sandbox_runner.spec import WORKSPACE
+from sandbox_runner.spec import WORKSPACE, has_break
 from sandbox_runner.state import StateFolder
 
 ABOUT = "container.json"  # in the state folder: `About`
@@ -46,6 +46,7 @@ class About(Common):
     overridden: tuple[str, ...]
     timeout_s: float
     sources: tuple[tuple[str, int, int], ...]  # our paths of what is mounted, each with its device and inode
+    is_nested: bool = False  # a command can put a link in the place of one: it is mounted this once
 
     def is_in_place(self) -> bool:
         """Whether every source of a mount is what it was at the start."""
@@ -99,11 +100,13 @@ class DockerInstance(SandboxInstance):
         return options
 
     def _run(self, command: Command) -> ExecResult:
-        _check_for_engine(command.argv, command.user)
+        _check_for_engine(command)
         token = inside.new_token()
         marks = inside.Marks(token.encode())
         guard = Guard(self._namespaces, lambda: self._end(marks, command.user))
-        with self._environment(command.env) as options, guard:
+        # What a file of lines cannot hold travels in the CLI's own environment.
+        broken = {name: value for name, value in command.env.items() if has_break(value)}
+        with self._environment(command.env, broken) as options, guard:
             finished = run_command(
                 [
                     self._cli.program,
@@ -120,6 +123,7 @@ class DockerInstance(SandboxInstance):
                         own_init=self._about.own_init,
                     ),
                 ],
+                env={**own_environment(), **broken} if broken else None,
                 stdin=command.stdin,
                 timeout_s=command.timeout_s,
                 on_output=command.on_output,
@@ -150,14 +154,15 @@ class DockerInstance(SandboxInstance):
             raise
 
     @contextmanager
-    def _environment(self, env: Mapping[str, str]) -> Iterator[list[str]]:
+    def _environment(self, env: Mapping[str, str], broken: Collection[str]) -> Iterator[list[str]]:
         """The options that give a command its variables; no value is among them."""
-        options = self._env_options(*env)
-        if not env:
+        options = [*self._env_options(*env), *(part for name in broken for part in ("--env", name))]
+        lines = {name: value for name, value in env.items() if name not in broken}
+        if not lines:
             yield options
             return
         # Behind the sandbox's own: of two values of one name, the engine takes the later.
-        path = self._state.write(f"{ENVIRONMENT}-{secrets.token_hex(8)}", env_file(env))
+        path = self._state.write(f"{ENVIRONMENT}-{secrets.token_hex(8)}", env_file(lines))
         try:
             yield [*options, "--env-file", str(path)]
         finally:
@@ -176,7 +181,7 @@ class DockerInstance(SandboxInstance):
         # It left no process for us to begin, or makes new ones faster than they can be ended, or one that may not be
         # ended by its user.
         self._cli.run("kill", self.container_name)
-        if not self._about.is_in_place():
+        if self._about.is_nested or not self._about.is_in_place():
             # The engine resolves the mounts anew: a command may have put a link in the place of one.
             remove(self._cli, self.container_name, self._about.nonce)
             return
@@ -266,7 +271,11 @@ def _user_option(user: str | None) -> list[str]:
     return ["--user", user] if user else []
 
 
-def _check_for_engine(argv: Sequence[str], user: str | None) -> None:
+def _check_for_engine(command: Command) -> None:
+    argv, user = command.argv, command.user
+    for name, value in command.env.items():
+        if has_break(value) and (name in ("HOME", "PATH") or name.startswith(("DOCKER_", "LD_"))):
+            raise InvalidSpec("env", f"the value of {name} has a line break, and the Docker CLI would obey it itself")
     if any(int(number) > _LAST_USER for number in (user or "0").split(":")):
         raise InvalidSpec("user", f"{user!r} is above {_LAST_USER}, the highest id that the engine takes")
     try:
@@ -340,5 +349,6 @@ def attach(name: str, *, adopt: bool = True) -> DockerInstance:
         raise SandboxGone(f"{name} does not run any more: `sandbox-runner cleanup {name}` removes what is left of it")
     if not about.is_in_place():
         raise SandboxGone(f"{name} has other folders than it was started with: `sandbox-runner cleanup {name}` ends it")
+    records = Records(state, Path(about.artifacts))
     about = about.taken(state, adopt=adopt)
-    return DockerInstance(about, cli, state, Records(state, Path(about.artifacts)))
+    return DockerInstance(about, cli, state, records)

@@ -22,7 +22,7 @@ from typing import IO, cast
 
 from sandbox_runner.docker.dockerignore import Hits, IgnoreRules
 from sandbox_runner.errors import InvalidSpec
-from sandbox_runner.spec import SandboxSpec
+from sandbox_runner.spec import SandboxSpec, in_context
 
 IGNORE_FILE = ".dockerignore"
 _FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
@@ -71,7 +71,7 @@ class Context:
         `docker build`, neither of them nor the Dockerfile can be left out of what is sent.
         """
         root = Path(spec.image_context_path or builtin_context()).resolve()
-        named = spec.dockerfile or "Dockerfile"
+        named = in_context(spec)
         found = (root / named).resolve()
         if not found.is_relative_to(root) or not found.is_file():
             raise InvalidSpec("dockerfile", f"{named} must be a file in {root}")

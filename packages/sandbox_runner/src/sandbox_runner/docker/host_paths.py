@@ -161,7 +161,12 @@ class HostPaths:
 
 
 def prove(
-    mounts: Sequence[MountSpec], paths: HostPaths, read_inside: Callable[[str], bytes | None], token: str = ""
+    mounts: Sequence[MountSpec],
+    paths: HostPaths,
+    read_inside: Callable[[str], bytes | None],
+    token: str = "",
+    *,
+    known: Mapping[str, tuple[int, int]] | None = None,
 ) -> list[str]:
     """Show that the sandbox has at each of *mounts* the very folder that we have.
 
@@ -169,13 +174,16 @@ def prove(
     in the sandbox (None: not there; the line break may be left out). Raises `SandboxStartFailed` with all three paths
     of the first mount that is another one. Returns our paths of the mounts that this cannot prove: files, and folders
     in which we may not write. What was written is removed in any case, and no link is followed; who is killed before
-    leaves a file with *token* in its name.
+    leaves a file with *token* in its name. *known* has the device and inode of each path: what the image's own shell
+    has put in the place of one since the container began is refused, and not written to.
     """
     unproved = []
     with ExitStack() as canaries:
         for mount in mounts:
+            ours = os.fspath(mount.host_path)
+            identity = (known or {}).get(ours)
             try:
-                name, line = _canary(os.path.realpath(mount.host_path), token, canaries)
+                name, line = _canary(ours if identity else os.path.realpath(ours), token, canaries, identity)
             except OSError:
                 unproved.append(os.fspath(mount.host_path))
                 continue
@@ -185,10 +193,13 @@ def prove(
     return unproved
 
 
-def _canary(ours: str, token: str, canaries: ExitStack) -> tuple[str, bytes]:
-    """The name and the line of a new file in the folder *ours*. Raises `OSError`."""
+def _canary(ours: str, token: str, canaries: ExitStack, identity: tuple[int, int] | None = None) -> tuple[str, bytes]:
+    """The name and the line of a new file in the folder *ours*, which has that *identity*. Raises `OSError`."""
     folder = os.open(ours, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
     canaries.callback(os.close, folder)
+    found = os.fstat(folder)
+    if identity not in (None, (found.st_dev, found.st_ino)):
+        raise SandboxStartFailed(f"{ours} was replaced while the sandbox started")
     name, line = f".sandbox-runner-canary-{token}{secrets.token_hex(8)}", secrets.token_hex(32).encode()
     flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
     descriptor = os.open(name, flags, 0o444, dir_fd=folder)

@@ -25,6 +25,7 @@ from sandbox_runner.docker.container import (
     probe,
 )
 from sandbox_runner.docker.container import remove as remove_container
+from sandbox_runner.docker.context import Context
 from sandbox_runner.docker.host_paths import HostPaths, prove
 from sandbox_runner.docker.image import Image, resolve_image
 from sandbox_runner.docker.line import (
@@ -45,7 +46,17 @@ from sandbox_runner.errors import InvalidSpec, SandboxError, SandboxGone, Sandbo
 from sandbox_runner.instance import SandboxInstance
 from sandbox_runner.linux.seccomp import profile_path
 from sandbox_runner.records import BUILD_LOG, PROGRESS, SANDBOX, Records
-from sandbox_runner.spec import ARTIFACTS, CACHE, WALLS, WORKSPACE, MountSpec, SandboxSpec, check, check_folder
+from sandbox_runner.spec import (
+    ARTIFACTS,
+    CACHE,
+    WALLS,
+    WORKSPACE,
+    MountSpec,
+    SandboxSpec,
+    check,
+    check_context,
+    check_folder,
+)
 from sandbox_runner.starting import described, make_folder, nested, new_name, open_records, owner_of, record_failure
 from sandbox_runner.state import Owner, StateFolder, state_root
 
@@ -54,8 +65,8 @@ class DockerSandbox:
     """A sandbox in a container of its own.
 
     *workspace_dir* and *artifacts_dir* are made if they are not there, and mounted at /workspace and /artifacts.
-    *container_name*: None for a new name. *progress* gets a line for each long step. Nothing is started, and
-    nothing written, before `start`.
+    *container_name*: None for a new name. *progress* gets a line for each long step; what it raises drops the line,
+    which is in the records in any case. Nothing is started, and nothing written, before `start`.
     """
 
     def __init__(
@@ -75,18 +86,19 @@ class DockerSandbox:
     def start(self) -> SandboxInstance:
         """Build or find the image, start the container, prove that it is what the spec says.
 
-        Raises `InvalidSpec` before anything is made, unless it is what lies in the image's context that cannot be
-        used; that, `DockerUnavailable`, `ImageBuildFailed`, `SandboxStartFailed` and `SandboxTimeout` leave nothing but
-        the folders and the records.
+        Raises `InvalidSpec` before anything is made, and before the engine is asked, unless it is the image's context
+        that cannot be used. That, `DockerUnavailable`, `ImageBuildFailed`, `SandboxStartFailed` and `SandboxTimeout`
+        leave nothing but the folders and the records.
         """
-        check(self._spec, self._name)
+        check(self._spec, self._name, with_context=False)
         check_folder("workspace_dir", self._workspace)
         check_folder("artifacts_dir", self._artifacts)
-        cli = DockerCli(self._spec.docker_timeout_seconds)
         self._check_nesting()
+        cli = DockerCli(self._spec.docker_timeout_seconds)
         version = cli.run("version", "--format", "{{.Server.Version}}")
         if version.code:
             raise SandboxStartFailed(f"the engine does not answer: {version.said}")
+        check_context(self._spec)
         make_folder(self._workspace)
         make_folder(self._artifacts, owner_of(self._workspace))
         name = self._name or new_name()
@@ -103,7 +115,8 @@ class DockerSandbox:
         folders = [(folder, False) for folder in (self._workspace, self._artifacts, *cache)]
         folders += [(mount.host_path, mount.read_only) for mount in self._spec.extra_mounts]
         mounts = [MountSpec(os.path.realpath(folder), WORKSPACE, read_only) for folder, read_only in folders]
-        if inner := nested(mounts):
+        own = [mount.host_path for mount in mounts[:2]]  # proved by what is open, and never mounted a second time
+        if inner := [source for source in nested(mounts) if source not in own]:
             raise InvalidSpec(
                 "mounts",
                 f"{inner[0]} lies in a folder that the sandbox can write and could replace with a link: move it out",
@@ -140,17 +153,16 @@ class _Starting:
         mounts = self._mounts()
         image = self._image()
         sources = identities(os.fspath(mount.host_path) for mount in mounts)
-        if sources is None:
+        if sources is None or not self._records.are_in(sources[1]):
             raise SandboxStartFailed("a folder that is to be mounted was replaced while the image was made")
-        plan = self._plan(
-            image, [Bind(paths.translate(Path(m.host_path)), m.container_path, m.read_only) for m in mounts]
-        )
-        self._run(plan)
-        probed, inspected = self._probe(plan)
+        plan = self._plan(image, [Bind(paths.translate(Path(m.host_path)), m.inside, m.read_only) for m in mounts])
         # Where nothing is translated, our own two folders are proof enough: others' are not written to for that.
         to_prove = mounts if paths.folders or paths.strict else mounts[:2]
         self._records.will_write_in(Path(mount.host_path) for mount in to_prove)
-        unproved = prove(to_prove, paths, self._read_inside, self._records.token)
+        self._run(plan)
+        probed, inspected = self._probe(plan)
+        known = {path: (device, inode) for path, device, inode in sources}
+        unproved = prove(to_prove, paths, self._read_inside, self._records.token, known=known)
         about = About(
             name=name,
             nonce=self._nonce,
@@ -163,6 +175,7 @@ class _Starting:
             kept=spec.keep_container,
             timeout_s=spec.docker_timeout_seconds,
             sources=sources,
+            is_nested=bool(nested(mounts)),
             artifacts=str(self._artifacts),
         )
         about.write(self._state, ABOUT)
@@ -261,6 +274,7 @@ class _Starting:
         spec = self._spec
         return {
             **described(spec, "docker", self._name),
+            **_built_from(spec),
             "container_id": container_id,
             "engine": engine,
             "image": {"tag": image.tag, "hash": image.hash, "id": image.id},
@@ -273,10 +287,24 @@ class _Starting:
         }
 
 
+def _built_from(spec: SandboxSpec) -> dict[str, object]:
+    """Where the image is from: `image_ref`, or the folder that was built and its Dockerfile."""
+    if spec.image_ref is not None:
+        return {"image_ref": spec.image_ref, "context_dir": None, "dockerfile": None}
+    context = Context.of(spec)
+    return {
+        "image_ref": None,
+        "context_dir": str(context.root),
+        "dockerfile": str(context.root / context.dockerfile),
+    }
+
+
 def _teller(write: Callable[[bytes], object], progress: Callable[[str], None] | None) -> Callable[[str], None]:
     def tell(line: str) -> None:
-        if progress is not None:
-            progress(line)
         write(f"{time.strftime('%Y-%m-%dT%H:%M:%SZ', time.gmtime())} {line}\n".encode())
+        if progress is not None:
+            # Whatever it raises: a console that was closed does not end a build.
+            with suppress(Exception):
+                progress(line)
 
     return tell

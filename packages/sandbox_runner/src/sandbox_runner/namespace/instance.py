@@ -255,8 +255,9 @@ def attach(name: str, *, adopt: bool = True) -> NamespaceInstance:
     state, data = found(name, ABOUT)
     if state.read(enter.PLAN) is None:  # `take_down` has begun
         raise SandboxGone(f"{name} is not there any more: `sandbox-runner cleanup` removes what is left of it")
-    about = About.read(state.name, data).taken(state, adopt=adopt)
-    return NamespaceInstance(about, state, Records(state, Path(about.artifacts)))
+    about = About.read(state.name, data)
+    records = Records(state, Path(about.artifacts))
+    return NamespaceInstance(about.taken(state, adopt=adopt), state, records)
 
 
 def remove_leftovers(state: StateFolder) -> None:

@@ -231,7 +231,7 @@ class _Starting:
             "name": self._name,
             "program": program,
             "before": view_arguments(view),
-            "mounts": [mount_arguments(str(m.host_path), m.container_path, read_only=m.read_only) for m in mounts],
+            "mounts": [mount_arguments(str(m.host_path), m.inside, read_only=m.read_only) for m in mounts],
             "after": last_arguments(),
             "user": (0, 0) if "user" in spec.loosen else user,
             "become": user if user != (os.geteuid(), os.getegid()) else None,
@@ -253,7 +253,7 @@ class _Starting:
             "walls": standing,
             "user": list(self._user),
             "mounts": [
-                {"source": str(mount.host_path), "target": mount.container_path, "read_only": mount.read_only}
+                {"source": str(mount.host_path), "target": mount.inside, "read_only": mount.read_only}
                 for mount in mounts
             ],
             "limits": asdict(of_spec(self._spec)),
@@ -272,9 +272,9 @@ def _check_targets(mounts: Sequence[MountSpec]) -> None:
 
     Each command is mounted anew, and what follows a link there makes folders on the host.
     """
-    writable = [_TEMPORARY, *(mount.container_path for mount in mounts if not mount.read_only)]
+    writable = [_TEMPORARY, *(mount.inside for mount in mounts if not mount.read_only)]
     for mount in mounts:
-        if above := next((place for place in writable if mount.container_path.startswith(f"{place}/")), None):
+        if above := next((place for place in writable if mount.inside.startswith(f"{place}/")), None):
             raise InvalidSpec(
                 "mounts", f"{mount.container_path} lies in {above}, which the sandbox can write: use another place"
             )
