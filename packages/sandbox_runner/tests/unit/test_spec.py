@@ -10,8 +10,8 @@ import pytest
 
 from sandbox_runner import DockerSandbox, DockerUnavailable, InvalidSpec, MountSpec, ResourceSpec, SandboxSpec
 from sandbox_runner import state as state_module
-from sandbox_runner.quantity import bytes_of, seconds_of
 from sandbox_runner.docker.context import Context
+from sandbox_runner.quantity import bytes_of, seconds_of
 from sandbox_runner.spec import WALLS, check, check_folder
 
 #: Field, value, and how the text goes on. TMP is replaced by a folder that has `file`, and `context/Dockerfile`.

@@ -1,4 +1,6 @@
-"""The one place that starts the Docker CLI. Every command has a deadline; no value of a secret is on a command line.
+"""The one place that starts the Docker CLI, but for `diagnostics`. Every command has a deadline.
+
+No value of a secret is on a command line.
 
 The CLI and not the API, so that contexts, remote daemons, rootless Docker and podman's
 `docker` work as they do in a terminal. `SANDBOX_RUNNER_DOCKER` names another program.

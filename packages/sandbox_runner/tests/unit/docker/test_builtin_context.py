@@ -1,5 +1,6 @@
 """The built-in context: it is whole, and its script installs what is missing and nothing else."""
 
+import importlib.resources
 import io
 import subprocess
 import tarfile
@@ -9,6 +10,8 @@ import pytest
 
 from sandbox_runner.docker.context import Context, Framed, builtin_context
 from sandbox_runner.spec import SandboxSpec
+
+PACKAGED = Path(str(importlib.resources.files("sandbox_runner"))) / "builtins" / "docker" / "contexts" / "sandbox_cli"
 
 
 def test_the_builtin_context_is_whole_and_small() -> None:
@@ -29,22 +32,66 @@ def test_the_builtin_context_is_whole_and_small() -> None:
     ]
 
 
-def install(tmp_path: Path, kind: str, manifest: str, **programs: str) -> tuple[int, str]:
+def test_the_packaged_context_is_whole() -> None:
+    """At the place, and under the names, by which callers copy and change it; and it can be hashed."""
+    archive = io.BytesIO()
+    Context.of(SandboxSpec(image_context_path=PACKAGED)).read(Framed(), archive)
+    archive.seek(0)
+    with tarfile.open(fileobj=archive) as tar:
+        names = sorted(tar.getnames())
+    assert names == [
+        ".dockerignore",
+        "Dockerfile",
+        "manifests",
+        "manifests/apt.txt",
+        "manifests/npm-global.txt",
+        "manifests/pip.txt",
+        "overlays",
+        "overlays/manifests",
+        "scripts",
+        "scripts/install_manifests.sh",
+    ]
+
+
+def test_the_packaged_context_has_what_is_promised() -> None:
+    """The program `file`, and a PDM of one version."""
+    assert "file" in (PACKAGED / "manifests" / "apt.txt").read_text().splitlines()
+    pinned = [line for line in (PACKAGED / "manifests" / "pip.txt").read_text().splitlines() if line.startswith("pdm")]
+    assert [line.partition("==")[0] for line in pinned] == ["pdm[locked]"]
+
+
+def test_both_contexts_install_alike() -> None:
+    """By the same script, which the tests below run."""
+    script = (PACKAGED / "scripts" / "install_manifests.sh").read_bytes()
+    assert script == (builtin_context() / "install.sh").read_bytes()
+
+
+def test_an_overlays_manifest_is_one_more(tmp_path: Path) -> None:
+    """Each of them may be missing."""
+    (tmp_path / "more.txt").write_text("second\n")
+    found = 'case "$*" in *update) ;; *) shift 2; echo "$*";; esac'
+    more = (str(tmp_path / "more.txt"), str(tmp_path / "not-there.txt"))
+    code, said = install(tmp_path, "apt", "first\n", more=more, dpkg_query="exit 1", apt_get=found)
+    assert (code, said.strip()) == (0, "install --yes --no-install-recommends first second")
+    assert install(tmp_path / "again", "npm", "", more=more[1:]) == (0, "")
+
+
+def install(tmp_path: Path, kind: str, manifest: str, more: tuple[str, ...] = (), **programs: str) -> tuple[int, str]:
     """Run the built-in context's install.sh with nothing on PATH but sed, rm and *programs*.
 
     It removes apt's lists, which in a test would be this machine's.
     """
     tools = tmp_path / "bin"
-    tools.mkdir()
+    tools.mkdir(parents=True)
     (tools / "sed").symlink_to("/bin/sed")
     spared = 'case "$*" in */var/lib/apt/lists/*) ;; *) exec /bin/rm "$@";; esac'
     for name, body in {"rm": spared, **programs}.items():
         path = tools / name.replace("_", "-")
         path.write_text(f"#!/bin/sh\n{body}\n")
         path.chmod(0o755)
-    (tmp_path / "list").write_text(manifest)
+    (tmp_path / f"{kind}.txt").write_text(manifest)
     done = subprocess.run(
-        ["/bin/sh", str(builtin_context() / "install.sh"), kind, str(tmp_path / "list")],
+        ["/bin/sh", str(builtin_context() / "install.sh"), kind, str(tmp_path / f"{kind}.txt"), *more],
         env={"PATH": str(tools)},
         capture_output=True,
         text=True,

@@ -1,10 +1,14 @@
 #!/bin/sh
-# Installs what one manifest lists: install.sh apt|pip|npm FILE.
+# Installs what manifests list: apt|pip|npm FILE..., of which those that are not there count as empty.
 # A manifest without entries, and one whose entries are all there, fetches nothing: such an image builds offline.
 set -eu
 
 # One entry a line; an entry of apt or npm holds no space, so the rest of its line is a comment.
-entries() { sed -e 's/^[[:space:]]*//' -e 's/[[:space:]].*$//' -e '/^#/d' -e '/^$/d' "$1"; }
+entries() {
+    for file do
+        [ ! -f "$file" ] || sed -e 's/^[[:space:]]*//' -e 's/[[:space:]].*$//' -e '/^#/d' -e '/^$/d' "$file"
+    done
+}
 
 fail() {
     echo "$*" >&2
@@ -21,11 +25,11 @@ is_installed() {
 
 install_apt() {
     missing=
-    for package in $(entries "$1"); do
+    for package in $(entries "$@"); do
         is_installed "$package" || missing="$missing $package"
     done
     [ -n "$missing" ] || return 0
-    command -v apt-get >/dev/null || fail "apt.txt: this base image has no apt-get to install$missing with"
+    command -v apt-get >/dev/null || fail "${1##*/}: this base image has no apt-get to install$missing with"
     export DEBIAN_FRONTEND=noninteractive
     apt-get -o Acquire::Retries=3 update
     # shellcheck disable=SC2086 # one word a package
@@ -35,17 +39,22 @@ install_apt() {
 
 install_pip() {
     # Into an environment of its own: Debian's Python refuses packages that apt did not bring.
-    python3 -m venv /opt/venv || fail "pip.txt: no Python that can make an environment: add python3-venv to apt.txt"
-    /opt/venv/bin/python -m pip install --no-cache-dir --disable-pip-version-check --requirement "$1"
+    python3 -m venv /opt/venv || fail "${1##*/}: no Python that can make an environment: add python3-venv to apt.txt"
+    for file do
+        [ ! -f "$file" ] ||
+            /opt/venv/bin/python -m pip install --no-cache-dir --disable-pip-version-check --requirement "$file"
+    done
 }
 
 install_npm() {
-    command -v npm >/dev/null || fail "npm.txt: there is no npm: add npm to apt.txt, or use a base image that has it"
+    command -v npm >/dev/null || fail "${1##*/}: there is no npm: add npm to apt.txt, or use a base image that has it"
     # shellcheck disable=SC2046 # one word a package
-    npm install --global --no-audit --no-fund $(entries "$1")
+    npm install --global --no-audit --no-fund $(entries "$@")
     npm cache clean --force
 }
 
 umask 022 # whoever runs in the sandbox may read what root installed here
-[ -n "$(entries "$2")" ] || exit 0
-"install_$1" "$2"
+kind=$1
+shift
+[ -n "$(entries "$@")" ] || exit 0
+"install_$kind" "$@"
