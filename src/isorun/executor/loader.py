@@ -6,6 +6,8 @@ would: threads joined, atexit run, files flushed, the exit code or the signal. W
 does not depend on the program is done by `Loader()` when the slot is built. The
 process ends by `os._exit`: tearing down a preloaded interpreter would cost every
 run tens of milliseconds and free nothing.
+
+The module is long because what is done before, around and behind a program is one sequence, in one process.
 """
 
 import asyncio
