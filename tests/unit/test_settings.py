@@ -91,6 +91,8 @@ def test_the_defaults_are_those_of_the_documents() -> None:
         "ISORUN_EXECUTOR_GID": "1000",
         "ISORUN_USER_LOG_MODE": "include_logging",
         "ISORUN_TRACEBACK_REMAP": "1",
+        "ISORUN_KEEP_VALUE": "1",
+        "ISORUN_SAVE_FIGURES": "1",
         "ISORUN_IMAGE": "py-code-exec:latest",
         "ISORUN_NETWORK_MODE": "host",
         "ISORUN_BUNDLES_ROOT": "/bundles",

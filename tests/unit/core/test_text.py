@@ -111,6 +111,7 @@ def test_what_can_end_a_line_is_control() -> None:
 #: Who may ask what can be printed, and why it is no second alphabet.
 ALLOWED = {
     "isorun/core/text.py": "the alphabet",
+    "isorun/runtime/inspection/verdict.py": "a hint names the function that a program should call",
     "isorun/runtime/inspection/inspector.py": "sent as one text, it judges the names in an archive and shows none",
     "sandbox_runner/text.py": "the alphabet of a package that stands alone",
 }

@@ -15,8 +15,6 @@ from isorun.supervisor.direct import direct_calls
 from isorun.supervisor.registry import load_tools
 from tests.bundles import write_bundle
 
-pytest.importorskip("pandas")
-
 IMPORTS = """
 import collections, dataclasses, datetime, decimal, enum, io, ipaddress, pathlib, typing, uuid
 import pydantic

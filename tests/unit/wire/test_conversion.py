@@ -12,14 +12,14 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+import numpy
+import pandas
 import pydantic
 import pytest
 
 from isorun.wire.conversion import look, plain
 from isorun.wire.values import MAX_DEPTH, MAX_VALUES, Unfit
 
-numpy = pytest.importorskip("numpy")
-pandas = pytest.importorskip("pandas")
 REMEDY = "give numbers, text, bytes, lists and dicts made of it"
 
 

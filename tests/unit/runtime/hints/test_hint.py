@@ -346,7 +346,7 @@ MEMORY = (
     "2 process(es) of the run were killed for memory (1 GiB for all together): use less in each, or "
     "fewer of them, or raise ISORUN_MAX_MEMORY_BYTES"
 )
-SHM = "/dev/shm (64 MiB) is full: write less, or raise ISORUN_MAX_SHM_BYTES"
+SHM = "/dev/shm (128 MiB) is full: write less, or raise ISORUN_MAX_SHM_BYTES"
 BIG = "a.npy: a file takes at most 100 MiB: write less into one, or raise ISORUN_MAX_FILE_BYTES"
 FORKS = "3 fork(s) or thread(s) were refused: start fewer (at most 128 at once), or raise ISORUN_MAX_PROCESSES"
 INODES = "/workspace can hold no more files and folders: make fewer, or raise ISORUN_MAX_WORKSPACE_INODES"
