@@ -65,8 +65,8 @@ class DockerSandbox:
     """A sandbox in a container of its own.
 
     *workspace_dir* and *artifacts_dir* are made if they are not there, and mounted at /workspace and /artifacts.
-    *container_name*: None for a new name. *progress* gets a line for each long step; what it raises drops the line,
-    which is in the records in any case. Nothing is started, and nothing written, before `start`.
+    *container_name*: None for a new name. *progress* gets a line for each long step. If it raises, it is not called
+    again, and the start goes on. Nothing is started, and nothing written, before `start`.
     """
 
     def __init__(
@@ -300,11 +300,20 @@ def _built_from(spec: SandboxSpec) -> dict[str, object]:
 
 
 def _teller(write: Callable[[bytes], object], progress: Callable[[str], None] | None) -> Callable[[str], None]:
-    def tell(line: str) -> None:
+    told = progress
+
+    def record(line: str) -> None:
         write(f"{time.strftime('%Y-%m-%dT%H:%M:%SZ', time.gmtime())} {line}\n".encode())
-        if progress is not None:
-            # Whatever it raises: a console that was closed does not end a build.
-            with suppress(Exception):
-                progress(line)
+
+    def tell(line: str) -> None:
+        nonlocal told
+        record(line)
+        if told is None:
+            return
+        try:
+            told(line)
+        except Exception as error:  # noqa: BLE001 - a console that was closed, say: the caller's code ends no build
+            told = None
+            record(f"progress raised {type(error).__name__} and is not called again")
 
     return tell
