@@ -12,7 +12,6 @@ every setting with its names, its default and its check.
 """
 
 import functools
-import logging
 import math
 import os
 import re
@@ -27,6 +26,7 @@ from isorun import env_file as env_files
 from isorun.core import quantity
 from isorun.core.errors import InvalidRequest
 from isorun.core.limits import Limits, takes_unit
+from isorun.core.log import log_of
 from isorun.core.text import one_line
 
 ENV_FILE = ".env.backend"
@@ -42,7 +42,7 @@ BASE_NAMES = frozenset(
     )
 )
 
-_log = logging.getLogger("isorun.settings")
+_log = log_of("isorun.settings")
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,7 +4,6 @@ Runs and containers have a lease, a lock that the kernel drops with its holder, 
 jails and staging folders are this machine's and carry the process that made them, see `backends.namespace.owner`.
 """
 
-import logging
 import os
 import time
 from collections.abc import Callable, Iterable
@@ -19,6 +18,7 @@ from isorun.backends.namespace.jail import STAGE, staging_places
 from isorun.backends.namespace.orphans import end_orphans
 from isorun.backends.namespace.owner import Owner
 from isorun.core.errors import CleanupFailed, IsorunError
+from isorun.core.log import log_of
 from isorun.runtime.choose import docker_state
 from isorun.settings import Settings, get_exec_workspace_root
 from isorun.store.folder import open_root
@@ -27,7 +27,7 @@ from sandbox_runner.docker.command import DockerCli, own_environment
 from sandbox_runner.docker.host_paths import HostPaths
 from sandbox_runner.errors import SandboxError
 
-_log = logging.getLogger("isorun")
+_log = log_of("isorun")
 
 
 @dataclass(slots=True)

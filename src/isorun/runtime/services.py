@@ -4,11 +4,11 @@ Whether a service answers is asked by a connection alone: its credentials are no
 """
 
 import asyncio
-import logging
 from contextlib import AsyncExitStack, ExitStack
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
+from isorun.core.log import log_of
 from isorun.core.process import StartProcess
 from isorun.core.text import one_line
 from isorun.runtime.choose import Chosen
@@ -17,7 +17,7 @@ from isorun.settings import Settings, base_environment, supervisor_environment
 if TYPE_CHECKING:
     from isorun.supervisor.client import Supervisor
 
-_log = logging.getLogger("isorun")
+_log = log_of("isorun")
 _CONNECT_S = 1.0
 _REDIS_PORT, _POSTGRES_PORT = 6379, 5432
 _KEYS = ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN", "AWS_PROFILE")

@@ -16,7 +16,6 @@ ending, listing and removing take the same lock and follow the same rules agains
 """
 
 import json
-import logging
 import math
 import os
 import stat
@@ -30,6 +29,7 @@ from typing import Any, NamedTuple
 
 from isorun.core.errors import CleanupFailed, InvalidRequest
 from isorun.core.ids import check_exec_id
+from isorun.core.log import log_of
 from isorun.core.outcome import Code, Status
 from isorun.core.report import report_text
 from isorun.core.result import MAX_READ, RunError, RunResult, as_result
@@ -58,7 +58,7 @@ REMOVED = ".removed"
 
 _MAX_TEXT = 200  # characters of a name that a run.json tells
 
-log = logging.getLogger(__name__)
+log = log_of(__name__)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

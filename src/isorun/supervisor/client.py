@@ -12,7 +12,6 @@ than it is told to.
 """
 
 import asyncio
-import logging
 import socket
 import time
 from collections import deque
@@ -22,6 +21,7 @@ from dataclasses import asdict
 from typing import Any, Protocol
 
 from isorun.core.errors import IsorunError, SetupFailed
+from isorun.core.log import log_of
 from isorun.core.process import StartProcess
 from isorun.core.records import unpacked
 from isorun.core.share import TURN_FRAMES, TURN_S
@@ -42,7 +42,7 @@ from isorun.wire.messages import (
     RunViolated,
 )
 
-_log = logging.getLogger("isorun.supervisor")
+_log = log_of("isorun.supervisor")
 _CLOSE_S = 5.0
 _RESTARTS, _WITHIN_S = 5, 60.0
 _PRINTS = 1000  # lines of the process itself that are told between the beginnings of two runs

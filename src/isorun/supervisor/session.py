@@ -15,7 +15,6 @@ not there or what a tool's failure was.
 """
 
 import asyncio
-import logging
 import select
 import socket
 import time
@@ -27,6 +26,7 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 from isorun.core.limits import Limits
+from isorun.core.log import log_of
 from isorun.core.sent.claim import Claim
 from isorun.core.share import TURN_FRAMES, TURN_S, Account, Owing, charged
 from isorun.core.text import one_line
@@ -35,7 +35,7 @@ from isorun.wire.messages import Call, Ended, Log, Message, NotEncodable, Refuse
 from isorun.wire.session import Session, Side, State
 from isorun.wire.values import CALL_VALUES, TOO_LARGE, is_costly
 
-_log = logging.getLogger("isorun.supervisor")
+_log = log_of("isorun.supervisor")
 _READ = 1 << 16
 _DRIP = 4096  # bytes: a shorter read that ends inside a frame is a turn for nothing
 _LOG_RECORDS = 10_000

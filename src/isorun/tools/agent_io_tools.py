@@ -6,9 +6,9 @@ granted; this one is in the caller's process and reaches `exec_tools`.
 
 import asyncio
 import inspect
-import logging
 from typing import Any
 
+from isorun.core.log import log_of
 from isorun.core.text import one_line, shown
 from isorun.executor.calls.agent_io_tools import (
     ToolBudgetExceeded,
@@ -32,7 +32,7 @@ __all__ = [
     "tool_call",
 ]
 
-_log = logging.getLogger("isorun")
+_log = log_of("isorun")
 
 
 async def tool_call(

@@ -12,7 +12,6 @@ every step of that undoes the one before if it fails.
 """
 
 import asyncio
-import logging
 import os
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import AsyncExitStack, ExitStack, asynccontextmanager, suppress
@@ -37,6 +36,7 @@ from isorun.backends.output import OutputTail
 from isorun.backends.watch.watching import Subject, Watcher
 from isorun.core.errors import SetupFailed, Unavailable
 from isorun.core.limits import MAX_LOCKS, Limits
+from isorun.core.log import log_of
 from isorun.core.process import StartProcess
 from isorun.core.sent.facts import ContainerFacts
 from isorun.core.sent.sealing import Sealing
@@ -54,7 +54,7 @@ from sandbox_runner.docker.host_paths import HostPaths
 from sandbox_runner.errors import SandboxError, SandboxStartFailed
 from sandbox_runner.spec import MountSpec
 
-_log = logging.getLogger("isorun")
+_log = log_of("isorun")
 _DOCKER_IN_DOCKER = "Running in Docker-in-Docker mode"
 _BUILD_S = 60.0
 _SAID = 2000  # of what the program's process printed before it was ready

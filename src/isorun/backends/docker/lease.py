@@ -7,7 +7,6 @@ then what is mounted and stored below them.
 """
 
 import fcntl
-import logging
 import os
 import secrets
 import shutil
@@ -19,6 +18,7 @@ from pathlib import Path
 
 from isorun.backends.docker import folder as slot_folder
 from isorun.core.errors import CleanupFailed
+from isorun.core.log import log_of
 from isorun.core.text import one_line
 from sandbox_runner.docker.attached import AttachedSpec, run_to_end
 from sandbox_runner.docker.command import DockerCli
@@ -26,7 +26,7 @@ from sandbox_runner.errors import SandboxError
 from sandbox_runner.linux import trees
 from sandbox_runner.spec import MountSpec
 
-_log = logging.getLogger("isorun")
+_log = log_of("isorun")
 LABEL = "isorun.lease"
 ROLE_LABEL = "isorun.role"  # executor, workspace, supervisor or helper: for who looks at `docker ps`
 STATE_LABEL = "isorun.state"  # the folder that the lease is below, as its host sees it

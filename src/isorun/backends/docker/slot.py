@@ -10,7 +10,6 @@ as a dead daemon kills nothing. Where we may not, init ends it once its run's ti
 """
 
 import asyncio
-import logging
 import os
 import signal
 import socket
@@ -27,6 +26,7 @@ from isorun.backends.sending import send_program
 from isorun.backends.watch.watching import Subject, Watched, Watcher
 from isorun.core.errors import SetupFailed
 from isorun.core.limits import Limits
+from isorun.core.log import log_of
 from isorun.core.outcome import Code, Exit
 from isorun.core.text import one_line
 from isorun.executor import rules
@@ -35,7 +35,7 @@ from isorun.wire.messages import Exited, Finished, Until
 from sandbox_runner.docker.attached import AttachedContainer
 from sandbox_runner.errors import SandboxError
 
-_log = logging.getLogger("isorun")
+_log = log_of("isorun")
 _KILL_S = 10.0
 _ANSWER_S = 1.0  # for init to end everything, before anybody asks what keeps it
 _SPARE_S = 30.0  # beyond a run's time, for a busy host to end it itself

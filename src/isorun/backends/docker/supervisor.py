@@ -7,7 +7,6 @@ else shares. Credentials go over its stdin. It implements `core.process.Process`
 
 import asyncio
 import json
-import logging
 import os
 import select
 import socket
@@ -24,6 +23,7 @@ from isorun.backends.docker.sent_code import BOOT, supervisor_code
 from isorun.backends.executor_ids import Identity
 from isorun.core.errors import CleanupFailed, SetupFailed, Unavailable
 from isorun.core.limits import MIB
+from isorun.core.log import log_of
 from isorun.core.text import one_line
 from isorun.settings import KB_STORAGE
 from isorun.wire.messages import Serve, encode
@@ -33,7 +33,7 @@ from sandbox_runner.docker.host_paths import HostPaths
 from sandbox_runner.errors import SandboxError, SandboxStartFailed
 from sandbox_runner.spec import MountSpec
 
-_log = logging.getLogger("isorun")
+_log = log_of("isorun")
 _INSIDE = "/run/isorun"
 _BUNDLES = "/bundles"
 _SHARED, _SOCKET = "shared", "supervisor.sock"

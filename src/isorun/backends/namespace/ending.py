@@ -10,7 +10,6 @@ Must not: believe a pid that it has not looked at again once it holds its pidfd.
 """
 
 import asyncio
-import logging
 import os
 import signal
 import subprocess
@@ -21,9 +20,10 @@ from typing import Any
 
 from isorun.backends.namespace.ceilings import Group
 from isorun.core.errors import CleanupFailed
+from isorun.core.log import log_of
 from isorun.kernel.readiness import wait_readable
 
-_log = logging.getLogger("isorun")
+_log = log_of("isorun")
 
 END_S = 10.0  # of a slot's processes and, for itself, of a jail's
 _LATE_S = 0.5  # of init: the largest slots are undone in a tenth of it

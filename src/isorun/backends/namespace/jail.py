@@ -13,7 +13,6 @@ agree on descriptors and paths, line by line.
 import asyncio
 import itertools
 import json
-import logging
 import os
 import socket
 import stat
@@ -32,6 +31,7 @@ from isorun.backends.namespace import ending, orphans, stand_ins
 from isorun.backends.namespace.owner import Owner
 from isorun.backends.output import OutputTail
 from isorun.core.errors import SetupFailed, Unavailable
+from isorun.core.log import log_of
 from isorun.executor import interior, rules
 from isorun.kernel.libc import has_contexts, libc
 from isorun.kernel.readiness import Channel, PacketSender
@@ -43,7 +43,7 @@ from sandbox_runner.namespace.bubblewrap import ETC, Jail, bubblewrap_argv, find
 _FONTS = "/etc/fonts"  # fontconfig
 #: How the folder is called in which root shows the jail what only root may read.
 STAGE = "isorun-stage-"
-_log = logging.getLogger("isorun")
+_log = log_of("isorun")
 _WARM_S = 120.0
 
 
