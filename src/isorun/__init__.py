@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from isorun.core.errors import CleanupFailed as CleanupFailed
     from isorun.core.errors import InvalidRequest as InvalidRequest
     from isorun.core.errors import IsorunError as IsorunError
+    from isorun.core.errors import Misused as Misused
     from isorun.core.errors import SetupFailed as SetupFailed
     from isorun.core.errors import Unavailable as Unavailable
     from isorun.core.limits import Limits as Limits
@@ -41,6 +42,7 @@ _HOME = {
     "InvalidRequest": "isorun.core.errors",
     "IsorunError": "isorun.core.errors",
     "Limits": "isorun.core.limits",
+    "Misused": "isorun.core.errors",
     "Run": "isorun.runtime.runtime",
     "RunFailed": "isorun.core.result",
     "RunRequest": "isorun.core.request",

@@ -1,18 +1,30 @@
-"""The short ways in: `run` for one program, `SyncRuntime` for code without a loop."""
+"""The short ways in: `run` for one program, `SyncRuntime` for code without a loop.
+
+`SyncRuntime` and `SyncRun` name each method of `Runtime` and `Run` with its types, so that a type checker and an
+editor see them; a test holds the two pairs to the same methods. They must do nothing of their own but wait.
+"""
 
 import asyncio
-import functools
-import inspect
 import threading
-from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
+from collections.abc import AsyncIterator, Coroutine, Iterator, Mapping
 from concurrent.futures import Future
-from typing import Any, TypeVar, Unpack
+from contextlib import suppress
+from pathlib import Path
+from typing import Any, Self, TypeVar, Unpack
 
-from isorun.core.request import RunOptions, RunRequest, takes
+from isorun.backends.base import Backend
+from isorun.core.errors import Misused
+from isorun.core.life import Life
+from isorun.core.limits import Limits
+from isorun.core.request import OPTIONS, RunOptions, RunRequest, check_known, takes
 from isorun.core.result import RunResult
+from isorun.runtime.events import Event
+from isorun.runtime.output import OnOutput
 from isorun.runtime.runtime import HostOptions, Run, Runtime, RuntimeOptions
+from isorun.settings import Settings
 
 _T = TypeVar("_T")
+_HOST_OPTIONS, _RUNTIME_OPTIONS = frozenset(HostOptions.__annotations__), frozenset(RuntimeOptions.__annotations__)
 
 
 class OneRunOptions(RunOptions, HostOptions, total=False):
@@ -20,126 +32,220 @@ class OneRunOptions(RunOptions, HostOptions, total=False):
 
 
 class Loop:
-    """An event loop in a thread of its own, so that it works inside a notebook's running loop too."""
+    """An event loop in a thread of its own, so that it works inside a notebook's running loop too.
+
+    Usable from any thread of the process that made it; elsewhere, and once it is closed, `call` raises `Misused`.
+    """
 
     def __init__(self) -> None:
+        self._life = Life("SyncRuntime", "its loop is not there")
+        self._life.begin()
         self._loop = asyncio.new_event_loop()
-        self._thread = threading.Thread(target=self._loop.run_forever, name="isorun-loop", daemon=True)
+        self._lock = threading.Lock()  # a call is taken before the closing, or refused: nothing waits for ever
+        self._ended = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="isorun-loop", daemon=True)
         self._thread.start()
+        self._life.opened()
+
+    def _run(self) -> None:
+        while not self._ended.is_set():
+            with suppress(BaseException):  # SystemExit of a callback ends a loop, and every caller would wait for ever
+                self._loop.run_forever()
 
     def call(self, coroutine: Coroutine[Any, Any, _T]) -> _T:
-        """The coroutine's result; Ctrl-C in the caller cancels it and waits for its clean-up."""
-        future: Future[_T] = asyncio.run_coroutine_threadsafe(coroutine, self._loop)
+        """The coroutine's result. A caller that is interrupted (Ctrl-C) cancels it, and does not wait for its end."""
+        try:
+            self._life.check()  # first: in a fork the lock may be held by a thread that is not there
+            with self._lock:
+                self._life.check()
+                future: Future[_T] = asyncio.run_coroutine_threadsafe(coroutine, self._loop)
+        except Misused:
+            coroutine.close()
+            raise
+        return self._wait(future)
+
+    def _wait(self, future: "Future[_T]") -> _T:
         try:
             return future.result()
-        except KeyboardInterrupt:
-            future.cancel()
+        except BaseException:
+            future.cancel()  # without effect on one that has ended
             raise
 
     def close(self) -> None:
-        self.call(_others_done())
-        self.call(self._loop.shutdown_default_executor())  # waits for its threads; closing the loop would not
-        self._loop.call_soon_threadsafe(self._loop.stop)
-        self._thread.join()
-        self._loop.close()
+        """What was called ends first. Nothing happens in a forked child, nor the second time."""
+        if self._life.is_elsewhere:
+            return
+        with self._lock:
+            if not self._life.end():
+                return
+            last = asyncio.run_coroutine_threadsafe(_others_done(), self._loop)
+        try:
+            self._wait(last)
+            # Waits for its threads; closing the loop would not.
+            self._wait(asyncio.run_coroutine_threadsafe(self._loop.shutdown_default_executor(), self._loop))
+        finally:
+            self._ended.set()
+            self._loop.call_soon_threadsafe(self._loop.stop)
+            self._thread.join()
+            self._loop.close()
 
 
 async def _others_done() -> None:
-    others = asyncio.all_tasks() - {asyncio.current_task()}
-    await asyncio.gather(*others, return_exceptions=True)
+    while others := asyncio.all_tasks() - {asyncio.current_task()}:
+        await asyncio.gather(*others, return_exceptions=True)
 
 
-def _blocking(owner: type, name: str) -> Callable[..., Any]:
-    method = getattr(owner, name)
-    signature = inspect.signature(method)
-
-    @functools.wraps(method)
-    def call(self: "_Twin", *args: Any, **kwargs: Any) -> Any:  # noqa: ANN401 - the twin's own types
-        result = method(self._original, *args, **kwargs)
-        if inspect.isasyncgen(result) or isinstance(result, AsyncIterator):
-            return _iterate(self._loop, result)
-        return _twin_of(self._loop.call(result), self._loop)
-
-    call.__signature__ = signature.replace(return_annotation=inspect.Signature.empty)  # type: ignore[attr-defined]  # inspect reads it; typeshed has no such attribute
-    return call
+async def _next(events: AsyncIterator[Event]) -> Event | None:
+    return await anext(events, None)
 
 
-def _iterate(loop: Loop, events: AsyncIterator[_T]) -> Iterator[_T]:
-    while True:
-        try:
-            yield loop.call(anext(events))  # type: ignore[arg-type]  # any awaitable will do here
-        except StopAsyncIteration:
-            return
+class SyncRun:
+    """As `Run`, each method blocking."""
 
-
-class _Twin:
-    """A blocking view of *original*, whose coroutines run in *loop*."""
-
-    def __init__(self, original: object, loop: Loop) -> None:
-        self._original = original
+    def __init__(self, run: Run, loop: Loop) -> None:
+        self._original = run
         self._loop = loop
 
-    def __getattr__(self, name: str) -> Any:  # noqa: ANN401 - whatever the original has
-        return getattr(self._original, name)
+    @property
+    def exec_id(self) -> str:
+        """The run's id."""
+        return self._original.exec_id
+
+    @property
+    def program_started(self) -> bool:
+        """Whether the program's first instruction was reached."""
+        return self._original.program_started
+
+    def events(self) -> Iterator[Event]:
+        """What happened and happens, until the outcome."""
+        events = self._original.events()
+        while (event := self._loop.call(_next(events))) is not None:
+            yield event
+
+    def result(self) -> RunResult:
+        """The result, once the run has ended. Raises what the sandbox raised, if it did."""
+        return self._loop.call(self._original.result())
+
+    def cancel(self) -> RunResult:
+        """End the run now and return its partial result; a run that has ended keeps its outcome."""
+        return self._loop.call(self._original.cancel())
 
 
-def _twin(original: type, name: str, doc: str) -> type:
-    methods = {
-        key: _blocking(original, key)
-        for key, value in vars(original).items()
-        if not key.startswith("_") and (inspect.iscoroutinefunction(value) or key == "events")
-    }
-    return type(name, (_Twin,), {"__doc__": doc, **methods})
-
-
-SyncRun = _twin(Run, "SyncRun", "As `Run`, each method blocking.")
-_SyncRuntime = _twin(Runtime, "_SyncRuntime", "As `Runtime`, each method blocking.")
-
-
-def _twin_of(value: object, loop: Loop) -> object:
-    return SyncRun(value, loop) if isinstance(value, Run) else value
-
-
-class SyncRuntime(_SyncRuntime):  # type: ignore[misc,valid-type]  # the base is made at run time, from Runtime
+class SyncRuntime:
     """`Runtime` without `await`: `with isorun.SyncRuntime() as rt: rt.execute(code)`.
 
-    Its methods are made from `Runtime`'s own, so they take the same arguments and
-    give the same results. Usable from any thread, and where a loop already runs.
+    It takes what `Runtime` takes, its methods take the same arguments and give the same results. A notebook calls
+    `open()` in one cell and `close()` in another. Usable from any thread, and where a loop already runs; not in a
+    forked child: open one there, or make it before the fork and open it after. Raises `Misused` otherwise.
     """
 
     @takes(RuntimeOptions)
     def __init__(self, **options: Unpack[RuntimeOptions]) -> None:
-        super().__init__(None, Loop())
-        self._options = options
+        check_known(options, _RUNTIME_OPTIONS, "a SyncRuntime")
+        self._original = Runtime(**options)
+        self._life = Life("SyncRuntime", "use it as `with isorun.SyncRuntime() as rt:`, or call its open()")
 
-    def __enter__(self) -> "SyncRuntime":
+    def open(self) -> Self:
+        """Open it, as entering the `with` block does. Raises what entering a `Runtime` raises, and `Misused`."""
+        self._life.begin()
         try:
-            self._original = self._loop.call(self._open())
+            loop = Loop()
+            try:
+                loop.call(self._original.__aenter__())
+            except BaseException:
+                loop.close()
+                raise
         except BaseException:
-            self._loop.close()
+            self._life.failed()
             raise
+        self._loop = loop
+        self._life.opened()
         return self
 
-    async def _open(self) -> Runtime:
-        return await Runtime(**self._options).__aenter__()
+    def close(self) -> None:
+        """Cancel what still runs, and return when nothing of it exists any more.
 
-    def __exit__(self, *exc: object) -> None:
+        Only the first call does it. Nothing happens in a forked child, nor before it is opened.
+        """
+        if not self._life.end():
+            return
         try:
-            self._loop.call(self._original.__aexit__(*exc))
+            self._loop.call(self._original.__aexit__(None, None, None))
         finally:
             self._loop.close()
 
+    def __enter__(self) -> Self:
+        return self.open()
+
+    def __exit__(self, *exc: object) -> None:
+        self.close()
+
+    @property
+    def settings(self) -> Settings:
+        """The settings that it was made with."""
+        return self._original.settings
+
+    @property
+    def limits(self) -> Limits:
+        """The ceilings of each run."""
+        return self._original.limits
+
+    @property
+    def root(self) -> Path:
+        """The folder below which the runs are stored."""
+        self._life.check_begun()
+        return self._original.root
+
+    @property
+    def backend(self) -> Backend:
+        """The backend that was chosen."""
+        self._life.check_begun()
+        return self._original.backend
+
+    @property
+    def tools(self) -> Mapping[str, Mapping[str, Any]]:
+        """The tools of the bundle by id, each with its description and the JSON schema of its parameters."""
+        self._life.check_begun()
+        return self._original.tools
+
+    @property
+    def waiting_slots(self) -> int:
+        """Slots that are ready now."""
+        self._life.check_begun()
+        return self._original.waiting_slots
+
+    @takes(RunOptions)
+    def execute(self, code: str | bytes | Path | RunRequest, **options: Unpack[RunOptions]) -> RunResult:
+        """Run *code* and return how it ended; see `Runtime.execute`."""
+        self._life.check()
+        return self._loop.call(self._original.execute(code, **options))
+
+    @takes(RunOptions)
+    def start(
+        self,
+        code: str | bytes | Path | RunRequest,
+        *,
+        on_output: OnOutput | None = None,
+        **options: Unpack[RunOptions],
+    ) -> SyncRun:
+        """As `execute`, but return at once with a handle to watch, cancel or wait for; see `Runtime.start`.
+
+        *on_output* is called in a thread of this Runtime, which does nothing else meanwhile.
+        """
+        self._life.check()
+        return SyncRun(self._loop.call(self._original.start(code, on_output=on_output, **options)), self._loop)
+
 
 @takes(RunOptions, HostOptions)
-def run(code: str | bytes | RunRequest, **options: Unpack[OneRunOptions]) -> RunResult:
+def run(code: str | bytes | Path | RunRequest, **options: Unpack[OneRunOptions]) -> RunResult:
     """Run one program in a Runtime of its own and return how it ended.
 
     Takes what `Runtime.execute` takes, and for the Runtime what `Runtime` takes; *limits* are the run's, at most
     those of the settings. For more than one
     program keep a `SyncRuntime`: starting one costs some 200 ms, a run in it about a millisecond.
     """
+    check_known(options, OPTIONS | _HOST_OPTIONS, "a run")
     given: dict[str, Any] = dict(options)
-    runtime = {name: given.pop(name) for name in HostOptions.__annotations__ if name in given}
+    runtime = {name: given.pop(name) for name in _HOST_OPTIONS if name in given}
     with SyncRuntime(**{"pool_size": 0, **runtime}) as twin:
-        result: RunResult = twin.execute(code, **given)
-    return result
+        return twin.execute(code, **given)

@@ -81,6 +81,36 @@ def test_output_is_live(rt) -> None:
     assert run.cancel().status == "cancelled"
 
 
+def test_a_listener_that_raises_loses_nothing(rt) -> None:
+    """Every line is in the result and in user.log, whichever call of `on_output` raised; a notice counts them."""
+    got: list[bytes] = []
+
+    def raises_first(stream: str, data: bytes) -> None:
+        got.append(data)
+        if len(got) == 1:
+            raise ValueError
+
+    code = "for n in range(5): print('line', n, flush=True); time.sleep(0.05)"
+    result = rt.start(code, on_output=raises_first, timeout_s=10).result()
+    printed = "".join(f"line {n}\n" for n in range(5))
+    assert (result.status, result.stdout, b"".join(got).decode()) == ("ok", printed, printed)
+    assert result.user_log_tail.splitlines() == printed.splitlines()
+    assert (result.usage["output_bytes"], len(result.notices)) == (len(printed), 1)
+    assert result.notices[0].startswith(f"on_output raised ValueError in 1 of {len(got)} calls; ")
+
+
+def test_a_program_is_the_path_of_a_file(rt, tmp_path) -> None:
+    """A Path is read, where a text would be the program itself; one input is given as one path."""
+    (tmp_path / "x.py").write_text("print(Path(__file__).with_name('a.txt').read_text())")
+    (tmp_path / "a.txt").write_text("given")
+    assert rt.execute(tmp_path / "x.py", inputs=tmp_path / "a.txt", timeout_s=10).stdout == "given\n"
+    assert rt.execute(tmp_path / "x.py", inputs=str(tmp_path / "a.txt"), timeout_s=10).stdout == "given\n"
+    with pytest.raises(
+        isorun.InvalidRequest, match=r"^the program '.*/y\.py' cannot be read: No such file or directory$"
+    ):
+        rt.execute(tmp_path / "y.py")
+
+
 def test_cancel_gives_what_there_is(rt) -> None:
     """Status cancelled, with the output and the files so far."""
     run = rt.start("Path('part.txt').write_text('p'); print('so far'); time.sleep(60)", timeout_s=60)
@@ -267,6 +297,83 @@ after = held()
 print(json.dumps({"same": before == after, "before": before, "after": after,
                   "did": [len(during["fds"]) > len(before["fds"]), len(during["children"]) > 0]}))
 """
+
+
+_FORKS = """
+import gc, json, multiprocessing, os, sys, tempfile
+from pathlib import Path
+from conformance.conftest import options_for
+import isorun
+from isorun.testing.fake import FakeBackend
+from isorun.backends.namespace.backend import NamespaceBackend, Options
+
+kind, root = sys.argv[1:]
+tempfile.tempdir = root
+
+def runtime():
+    backend = FakeBackend() if kind == "fake" else NamespaceBackend(Options(use_cgroup=kind == "namespace-cgroup"))
+    return isorun.SyncRuntime(**options_for(backend, Path(root), pool_size=1))
+
+def said(use):
+    try:
+        return use()
+    except isorun.Misused as error:
+        return str(error)
+
+def job(number):
+    return said(lambda: rt.execute("print(1)", timeout_s=3))
+
+made, parent = runtime(), os.getpid()  # before the fork, and opened in the child
+seen = {}
+try:
+    with runtime() as rt:
+        run = rt.start("import time; print('begun', flush=True); time.sleep(1.5); print('done')", timeout_s=20)
+        events = run.events()
+        next(event for event in events if event.kind == "output")
+        reader, writer = os.pipe()
+        if (child := os.fork()) == 0:
+            uses = (lambda: rt.execute("1"), lambda: rt.start("1"), run.result, run.cancel, lambda: next(events),
+                    lambda: next(run.events()), rt.open, lambda: rt.waiting_slots)
+            told = [said(use) for use in uses]
+            rt.close()
+            with made as own:
+                told.append(own.execute("print('in the child')", timeout_s=20).stdout)
+            os.write(writer, json.dumps(told).encode())
+            gc.collect()
+            sys.exit(7)  # through the `with`, and the interpreter's own end
+        os.close(writer)
+        _, status = os.waitpid(child, 0)
+        with open(reader) as told:
+            seen["child"] = json.load(told)
+        seen["exit"] = os.waitstatus_to_exitcode(status)
+        with multiprocessing.get_context("fork").Pool(2) as pool:
+            seen["pool"] = pool.map(job, range(2))
+        result = run.result()
+        infra = (result.out_dir / "logs/infra.log").read_text()
+        seen["run"] = [result.status, result.stdout, infra.count("sandbox failed")]
+        seen["next"] = rt.execute("print('next')", timeout_s=20).stdout
+        seen["leases"] = len(list(rt.root.glob(".isorun-*/*.lease")))
+finally:
+    if os.getpid() == parent:
+        print(json.dumps(seen))
+"""
+
+
+@pytest.mark.usefixtures("embedded")
+def test_a_forked_child_touches_nothing_of_its_parents_runtime(rt, kind, temporary) -> None:
+    """In the child every use is an error at once; the parent's run, slots and lease go on, however the child leaves."""
+    tests = Path(__file__).parents[1]
+    script = f"import sys; sys.path.insert(0, {str(tests)!r})\n{_FORKS}"
+    done = subprocess.run(
+        [sys.executable, "-c", script, kind, temporary], capture_output=True, text=True, timeout=50, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    seen = json.loads(done.stdout)
+    told = "this SyncRuntime was opened in another process; open one here"
+    assert {one.replace("this Runtime", "this SyncRuntime") for one in seen["child"][:-1]} == {told}
+    assert (seen["child"][-1], seen["exit"], set(seen["pool"])) == ("in the child\n", 7, {told})
+    assert seen["run"] == ["ok", "begun\ndone\n", 0]
+    assert (seen["next"], seen["leases"]) == ("next\n", 1)
 
 
 @pytest.fixture

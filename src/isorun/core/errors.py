@@ -4,6 +4,7 @@ IsorunError
 ├─ InvalidRequest   the caller asked for nonsense; nothing was started
 ├─ Unavailable      this host cannot enforce the policy; nothing was started
 ├─ SetupFailed      a named step of building the slot failed; all was undone
+├─ Misused          a Runtime that is not open here was used; a mistake in the code around it
 └─ CleanupFailed    something of ours may still exist; an operator must look
 
 A program that misbehaves is an `Outcome`, not one of these.
@@ -41,3 +42,10 @@ class SetupFailed(IsorunError):
 
 class CleanupFailed(IsorunError):
     """Something of ours may still exist; an operator must look at what the text names."""
+
+
+class Misused(IsorunError, RuntimeError):
+    """A Runtime was used before it was opened, after it was closed, or where it was not opened; nothing was started.
+
+    It is a mistake in the code around the Runtime, never of who sent the program.
+    """

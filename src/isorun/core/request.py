@@ -14,8 +14,10 @@ import binascii
 import dataclasses
 import inspect
 import math
+import os
 import re
-from collections.abc import Callable, Mapping, Sequence
+import stat
+from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -32,6 +34,7 @@ _ENV_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 _ENV_BYTES = 64 << 10  # of all names and values: one execve of the program's takes 128 KiB
 _OUR_ENV = "OUTPUT_DIR"
 _NAME_BYTES = 255
+_MOST_SOURCE = 64 << 20  # bytes that are read of a file; how many a host takes, its limits say
 _F = TypeVar("_F", bound=Callable[..., Any])
 
 
@@ -43,7 +46,7 @@ class Named:
     content: bytes | Path
 
 
-Inputs = Sequence[str | Path | Named] | Mapping[str, str | bytes | Path]
+Inputs = str | Path | Sequence[str | Path | Named] | Mapping[str, str | bytes | Path]
 
 
 class ProgramOptions(TypedDict, total=False):
@@ -89,13 +92,13 @@ class RunRequest:
     limits: Mapping[str, float] | None = None  # limits of this run alone, by name, below the host's; None: the host's
 
     @classmethod
-    def of(cls, code: "str | bytes | RunRequest", **options: Unpack[RunOptions]) -> "RunRequest":
+    def of(cls, code: "str | bytes | Path | RunRequest", **options: Unpack[RunOptions]) -> "RunRequest":
         """The request for *code* with *options*, or *code* itself if it is a request already.
 
-        Raises `InvalidRequest` for a part of the wrong kind, and TypeError for an option that there is not.
+        A program that is given as a Path is read here. Raises `InvalidRequest` for a part of the wrong kind, or a
+        file that cannot be read, and TypeError for an option that there is not.
         """
-        if unknown := options.keys() - OPTIONS:
-            raise TypeError(f"a run has no option {min(unknown)!r}{_nearest(min(unknown))}")
+        check_known(options, OPTIONS, "a run")
         if isinstance(code, RunRequest):
             if options:
                 raise TypeError(f"the request is whole: {min(options)} must be in it")
@@ -154,10 +157,16 @@ def takes(*kinds: type) -> Callable[[_F], _F]:
     return mark
 
 
-def _nearest(name: str) -> str:
+def check_known(options: Mapping[str, object], known: Collection[str], whose: str) -> None:
+    """Raises TypeError for a keyword that there is not, with the nearest that there is."""
+    if unknown := options.keys() - set(known):
+        raise TypeError(f"{whose} has no option {min(unknown)!r}{_nearest(min(unknown), known)}")
+
+
+def _nearest(name: str, known: Collection[str] = OPTIONS) -> str:
     from difflib import get_close_matches  # for an error only
 
-    found = get_close_matches(name, ["code", *OPTIONS], n=1)
+    found = get_close_matches(name, sorted(["code", *known]), n=1)
     return f"; did you mean {found[0]}?" if found else ""
 
 
@@ -171,9 +180,29 @@ def _encoded(text: str, name: str, remedy: str = "") -> bytes:
 def _code(code: object) -> bytes:
     if isinstance(code, str):
         return _encoded(code, "code")
+    if isinstance(code, Path):
+        return _file(code)
     if not isinstance(code, bytes):
-        raise InvalidRequest(f"code must be text or bytes, not {type(code).__name__}", code="invalid_code")
+        raise InvalidRequest(
+            f"code must be text or bytes, or the Path of a file, not {type(code).__name__}", code="invalid_code"
+        )
     return code
+
+
+def _file(path: Path) -> bytes:
+    """The program in the file *path*; a FIFO or a device, whose reading may never end, is not opened for long."""
+    try:
+        with open(path, "rb", opener=_at_once) as file:
+            if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+                raise InvalidRequest(f"the program {path} is not a regular file", code="invalid_code")
+            return file.read(_MOST_SOURCE)
+    except (OSError, ValueError) as error:
+        reason = error.strerror if isinstance(error, OSError) else error
+        raise InvalidRequest(f"the program {shown(str(path))} cannot be read: {reason}", code="invalid_code") from error
+
+
+def _at_once(path: str, flags: int) -> int:
+    return os.open(path, flags | os.O_NONBLOCK)  # a FIFO without a writer would hold up every run
 
 
 def _stdin(stdin: object) -> bytes | None:
@@ -221,7 +250,9 @@ def is_utf8(text: str) -> bool:
 def _inputs(inputs: object) -> tuple[Path | Named, ...]:
     if isinstance(inputs, Mapping):
         return tuple(_named(name, content) for name, content in inputs.items())
-    if isinstance(inputs, str | bytes) or not isinstance(inputs, Sequence):
+    if isinstance(inputs, str | Path):  # one path; a text is a sequence, of letters
+        inputs = (inputs,)
+    if isinstance(inputs, bytes) or not isinstance(inputs, Sequence):
         raise InvalidRequest(
             f"inputs must be a list of paths, or names with their contents, got {shown(inputs)}", code="invalid_input"
         )

@@ -297,6 +297,7 @@ def _notices(run: DeadRun, judged: _Judgement) -> tuple[str, ...]:
         found.append(f"output was cut: {ending.output.total} bytes were printed")
     if ending.output.problem:
         found.append(ending.output.problem)
+    found += ending.heard
     if len(found) > _NOTICES:
         found[_NOTICES - 1 :] = [f"and {len(found) - _NOTICES + 1} more notices"]
     return tuple(one_line(text, _SAID_CHARS) for text in found)

@@ -63,6 +63,7 @@ def _result(run: LostRun, error: RunError) -> RunResult:
         stdout=output.text("stdout") if output else "",
         stderr=output.text("stderr") if output else "",
         truncated=output.truncated if output else False,
+        notices=run.conduct.heard,
         tool_calls=listed(run.conduct.tool_calls[:MAX_CALLS]),
         user_log_tail=log_tail(output.log_text()) if output else "",
         infra_log_tail=log_tail(folder.infra_text()),

@@ -5,19 +5,28 @@ never cuts inside a line of up to 8 KiB. Its cap keeps the beginning and the end
 says how much is gone between them. Its beginning is on disk only.
 
 What taking a program's output costs is charged to the run: see `core.share`.
+
+A caller that listens is told after all of this (`Listening`).
 """
 
 import asyncio
 import codecs
+import inspect
 import os
 import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 
+from isorun.core.errors import InvalidRequest
 from isorun.core.limits import Limits
+from isorun.core.log import log_of
 from isorun.core.pace import rest
 from isorun.core.share import Account, charged
+from isorun.core.text import one_line
 
+OnOutput = Callable[[str, bytes], None]
+
+_log = log_of("isorun")
 LINE = 8192
 _READ = 1 << 16
 _TAIL_SHARE = 16  # of a cap, one part in so many is kept from the end
@@ -25,6 +34,7 @@ _END = 1 << 20  # bytes of user.log that are searched for errors and shown
 _CONTINUED = bytes(range(0x80, 0xC0))
 _PIECE = 16 << 10  # bytes that are decoded at once
 _DRAIN_S = 5.0
+_SLOW_S = 0.5  # of one call of the caller's function: the other runs notice
 _LONGEST_S = 0.25  # of leaving a pipe alone: a callback of the caller's that took seconds is no program's debt
 
 
@@ -169,6 +179,70 @@ def _decoded(data: bytes) -> str:
         rest()
         pieces.append(decoder.decode(data[start : start + _PIECE]))
     return "".join([*pieces, decoder.decode(b"", final=True)])
+
+
+def check_on_output(on_output: object) -> None:
+    """Raises `InvalidRequest` (invalid_on_output) for what cannot be called, or would have to be awaited."""
+    if on_output is None:
+        return
+    if not callable(on_output):
+        raise InvalidRequest(
+            f"on_output must be a function of a stream's name and bytes, not a {type(on_output).__name__}",
+            code="invalid_on_output",
+        )
+    if inspect.iscoroutinefunction(on_output) or inspect.iscoroutinefunction(type(on_output).__call__):
+        raise InvalidRequest(
+            "on_output is a coroutine function, which isorun does not await: give a plain function that returns at "
+            "once, or iterate over the events of the run",
+            code="invalid_on_output",
+        )
+
+
+class Listening:
+    """A caller's *on_output*, called when the run's own books are written, so that no failure of it changes them.
+
+    What it raises is logged the first time, with its traceback, and counted; it is called for the next bytes as if
+    nothing had happened. The text of its exception stays in the caller's log: a result may be shown to anybody.
+    """
+
+    def __init__(self, on_output: OnOutput) -> None:
+        self._on_output = on_output
+        self._calls, self._failures, self._first = 0, 0, ""
+        self._longest_s = 0.0
+
+    def tell(self, stream: str, data: bytes) -> None:
+        """Hand on what was printed. Raises nothing but KeyboardInterrupt."""
+        self._calls += 1
+        began = time.monotonic()
+        try:
+            answer: object = self._on_output(stream, data)
+            if inspect.isawaitable(answer):
+                if inspect.iscoroutine(answer):
+                    answer.close()  # else Python warns of it in a place that has nothing to do with it
+                raise TypeError("on_output returned an awaitable, which isorun does not await: give a plain function")
+        except KeyboardInterrupt:
+            raise
+        except BaseException as error:  # noqa: BLE001 - SystemExit, too, would end the loop of every run
+            self._failures += 1
+            if not self._first:
+                self._first = type(error).__name__
+                _log.error("on_output raised; the run goes on", exc_info=error)
+        self._longest_s = max(self._longest_s, time.monotonic() - began)
+
+    def notices(self) -> tuple[str, ...]:
+        """What the caller should know of it."""
+        found = []
+        if self._failures:
+            found.append(
+                f"on_output raised {one_line(self._first, 100)} in {self._failures} of {self._calls} calls; "
+                "the result and user.log have every byte, the traceback is in the log of the host process"
+            )
+        if self._longest_s >= _SLOW_S:
+            found.append(
+                f"on_output took {self._longest_s:.1f} s in one call, and the other runs of its Runtime waited: "
+                "let it return at once, or iterate over the events of the run"
+            )
+        return tuple(found)
 
 
 class PipeReader:

@@ -7,7 +7,6 @@ only when the last one is gone.
 """
 
 import asyncio
-import logging
 from collections import deque
 from collections.abc import Coroutine
 from contextlib import AsyncExitStack
@@ -16,9 +15,10 @@ from typing import Any
 from isorun.backends.base import Backend, Slot
 from isorun.core.errors import IsorunError
 from isorun.core.limits import Limits
+from isorun.core.log import log_of
 from isorun.core.text import one_line
 
-_log = logging.getLogger("isorun.pool")
+_log = log_of("isorun.pool")
 _RETRY_S = 0.5
 _AFTER_S = 0.001  # from a run's end to the end of its slot
 _BUILDERS = 3  # at once: most of a build is waiting, for the kernel and for two processes in turn
@@ -115,8 +115,8 @@ class Pool:
         try:
             await lease.close()
         except Exception as error:  # noqa: BLE001 - kept, logged, and raised when the pool is left
-            _log.exception("a slot could not be taken down")
             self.failures.append(error)
+            _log.exception("a slot could not be taken down")
 
     def _may_build(self) -> bool:
         """Whether to build now: while the pool is half full, runs have the processor first."""

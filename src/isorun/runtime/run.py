@@ -9,15 +9,15 @@ and only after that, when nothing can write any more, are pipes drained and file
 """
 
 import asyncio
-import logging
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from isorun.backends.base import File, Program, Slot, Usage
 from isorun.core.limits import Limits
+from isorun.core.log import log_of
 from isorun.core.outcome import Code, Exit, Status, Stop, classify
 from isorun.core.sent.claim import Claim
 from isorun.core.sent.context import RunContext
@@ -27,7 +27,7 @@ from isorun.executor import rules
 from isorun.executor.loader import MAIN
 from isorun.executor.status import line_of_isolation
 from isorun.runtime.events import Event, Feed
-from isorun.runtime.output import OutputLog, PipeReader, drain
+from isorun.runtime.output import Listening, OnOutput, OutputLog, PipeReader, drain
 from isorun.runtime.request import AcceptedRun
 from isorun.runtime.toolstream import open_tools
 from isorun.store.folder import RunFolder, failed, utc_now
@@ -38,7 +38,7 @@ from isorun.wire.values import CALL_VALUES
 if TYPE_CHECKING:
     from isorun.supervisor.client import Supervisor
 
-_log = logging.getLogger("isorun")
+_log = log_of("isorun")
 _TRACE = 8192
 _EXEC_TOOLS = ("execute_code_python", "execute_code_python_side_effect")
 
@@ -71,6 +71,7 @@ class Ending:
     run_s: float
     output: OutputLog
     tool_calls: tuple[dict[str, Any], ...]  # records, see `supervisor.session.ToolSession`
+    heard: tuple[str, ...] = ()  # notices about the caller's on_output
 
 
 def program_for(request: AcceptedRun, options: Options) -> Program:
@@ -159,14 +160,14 @@ class Conduct:
         folder: RunFolder,
         limits: Limits,
         feed: Feed,
-        on_output: Callable[[str, bytes], None] | None = None,
+        on_output: OnOutput | None = None,
         supervisor: "Supervisor | None" = None,
         owing: Owing | None = None,
     ) -> None:
         self._request = request
         self._owing = owing or Owing()
         self._supervisor = supervisor
-        self._on_output = on_output
+        self._listening = Listening(on_output) if on_output else None
         self._slot = slot
         self._folder = folder
         self._limits = limits
@@ -197,6 +198,11 @@ class Conduct:
     def tool_calls(self) -> tuple[dict[str, Any], ...]:
         """The records of the calls that have ended, see `supervisor.session.ToolSession`."""
         return tuple(self._calls)
+
+    @property
+    def heard(self) -> tuple[str, ...]:
+        """Notices about the caller's function, if one listens to what is printed."""
+        return self._listening.notices() if self._listening else ()
 
     async def run(self, program: Program) -> Ending:
         """Run *program* to its end. A misbehaving program is an `Ending`; only the sandbox raises.
@@ -260,6 +266,7 @@ class Conduct:
             run_s=run_s,
             output=output,
             tool_calls=tuple(self._calls),
+            heard=self.heard,
         )
 
     async def _until_end(self) -> Stop | None:
@@ -284,9 +291,9 @@ class Conduct:
         return round(time.monotonic() - self._started, 6) if self._started else 0.0
 
     def _printed(self, output: OutputLog, stream: str, data: bytes) -> None:
-        if self._on_output is not None:
-            self._on_output(stream, data)
         output.feed(stream, data)
+        if self._listening is not None:  # the caller's code comes last: it may raise
+            self._listening.tell(stream, data)
 
     def _published(self, stream: str, text: str) -> None:
         self._feed.publish(Event(kind="output", at_s=self._at(), data={"stream": stream, "text": text}))

@@ -8,17 +8,18 @@ nothing of it exists any more.
 
 import asyncio
 import functools
-import logging
 import time
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import AsyncExitStack, suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypedDict, Unpack
 
 from isorun.backends.base import Backend
-from isorun.core.errors import IsorunError, SetupFailed
+from isorun.core.errors import IsorunError, Misused, SetupFailed
+from isorun.core.life import Life
 from isorun.core.limits import Limits, own_limits, with_own
+from isorun.core.log import log_of
 from isorun.core.outcome import Stop
 from isorun.core.request import RunOptions, RunRequest, takes
 from isorun.core.result import Artifact, RunResult
@@ -30,6 +31,7 @@ from isorun.runtime.events import Event, Feed
 from isorun.runtime.finish import DeadRun, finish
 from isorun.runtime.inspection.inspection import Inspection
 from isorun.runtime.lost import LostRun, store_lost
+from isorun.runtime.output import OnOutput, check_on_output
 from isorun.runtime.pool import Lease, Pool
 from isorun.runtime.request import AcceptedRun, accept, check_grants, fingerprint_before
 from isorun.runtime.run import Conduct, Options, digests_in_out, program_for
@@ -40,32 +42,36 @@ from isorun.store.folder import Lease as HostLease
 from isorun.store.folder import RunFolder, failed, open_root, utc_now
 from isorun.store.recovery import recover, sweep
 
-_log = logging.getLogger("isorun")
+_log = log_of("isorun")
 _TOLD_AT_ONCE = 100  # artifacts, between two turns of the loop
 
 
 class Run:
     """A run that was started. Its result stays available; its events can be watched by many."""
 
-    def __init__(self, request: AcceptedRun, feed: Feed) -> None:
+    def __init__(self, request: AcceptedRun, feed: Feed, life: Life) -> None:
         self.exec_id = request.exec_id
         self._feed = feed
+        self._life = life
         self._conduct: Conduct | None = None
         self._cancelled = False
         self._task: asyncio.Task[RunResult] | None = None
 
     def events(self) -> AsyncIterator[Event]:
         """What happened and happens, until the outcome."""
+        self._life.check_here()
         return self._feed.subscribe()
 
     async def result(self) -> RunResult:
         """The result, once the run has ended. Raises what the sandbox raised, if it did."""
+        self._life.check_here()
         if self._task is None:
             raise RuntimeError("the run was not started")
         return await asyncio.shield(self._task)
 
     async def cancel(self) -> RunResult:
         """End the run now and return its partial result; a run that has ended keeps its outcome."""
+        self._life.check_here()
         self._cancelled = True
         if self._conduct is not None:
             self._conduct.stop(Stop.CANCELLED)
@@ -87,22 +93,29 @@ class Run:
             conduct.stop(Stop.CANCELLED)
 
 
-class HostOptions(TypedDict, total=False):
-    """The keywords of `Runtime` that no run has too."""
-
+class _HostOptions(TypedDict, total=False):
     backend: str | Backend | None
     settings: Settings | None
-    bundle: str | Path | None
     preload: Sequence[str] | None
     python: str | Path | None
     pool_size: int | None
     workspace_root: str | Path | None
 
 
-class RuntimeOptions(HostOptions, total=False):
-    """The keywords of `Runtime`, which says what each means."""
+class HostOptions(_HostOptions, total=False):
+    """The keywords of `Runtime` that no run has too."""
+
+    bundle: str | Path | None
+
+
+class BundledOptions(_HostOptions, total=False):
+    """The keywords of `Runtime` beside the bundle, which a `ToolSubsystem` names by itself."""
 
     limits: Limits | Mapping[str, Any] | None
+
+
+class RuntimeOptions(HostOptions, BundledOptions, total=False):
+    """The keywords of `Runtime`, which says what each means."""
 
 
 class Runtime:
@@ -114,7 +127,8 @@ class Runtime:
     fields that the settings do not decide. It, *limits*, *preload*, *python*, *pool_size*
     and *workspace_root* default to the settings (`isorun config show`). Entering raises
     `InvalidRequest` for a bundle or a root that cannot be used, `Unavailable` if this host
-    cannot build a sandbox, and `SetupFailed`.
+    cannot build a sandbox, and `SetupFailed`. It is opened once, and used in the event loop and the
+    process that opened it: everything else raises `Misused`. A forked child touches nothing of it.
     """
 
     def __init__(
@@ -153,8 +167,20 @@ class Runtime:
         self._owing = Owing()
         self._stack = AsyncExitStack()
         self._runs: set[Run] = set()
+        self._life = Life("Runtime", "use it as `async with isorun.Runtime() as rt:`")
 
     async def __aenter__(self) -> "Runtime":
+        self._life.begin()
+        try:
+            await self._enter()
+        except BaseException:
+            self._life.failed()
+            raise
+        self._life.opened()
+        return self
+
+    async def _enter(self) -> None:
+        self._loop = asyncio.get_running_loop()
         async with AsyncExitStack() as stack:
             self.root = open_root(get_exec_workspace_root(self.settings))
             self._host = stack.enter_context(HostLease.take(self.root))
@@ -166,7 +192,6 @@ class Runtime:
             self._inspection = await stack.enter_async_context(Inspection(self.backend, self.settings))
             stack.push_async_callback(self._end_runs)
             self._stack = stack.pop_all()
-        return self
 
     async def _open(self, stack: AsyncExitStack) -> None:
         """The backend and its supervisor: where the one runs follows from the other, never from what was wished for."""
@@ -191,7 +216,8 @@ class Runtime:
         return replace(self._options, frame_bytes=calls.frame_bytes, frame_values=calls.values)
 
     async def __aexit__(self, *exc: object) -> None:
-        await self._stack.aclose()
+        if self._life.end():
+            await self._stack.aclose()
 
     def _tidy(self) -> None:
         # First what makes room: ending a lost run writes.
@@ -207,6 +233,7 @@ class Runtime:
     @property
     def tools(self) -> Mapping[str, Mapping[str, Any]]:
         """The tools of the bundle by id, each with its description and the JSON schema of its parameters."""
+        self._life.check_begun()
         return self._supervisor.tools if self._supervisor else {}
 
     def prompt(self, *, tools: Sequence[str] | None = None) -> str:
@@ -224,10 +251,11 @@ class Runtime:
     @property
     def waiting_slots(self) -> int:
         """Slots that are ready now."""
+        self._life.check_begun()
         return self._pool.waiting
 
     @takes(RunOptions)
-    async def execute(self, code: str | bytes | RunRequest, **options: Unpack[RunOptions]) -> RunResult:
+    async def execute(self, code: str | bytes | Path | RunRequest, **options: Unpack[RunOptions]) -> RunResult:
         """Run *code* and return how it ended; a program that fails is a result, never an exception.
 
         *contract*: the promised files; None compares `out/` before and after.
@@ -249,23 +277,29 @@ class Runtime:
     @takes(RunOptions)
     async def start(
         self,
-        code: str | bytes | RunRequest,
+        code: str | bytes | Path | RunRequest,
         *,
-        on_output: Callable[[str, bytes], None] | None = None,
+        on_output: OnOutput | None = None,
         **options: Unpack[RunOptions],
     ) -> Run:
         """As `execute`, but return at once with a handle to watch, cancel or wait for.
 
-        *on_output* gets every byte that is printed, as it arrives, with `stdout` or
-        `stderr`; it is called in the event loop and must return at once.
+        *on_output* gets every byte that is printed, as it arrives, with `stdout` or `stderr`. It is a
+        plain function, called in the event loop, and must return at once: the other runs wait for it.
+        What it raises is told in `notices` and changes nothing else.
         """
+        self._life.check()
+        if asyncio.get_running_loop() is not self._loop:
+            raise Misused("this Runtime was opened in another event loop; open one here, or use isorun.SyncRuntime")
+        check_on_output(on_output)
         asked = RunRequest.of(code, **options)
         check = functools.partial(accept, asked, self.limits, self.tools)
         request = await asyncio.to_thread(check) if asked.inputs else check()  # a folder's disk may answer late
         if request.before is not None:
             request = replace(request, sent=await asyncio.to_thread(fingerprint_before, request.before))
         feed = Feed()
-        run = Run(request, feed)
+        self._life.check()  # a folder was read meanwhile
+        run = Run(request, feed, self._life)
         task = asyncio.create_task(self._run(request, run, feed, on_output), name=f"run-{request.exec_id}")
         run.started(task)
         self._runs.add(run)
@@ -302,9 +336,14 @@ class Runtime:
                 folder.make_room()
                 store_lost(lost)
 
-    async def _run(
-        self, request: AcceptedRun, run: Run, feed: Feed, on_output: Callable[[str, bytes], None] | None
-    ) -> RunResult:
+    async def _run(self, request: AcceptedRun, run: Run, feed: Feed, on_output: OnOutput | None) -> RunResult:
+        try:
+            return await self._conducted(request, run, feed, on_output)
+        except BaseException:
+            feed.publish(Event(kind="outcome", at_s=0.0, data={"status": "error"}))  # else who watches waits for ever
+            raise
+
+    async def _conducted(self, request: AcceptedRun, run: Run, feed: Feed, on_output: OnOutput | None) -> RunResult:
         """One accepted run, to its stored result. Long because each failure on the way keeps what came before it."""
         accepted, began = utc_now(), time.monotonic()
         folder = RunFolder.create(
@@ -334,36 +373,41 @@ class Runtime:
                         self._store_lost(request, conduct, lease, folder, timings, began, error)
                     raise
                 timings |= {"ended": utc_now(), "run_s": ending.run_s}
-                dead = DeadRun(
-                    request=request,
-                    ending=ending,
-                    slot=lease.slot,
-                    folder=folder,
-                    limits=request.limits,
-                    timings=timings,
-                    given=digests_in_out(request, program),
-                    launcher=self.backend.infra_log(),
-                    began=began,
-                    noticed=(*filter(None, (self._fallback,)), *self.backend.notices),
-                    fallback=self._fallback,
-                )
                 try:
+                    dead = DeadRun(
+                        request=request,
+                        ending=ending,
+                        slot=lease.slot,
+                        folder=folder,
+                        limits=request.limits,
+                        timings=timings,
+                        given=digests_in_out(request, program),
+                        launcher=self.backend.infra_log(),
+                        began=began,
+                        noticed=(*filter(None, (self._fallback,)), *self.backend.notices),
+                        fallback=self._fallback,
+                    )
                     result = await finish(dead, self._inspection, self._aside)
                 except (OSError, SetupFailed) as error:
                     failure = failed(str(folder.path), error) if isinstance(error, OSError) else error
                     await asyncio.to_thread(folder.make_room)
                     self._store_lost(request, conduct, lease, folder, timings, began, failure)
                     raise failure from error
+                except Exception as error:  # a backend of the caller's may raise anything; the run has ended
+                    self._store_lost(request, conduct, lease, folder, timings, began, error)
+                    raise
             finally:
-                self._pool.give_back(lease)
+                if not self._life.is_elsewhere:
+                    self._pool.give_back(lease)
         except BaseException as error:
+            if self._life.is_elsewhere:  # a fork's copy of this task is destroyed; the run is the parent's
+                raise
             if run.program_started:
                 # What it printed is all there is to see of it. Without a result it is lost once this host has gone.
                 with suppress(IsorunError):
                     folder.append_infra("runtime", "ERROR", f"the sandbox failed: {error!r}")
             else:
                 folder.discard()
-            feed.publish(Event(kind="outcome", at_s=0.0, data={"status": "error"}))
             raise
         await _publish_artifacts(feed, ending.run_s, result.artifacts)
         feed.publish(Event(kind="outcome", at_s=ending.run_s, data={"status": result.status, "ok": result.ok}))

@@ -237,7 +237,7 @@ class Lease:
     def __init__(self, path: str, fd: int) -> None:
         self.path = path
         self.name = path.rpartition("/")[2]
-        self._fd = fd
+        self._fd, self._pid = fd, os.getpid()
 
     @classmethod
     def take(cls, root: Path) -> Self:
@@ -266,8 +266,9 @@ class Lease:
         self, kind: type[BaseException] | None, exc: BaseException | None, trace: TracebackType | None
     ) -> None:
         # First the name, then the lock: in the other order a recovery may do the same work.
-        with suppress(OSError):
-            os.unlink(self.path)
+        if self._pid == os.getpid():  # a fork only gives up its share: without the name, its parent's runs look lost
+            with suppress(OSError):
+                os.unlink(self.path)
         os.close(self._fd)
 
 

@@ -2,10 +2,11 @@
 
 from contextlib import AsyncExitStack
 from pathlib import Path
-from typing import Any, Self
+from typing import Self, Unpack
 
 from isorun.core.errors import InvalidRequest
-from isorun.runtime.runtime import Runtime
+from isorun.core.request import takes
+from isorun.runtime.runtime import BundledOptions, Runtime
 from isorun.supervisor.descriptor import DESCRIPTOR
 from isorun.tools import exec_tools
 
@@ -18,7 +19,8 @@ class ToolSubsystem:
     Raises what `Runtime` raises, and `InvalidRequest` (missing_bundle).
     """
 
-    def __init__(self, descriptor_path: str | Path, **options: Any) -> None:  # noqa: ANN401 - Runtime's own
+    @takes(BundledOptions)
+    def __init__(self, descriptor_path: str | Path, **options: Unpack[BundledOptions]) -> None:
         given = Path(descriptor_path)
         descriptor = given / DESCRIPTOR if given.is_dir() else given
         if descriptor.name != DESCRIPTOR or not descriptor.is_file():

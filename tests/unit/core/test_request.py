@@ -107,17 +107,18 @@ def test_json_is_what_a_person_would_write() -> None:
     [
         ({"timeout": 3}, "unknown_option", "a run has no option 'timeout'; did you mean timeout_s?"),
         ({"x\n": 3}, "unknown_option", r"a run has no option 'x\n'"),
-        ({"code": 3}, "invalid_code", "code must be text or bytes, not int"),
+        ({"code": 3}, "invalid_code", "code must be text or bytes, or the Path of a file, not int"),
         ({"code": {"base64": "?"}}, "invalid_code", "code must be text or"),
         ({"stdin": {"base64": "aa==", "more": 1}}, "invalid_stdin", "stdin must be text or"),
         ({"stdin": 3}, "invalid_stdin", "stdin must be text or bytes, got 3"),
         ({"argv": "a b"}, "invalid_argument", "argv must be a list of texts, got 'a b'"),
         ({"argv": [1]}, "invalid_argument", "an argument is not text: 1"),
         (
-            {"inputs": "data.csv"},
+            {"inputs": 3},
             "invalid_input",
-            "inputs must be a list of paths, or names with their contents, got 'data.csv'",
+            "inputs must be a list of paths, or names with their contents, got 3",
         ),
+        ({"inputs": {"a": 1}}, "invalid_input", "the input 'a' must be text, bytes or a Path, not int"),
         ({"inputs": [3]}, "invalid_input", "an input must be a path, got 3"),
         ({"out": ["a"]}, "missing_input", "out must be a path, got a value"),
         (

@@ -1,0 +1,136 @@
+"""What a caller's `on_output` may do: anything, and the run's own books stay right."""
+
+import asyncio
+import functools
+import logging
+from pathlib import Path
+
+import pytest
+
+import isorun
+from isorun.core.outcome import Exit
+from isorun.runtime import output
+from isorun.runtime.output import Listening, OnOutput
+from isorun.testing.fake import Script, ScriptedBackend
+
+_PRINTS = Script(stdout=b"one\ntwo\n", stderr=b"three\n", exit=Exit(code=0))
+
+
+async def run_with(on_output: OnOutput, root: Path, script: Script = _PRINTS, **limits: int) -> isorun.RunResult:
+    async with isorun.Runtime(
+        backend=ScriptedBackend(script),
+        settings=isorun.Settings(),
+        workspace_root=root,
+        pool_size=0,
+        limits=isorun.Limits(**limits),
+    ) as rt:
+        run = await rt.start("pass", on_output=on_output, timeout_s=10)
+        return await run.result()
+
+
+def raising(error: BaseException) -> OnOutput:
+    def on_output(stream: str, data: bytes) -> None:
+        raise error
+
+    return on_output
+
+
+async def coroutine(stream: str, data: bytes) -> None:
+    """What would have to be awaited."""
+
+
+class Awaited:
+    async def __call__(self, stream: str, data: bytes) -> None:
+        """As `coroutine`."""
+
+
+ERRORS = [
+    ValueError("secret"),
+    OSError(9, "secret"),
+    SystemExit("secret"),
+    asyncio.CancelledError("secret"),
+    GeneratorExit("secret"),
+]
+
+
+@pytest.mark.parametrize("error", ERRORS, ids=lambda error: type(error).__name__)
+async def test_what_it_raises_is_told_once_and_changes_nothing(tmp_path, caplog, error) -> None:
+    """Output, log, size and status are those of a run that nobody listens to; a notice names the kind of error."""
+    result = await run_with(raising(error), tmp_path)
+    assert (result.status, result.stdout, result.stderr) == ("ok", "one\ntwo\n", "three\n")
+    assert sorted(result.user_log_tail.splitlines()) == ["one", "three", "two"]
+    assert result.usage["output_bytes"] == 14
+    told = f"on_output raised {type(error).__name__} in 2 of 2 calls; "
+    assert [notice for notice in result.notices if notice.startswith(told)] == list(result.notices)
+    assert (result.out_dir / "logs/infra.log").read_text().count(told) == 1
+    assert "secret" not in result.report_text + result.infra_log_tail
+    logged = [record for record in caplog.records if record.levelno == logging.ERROR]
+    assert [record.exc_info[1] for record in logged] == [error]
+
+
+async def test_it_is_called_again_after_it_raised(tmp_path) -> None:
+    """One failure is one failure: the next bytes reach it, and the notice counts."""
+    got: list[tuple[str, bytes]] = []
+
+    def once(stream: str, data: bytes) -> None:
+        got.append((stream, data))
+        if len(got) == 1:
+            raise ValueError
+
+    result = await run_with(once, tmp_path)
+    assert sorted(got) == [("stderr", b"three\n"), ("stdout", b"one\ntwo\n")]
+    assert "on_output raised ValueError in 1 of 2 calls" in result.notices[0]
+
+
+async def test_a_flood_ends_the_run_though_it_raises(tmp_path) -> None:
+    """The output limit counts before the caller is asked."""
+    result = await run_with(raising(ValueError()), tmp_path, Script(stdout=b"x" * 5000), output_bytes=1000)
+    assert (result.status, result.error.code) == ("limit_exceeded", "output_limit")
+    assert result.usage["output_bytes"] == 5000
+
+
+@pytest.mark.parametrize(
+    "given",
+    [coroutine, functools.partial(coroutine), Awaited(), Awaited().__call__],
+    ids=["def", "partial", "object", "method"],
+)
+async def test_a_coroutine_function_is_refused(tmp_path, given) -> None:
+    """Nobody would await it, so nothing is started."""
+    with pytest.raises(
+        isorun.InvalidRequest, match=r"^on_output is a coroutine function, which isorun does not await"
+    ) as caught:
+        await run_with(given, tmp_path)
+    assert caught.value.code == "invalid_on_output"
+    assert not list(tmp_path.glob("codegen_*"))
+
+
+async def test_what_cannot_be_called_is_refused(tmp_path) -> None:
+    """The message says what was given."""
+    with pytest.raises(isorun.InvalidRequest, match=r"^on_output must be a function of .* not a list$"):
+        await run_with([], tmp_path)
+
+
+async def test_an_awaitable_that_comes_back_is_a_failure(tmp_path) -> None:
+    """A function that hides a coroutine is found out at its first call; Python warns of nothing."""
+    result = await run_with(lambda stream, data: coroutine(stream, data), tmp_path)
+    assert result.stdout == "one\ntwo\n"
+    assert "on_output raised TypeError in 2 of 2 calls" in result.notices[0]
+
+
+def test_a_slow_one_is_told(monkeypatch) -> None:
+    """The longest call is named, with what to do; a quick one is not mentioned."""
+    quick = Listening(lambda stream, data: None)
+    quick.tell("stdout", b"x")
+    assert quick.notices() == ()
+    monkeypatch.setattr(output, "_SLOW_S", 0.0)
+    (notice,) = quick.notices()
+    assert notice.startswith("on_output took 0.0 s in one call, and the other runs of its Runtime waited: ")
+
+
+async def test_a_run_whose_sandbox_is_lost_tells_it_too(tmp_path) -> None:
+    """The notice is in the stored result of a run that has none to return."""
+    script = Script(stdout=b"x\n", lost=isorun.SetupFailed("zygote", "it died"))
+    with pytest.raises(isorun.SetupFailed):
+        await run_with(raising(ValueError()), tmp_path, script)
+    (stored,) = tmp_path.glob("codegen_*/out/result.json")
+    assert "on_output raised ValueError in 1 of 1 calls" in stored.read_text()
