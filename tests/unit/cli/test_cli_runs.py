@@ -55,6 +55,33 @@ def test_an_id_stays_whole_in_80_columns(capsys: pytest.CaptureFixture[str], mon
     assert any(line.startswith(f"{exec_id} ") and "03-04 05:06" in line for line in lines)
 
 
+ROW = ("20261129-225954-247616-bf80f9eccb22", "artifact_validation_failed", "promised files that do not open")
+
+
+@pytest.mark.parametrize("columns", [24, 40, 80, 100, 200])
+@pytest.mark.parametrize("names", [("exec_id", "code", "why"), ("", "code", "why")])
+def test_no_table_cuts_words_into_pieces(
+    columns: int, names: tuple[str, ...], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """On a narrow terminal a row is a few lines instead; COLUMNS counts in a pipe, too."""
+    monkeypatch.setenv("COLUMNS", str(columns))
+    print_table(names, [ROW, ("id", "ok", "-")], whole=names[:1])
+    shown = capsys.readouterr().out
+    if columns >= 80:
+        assert max(map(len, shown.splitlines())) <= columns
+    for word in " ".join(ROW).split():
+        assert word in shown
+
+
+def test_a_narrow_table_is_a_list(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    """The first cell, then each other one behind its name."""
+    monkeypatch.setenv("COLUMNS", "30")
+    print_table(("exec_id", "status", "why"), [ROW], whole=("exec_id",))
+    assert capsys.readouterr().out == (
+        f"{ROW[0]}\n  status:\n    artifact_validation_failed\n  why: promised files that do\n    not open\n"
+    )
+
+
 FINE = {
     "status": "ok",
     "ok": True,

@@ -19,7 +19,7 @@ from rich.text import Text
 
 from isorun.cli.parsing import option
 from isorun.cli.scenes.stage import Screen, mark, seconds, show_rule, show_verdict, table
-from isorun.cli.show import print_json
+from isorun.cli.show import print_json, print_table
 from isorun.core.errors import InvalidRequest
 from isorun.settings import Settings
 from isorun.tools.bundles import bundle_module, example_bundle
@@ -97,10 +97,8 @@ def _list(listed: ModuleType, json_output: bool) -> int:
     if json_output:
         print_json([_about(one) for one in scenarios])
         return 0
-    rows = table("", "scenario", "mode", "timeout", "expected")
-    for one in scenarios:
-        rows.add_row(str(one.number), one.title, one.mode, f"{one.timeout_s:g} s", str(one.expected))
-    Console(highlight=False).print(rows)
+    rows = [(str(one.number), one.title, one.mode, f"{one.timeout_s:g} s", str(one.expected)) for one in scenarios]
+    print_table(("", "scenario", "mode", "timeout", "expected"), rows, whole=("timeout",))
     return 0
 
 
