@@ -43,7 +43,7 @@ def tool_ids(text: str) -> tuple[str, ...]:
 
 
 def wanted_of(given: Mapping[str, object]) -> Wanted:
-    """What was *given*, as the parser has it. Raises `UsageError` if there is no program."""
+    """What was *given*, as the parser has it. Raises `UsageError` where the program is missing."""
     values = {name: tuple(value) if isinstance(value, list) else value for name, value in given.items()}
     if "code" in values and "file" in values:
         # The program is here already, so all words are its own.
