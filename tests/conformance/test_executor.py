@@ -234,6 +234,24 @@ def test_the_streams_can_be_opened_by_name(run, name: str) -> None:
     assert (result.stdout, result.stderr) == (stdout, stderr)
 
 
+MISSING = {
+    "memory": ("open('/proc/meminfo')", "/proc holds"),
+    "a child's processors": ("Path('/proc/cpuinfo').read_text()", "/proc holds"),
+    "sys": ("os.listdir('/sys/class/net')", "/proc holds"),
+    "openpty": ("os.openpty()", "there are no pseudo-terminals"),
+    "pty": ("import pty; pty.spawn(['true'])", "there are no pseudo-terminals"),
+}
+
+
+@pytest.mark.parametrize("name", MISSING)
+def test_what_a_slot_has_not_of_a_machine_has_a_hint(run, embedded, name: str) -> None:
+    """A program that asks for the machine or for a terminal is told that they are missing, and what to use."""
+    code, hint = MISSING[name]
+    result = run(code)
+    assert result.status == "failed"
+    assert result.error.hint.startswith(hint), result.error
+
+
 def test_the_environment_is_minimal(run) -> None:
     """The program's variables are these names and no others."""
     names = json.loads(run("print(json.dumps(sorted(os.environ)))").stdout)
