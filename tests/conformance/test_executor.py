@@ -252,6 +252,22 @@ def test_what_a_slot_has_not_of_a_machine_has_a_hint(run, embedded, name: str) -
     assert result.error.hint.startswith(hint), result.error
 
 
+CPUS = """
+import multiprocessing, concurrent.futures
+print(os.cpu_count(), multiprocessing.cpu_count(), getattr(os, "process_cpu_count", os.cpu_count)())
+print(concurrent.futures.ProcessPoolExecutor()._max_workers, len(multiprocessing.Pool()._pool))
+"""
+
+
+@pytest.mark.parametrize(("cpus", "told"), [(1.0, 1), (2.0, 2), (1.5, 2)])
+def test_the_number_of_processors_is_the_runs(own, cpus: float, told: int) -> None:
+    """What pools ask for is the limit, rounded up, and at most what the machine lets a program have."""
+    with own(limits=isorun.Limits(cpus=cpus)) as rt:
+        result = rt.execute(CPUS + "print(len(os.sched_getaffinity(0)))", timeout_s=10)
+    *said, has = map(int, result.stdout.split())
+    assert said == [min(told, has)] * 5, result.stderr
+
+
 def test_the_environment_is_minimal(run) -> None:
     """The program's variables are these names and no others."""
     names = json.loads(run("print(json.dumps(sorted(os.environ)))").stdout)
@@ -259,7 +275,7 @@ def test_the_environment_is_minimal(run) -> None:
         "CONDA_OFFLINE", "HF_HUB_OFFLINE", "PIP_DISABLE_PIP_VERSION_CHECK", "PIP_NO_INDEX", "PIP_NO_INPUT",
         "PIP_RETRIES", "TRANSFORMERS_OFFLINE", "UV_OFFLINE",
     }  # fmt: skip
-    assert set(names) == offline | {
+    assert set(names) - {"PYTHON_CPU_COUNT"} == offline | {  # that one from Python 3.13 on
         "HOME", "LANG", "LC_ALL", "LOGNAME", "MPLBACKEND", "MPLCONFIGDIR", "OMP_NUM_THREADS",
         "OPENBLAS_NUM_THREADS", "OUTPUT_DIR", "PATH", "PYTHONDONTWRITEBYTECODE", "PYTHONUTF8",
         "TMPDIR", "TZ", "USER",

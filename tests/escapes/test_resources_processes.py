@@ -133,7 +133,7 @@ import os, time
 print("start", flush=True)
 spun = time.process_time()
 parent = os.fork()
-try: os.sched_setaffinity(0, range(os.cpu_count()))
+try: os.sched_setaffinity(0, range(256))
 except PermissionError: pass
 while time.process_time() < spun + 0.6: pass  # by the processor, which a busy machine gives it late
 if parent: print("end", flush=True)

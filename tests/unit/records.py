@@ -29,6 +29,7 @@ CONTEXT = RunContext(
     save_figures=True,
     frame_bytes=1 << 16,
     frame_values=1 << 10,
+    cpus=1,
     stdin=False,
     given=[],
     tools={},

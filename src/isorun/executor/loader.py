@@ -14,6 +14,7 @@ import asyncio
 import atexit
 import builtins
 import faulthandler
+import functools
 import gc
 import io
 import linecache
@@ -115,6 +116,7 @@ class Loader:
             save_figures=True,
             frame_bytes=0,
             frame_values=0,
+            cpus=1,
             stdin=False,
             given=[],
             tools={"a": ["b"]},
@@ -161,6 +163,7 @@ class Loader:
 
     def _enter_environment(self, env: Mapping[str, str], context: RunContext) -> None:
         os.environ.update(env)
+        _tell_cpus(context.cpus)
         if context.stdin:
             _open_stdin(os.path.join(self._work, rules.STDIN_FILE))
         for name in context.given:
@@ -168,6 +171,16 @@ class Loader:
         for directory in context.directories:
             os.makedirs(os.path.join(self._out, directory), exist_ok=True)
         os.chdir(self._out)
+
+
+def _tell_cpus(most: int) -> None:
+    """Let pools be as large as the run's share of the processors is, not as large as the machine."""
+    told = min(most, len(os.sched_getaffinity(0)))
+    for name in ("cpu_count", "process_cpu_count"):  # the second from Python 3.13 on
+        if hasattr(os, name):
+            setattr(os, name, functools.wraps(getattr(os, name))(lambda: told))
+    if sys.version_info >= (3, 13):
+        os.environ["PYTHON_CPU_COUNT"] = str(told)  # children of this program, too
 
 
 def _of_a_script(path: str) -> dict[str, Any]:

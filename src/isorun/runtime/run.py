@@ -13,6 +13,7 @@ import time
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
+from math import ceil
 from typing import TYPE_CHECKING, Any
 
 from isorun.backends.base import File, Program, Slot, Usage
@@ -54,6 +55,7 @@ class Options:
     frame_bytes: int = MAX_FRAME  # the largest frame that the other end of the tool stream takes
     frame_values: int = CALL_VALUES  # and how many values in it
     about: Mapping[str, list[str]] = field(default_factory=dict)  # of the bundle's tools, see `core.signatures.told`
+    cpus: float = 1.0  # what the program is told that it has
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -98,6 +100,7 @@ def program_for(request: AcceptedRun, options: Options) -> Program:
         save_figures=options.save_figures,
         frame_bytes=options.frame_bytes,
         frame_values=options.frame_values,
+        cpus=ceil(options.cpus),
         stdin=request.stdin is not None,
         given=sorted(given),
         tools=_proxies(request.grants),

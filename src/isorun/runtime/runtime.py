@@ -213,7 +213,7 @@ class Runtime:
 
     def _options_under(self, limits: Limits) -> Options:
         calls = call_limits(limits, has_tools=self._supervisor is not None)
-        return replace(self._options, frame_bytes=calls.frame_bytes, frame_values=calls.values)
+        return replace(self._options, frame_bytes=calls.frame_bytes, frame_values=calls.values, cpus=limits.cpus)
 
     async def __aexit__(self, *exc: object) -> None:
         if self._life.end():

@@ -18,6 +18,7 @@ class RunContext(Record):
     save_figures: bool
     frame_bytes: int  # most of one frame on the tool stream
     frame_values: int  # and of the values in it
+    cpus: int  # that its time is worth, rounded up
     stdin: bool  # whether a file is there to be read as it
     given: list[str]  # names in out/ that work/ shows, too: the inputs
     tools: dict[str, list[str]]  # names by alias
