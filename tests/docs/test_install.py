@@ -87,6 +87,17 @@ def test_doctor_finds_every_wall(clone, require) -> None:
     assert done.returncode == 0, done.stdout + done.stderr
 
 
+def test_the_demo_needs_nothing_installed_beside_it(clone, require) -> None:
+    """`isorun demo`, the README's first line, works without the extras: every wall holds, and there is a report."""
+    assert clone.run("python", "-c", "import pandas").returncode == 1
+    done = clone.run("isorun", "demo")
+    if done.returncode == 4:
+        require("namespace", done.stderr)
+    assert (done.returncode, done.stderr) == (0, ""), done.stdout
+    (report,) = [line.removeprefix("report ") for line in done.stdout.splitlines() if line.startswith("report ")]
+    assert "data:image/png;base64," in Path(report).read_text(encoding="utf-8")
+
+
 def test_an_address_of_the_repository_is_enough(clone, require) -> None:
     """pip installs from `git+file://…`, as uvx and pipx do."""
     address = f"git+file://{str(clone.checkout).replace(' ', '%20')}"
