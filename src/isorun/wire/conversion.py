@@ -54,7 +54,13 @@ def refusal(kind: type) -> str:
 
 def is_known(kind: type) -> bool:
     """Whether values of the class *kind* have a form, known by its methods."""
-    return any(hasattr(kind, name) for name in ("item", "to_dicts", *_LISTING)) or _is_table(kind)
+    if dataclasses.is_dataclass(kind) or _is_model(kind) or issubclass(kind, enum.Enum):
+        return False  # a field or a member may be called `item`
+    return any(callable(getattr(kind, name, None)) for name in ("item", "to_dicts", *_LISTING)) or _is_table(kind)
+
+
+def _is_model(kind: type) -> bool:
+    return isinstance(getattr(kind, "model_fields", None), dict) and hasattr(kind, "model_dump")
 
 
 def _is_table(kind: type) -> bool:
@@ -229,6 +235,8 @@ def _duration(value: datetime.timedelta) -> str:
 def opened(value: Any) -> Any:  # noqa: ANN401 - values of any package
     """One step of the way: the dict, list or number that *value* is, or holds. Raises `Unfit`."""
     kind = type(value)
+    if _is_model(kind):
+        return value.model_dump(by_alias=True)  # as its author has it written, and as it is read again
     if (fields := fields_of(value)) is not None:
         return fields
     if isinstance(value, Mapping):
@@ -249,7 +257,7 @@ def fields_of(value: Any) -> dict[str, Any] | None:  # noqa: ANN401 - values of 
     kind = type(value)
     if dataclasses.is_dataclass(kind):
         return {field.name: getattr(value, field.name) for field in dataclasses.fields(kind)}
-    if isinstance(getattr(kind, "model_fields", None), dict) and hasattr(kind, "model_dump"):
+    if _is_model(kind):
         return {**vars(value), **(getattr(value, "__pydantic_extra__", None) or {})}
     if hasattr(kind, "__attrs_attrs__"):
         return {field.name: getattr(value, field.name) for field in kind.__attrs_attrs__}

@@ -47,6 +47,11 @@ class Point:
     x: float
     raw: bytes = b""
 
+@dataclasses.dataclass
+class Line:
+    item: str = ""
+    to_list: int = 0
+
 class Color(enum.Enum):
     RED = "red"
 """
@@ -229,11 +234,12 @@ async def test_the_schema_has_the_result_and_the_defaults_of_enums(tmp_path: Pat
         tmp_path / "bundle",
         x=HEAD
         + "\n@isorun.tool\n"
-        + "def f(color: Color = Color.RED, day: datetime.date = datetime.date(2024, 1, 2)) -> list[Row]:\n"
+        + "def f(color: Color = Color.RED, day: datetime.date = datetime.date(2024, 1, 2)) -> list[Row | Line]:\n"
         + '    """F."""\n    return []\n',
     )
     async with direct_calls(bundle, tmp_path, dict(os.environ)) as calls:
         told = calls.tools["x.f"]
     parameters = told["parameters"]["properties"]
     assert (parameters["color"]["default"], parameters["day"]["default"]) == ("red", "2024-01-02")
+    assert set(told["result"]["$defs"]) == {"Line", "Row"}
     assert (told["result"]["type"], set(told["result"]["$defs"]["Row"]["properties"])) == ("array", {"id", "at"})

@@ -43,6 +43,25 @@ class Row(pydantic.BaseModel):
     at: datetime.time
 
 
+class Rows(pydantic.RootModel[list[Row]]):
+    """A model that is a list."""
+
+
+class Named(pydantic.BaseModel):
+    """A model whose field has another name outside, and a field that is called as a method of numpy."""
+
+    inner: int = pydantic.Field(alias="in")
+    item: str = ""
+
+
+@dataclass
+class Line:
+    """A dataclass with such a field."""
+
+    item: str = ""
+    tolist: int = 0
+
+
 class Attrs:
     """What attrs would make."""
 
@@ -76,6 +95,9 @@ FORMS: dict[str, tuple[object, Any]] = {
     "Enum": (Size.SMALL, "0.5"),
     "dataclass": (Point(1, {2}), {"x": 1, "label": [2]}),
     "model": (Row(at=datetime.time(3)), {"at": "03:00:00"}),
+    "model by alias": (Named(**{"in": 3}), {"in": 3, "item": ""}),
+    "model that is a list": (Rows([Row(at=datetime.time(3))]), [{"at": "03:00:00"}]),
+    "a field called item": ([Line("x")], [{"item": "x", "tolist": 0}]),
     "attrs": (Attrs(), {"a": [1]}),
     "set": ({3, 1, 2}, [1, 2, 3]),
     "set without an order": ({None}, [None]),
