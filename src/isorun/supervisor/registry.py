@@ -50,10 +50,15 @@ class ArgumentsRefused(Exception):
 
 
 class _ResultSchema(GenerateJsonSchema):
-    """As pydantic's, and any class that `conversion` knows, such as a DataFrame in a model."""
+    """As pydantic's; a type that JSON schema cannot say passes if `conversion` or its own code writes it."""
 
     def is_instance_schema(self, schema: Any) -> dict[str, Any]:  # noqa: ANN401 - of pydantic's core
         return {} if conversion.is_known(schema["cls"]) else super().is_instance_schema(schema)
+
+    def handle_invalid_for_json_schema(self, schema: Any, error_info: str) -> dict[str, Any]:  # noqa: ANN401 - as above
+        if "serialization" in schema:
+            return {}
+        return super().handle_invalid_for_json_schema(schema, error_info)
 
 
 class ResultType:
@@ -71,9 +76,8 @@ class ResultType:
             json.dumps(schema, allow_nan=False)  # it must also be sendable
         except PydanticUserError as error:
             if error.code != "typed-dict-version":  # of a TypedDict the values are dicts, and are sent
-                raise TypeError(
-                    f"return a dataclass, a pydantic model, or a dict made of it ({_first(error)})"
-                ) from error
+                first = _first(error).partition(". ")[0]  # the rest is not for who writes a tool
+                raise TypeError(f"return a dataclass, a pydantic model, or a dict made of it ({first})") from error
             self._adapter, schema = TypeAdapter(Any), {"type": "object"}
         self.schema: Mapping[str, Any] = schema
 
@@ -287,7 +291,8 @@ def _never(hint: Any) -> str | None:  # noqa: ANN401 - a type
 def _without_packages(hint: Any) -> Any:  # noqa: ANN401 - types in, types out
     """*hint* with Any for each class that pydantic does not know and `conversion` does, such as a DataFrame."""
     origin, args = typing.get_origin(hint), typing.get_args(hint)
-    if inspect.isclass(origin or hint) and conversion.is_known(origin or hint):
+    kind = origin or hint
+    if inspect.isclass(kind) and (conversion.is_known(kind) or (conversion.has_form(kind) and not _has_schema(kind))):
         return Any
     if origin is None or origin is typing.Literal:
         return hint
@@ -299,6 +304,14 @@ def _without_packages(hint: Any) -> Any:  # noqa: ANN401 - types in, types out
         return origin[tuple(map(_without_packages, args))]
     except TypeError:  # what takes no such arguments
         return hint
+
+
+def _has_schema(kind: type) -> bool:
+    try:
+        TypeAdapter(kind)
+    except PydanticUserError:
+        return False
+    return True
 
 
 def _first(error: Exception) -> str:

@@ -14,7 +14,7 @@ import ipaddress
 import os
 import uuid
 from collections import deque
-from collections.abc import Mapping, Sequence, Set
+from collections.abc import Collection, Mapping, Sequence, Set
 from math import isfinite, isnan
 
 from isorun.wire.values import MAX_DEPTH, MAX_VALUES, Unfit
@@ -28,6 +28,7 @@ _PLAIN = (str, int, bool, type(None))
 _BYTES = (bytes, bytearray, memoryview)
 _TEXTS = (decimal.Decimal, uuid.UUID, ipaddress.IPv4Address, ipaddress.IPv6Address)
 _LISTS = (Sequence, Set, deque)
+_FORMED = (datetime.date, datetime.time, datetime.timedelta, os.PathLike, Mapping, *_TEXTS, *_LISTS)
 _MISSING = ("NAType", "NaTType")  # of pandas: a value that is not there
 _LISTING = ("to_pylist", "tolist", "to_list")  # of pyarrow; of numpy and pandas; of polars
 _REMEDIES = (
@@ -57,6 +58,11 @@ def is_known(kind: type) -> bool:
     if dataclasses.is_dataclass(kind) or _is_model(kind) or issubclass(kind, enum.Enum):
         return False  # a field or a member may be called `item`
     return any(callable(getattr(kind, name, None)) for name in ("item", "to_dicts", *_LISTING)) or _is_table(kind)
+
+
+def has_form(kind: type) -> bool:
+    """Whether values of the class *kind* have a form by what they are: dates, texts, mappings, lists."""
+    return kind is Collection or issubclass(kind, _FORMED)
 
 
 def _is_model(kind: type) -> bool:
@@ -275,8 +281,7 @@ def _of_package(value: Any) -> Any:  # noqa: ANN401 - values of any package
     if _is_table(type(value)):
         return _records(value)
     if hasattr(value, "index") and hasattr(value, "to_frame") and hasattr(value, "tolist"):
-        names = getattr(value.index, "names", ())  # of a Series: with labels that have a name, such as value_counts()
-        return _records(value.reset_index()) if any(names) else [_cell(item) for item in value.tolist()]
+        return _series(value)
     kind = getattr(getattr(value, "dtype", None), "kind", "")
     if kind in ("m", "M"):  # nanoseconds would become an int
         value = value.astype(f"{kind}8[us]")
@@ -286,11 +291,25 @@ def _of_package(value: Any) -> Any:  # noqa: ANN401 - values of any package
     return value.item() if hasattr(value, "item") else value
 
 
+def _has_labels(index: Any) -> bool:  # noqa: ANN401 - of pandas
+    """Whether *index* says more than the number of the row: it has a name, or is made of texts or dates."""
+    return any(name is not None for name in index.names) or index.dtype.kind not in ("i", "u")
+
+
+def _series(value: Any) -> Any:  # noqa: ANN401 - of pandas
+    """A list, or a dict by label as `value_counts()` has them; records where a label stands twice or has parts."""
+    if not _has_labels(value.index):
+        return [_cell(item) for item in value.tolist()]
+    if not value.index.is_unique or hasattr(value.index, "levels"):
+        return _records(value.reset_index())
+    return dict(zip(value.index.tolist(), map(_cell, value.tolist()), strict=True))
+
+
 def _records(frame: Any) -> list[dict[str, Any]]:  # noqa: ANN401 - a DataFrame of pandas or polars
-    """One dict per row; a named index is a column; a missing cell becomes None."""
+    """One dict per row; an index with labels is a column; a missing cell becomes None."""
     if hasattr(frame, "to_dicts"):
         return [{name: _cell(item) for name, item in row.items()} for row in frame.to_dicts()]
-    if any(getattr(frame.index, "names", ())):
+    if _has_labels(frame.index):
         frame = frame.reset_index()
     columns = list(frame.columns)
     if len(set(columns)) != len(columns):

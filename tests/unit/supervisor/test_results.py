@@ -52,6 +52,13 @@ class Line:
     item: str = ""
     to_list: int = 0
 
+class Code:
+    @classmethod
+    def __get_pydantic_core_schema__(cls, source, handler):
+        from pydantic_core import core_schema
+        write = core_schema.plain_serializer_function_ser_schema(lambda one: "code")
+        return core_schema.no_info_plain_validator_function(lambda one: one, serialization=write)
+
 class Color(enum.Enum):
     RED = "red"
 """
@@ -98,10 +105,23 @@ SENT: dict[str, tuple[str, str, Any]] = {
     "a table in a model": ("Holder", "Holder(table=pandas.DataFrame({'a': [1]}))", {"table": [{"a": 1}]}),
     "tables in a dict": ("dict[str, pandas.DataFrame]", "{'t': pandas.DataFrame({'a': [1]})}", {"t": [{"a": 1}]}),
     "an index with a name": (
-        "pandas.Series",
-        "pandas.Series(['x', 'x', 'y'], name='kind').value_counts()",
-        [{"kind": "x", "count": 2}, {"kind": "y", "count": 1}],
+        "pandas.DataFrame",
+        "pandas.DataFrame({'a': [1, 2], 'b': [3, 4]}).set_index('a')",
+        [{"a": 1, "b": 3}, {"a": 2, "b": 4}],
     ),
+    "an index of texts": ("pandas.DataFrame", "pandas.DataFrame({'a': [1]}, index=['x'])", [{"index": "x", "a": 1}]),
+    "rows that were chosen": ("pandas.DataFrame", "pandas.DataFrame({'a': [1, 2]})[1:]", [{"a": 2}]),
+    "a Series by label": ("pandas.Series", "pandas.Series(['x', 'x', 'y']).value_counts()", {"x": 2, "y": 1}),
+    "a label twice": (
+        "pandas.Series",
+        "pandas.Series([1, 2], index=['x', 'x'], name='n')",
+        [{"index": "x", "n": 1}, {"index": "x", "n": 2}],
+    ),
+    "Timestamp": ("list[pandas.Timestamp]", "[pandas.Timestamp('2024-01-02')]", ["2024-01-02T00:00:00"]),
+    "range": ("range", "range(2)", [0, 1]),
+    "Collection": ("collections.abc.Collection[Row]", "[Row(id=1)]", [{"id": 1, "at": None}]),
+    "Iterable": ("typing.Iterable[Row]", "(Row(id=1),)", [{"id": 1, "at": None}]),
+    "a class that pydantic writes": ("list[Code]", "[Code()]", ["code"]),
     "Series": ("pandas.Series", "pandas.Series([1, 2])", [1, 2]),
     "array": ("numpy.ndarray", "numpy.array([[1, 2]])", [[1, 2]]),
     "numpy scalars": ("dict[str, int]", "{'n': numpy.int64(3), 'b': numpy.bool_(True)}", {"n": 3, "b": True}),
