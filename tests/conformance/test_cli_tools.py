@@ -99,6 +99,7 @@ def test_describe_shows_one(isorun: Isorun, bundle: Path) -> None:
     text = done.stdout
     assert text.startswith(f"notes.write  ({bundle}/tools/notes.py:4)\n")
     for said in (
+        "await notes.write(*, text: str",
         "Write a note.",
         "Of any kind.",
         "What it says.",

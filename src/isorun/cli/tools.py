@@ -39,14 +39,16 @@ def ls(bundle: Path | None = None, json: bool = False) -> int:
 
 
 def describe(tool_id: str, bundle: Path | None = None, json: bool = False) -> int:
-    """One tool: what it does, its parameters, its limits."""
+    """One tool: how it is called, what it does, its parameters, its limits."""
     from isorun.cli.show import print_json, print_table, say
+    from isorun.core.signatures import signature
 
     tool = _one(_loaded(bundle), tool_id)
     if json:
         print_json(tool)
         return 0
     say(f"{tool_id}  ({tool['where']})")
+    say(f"await {tool_id}{signature(tool)}")
     say(tool["description"])
     required = tool["parameters"].get("required", ())
     rows = [
