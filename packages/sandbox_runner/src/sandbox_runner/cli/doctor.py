@@ -37,13 +37,17 @@ Status = Literal["ok", "warn", "fail"]
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """One thing that was looked at. `fail`: its backend does not work as it is; `warn`: it may not; `remedy` helps."""
+    """One thing that was looked at. `fail`: its backend does not work as it is; `warn`: it may not; `remedy` helps.
+
+    `loosen`: the walls without which the backend works all the same.
+    """
 
     backend: str
     item: str
     status: Status
     found: str
     remedy: str = ""
+    loosen: tuple[str, ...] = ()
 
 
 def doctor(arguments: argparse.Namespace) -> int:
@@ -58,7 +62,9 @@ def doctor(arguments: argparse.Namespace) -> int:
         ):
             show(f"{line}\n      remedy: {plain_line(row.remedy)}" if row.remedy else line)
         limits = {row.backend: f" ({plain_line(row.found)})" for row in rows if row.status == "warn"}
-        show(f"works: {', '.join(backend + limits.get(backend, '') for backend in working) or 'nothing'}")
+        told = ", ".join(backend + limits.get(backend, "") for backend in working) or "nothing"
+        without = "".join(f"; {backend} works with {options}" for backend, options in works_without(rows).items())
+        show(f"works: {told}{without}")
     return 0 if working else 1
 
 
@@ -66,6 +72,17 @@ def works(rows: list[Row]) -> list[str]:
     """The backends none of whose rows failed."""
     failed = {row.backend for row in rows if row.status == "fail"}
     return [backend for backend in ("docker", "namespace") if not failed & {backend, "both"}]
+
+
+def works_without(rows: list[Row]) -> dict[str, str]:
+    """The backends of which only walls that can be loosened fail, and the options that do that."""
+    found = {}
+    for backend in ("docker", "namespace"):
+        failed = [row for row in rows if row.status == "fail" and row.backend in (backend, "both")]
+        if failed and all(row.loosen for row in failed):
+            walls = dict.fromkeys(wall for row in failed for wall in row.loosen)
+            found[backend] = " ".join(f"--loosen {wall}" for wall in walls)
+    return found
 
 
 def state_rows() -> Iterator[Row]:
@@ -133,15 +150,17 @@ def engine_rows(engine: Engine) -> Iterator[Row]:
         yield Row("docker", "seccomp", "ok", "filters stand")
     else:
         remedy = "a kernel with CONFIG_SECCOMP_FILTER; or go on without: --loosen seccomp"
-        yield Row("docker", "seccomp", "fail", "the engine has no seccomp", remedy)
+        yield Row("docker", "seccomp", "fail", "the engine has no seccomp", remedy, ("seccomp",))
     if missing := [what for what in engine.cannot_limit if what in _WALL_OF]:
-        options = " ".join(f"--loosen {wall}" for wall in dict.fromkeys(_WALL_OF[what] for what in missing))
+        walls = tuple(dict.fromkeys(_WALL_OF[what] for what in missing))
+        options = " ".join(f"--loosen {wall}" for wall in walls)
         yield Row(
             "docker",
             "ceilings",
             "fail",
             f"{engine.group} here cannot limit {' and '.join(missing)}",
             f"boot with cgroup_enable=memory swapaccount=1, or delegate the controllers; or go on without: {options}",
+            walls,
         )
     else:
         yield Row("docker", "ceilings", "ok", f"{engine.group} limits memory, swap and processes")
@@ -166,7 +185,8 @@ def namespace_rows() -> Iterator[Row]:
     if failure is None:
         yield Row("namespace", "ceilings", "ok", "memory and processes are limited")
     else:
-        yield Row("namespace", "ceilings", "fail", "memory and processes cannot be limited", failure)
+        # The row above has run a command without them.
+        yield Row("namespace", "ceilings", "fail", "memory and processes cannot be limited", failure, _CEILINGS)
 
 
 def _failure(spec: SandboxSpec) -> str | None:

@@ -1,5 +1,6 @@
 """The command line without an engine: what was typed, what is passed on, what a doctor says."""
 
+import argparse
 import errno
 import json
 import os
@@ -10,15 +11,16 @@ import sys
 import tempfile
 import time
 import tomllib
-from dataclasses import fields
+from dataclasses import fields, replace
 from pathlib import Path
 
 import pytest
 
+from sandbox_runner.cli import doctor as doctor_module
 from sandbox_runner.cli import main as cli
 from sandbox_runner.cli import run as cli_run
 from sandbox_runner.cli import words as cli_words
-from sandbox_runner.cli.doctor import DEFAULT_BASE, Row, docker_rows, engine_rows, works
+from sandbox_runner.cli.doctor import DEFAULT_BASE, Row, docker_rows, engine_rows, works, works_without
 from sandbox_runner.cli.terminal import Interrupted, Terminal, interruptible, plain, table
 from sandbox_runner.docker.command import DockerCli
 from sandbox_runner.docker.context import builtin_context
@@ -551,6 +553,38 @@ def test_a_backend_works_if_nothing_of_it_failed() -> None:
     well, ill = Row("docker", "a", "ok", ""), Row("namespace", "b", "fail", "")
     assert works([well, ill]) == ["docker"]
     assert works([well, Row("both", "c", "fail", "")]) == []
+
+
+CEILINGS = Row("namespace", "ceilings", "fail", "", loosen=("memory_limit", "pids_limit"))
+FILTERS = Row("docker", "seccomp", "fail", "", loosen=("seccomp",))
+
+
+@pytest.mark.parametrize(
+    ("rows", "without"),
+    [
+        ([CEILINGS], {"namespace": "--loosen memory_limit --loosen pids_limit"}),
+        ([FILTERS, CEILINGS], {"docker": "--loosen seccomp", "namespace": "--loosen memory_limit --loosen pids_limit"}),
+        (
+            [FILTERS, replace(CEILINGS, backend="docker")],
+            {"docker": "--loosen seccomp --loosen memory_limit --loosen pids_limit"},
+        ),
+        ([CEILINGS, Row("namespace", "bubblewrap", "fail", "")], {}),
+        ([CEILINGS, Row("both", "state folder", "fail", "")], {}),
+        ([Row("docker", "engine", "ok", ""), replace(CEILINGS, status="warn")], {}),
+    ],
+)
+def test_what_works_with_less_is_told(rows, without) -> None:
+    """If nothing else of a backend failed than walls that can be loosened."""
+    assert works_without(rows) == without
+
+
+def test_a_user_without_a_control_group_is_told_what_to_type(monkeypatch, capfd) -> None:
+    """On the last line, which is the one that is read."""
+    monkeypatch.setattr(doctor_module, "docker_rows", lambda connect: [Row("docker", "engine", "fail", "none")])
+    monkeypatch.setattr(doctor_module, "namespace_rows", lambda: [CEILINGS])
+    assert doctor_module.doctor(argparse.Namespace(json=False)) == 1
+    said = "works: nothing; namespace works with --loosen memory_limit --loosen pids_limit\n"
+    assert capfd.readouterr().out.endswith(said)
 
 
 def test_a_machine_on_which_nothing_works_is_told_so(tmp_path: Path) -> None:
