@@ -1,6 +1,7 @@
 """`isorun doctor`, typed: what decides its exit code, and what it says when nobody needs Docker."""
 
 import json
+import re
 import subprocess
 import sys
 from collections.abc import Callable
@@ -40,13 +41,13 @@ def failed(told: dict[str, Any], *parts: str) -> list[str]:
 
 
 def test_without_docker_the_embedded_backend_is_all_that_counts(doctor: Doctor) -> None:
-    """No Docker CLI is told, and is no failure: nobody asked for the Docker backend."""
+    """Docker is not asked and not told of: nobody asked for the Docker backend. The verdict is the first line."""
     told = json.loads((done := doctor("--json", **NO_DOCKER)).stdout)
-    assert (done.returncode, told["ok"], failed(told, "docker")) == (0, True, ["Docker CLI"])
-    text = doctor(**NO_DOCKER).stdout
-    assert "\n-   Docker CLI   there is no /no/such/docker on PATH: install a Docker CLI" in text
-    assert "FAILED" not in text
-    assert text.endswith("every wall stands: programs run sealed here\n")
+    assert (done.returncode, told["ok"], told["docker"]) == (0, True, [])
+    for words in ((), ("--verbose",)):
+        text = doctor(*words, **NO_DOCKER).stdout
+        assert text.startswith("every wall stands: programs run sealed here\n")
+        assert ("Docker" in text, "FAILED" in text, "workspace root" in text) == (False, False, bool(words))
 
 
 @pytest.mark.parametrize(("words", "variables"), [(("--backend", "docker"), {}), ((), {"ISORUN_BACKEND": "docker"})])
@@ -54,8 +55,36 @@ def test_with_the_docker_backend_a_failed_docker_line_is_exit_4(words, variables
     """Asked for by the option or by the setting: what a container needs decides, what a namespace needs does not."""
     done = doctor(*words, **variables, **NO_DOCKER)
     assert done.returncode == 4
-    assert "\nFAILED   Docker CLI   there is no /no/such/docker on PATH: install a Docker CLI" in done.stdout
+    verdict, title, _, first = done.stdout.splitlines()[:4]
+    assert verdict == "programs cannot run sealed here; nothing weaker is started"
+    assert title.split() == ["what", "failed", "what", "was", "found"]
+    assert first.startswith("FAILED   Docker CLI          there is no /no/such/docker on PATH: install a Docker CLI")
     assert "→ apt install docker.io" in done.stdout
+    assert "→ mend Docker CLI, then look again: isorun doctor" in done.stdout
+    assert not any(word in done.stdout for word in ("bubblewrap", "user namespaces", "workspace root"))
+
+
+def test_auto_without_any_backend_tells_of_both(doctor: Doctor, tmp_path: Path) -> None:
+    """What failed of each, and that the trial needs them; the run's own error names what to type."""
+    bwrap = tmp_path / "bwrap"
+    bwrap.write_text(
+        "#!/bin/sh\necho 'bwrap: Creating new namespace failed: max_user_namespaces exceeded' >&2; exit 1\n"
+    )
+    bwrap.chmod(0o755)
+    tmp_path.chmod(0o755)
+    path = f"{tmp_path}:/usr/bin:/bin"
+    done = doctor(PATH=path, ISORUN_BACKEND="auto", **NO_DOCKER)
+    names = [line.split("  ")[1].strip() for line in done.stdout.splitlines() if line.startswith("FAILED")]
+    assert (done.returncode, names[-1]) == (4, "a program, sealed")
+    assert "Docker CLI" in names
+    assert re.search(r"→ mend .*Docker CLI, then look again: isorun doctor\n", done.stdout)
+
+
+@pytest.mark.parametrize("columns", ["60", "100"])
+def test_the_width_is_the_one_that_is_asked_for(doctor: Doctor, columns: str) -> None:
+    """Also through a pipe, where there is no terminal to ask."""
+    lines = doctor("--verbose", COLUMNS=columns, **NO_DOCKER).stdout.splitlines()
+    assert int(columns) - 10 < max(map(len, lines)) <= int(columns)
 
 
 GOOD, BAD = Row("a", True, ""), Row("b", False, "")

@@ -4,7 +4,9 @@ A `Remedy` is its text, so it is printed and compared as one. `isorun doctor --f
 """
 
 import shlex
+from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Self
 
 
@@ -50,6 +52,37 @@ class Remedy(str):
         made = super().__new__(cls, text)
         made.actions = actions
         return made
+
+
+#: Kernel switches that turn user namespaces off: the file, the value that does, what turns it back, and what else does.
+SWITCHES = (
+    ("/proc/sys/user/max_user_namespaces", "0", "user.max_user_namespaces=15000", ""),
+    ("/proc/sys/kernel/unprivileged_userns_clone", "0", "kernel.unprivileged_userns_clone=1", ""),
+    (
+        "/proc/sys/kernel/apparmor_restrict_unprivileged_userns",
+        "1",
+        "kernel.apparmor_restrict_unprivileged_userns=0",
+        ", or an AppArmor profile for bwrap",
+    ),
+)
+
+
+def read_switches() -> dict[str, str]:
+    """The value of each of `SWITCHES` that this kernel has, by its file."""
+    found = {}
+    for path, *_ in SWITCHES:
+        try:
+            found[path] = Path(path).read_text().strip()
+        except OSError:
+            continue  # this kernel has no such switch
+    return found
+
+
+def open_switches(values: Mapping[str, str]) -> Remedy:
+    """What turns user namespaces on again where *values*, of `read_switches`, have them off; empty if none does."""
+    off = [switch for switch in SWITCHES if values.get(switch[0]) == switch[1]]
+    turns = [Command.of("sysctl", "-w", opened, as_root=True) for *_, opened, _ in off]
+    return Remedy("; ".join(f"{turn}{else_}" for turn, (*_, else_) in zip(turns, off, strict=True)), *turns)
 
 
 def by(*commands: Command) -> Remedy:

@@ -142,7 +142,7 @@ def _our_errors() -> Iterator[None]:
     except InvalidSpec as error:
         raise InvalidRequest(str(error)) from None
     except DockerUnavailable as error:
-        raise Unavailable(str(error)) from None
+        raise Unavailable(str(error), backend="docker") from None
     except ImageBuildFailed as error:
         said, _, end = str(error).partition(_IN_A_LOG)
         failed = said.partition(";")[0]  # what follows are the names of sandbox_runner's own options

@@ -4,7 +4,7 @@ import io
 import json
 import shutil
 import sys
-from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from typing import TextIO
 
 from isorun.core.text import printable
@@ -20,11 +20,18 @@ def print_json(value: object, other: Callable[[object], object] | None = None) -
     sys.stdout.flush()
 
 
-def print_table(columns: Sequence[str], rows: Iterable[Sequence[str]], *, whole: Collection[str] = ()) -> None:
+def print_table(
+    columns: Sequence[str],
+    rows: Iterable[Sequence[str]],
+    *,
+    whole: Collection[str] = (),
+    styles: Mapping[str, str] | None = None,
+) -> None:
     """A table; its cells are shown as they are, control characters made visible, markup not obeyed.
 
     The columns *whole* stay on one line. Where the terminal is too narrow for columns that can be read, each row
-    is a few lines, one for each cell.
+    is a few lines, one for each cell. A cell that is a key of *styles* has that style on a terminal, unless NO_COLOR
+    or TERM=dumb is set. COLUMNS is the width, else the terminal's is.
     """
     shown = [[printable(cell) for cell in row] for row in rows]
     width = shutil.get_terminal_size((_PIPE_WIDTH, 24)).columns
@@ -32,10 +39,10 @@ def print_table(columns: Sequence[str], rows: Iterable[Sequence[str]], *, whole:
     if widths is None:
         sys.stdout.write("".join(_lines(columns, shown, width)))
     elif sys.stdout.isatty():
-        _print(columns, shown, widths, sys.stdout, width)
+        _print(columns, shown, widths, sys.stdout, width, styles or {})
     else:
         made = io.StringIO()
-        _print(columns, shown, widths, made, width)
+        _print(columns, shown, widths, made, width, {})
         # Without the padding, which wraps in a pager and is noise in a diff.
         sys.stdout.write("".join(f"{line.rstrip()}\n" for line in made.getvalue().splitlines()))
     sys.stdout.flush()
@@ -59,7 +66,12 @@ def _widths(
 
 
 def _print(
-    columns: Sequence[str], rows: Iterable[Sequence[str]], widths: Sequence[int], to: TextIO, width: int
+    columns: Sequence[str],
+    rows: Iterable[Sequence[str]],
+    widths: Sequence[int],
+    to: TextIO,
+    width: int,
+    styles: Mapping[str, str],
 ) -> None:
     from rich.box import SIMPLE
     from rich.console import Console
@@ -70,7 +82,7 @@ def _print(
     for column, most in zip(columns, widths, strict=True):
         table.add_column(column, overflow="fold", width=most)
     for row in rows:
-        table.add_row(*map(Text, row))
+        table.add_row(*(Text(cell, style=styles.get(cell, "")) for cell in row))
     Console(file=to, width=width).print(table)
 
 

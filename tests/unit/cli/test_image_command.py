@@ -177,7 +177,8 @@ def test_without_a_cli(machine) -> None:
     done = machine.build()
     assert (done.returncode, done.stdout) == (4, "")
     assert done.stderr == (
-        "isorun: there is no docker on PATH: install a Docker CLI, or name one in SANDBOX_RUNNER_DOCKER\n"
+        "isorun: there is no docker on PATH: install a Docker CLI, or name one in SANDBOX_RUNNER_DOCKER; "
+        "run `isorun doctor --backend docker`\n"
     )
 
 
@@ -185,7 +186,7 @@ def test_without_a_daemon(machine) -> None:
     """Exit 4 and the CLI's own complaint; with --json the same as an object."""
     machine.behave(daemon=NO_DAEMON)
     done = machine.build("--json")
-    message = f"the Docker engine does not answer: {NO_DAEMON}"
+    message = f"the Docker engine does not answer: {NO_DAEMON} run `isorun doctor --backend docker`"
     assert (done.returncode, done.stderr) == (4, f"isorun: {message}\n")
     assert json.loads(done.stdout) == {"ok": False, "error": {"code": "unavailable", "message": message}}
 

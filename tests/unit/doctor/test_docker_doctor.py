@@ -18,6 +18,7 @@ from isorun.core.errors import IsorunError
 from isorun.doctor import docker as probes
 from isorun.doctor.check import Row
 from isorun.doctor.docker import Place
+from sandbox_runner.docker.command import Answer
 from sandbox_runner.docker.host_paths import HostPaths, Surroundings
 from tests.docs.pages import ROOT, rows_below
 from tests.unit.doctor.stand_ins import CLI, GROUP, IMAGE, INFO, VERSION, Engine, settings
@@ -352,3 +353,35 @@ def test_what_is_written_to_look_for_is_readable_by_others(engine: Engine, root:
     )
     assert probes.examine(settings(root), root, start=True, place=OUTSIDE).ok
     assert int(seen.read_text(), 8) & stat.S_IROTH
+
+
+@pytest.mark.parametrize(
+    ("standalone", "said", "remedy"),
+    [
+        ("", "none; only the service's compose file needs it (2.0 or later)", ""),
+        (
+            "1.29.2\n",
+            "no plugin; docker-compose 1.29.2 on PATH, and the service's compose file needs 2.0 or later",
+            "in",
+        ),
+        ("docker-compose version 1.25.0, build x", "no plugin; docker-compose 1.25.0 on PATH, and the service", "in"),
+        ("v2.40.3\n", "no plugin; docker-compose 2.40.3 on PATH", ""),
+        ("broken", "none; only the service's compose file needs it (2.0 or later)", ""),
+    ],
+)
+def test_a_compose_beside_the_cli_is_seen(standalone: str, said: str, remedy: str) -> None:
+    """The old program `docker-compose` is no plugin of the CLI; runs need neither, so it is no failure."""
+    row = probes.check_compose(Answer(1, b"", b"unknown command"), standalone)
+    assert (row.ok, row.detail.startswith(said), row.remedy[:2]) == (True, True, remedy)
+
+
+def test_the_program_docker_compose_is_asked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One on PATH; a broken one, and none, say nothing."""
+    monkeypatch.setenv("PATH", f"{tmp_path}:/usr/bin:/bin")
+    program = tmp_path / "docker-compose"
+    for script, said in (("echo 1.29.2", "1.29.2\n"), ("echo 9; exit 3", "")):
+        program.write_text(f"#!/bin/sh\n{script}\n")
+        program.chmod(0o755)
+        assert probes.standalone_compose() == said
+    monkeypatch.setenv("PATH", "/nowhere")
+    assert probes.standalone_compose() == ""

@@ -123,7 +123,7 @@ def test_walls_that_were_left_out_are_not_ok() -> None:
         Row("seccomp", False, "mode 0, filters 0"),
         Row("network", True, "none"),
         Row("cgroup", True, "none"),
-        Row("descriptors", True, "0 1"),
+        Row("descriptors", True, "open before the program: numbers 0 1"),
     ]
 
 
@@ -141,3 +141,47 @@ def test_chosen_ids_that_are_somebodys_are_told(ids: tuple[int, int], failure: s
     remedy = "unset ISORUN_EXECUTOR_UID and ISORUN_EXECUTOR_GID, or set them to unused ids"
     wanted = (False, f"{whose}: {failure}", remedy) if failure else (True, whose)
     assert check == Row("ids of the executor", *wanted)
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "said"),
+    [
+        ("capabilities", {"CapEff": "0" * 16, "CapBnd": "0" * 16}, "none, in any of the five sets"),
+        ("capabilities", {"CapEff": "0" * 15 + "1", "CapBnd": "0" * 16}, "has CapEff 0000000000000001"),
+        (
+            "rlimits",
+            {"RLIMIT_DATA": [-1, -1], "RLIMIT_FSIZE": [100 << 20, 100 << 20], "RLIMIT_NPROC": [257, 257]},
+            "data of a process unlimited, one file 100 MiB, processes 257",
+        ),
+        ("rlimits", {"RLIMIT_NEW": [5, 5]}, "RLIMIT_NEW 5"),
+        ("sizes", {"/tmp": [64 << 20, 16384]}, "/tmp 64 MiB and 16384 files"),
+        (
+            "cgroup",
+            {"memory_bytes": 1 << 30, "processes": 128, "cpus": 1.0},
+            "memory 1024 MiB, 128 processes, 1.0 cpus",
+        ),
+        ("no_new_privs", 1, "on: no program gains rights"),
+        ("no_new_privs", 0, "off"),
+        ("read_only_root", True, "yes"),
+        ("namespaces", ["ipc", "mnt"], "its own: ipc mnt"),
+        ("landlock_abi", None, "none"),
+        ("sizes", "of another version", "of another version"),
+        ("rlimits", {"RLIMIT_DATA": 5}, "RLIMIT_DATA 5"),
+        ("cgroup", None, "none"),
+        ("something", {"new": [1, None]}, "new 1 none"),
+    ],
+)
+def test_a_wall_is_told_in_words(name: str, value: object, said: str) -> None:
+    """What the kernel says in masks and numbers; what is not known is shown as it came."""
+    isolation = {"level": "full", "without": [], "limits": "cgroup-v2", "walls": {name: value}}
+    assert doctor.walls_of(isolation)[2:] == [Row(name, True, said)]
+
+
+@pytest.mark.parametrize("below", [".", "new", "new/deep"])
+def test_a_root_that_cannot_be_written_is_no_root(tmp_path: Path, below: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """However much room its disk has; the folder above decides where it is not there yet. /proc takes no files."""
+    for root in (Path("/proc/self/task") / below, Path("/dev/null") / below):
+        row = doctor.check_space(root, Limits())
+        assert (row.ok, row.remedy.endswith(", or set ISORUN_WORKSPACE_ROOT")) == (False, True)
+        assert row.detail.startswith(f"{root}: ")
+    assert doctor.check_space(tmp_path / below, Limits()).ok

@@ -19,6 +19,7 @@ from pathlib import Path
 import pytest
 
 import isorun
+from isorun.backends import remedy as remedies
 from isorun.backends.executor_ids import Identity
 from isorun.backends.remedy import Command, Export, Remedy
 from isorun.doctor import docker, mend, namespace, production
@@ -33,7 +34,7 @@ from tests.unit.doctor.test_production import FAILING
 
 OURS = Identity(uid=os.geteuid(), gid=os.getegid(), root=False)
 SHARED = "folder shared with the host"
-SWITCHES = {path: closed for path, closed, *_ in namespace._SWITCHES}
+SWITCHES = {path: closed for path, closed, *_ in remedies.SWITCHES}
 #: Each check with an action, and how it is shown that the action can be done.
 MENDED = {
     "AWS credentials": "its variable is read",

@@ -103,7 +103,7 @@ class DockerBackend:
         try:
             await asyncio.to_thread(self._enter)
         except SandboxError as error:
-            raise Unavailable(f"{error}") from error
+            raise Unavailable(f"{error}", backend="docker") from error
         self._lease = self._stack.enter_context(container_lease.take(self._options.state, self._cli))
         if self._is_translated:
             _log.info("[docker.exec] %s", _DOCKER_IN_DOCKER)
@@ -138,7 +138,8 @@ class DockerBackend:
         except SandboxStartFailed as error:
             raise Unavailable(
                 f"{root}: the engine's host has no path for the folder of the runs: start this container with "
-                f"-v /host/folder:{root}, or correct HOST_EXEC_WORKSPACE_PATH"
+                f"-v /host/folder:{root}, or correct HOST_EXEC_WORKSPACE_PATH",
+                backend="docker",
             ) from error
 
     async def __aexit__(self, *exc: object) -> None:
@@ -357,7 +358,8 @@ def _sharing(runtimes: Sequence[str]) -> str:
             return name
     raise Unavailable(
         f"the Docker engine knows neither {' nor '.join(_SHARING)}. A runtime with a kernel of its own needs one "
-        "of the two to hold the workspaces: add it to the runtimes in daemon.json"
+        "of the two to hold the workspaces: add it to the runtimes in daemon.json",
+        backend="docker",
     )
 
 

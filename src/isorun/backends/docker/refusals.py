@@ -29,8 +29,8 @@ def explained(said: str, image: str, network: str, named: Mapping[str, str]) -> 
         path = found[1].strip()
         setting = next((name for name, folder in named.items() if f"{path}/".startswith(f"{folder}/")), _WORKSPACE)
         return Unavailable(
-            f"the engine's host has no folder {path}: set {setting} to a path of that host. "
-            "`isorun doctor --backend docker` shows which paths are whose"
+            f"the engine's host has no folder {path}: set {setting} to a path of that host, of those that doctor shows",
+            backend="docker",
         )
     if _NO_NETWORK.search(said):
         return InvalidRequest(
@@ -45,7 +45,9 @@ def explained(said: str, image: str, network: str, named: Mapping[str, str]) -> 
 
 def no_image(image: str) -> Unavailable:
     """It was removed, or never made."""
-    return Unavailable(f"there is no image {image}: make it with `{BUILD}`, or set PY_CODE_EXEC_IMAGE")
+    return Unavailable(
+        f"there is no image {image}: make it with `{BUILD}`, or set PY_CODE_EXEC_IMAGE", backend="docker"
+    )
 
 
 def version_of(image: Mapping[str, Any]) -> str | None:
@@ -62,7 +64,8 @@ def check_image(name: str, image: Mapping[str, Any] | None) -> None:
     if version != IMAGE_VERSION:
         raise Unavailable(
             f"the image {name} is of version {version or 'none'} ({IMAGE_LABEL}), and this isorun needs "
-            f"{IMAGE_VERSION}: make it again with `{BUILD}`"
+            f"{IMAGE_VERSION}: make it again with `{BUILD}`",
+            backend="docker",
         )
 
 
@@ -71,7 +74,8 @@ def check_runtime(wanted: str | None, engine: Engine) -> str:
     if wanted is not None and wanted not in engine.runtimes:
         raise Unavailable(
             f"the Docker engine does not know the runtime {wanted} (ISORUN_DOCKER_RUNTIME), only "
-            f"{', '.join(engine.runtimes)}: add it to the runtimes in daemon.json"
+            f"{', '.join(engine.runtimes)}: add it to the runtimes in daemon.json",
+            backend="docker",
         )
     return wanted or engine.runtime
 

@@ -84,7 +84,7 @@ class SupervisorContainer:
         try:
             return await asyncio.shield(starting)
         except SandboxError as error:
-            raise Unavailable(str(error)) from error
+            raise Unavailable(str(error), backend="docker") from error
         except asyncio.CancelledError:
             # A thread cannot be cancelled: what it still makes would be nobody's.
             await asyncio.wait({starting})
@@ -212,7 +212,9 @@ def _on_the_host(paths: HostPaths, bundle: Path) -> str:
     except SandboxStartFailed as error:
         raise Unavailable(
             f"{error} The tools of a bundle run in a container: mount the folder that holds bundles at "
-            "AGENTIC_BUNDLES_ROOT (/bundles), set HOST_BUNDLES_PATH to the host's path of it, and name the bundle there"
+            "AGENTIC_BUNDLES_ROOT (/bundles), set HOST_BUNDLES_PATH to the host's path of it, and name the bundle "
+            "there",
+            backend="docker",
         ) from error
 
 

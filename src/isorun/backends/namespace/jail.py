@@ -229,7 +229,13 @@ async def _first_word(jail: RunningJail) -> Message | None:
 
 
 def _remedy(text: str) -> str:
-    if "uid map" in text or "Operation not permitted" in text or "No permissions to create" in text:
+    signs = ("uid map", "Operation not permitted", "No permissions to create", "namespaces exceeded", "ENOSPC")
+    if any(sign in text for sign in signs):
+        # Imported where a start has failed already: a good one is quicker without.
+        from isorun.backends.remedy import open_switches, read_switches
+
+        if known := open_switches(read_switches()):
+            return f"; user namespaces are off: {known}"
         return (
             "; unprivileged user namespaces seem to be off: sysctl -w kernel.unprivileged_userns_clone=1 "
             "user.max_user_namespaces=15000, and on Ubuntu kernel.apparmor_restrict_unprivileged_userns=0"

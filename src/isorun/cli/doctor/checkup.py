@@ -12,16 +12,18 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 import isorun
+from isorun.backends.remedy import Action, Command
 from isorun.cli.show import print_table, say
 from isorun.cli.tools import load
 from isorun.core.errors import InvalidRequest, IsorunError
 from isorun.core.result import RunResult
 from isorun.doctor import docker as docker_doctor
 from isorun.doctor import namespace, production, world
-from isorun.doctor.check import Finding, Row, check, failed, fine
+from isorun.doctor.check import Finding, Row, check, failed, fine, told
 from isorun.settings import BACKENDS, Settings, get_exec_workspace_root
 from isorun.tools.bundles import example_bundle
 
+_NO_REMEDY = "no other check failed: the error says what to do; report it if it does not"
 _PROGRAM = "print('a sealed program says hello')"
 _NOTE = "await local_tools.write_note(text='a note of isorun doctor')"
 _CALL = re.compile(r"\[tool_call\] local_tools\.write_note \S+ ok .*")
@@ -51,7 +53,7 @@ class Report:
     def rows(self) -> list[Row]:
         """Each row that is shown as failed if it is not ok: those too that do not decide."""
         bundle = [row for row in self.host if row.name == "bundle"]
-        used = [*self.engine, *bundle] if self.docker else self.host
+        used = [*self.engine, *bundle] if self.docker else [*self.host, *self._tried]
         return [*used, *self.production, self.run]
 
     def as_json(self) -> dict[str, object]:
@@ -66,17 +68,34 @@ class Report:
             "isolation": self.isolation,
         }
 
-    def print(self) -> None:
-        """Every row as a table, and the verdict last."""
+    @property
+    def _tried(self) -> tuple[Row, ...]:
+        """The engine's lines, where `auto` has tried both backends and neither works."""
+        return () if self.run.ok or not self.engine else self.engine
+
+    def print(self, *, verbose: bool = False) -> None:
+        """The verdict, then what failed, with what to type; the rest with *verbose*."""
+        self.print_verdict()
+        failed = [row for row in self.rows if not row.ok]
+        if failed:
+            print_rows("what failed", failed)
+        if any(row.actions for row in failed):
+            say("`isorun doctor --fix` does what can be typed here, and asks before each.")
+        if not verbose:
+            notes = [row for row in self.host if row.ok and row.name == "backend" and row.remedy]
+            if notes:
+                print_rows("to know", notes)
+            say("`isorun doctor --verbose` shows every check.")
+            return
         embedded, engine = ("-", "FAILED") if self.docker else ("FAILED", "-")
         print_rows("this machine", self.host, missing=embedded)
-        print_rows("Docker", self.engine, missing=engine)
+        if self.engine:
+            print_rows("Docker", self.engine, missing=engine)
         if self.walls:
             print_rows("wall of the run", self.walls, "what the kernel says")
         if self.production:
             print_rows("for production", self.production)
         print_rows("trial", [self.run], "result")
-        self.print_verdict()
 
     def print_verdict(self) -> None:
         """One line."""
@@ -90,9 +109,21 @@ class Report:
 
 def print_rows(what: str, rows: Iterable[Row], said: str = "what was found", missing: str = "FAILED") -> None:
     """A table; *missing* stands for what is not ok: `-` where nobody needs it."""
-    found = [(row, f"\n→ {row.remedy}" if row.remedy else "") for row in rows]
+    found = [(row, _next(row)) for row in rows]
     cells = [("ok" if row.ok else missing, row.name, row.detail + remedy) for row, remedy in found]
-    print_table(("", what, said), cells)
+    print_table(("", what, said), cells, styles={"FAILED": "bold red", "ok": "green"})
+
+
+def _next(row: Row) -> str:
+    """What to do about *row*, and the commands of that as they are typed, if the text is not they."""
+    told = f"\n→ {row.remedy}" if row.remedy else ""
+    as_user = [f"sudo {action}" if _needs_root(action) else str(action) for action in row.actions]
+    typed = " && ".join(as_user)
+    return told if not typed or typed in row.remedy else f"{told}\n$ {typed}"
+
+
+def _needs_root(action: Action) -> bool:
+    return isinstance(action, Command) and action.as_root and os.geteuid() != 0
 
 
 def look(settings: Settings, *, in_production: bool) -> Report:
@@ -104,7 +135,11 @@ def look(settings: Settings, *, in_production: bool) -> Report:
     host = [chosen, *namespace.examine(settings, root)]
     if settings.bundle is not None:
         host.append(_check_bundle(settings, settings.bundle))
-    found = docker_doctor.examine(settings, root, start=docker)
+    # Nobody who does not use Docker hears of it; only `auto` without a backend that works has tried it.
+    asked = docker or (settings.backend == "auto" and isolation is None)
+    found = docker_doctor.examine(settings, root, start=docker) if asked or in_production else docker_doctor.Found()
+    engine = found.checks if asked else ()
+    run = _named(run, [row for row in (*(() if docker else host), *engine) if not row.ok])
     checklist = []
     if in_production:
         seen = world.look(settings, root, found, docker=docker, isolation=isolation)
@@ -112,12 +147,20 @@ def look(settings: Settings, *, in_production: bool) -> Report:
     return Report(
         docker=docker,
         host=host,
-        engine=found.checks,
+        engine=engine,
         production=checklist,
         run=run,
         walls=namespace.walls_of(isolation) if isolation else [],
         isolation=isolation,
     )
+
+
+def _named(run: Row, failed: list[Row]) -> Row:
+    """The trial, whose remedy names what failed beside it."""
+    if run.ok or not failed:
+        return run
+    names = " and ".join(row.name for row in failed)
+    return replace(run, remedy=f"mend {names}, then look again: isorun doctor")
 
 
 def settings_with(backend: str | None) -> Settings:
@@ -148,7 +191,7 @@ def _check_bundle(settings: Settings, root: Path) -> Finding:
     try:
         tools = asyncio.run(load(settings, root, "docker" if settings.backend == "docker" else "namespace"))
     except IsorunError as error:
-        return failed(str(error), "correct the bundle, or unset ISORUN_BUNDLE")
+        return failed(told(error), "correct the bundle, or unset ISORUN_BUNDLE")
     return fine(f"{root}: {len(tools)} tools in {len({i.partition('.')[0] for i in tools})} modules")
 
 
@@ -156,7 +199,7 @@ def _trial(settings: Settings) -> tuple[Row, dict[str, Any] | None]:
     """Whether one program ran behind every wall, and what the kernel said of them."""
     name, result = "a program, sealed", _run(_PROGRAM, replace(settings, bundle=None))
     if isinstance(result, str):
-        return Row(name, False, result, "what failed above, else the error itself, names the remedy"), None
+        return Row(name, False, result, _NO_REMEDY), None
     isolation = dict(result.isolation)
     detail = f"{result.status}, isolation {isolation['level']}, whole run {result.timings['total_s'] * 1000:.0f} ms"
     ok = result.ok and isolation["level"] == "full"
@@ -168,7 +211,7 @@ def _run(code: str, settings: Settings, **options: Any) -> RunResult | str:  # n
     try:
         return isorun.run(code, settings=settings, timeout_s=min(30.0, settings.limits().wall_s), **options)
     except IsorunError as error:
-        return f"{type(error).__name__}: {error}"
+        return f"{type(error).__name__}: {told(error)}"
 
 
 def tool_trial(settings: Settings, root: Path) -> list[Row]:

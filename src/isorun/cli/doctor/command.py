@@ -8,6 +8,7 @@ OPTIONS = {
     "doctor": (
         BACKEND,
         option("--production", "Check too what a service needs that runs day and night."),
+        option("--verbose", "Show every check, not only those that failed."),
         option("--fix", "Carry out what mends a failed check, asking before each."),
         option("--yes", "With --fix: ask nothing."),
         JSON,
@@ -16,7 +17,12 @@ OPTIONS = {
 
 
 def doctor(
-    backend: str | None = None, production: bool = False, fix: bool = False, yes: bool = False, json: bool = False
+    backend: str | None = None,
+    production: bool = False,
+    verbose: bool = False,
+    fix: bool = False,
+    yes: bool = False,
+    json: bool = False,
 ) -> int:
     """Look at this machine, run a program, and say which walls stand; exit 4 if not all do."""
     from isorun.cli.doctor.checkup import look, settings_with
@@ -30,7 +36,7 @@ def doctor(
     fixing = Fixing(lambda: look(settings_with(backend), in_production=production), yes=yes, quiet=json)
     report = fixing.look()
     if not json:
-        report.print()
+        report.print(verbose=verbose)
     if fix:
         report = fixing.mend(report)
     if json:

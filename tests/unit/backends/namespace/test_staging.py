@@ -9,6 +9,7 @@ from types import SimpleNamespace
 import pytest
 
 import isorun
+from isorun.backends import remedy
 from isorun.backends.executor_ids import Identity, of_settings
 from isorun.backends.namespace import jail
 from isorun.doctor import namespace as doctor
@@ -40,7 +41,7 @@ def test_without_any_place_tmpdir_is_named(shut: Path) -> None:
     with pytest.raises(isorun.Unavailable) as caught:
         jail.choose_staging_place([shut])
     said = f"others may not enter {shut}: set TMPDIR to a folder that everybody can reach (o+x)"
-    assert str(caught.value) == said
+    assert caught.value.reason == said
 
 
 def test_a_place_that_does_not_exist_is_passed_over(tmp_path: Path) -> None:
@@ -106,7 +107,7 @@ def test_a_bubblewrap_that_the_executor_may_not_execute_is_one_line(
     said = f"{bwrap_in_a_shut_folder} cannot be started as uid {ROOTS.uid}: Permission denied"
     with pytest.raises(isorun.Unavailable) as caught:
         isorun.run("print(1)", backend="namespace", settings=isorun.Settings(), workspace_root=tmp_path / "root")
-    assert str(caught.value) == f"the outer jail did not start: {said}"
+    assert str(caught.value) == f"the outer jail did not start: {said}; run `isorun doctor`"
     check = doctor.check_bubblewrap(str(bwrap_in_a_shut_folder), ROOTS)
     assert (check.ok, check.detail) == (False, said)
     assert check.remedy.startswith(f"chmod o+rx {bwrap_in_a_shut_folder}, or install it (")
@@ -160,7 +161,7 @@ def test_the_jail_is_not_started_on_a_c_library_without_makecontext() -> None:
     """The reason is ours to give: inside, it would be an AttributeError of the template."""
     with pytest.raises(isorun.Unavailable) as caught:
         jail.require_contexts(SimpleNamespace())
-    assert str(caught.value) == (
+    assert caught.value.reason == (
         "init needs glibc: this C library has no makecontext; use a Python that runs on glibc (musl has none)"
     )
 
@@ -170,3 +171,30 @@ def test_setup_compiles_what_the_jail_cannot() -> None:
     recipe = (Path(__file__).parents[4] / "Makefile").read_text()
     installed = recipe.index("-e packages/sandbox_runner -e .")
     assert recipe.index("-m compileall -q -x demo_programs src packages") > installed
+
+
+@pytest.mark.parametrize(
+    ("values", "named"),
+    [
+        ({"/proc/sys/user/max_user_namespaces": "0"}, "sysctl -w user.max_user_namespaces=15000"),
+        ({"/proc/sys/kernel/unprivileged_userns_clone": "0"}, "sysctl -w kernel.unprivileged_userns_clone=1"),
+        ({}, "seem to be off: sysctl -w kernel.unprivileged_userns_clone=1 user.max_user_namespaces=15000"),
+    ],
+)
+@pytest.mark.parametrize(
+    "said",
+    [
+        "bwrap: Creating new namespace failed: nesting depth or /proc/sys/user/max_*_namespaces exceeded (ENOSPC)",
+        "bwrap: setting up uid map: Permission denied",
+        "bwrap: No permissions to create new namespace, likely because the kernel does not allow it",
+    ],
+)
+def test_a_run_without_user_namespaces_names_the_switch(said, values, named, monkeypatch) -> None:
+    """The one that doctor knows is off; where none is, all that it could be."""
+    monkeypatch.setattr(remedy, "read_switches", lambda: values)
+    assert named in jail._remedy(said)
+
+
+def test_a_run_that_failed_otherwise_names_none() -> None:
+    """The control: a switch has nothing to do with it."""
+    assert jail._remedy("bwrap: Can't find source path /x: No such file or directory") == ""
