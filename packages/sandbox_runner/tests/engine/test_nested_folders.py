@@ -2,7 +2,9 @@
 
 import json
 import os
+import shutil
 import subprocess
+import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -18,7 +20,9 @@ from sandbox_runner import (
     SandboxStartFailed,
     attach,
 )
+from sandbox_runner.diagnostics import capture_container_artifacts, capture_dns_snapshot, probe_commands_in_container
 from sandbox_runner.docker import container
+from sandbox_runner.docker.context import builtin_context
 
 Started = Callable[..., SandboxInstance]
 #: Puts a link to the host's folder in the place of $1, and says so once it is there.
@@ -166,3 +170,56 @@ def test_the_record_says_where_the_image_is_from(base_image: str, tmp_path: Path
     DockerSandbox(tmp_path / "workspace", tmp_path / "artifacts", spec).start().close()
     said = json.loads((tmp_path / "artifacts" / "sandbox.json").read_text())
     assert (said["image_ref"], said["context_dir"], said["dockerfile"]) == (None, str(context), f"{context}/Other")
+
+
+@pytest.mark.parametrize(
+    ("options", "slept"),
+    [
+        (("--timeout", "10"), 10 + 240 + 60),
+        (("--timeout", "10", "--ttl", "30"), 30 + 60),
+        (("--timeout", "10", "--keep"), 86460),
+        ((), 86460),
+    ],
+)
+def test_a_run_with_a_timeout_cannot_outlive_it_by_much(docker_cli, base_image, tmp_path, options, slept) -> None:
+    """Whoever kills the owner leaves a container that ends by itself; a kept one is there for more than one command."""
+    where = ("--workspace", str(tmp_path / "w"), "--artifacts", str(tmp_path / "a"), "--image", base_image)
+    name = f"life-{os.getpid()}-{slept}-{len(options)}"
+    command = ["--", "sh", "-c", "cat /proc/[0-9]*/cmdline"]
+    argv = [sys.executable, "-m", "sandbox_runner", "run", *where, "--name", name, *options, *command]
+    try:
+        said = subprocess.run(argv, capture_output=True, check=True).stdout
+    finally:
+        if "--keep" in options:
+            subprocess.run([sys.executable, "-m", "sandbox_runner", "cleanup", name], check=True)
+    assert f"sleep\0{slept}\0".encode() in said
+
+
+def test_the_packaged_context_is_built_from_a_copy_in_the_artifacts(base_image: str, tmp_path: Path) -> None:
+    """As callers use it: copied below the run folder, with an overlay's manifest for one run; here nothing to fetch."""
+    run = tmp_path / "run"
+    context = run / "sandbox" / "builtin_context"
+    shutil.copytree(builtin_context().parent / "docker" / "contexts" / "sandbox_cli", context)
+    for name in ("apt.txt", "pip.txt", "npm-global.txt"):
+        (context / "manifests" / name).write_text("# nothing\n")
+    (context / "overlays" / "manifests" / "apt.txt").write_text("# for one run\npython3\n")
+    spec = SandboxSpec(
+        backend=None,
+        image_context_path=context,
+        dockerfile=None,
+        base_image=base_image,
+        image_repo=None,
+        resources=None,
+        env_allowlist=[],
+        extra_mounts=[MountSpec(host_path=run, container_path="/run_dir", read_only=False)],
+        docker_timeout_seconds=None,
+    )
+    with DockerSandbox(
+        workspace_dir=tmp_path / "workspace", artifacts_dir=run / "sandbox", spec=spec
+    ).start() as sandbox:
+        found, told = probe_commands_in_container(command_prefix=sandbox.command_prefix, commands=["python3", "none"])
+        capture_dns_snapshot(command_prefix=sandbox.command_prefix, artifacts_dir=run / "sandbox")
+        capture_container_artifacts(container_name=sandbox.container_name, artifacts_dir=run / "sandbox")
+    assert (found, told["exit_code"]) == ({"python3": True, "none": False}, 0)
+    assert "nameserver 192.0.2.1" in (run / "sandbox" / "dns_snapshot.txt").read_text()
+    assert sandbox.image_tag.startswith("sandbox_runner:")

@@ -145,21 +145,26 @@ def run(arguments: argparse.Namespace) -> int:
             )
 
         settle = stack.enter_context(interruptible())
-        this.ending = _attempt(this, begin, settle, None if arguments.json else tell)
+        life_s = None if this.spec.keep_container else arguments.timeout
+        this.ending = _attempt(this, begin, settle, None if arguments.json else tell, life_s)
         _publish(this, directory, files)
     _tell_end(this, arguments)
     return this.ending.code
 
 
 def _attempt(
-    this: Run, begin: Callable[[SandboxInstance], ExecResult], settle: Callable[[], None], progress: Progress
+    this: Run,
+    begin: Callable[[SandboxInstance], ExecResult],
+    settle: Callable[[], None],
+    progress: Progress,
+    life_s: float | None,
 ) -> Ending:
     """Start the sandbox, run the command in it, close it; every way out of this gives an ending."""
     ending = Ending()
     try:
         with ExitStack() as stack:
             try:
-                sandbox = stack.enter_context(_started(this, progress))
+                sandbox = stack.enter_context(_started(this, progress, life_s))
                 ending.has_stood = True
                 ending.result = begin(sandbox)
             finally:
@@ -170,10 +175,13 @@ def _attempt(
     return ending
 
 
-def _started(this: Run, progress: Progress) -> SandboxInstance:
+def _started(this: Run, progress: Progress, life_s: float | None) -> SandboxInstance:
     if this.spec.backend == "namespace":
         return NamespaceSandbox(this.workspace, this.artifacts, this.spec, this.name).start()
-    return DockerSandbox(this.workspace, this.artifacts, this.spec, this.name, progress=progress).start()
+    sandbox = DockerSandbox(
+        this.workspace, this.artifacts, this.spec, this.name, progress=progress, life_seconds=life_s
+    )
+    return sandbox.start()
 
 
 def _publish(this: Run, directory: int, files: Mapping[str, IO[bytes]]) -> None:

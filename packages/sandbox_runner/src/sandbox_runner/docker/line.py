@@ -57,6 +57,7 @@ class Plan:
     binds: Sequence[Bind]
     labels: Mapping[str, str]
     seccomp: str  # path of our profile, as the CLI sees it
+    life_s: float | None = None  # how long the container is needed, if that is known to be less than its time to live
 
 
 def run_arguments(spec: SandboxSpec, plan: Plan) -> list[str]:
@@ -93,7 +94,11 @@ def run_arguments(spec: SandboxSpec, plan: Plan) -> list[str]:
     argv += [] if spec.runtime is None else ["--runtime", spec.runtime]
     argv += [] if spec.platform is None else ["--platform", spec.platform]
     argv += ["--env", "HOME=/tmp", "--env", f"XDG_CACHE_HOME={CACHE}", "--workdir", WORKSPACE]
-    return [*argv, "--entrypoint", "/bin/sh", plan.image, "-c", keep_alive(spec.ttl_seconds)]
+    return [*argv, "--entrypoint", "/bin/sh", plan.image, "-c", keep_alive(_life_s(spec, plan))]
+
+
+def _life_s(spec: SandboxSpec, plan: Plan) -> float:
+    return spec.ttl_seconds if plan.life_s is None else min(plan.life_s, spec.ttl_seconds)
 
 
 def _wall_options(spec: SandboxSpec, plan: Plan) -> list[str]:

@@ -66,7 +66,9 @@ class DockerSandbox:
 
     *workspace_dir* and *artifacts_dir* are made if they are not there, and mounted at /workspace and /artifacts.
     *container_name*: None for a new name. *progress* gets a line for each long step. If it raises, it is not called
-    again, and the start goes on. Nothing is started, and nothing written, before `start`.
+    again, and the start goes on. *life_seconds*: how long commands take at the most, if that is known: the container
+    ends by itself some minutes after that, also if this process was killed. Nothing is started, and nothing written,
+    before `start`.
     """
 
     def __init__(
@@ -77,7 +79,9 @@ class DockerSandbox:
         container_name: str | None = None,
         *,
         progress: Callable[[str], None] | None = None,
+        life_seconds: float | None = None,
     ) -> None:
+        self._life_s = life_seconds
         self._workspace, self._artifacts = Path(workspace_dir).resolve(), Path(artifacts_dir).resolve()
         self._spec = spec
         self._name = container_name
@@ -103,7 +107,9 @@ class DockerSandbox:
         make_folder(self._artifacts, owner_of(self._workspace))
         name = self._name or new_name()
         state, records = open_records(name, self._spec.ttl_seconds, self._artifacts)
-        starting = _Starting(self._spec, name, self._workspace, self._artifacts, cli, state, records, self._progress)
+        starting = _Starting(
+            self._spec, name, self._workspace, self._artifacts, cli, state, records, self._progress, self._life_s
+        )
         try:
             return starting.start(version.stdout.decode().strip())
         except BaseException as error:
@@ -136,8 +142,11 @@ class _Starting:
         state: StateFolder,
         records: Records,
         progress: Callable[[str], None] | None,
+        life_s: float | None,
     ) -> None:
         self._spec, self._name, self._cli = spec, name, cli
+        # The start and the end take some steps of the engine's, too.
+        self._life_s = None if life_s is None else life_s + 2 * spec.docker_timeout_seconds
         self._progress = progress
         self._workspace, self._artifacts = workspace, artifacts
         self._state, self._records = state, records
@@ -233,6 +242,7 @@ class _Starting:
             binds=binds,
             labels=labels,
             seccomp=str(profile_path()),
+            life_s=self._life_s,
         )
 
     def _run(self, plan: Plan) -> None:

@@ -92,6 +92,13 @@ def test_the_image_and_its_command_come_last() -> None:
     assert holds(line, ["--pull", "never"])
 
 
+@pytest.mark.parametrize(("life_s", "slept"), [(None, 86460), (5, 65), (300.5, 361), (90_000, 86460)])
+def test_a_container_that_is_needed_for_less_lives_for_less(life_s, slept) -> None:
+    """And never beyond the time that its sandbox has to live."""
+    line = run_arguments(SandboxSpec(), dataclasses.replace(PLAN, life_s=life_s))
+    assert line[-1] == f"exec sleep {slept}"
+
+
 def test_folders_are_mounted_as_planned() -> None:
     """By `--mount`, which refuses a source that is not there instead of making it."""
     line = run_arguments(SandboxSpec(), PLAN)
