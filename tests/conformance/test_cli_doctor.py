@@ -80,6 +80,14 @@ def test_auto_without_any_backend_tells_of_both(doctor: Doctor, tmp_path: Path) 
     assert re.search(r"→ mend .*Docker CLI, then look again: isorun doctor\n", done.stdout)
 
 
+def test_a_trial_that_fails_otherwise_is_no_lack_of_a_backend(doctor: Doctor) -> None:
+    """A folder that takes no runs says nothing of Docker; the trial names the row, and is named by none."""
+    done = doctor(ISORUN_WORKSPACE_ROOT="/proc/self/task/runs", ISORUN_BACKEND="auto", **NO_DOCKER)
+    rows = [line.split("  ")[1].strip() for line in done.stdout.splitlines() if line.startswith("FAILED")]
+    assert (done.returncode, rows) == (4, ["workspace root", "a program, sealed"])
+    assert "→ mend workspace root, then look again: isorun doctor\n" in done.stdout
+
+
 @pytest.mark.parametrize("columns", ["60", "100"])
 def test_the_width_is_the_one_that_is_asked_for(doctor: Doctor, columns: str) -> None:
     """Also through a pipe, where there is no terminal to ask."""

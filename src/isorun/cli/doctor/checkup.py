@@ -15,7 +15,7 @@ import isorun
 from isorun.backends.remedy import Action, Command
 from isorun.cli.show import print_table, say
 from isorun.cli.tools import load
-from isorun.core.errors import InvalidRequest, IsorunError
+from isorun.core.errors import InvalidRequest, IsorunError, Unavailable
 from isorun.core.result import RunResult
 from isorun.doctor import docker as docker_doctor
 from isorun.doctor import namespace, production, world
@@ -129,17 +129,17 @@ def _needs_root(action: Action) -> bool:
 def look(settings: Settings, *, in_production: bool) -> Report:
     """Look at this machine and run a program; with *in_production* what a service needs, too."""
     root = get_exec_workspace_root(settings)
-    run, isolation = _trial(settings)  # first: what `auto` is here, a run alone can tell
-    settings, chosen = _chosen(settings, isolation)
+    run, isolation, error = _trial(settings)  # first: what `auto` is here, a run alone can tell
+    settings, chosen = _chosen(settings, isolation, error)
     docker = settings.backend == "docker"
     host = [chosen, *namespace.examine(settings, root)]
     if settings.bundle is not None:
         host.append(_check_bundle(settings, settings.bundle))
     # Nobody who does not use Docker hears of it; only `auto` without a backend that works has tried it.
-    asked = docker or (settings.backend == "auto" and isolation is None)
+    asked = docker or (settings.backend == "auto" and isinstance(error, Unavailable))
     found = docker_doctor.examine(settings, root, start=docker) if asked or in_production else docker_doctor.Found()
     engine = found.checks if asked else ()
-    run = _named(run, [row for row in (*(() if docker else host), *engine) if not row.ok])
+    run = _named(run, [row for row in (*(() if docker else host[1:]), *engine) if not row.ok])
     checklist = []
     if in_production:
         seen = world.look(settings, root, found, docker=docker, isolation=isolation)
@@ -173,12 +173,14 @@ def settings_with(backend: str | None) -> Settings:
     return replace(settings, backend=backend)  # type: ignore[arg-type]  # checked above
 
 
-def _chosen(settings: Settings, isolation: dict[str, Any] | None) -> tuple[Settings, Row]:
+def _chosen(settings: Settings, isolation: dict[str, Any] | None, error: IsorunError | None) -> tuple[Settings, Row]:
     """The settings with the backend that the trial run had in place of `auto`, and which that is and why."""
     if settings.backend != "auto":
         return settings, Row("backend", True, f"{settings.backend}, by name")
-    if isolation is None:
+    if isinstance(error, Unavailable):
         return settings, Row("backend", False, "auto: none works here", "see the trial for the reason of each")
+    if isolation is None:
+        return settings, Row("backend", True, "auto: not known, because the trial failed for another reason")
     if not isolation["fallback"]:
         return settings, Row("backend", True, f"{isolation['backend']}, the first choice of auto")
     remedy = "name it (ISORUN_BACKEND=docker), or mend what keeps the namespace backend away"
@@ -195,23 +197,27 @@ def _check_bundle(settings: Settings, root: Path) -> Finding:
     return fine(f"{root}: {len(tools)} tools in {len({i.partition('.')[0] for i in tools})} modules")
 
 
-def _trial(settings: Settings) -> tuple[Row, dict[str, Any] | None]:
-    """Whether one program ran behind every wall, and what the kernel said of them."""
+def _trial(settings: Settings) -> tuple[Row, dict[str, Any] | None, IsorunError | None]:
+    """Whether one program ran behind every wall, and what the kernel said of them; or why none ran."""
     name, result = "a program, sealed", _run(_PROGRAM, replace(settings, bundle=None))
-    if isinstance(result, str):
-        return Row(name, False, result, _NO_REMEDY), None
+    if isinstance(result, IsorunError):
+        return Row(name, False, _failure(result), _NO_REMEDY), None, result
     isolation = dict(result.isolation)
     detail = f"{result.status}, isolation {isolation['level']}, whole run {result.timings['total_s'] * 1000:.0f} ms"
     ok = result.ok and isolation["level"] == "full"
-    return Row(name, ok, detail, "" if ok else f"read the logs: isorun runs logs {result.exec_id}"), isolation
+    return Row(name, ok, detail, "" if ok else f"read the logs: isorun runs logs {result.exec_id}"), isolation, None
 
 
-def _run(code: str, settings: Settings, **options: Any) -> RunResult | str:  # noqa: ANN401 - of isorun.run
+def _run(code: str, settings: Settings, **options: Any) -> RunResult | IsorunError:  # noqa: ANN401 - of isorun.run
     """The result of one program, or why there is none."""
     try:
         return isorun.run(code, settings=settings, timeout_s=min(30.0, settings.limits().wall_s), **options)
     except IsorunError as error:
-        return f"{type(error).__name__}: {told(error)}"
+        return error
+
+
+def _failure(error: IsorunError) -> str:
+    return f"{type(error).__name__}: {told(error)}"
 
 
 def tool_trial(settings: Settings, root: Path) -> list[Row]:
@@ -222,13 +228,15 @@ def tool_trial(settings: Settings, root: Path) -> list[Row]:
         with TemporaryDirectory(prefix=".isorun-doctor-", dir=root) as place:
             bundle = Path(shutil.copytree(example, Path(place, example.name), copy_function=shutil.copy))
             Path(place).chmod(0o755)  # the supervisor's container is another user
-            result = _run(_NOTE, replace(settings, bundle=bundle), tools=["local_tools.write_note"])
+            result: RunResult | IsorunError | str = _run(
+                _NOTE, replace(settings, bundle=bundle), tools=["local_tools.write_note"]
+            )
     except OSError as error:
         cause = _cause(error)
         room = "; free space there, or set ISORUN_WORKSPACE_ROOT" if os.strerror(errno.ENOSPC) in cause else ""
         result = f"{root} cannot be used: {cause}{room}"
-    if isinstance(result, str):
-        return tool_checks("", result)
+    if not isinstance(result, RunResult):
+        return tool_checks("", result if isinstance(result, str) else _failure(result))
     log = result.out_dir / "logs" / "infra.log"
     return tool_checks(log.read_text(encoding="utf-8", errors="replace"), f"{result.status}: {log}")
 
