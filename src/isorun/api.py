@@ -14,7 +14,7 @@ from typing import Any, Self, TypeVar, Unpack
 
 from isorun.backends.base import Backend
 from isorun.core.errors import Misused
-from isorun.core.life import Life
+from isorun.core.guard.life import Life
 from isorun.core.limits import Limits
 from isorun.core.request import OPTIONS, RunOptions, RunRequest, check_known, takes
 from isorun.core.result import RunResult

@@ -25,8 +25,8 @@ from typing import Annotated, Any, Literal, get_args
 from isorun import env_file as env_files
 from isorun.core import quantity
 from isorun.core.errors import InvalidRequest
+from isorun.core.guard.log import log_of
 from isorun.core.limits import Limits, takes_unit
-from isorun.core.log import log_of
 from isorun.core.text import one_line
 
 ENV_FILE = ".env.backend"

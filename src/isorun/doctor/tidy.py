@@ -18,7 +18,7 @@ from isorun.backends.namespace.jail import STAGE, staging_places
 from isorun.backends.namespace.orphans import end_orphans
 from isorun.backends.namespace.owner import Owner
 from isorun.core.errors import CleanupFailed, IsorunError
-from isorun.core.log import log_of
+from isorun.core.guard.log import log_of
 from isorun.runtime.choose import docker_state
 from isorun.settings import Settings, get_exec_workspace_root
 from isorun.store.folder import open_root

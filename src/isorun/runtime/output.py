@@ -18,8 +18,8 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 
 from isorun.core.errors import InvalidRequest
+from isorun.core.guard.log import log_of
 from isorun.core.limits import Limits
-from isorun.core.log import log_of
 from isorun.core.pace import rest
 from isorun.core.share import Account, charged
 from isorun.core.text import one_line

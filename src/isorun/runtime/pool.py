@@ -14,8 +14,8 @@ from typing import Any
 
 from isorun.backends.base import Backend, Slot
 from isorun.core.errors import IsorunError
+from isorun.core.guard.log import log_of
 from isorun.core.limits import Limits
-from isorun.core.log import log_of
 from isorun.core.text import one_line
 
 _log = log_of("isorun.pool")

@@ -17,8 +17,8 @@ from math import ceil
 from typing import TYPE_CHECKING, Any
 
 from isorun.backends.base import File, Program, Slot, Usage
+from isorun.core.guard.log import log_of
 from isorun.core.limits import Limits
-from isorun.core.log import log_of
 from isorun.core.outcome import Code, Exit, Status, Stop, classify
 from isorun.core.sent.claim import Claim
 from isorun.core.sent.context import RunContext

@@ -4,6 +4,8 @@ A `Runtime` owns a backend, a pool of waiting slots and a workspace root. Runs a
 independent of each other: nothing that is writable is shared, and a failure of one
 is its own. Leaving the `async with` block cancels what still runs and returns when
 nothing of it exists any more.
+
+The module is long because opening, running and leaving undo each other, step by step.
 """
 
 import asyncio
@@ -17,9 +19,9 @@ from typing import Any, TypedDict, Unpack
 
 from isorun.backends.base import Backend
 from isorun.core.errors import IsorunError, Misused, SetupFailed
-from isorun.core.life import Life
+from isorun.core.guard.life import Life
+from isorun.core.guard.log import log_of
 from isorun.core.limits import Limits, own_limits, with_own
-from isorun.core.log import log_of
 from isorun.core.outcome import Stop
 from isorun.core.request import RunOptions, RunRequest, takes
 from isorun.core.result import Artifact, RunResult

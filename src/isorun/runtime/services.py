@@ -8,7 +8,7 @@ from contextlib import AsyncExitStack, ExitStack
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
-from isorun.core.log import log_of
+from isorun.core.guard.log import log_of
 from isorun.core.process import StartProcess
 from isorun.core.text import one_line
 from isorun.runtime.choose import Chosen

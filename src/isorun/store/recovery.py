@@ -28,8 +28,8 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from isorun.core.errors import CleanupFailed, InvalidRequest
+from isorun.core.guard.log import log_of
 from isorun.core.ids import check_exec_id
-from isorun.core.log import log_of
 from isorun.core.outcome import Code, Status
 from isorun.core.report import report_text
 from isorun.core.result import MAX_READ, RunError, RunResult, as_result

@@ -21,7 +21,7 @@ from dataclasses import asdict
 from typing import Any, Protocol
 
 from isorun.core.errors import IsorunError, SetupFailed
-from isorun.core.log import log_of
+from isorun.core.guard.log import log_of
 from isorun.core.process import StartProcess
 from isorun.core.records import unpacked
 from isorun.core.share import TURN_FRAMES, TURN_S

@@ -25,8 +25,8 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, Protocol
 
+from isorun.core.guard.log import log_of
 from isorun.core.limits import Limits
-from isorun.core.log import log_of
 from isorun.core.sent.claim import Claim
 from isorun.core.share import TURN_FRAMES, TURN_S, Account, Owing, charged
 from isorun.core.text import one_line

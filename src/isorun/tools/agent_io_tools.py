@@ -8,7 +8,7 @@ import asyncio
 import inspect
 from typing import Any
 
-from isorun.core.log import log_of
+from isorun.core.guard.log import log_of
 from isorun.core.text import one_line, shown
 from isorun.executor.calls.agent_io_tools import (
     ToolBudgetExceeded,

@@ -35,8 +35,8 @@ from isorun.backends.filters import build_filter
 from isorun.backends.output import OutputTail
 from isorun.backends.watch.watching import Subject, Watcher
 from isorun.core.errors import SetupFailed, Unavailable
+from isorun.core.guard.log import log_of
 from isorun.core.limits import MAX_LOCKS, Limits
-from isorun.core.log import log_of
 from isorun.core.process import StartProcess
 from isorun.core.sent.facts import ContainerFacts
 from isorun.core.sent.sealing import Sealing

@@ -18,7 +18,7 @@ from pathlib import Path
 
 from isorun.backends.docker import folder as slot_folder
 from isorun.core.errors import CleanupFailed
-from isorun.core.log import log_of
+from isorun.core.guard.log import log_of
 from isorun.core.text import one_line
 from sandbox_runner.docker.attached import AttachedSpec, run_to_end
 from sandbox_runner.docker.command import DockerCli

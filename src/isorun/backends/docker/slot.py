@@ -25,8 +25,8 @@ from isorun.backends.docker.relay import Relay
 from isorun.backends.sending import send_program
 from isorun.backends.watch.watching import Subject, Watched, Watcher
 from isorun.core.errors import SetupFailed
+from isorun.core.guard.log import log_of
 from isorun.core.limits import Limits
-from isorun.core.log import log_of
 from isorun.core.outcome import Code, Exit
 from isorun.core.text import one_line
 from isorun.executor import rules

@@ -22,8 +22,8 @@ from isorun.backends.docker.refusals import explained
 from isorun.backends.docker.sent_code import BOOT, supervisor_code
 from isorun.backends.executor_ids import Identity
 from isorun.core.errors import CleanupFailed, SetupFailed, Unavailable
+from isorun.core.guard.log import log_of
 from isorun.core.limits import MIB
-from isorun.core.log import log_of
 from isorun.core.text import one_line
 from isorun.settings import KB_STORAGE
 from isorun.wire.messages import Serve, encode

@@ -20,7 +20,7 @@ from typing import Any
 
 from isorun.backends.namespace.ceilings import Group
 from isorun.core.errors import CleanupFailed
-from isorun.core.log import log_of
+from isorun.core.guard.log import log_of
 from isorun.kernel.readiness import wait_readable
 
 _log = log_of("isorun")

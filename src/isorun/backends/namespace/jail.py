@@ -31,7 +31,7 @@ from isorun.backends.namespace import ending, orphans, stand_ins
 from isorun.backends.namespace.owner import Owner
 from isorun.backends.output import OutputTail
 from isorun.core.errors import SetupFailed, Unavailable
-from isorun.core.log import log_of
+from isorun.core.guard.log import log_of
 from isorun.executor import interior, rules
 from isorun.kernel.libc import has_contexts, libc
 from isorun.kernel.readiness import Channel, PacketSender

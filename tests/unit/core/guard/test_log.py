@@ -4,7 +4,7 @@ import logging
 
 import pytest
 
-from isorun.core.log import log_of
+from isorun.core.guard.log import log_of
 
 
 class Closed(logging.Handler):
