@@ -188,7 +188,8 @@ class Runtime:
             self._host = stack.enter_context(HostLease.take(self.root))
             await asyncio.to_thread(self._tidy)
             await self._open(stack)
-            self._options = replace(self._options_under(self.limits), about=told(self.tools))
+            about = told(self._supervisor.tools) if self._supervisor else {}
+            self._options = replace(self._options_under(self.limits), about=about)
             self._pool = await stack.enter_async_context(Pool(self.backend, self.limits, self.settings.pool_size))
             self._aside = await stack.enter_async_context(Aside(lambda: len(self._runs)))
             self._inspection = await stack.enter_async_context(Inspection(self.backend, self.settings))
