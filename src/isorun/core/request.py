@@ -195,10 +195,13 @@ def _file(path: Path) -> bytes:
         with open(path, "rb", opener=_at_once) as file:
             if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
                 raise InvalidRequest(f"the program {path} is not a regular file", code="invalid_code")
-            return file.read(_MOST_SOURCE)
+            code = file.read(_MOST_SOURCE + 1)
     except (OSError, ValueError) as error:
         reason = error.strerror if isinstance(error, OSError) else error
         raise InvalidRequest(f"the program {shown(str(path))} cannot be read: {reason}", code="invalid_code") from error
+    if len(code) > _MOST_SOURCE:  # never a part of it
+        raise InvalidRequest(f"the program {path} has more than {_MOST_SOURCE} bytes", code="code_too_large")
+    return code
 
 
 def _at_once(path: str, flags: int) -> int:

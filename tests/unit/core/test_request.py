@@ -3,6 +3,7 @@
 import dataclasses
 import inspect
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -149,6 +150,32 @@ def test_json_of_the_wrong_kind_is_refused(value: dict[str, Any], code: str, tex
     """By the option's own code, naming what was given."""
     found, said = refused(**value)
     assert (found, said[: len(text)]) == (code, text)
+
+
+def test_a_program_in_a_file_is_read_or_refused(tmp_path, monkeypatch) -> None:
+    """Whole, as bytes; a folder, a FIFO that nobody writes to, a missing and a giant file are named at once."""
+    file = tmp_path / "x.py"
+    file.write_bytes(b"# coding: latin-1\nprint('\xe9')")
+    assert RunRequest.of(file).code == file.read_bytes()
+    os.mkfifo(tmp_path / "fifo")
+    for name, said in {
+        "": "Is a directory",
+        "fifo": "is not a regular file",
+        "y.py": "No such file",
+        "\0": "null",
+    }.items():
+        with pytest.raises(InvalidRequest, match=said) as caught:
+            RunRequest.of(tmp_path / name)
+        assert caught.value.code == "invalid_code"
+    monkeypatch.setattr("isorun.core.request._MOST_SOURCE", 10)
+    with pytest.raises(InvalidRequest, match=r"has more than 10 bytes$"):
+        RunRequest.of(file)
+
+
+def test_one_input_is_one_path() -> None:
+    """A text is a sequence of letters, which nobody means."""
+    for one in ("big.bin", Path("big.bin"), ["big.bin"]):
+        assert RunRequest.of("1", inputs=one).inputs == (Path("big.bin"),)
 
 
 @pytest.mark.parametrize("value", [None, [], "print(1)", 3])
