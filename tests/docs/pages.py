@@ -178,7 +178,7 @@ def environment(folder: Path) -> dict[str, str]:
         "PATH": f"{BIN}:{os.environ['PATH']}",
         "HOME": str(folder),
         "LANG": "C.UTF-8",
-        "COLUMNS": "120",
+        "COLUMNS": "200",  # of a pipe: tables obey it, and the pages show whole rows
         "ISORUN_WORKSPACE_ROOT": str(folder / "runs"),
         "ISO_RUNTIME_USER_WORKSPACE_ROOT": str(folder / "workspace"),
         "ISO_RUNTIME_SANDBOX_ROOT": str(folder / "sandbox"),
