@@ -38,6 +38,7 @@ class Clone(NamedTuple):
             [str(self.place / "venv" / "bin" / program), *words],
             cwd=self.place / "empty",
             env=kept | {"ISORUN_WORKSPACE_ROOT": str(self.place / "runs")},
+            stdin=subprocess.DEVNULL,
             capture_output=True,
             text=True,
         )
@@ -132,6 +133,20 @@ def test_isorun_may_be_removed_from_beside_sandbox_runner(clone) -> None:
     finally:
         clone.pip("uninstall", "-y", "sandbox_runner")
         clone.pip("install", "--no-deps", str(clone.checkout))
+
+
+@pytest.mark.parametrize("command", ["doctor", "cleanup", "attack-matrix", "run -"])
+def test_without_the_path_file_every_command_says_why(clone, command) -> None:
+    """Where Python reads no .pth file (`pip install --target`), commands refuse with a remedy, and no traceback."""
+    (file,) = (clone.place / "venv").rglob("isorun_carried.pth")
+    kept = file.rename(clone.place / "kept")
+    try:
+        done = clone.run("isorun", *command.split())
+        assert (done.returncode, done.stdout) == (4, "")
+        assert done.stderr.startswith("isorun: sandbox_runner is missing")
+        assert "install isorun into a virtual environment" in done.stderr
+    finally:
+        kept.rename(file)
 
 
 def test_a_sandbox_runner_of_another_version_is_refused(clone, tmp_path) -> None:

@@ -76,7 +76,13 @@ def call(argv: Sequence[str]) -> int:
             parser_of(name).error(f"No such command '{word}'{nearest(word, inner)}")
     given = parser_of(name).read(words)
     function: Callable[..., int] = getattr(_module(name), _function(name))
-    return 0 if given is None else function(**given)
+    if given is None:
+        return 0
+    if name != "run":  # which asks when it chooses a backend: its start is what people wait for
+        from isorun.backends.release import check_release
+
+        check_release()
+    return function(**given)
 
 
 def parser_of(name: str) -> Parser:
