@@ -68,4 +68,4 @@ def test_its_default_command_looks_at_the_machine(docker_engine, chat_image) -> 
     done = docker_engine.run("run", "--rm", "--network", "none", chat_image)
     assert done.returncode in (0, 4), done.stdout + done.stderr
     assert "[entrypoint] Switching to user appuser (UID 1000)\n" in done.stdout
-    assert "this machine" in done.stdout
+    assert "sealed here" in done.stdout

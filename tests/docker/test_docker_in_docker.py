@@ -158,7 +158,7 @@ def test_what_a_killed_service_left_is_removed_or_said_to_stay(host: Host, owner
 
 def test_the_checklist_finds_the_ceiling(host: Host) -> None:
     """In the deployment that the operations guide calls production."""
-    said = host.isorun("doctor", "--production")[1]
+    said = host.isorun("doctor", "--production", "--verbose")[1]
     row = next(line for line in said.splitlines() if "ceiling of the workspace" in line)
     assert ("ok" in row.split(), "held by a file system of its own" in row) == (True, True), said
 
