@@ -6,7 +6,7 @@ editor see them; a test holds the two pairs to the same methods. They must do no
 
 import asyncio
 import threading
-from collections.abc import AsyncIterator, Coroutine, Iterator, Mapping
+from collections.abc import AsyncIterator, Coroutine, Iterator, Mapping, Sequence
 from concurrent.futures import Future
 from contextlib import suppress
 from pathlib import Path
@@ -207,6 +207,11 @@ class SyncRuntime:
         """The tools of the bundle by id, each with its description and the JSON schema of its parameters."""
         self._life.check_begun()
         return self._original.tools
+
+    def prompt(self, *, tools: Sequence[str] | None = None) -> str:
+        """A text for a model's prompt; see `Runtime.prompt`."""
+        self._life.check()
+        return self._original.prompt(tools=tools)
 
     @property
     def waiting_slots(self) -> int:

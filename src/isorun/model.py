@@ -128,7 +128,7 @@ def prompt_text(limits: Limits, python: str, packages: Sequence[str], tools: Too
         f"- Python: {python}. {_packages(packages)}",
         "- A program has no network, and pip cannot install anything.",
         "- The working directory is /workspace/out (OUTPUT_DIR): files written there are handed out.",
-        "  Files that were given with the run are in /workspace/work. Temporary files go to /tmp.",
+        "  Files that were given with the run are in it, too. Temporary files go to /tmp.",
         "  Other paths cannot be written.",
         "- Nothing of an earlier program is left: no variables, and no files unless you are told so.",
         "- Print what you want to see.",

@@ -106,8 +106,11 @@ def test_what_the_model_gives_is_a_request(arguments: Any) -> None:  # noqa: ANN
         ('{"code": "x", "out": "/root"}', "run_python has no argument 'out'"),
         ('{"code": "x", "user_id": "root"}', "run_python has no argument 'user_id'"),
         ('{"code": "x", "tools": ["a.b"]}', "run_python has no argument 'tools'"),
-        ('{"code": "x", "timeout_s": "soon"}', "timeout_s must be a number of seconds, got 'soon'"),
-        ('{"code": 3}', "code must be text or bytes, not int"),
+        (
+            '{"code": "x", "timeout_s": "soon"}',
+            "timeout_s must be a number of seconds, or a text with a unit",
+        ),
+        ('{"code": 3}', "code must be text or bytes, or the Path of a file, not int"),
     ],
 )
 def test_what_was_not_offered_is_refused(arguments: str, text: str) -> None:

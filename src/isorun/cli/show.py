@@ -8,6 +8,7 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, S
 from typing import TextIO
 
 from isorun.core.text import printable
+from isorun.settings import process_environment
 
 _PIPE_WIDTH = 200  # of a table that no terminal and no COLUMNS bounds
 _GAP = 3  # between two columns
@@ -38,7 +39,7 @@ def print_table(
     widths = _widths(columns, shown, whole, width - _GAP * (len(columns) - 1))
     if widths is None:
         sys.stdout.write("".join(_lines(columns, shown, width)))
-    elif sys.stdout.isatty():
+    elif sys.stdout.isatty() and _may_have_colour():
         _print(columns, shown, widths, sys.stdout, width, styles or {})
     else:
         made = io.StringIO()
@@ -46,6 +47,11 @@ def print_table(
         # Without the padding, which wraps in a pager and is noise in a diff.
         sys.stdout.write("".join(f"{line.rstrip()}\n" for line in made.getvalue().splitlines()))
     sys.stdout.flush()
+
+
+def _may_have_colour() -> bool:
+    environment = process_environment()
+    return not environment.get("NO_COLOR") and environment.get("TERM") != "dumb"
 
 
 def _widths(

@@ -60,5 +60,6 @@ def test_a_name_is_looked_for_on_path(tmp_path: Path, monkeypatch: pytest.Monkey
 def test_what_is_no_python_is_said_in_one_line(python: str, reason: str) -> None:
     """With what to name instead, and without the question that we asked it."""
     assert refused(python) == (
-        f"the program's Python cannot be run: {python}: {reason}; name a Python 3.11 or newer, such as VENV/bin/python"
+        f"the program's Python cannot be run: {python}: {reason}; name a Python 3.11 or newer, "
+        "such as VENV/bin/python; run `isorun doctor`"
     )
