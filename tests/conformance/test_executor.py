@@ -8,6 +8,10 @@ or other credentials · files that come back belong to the caller.
 
 import json
 import os
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
 
 import pytest
 
@@ -324,3 +328,15 @@ def test_files_that_come_back_belong_to_the_caller(run) -> None:
             facts = os.stat(path)
             assert (facts.st_uid, facts.st_gid) == (os.geteuid(), os.getegid())
             assert os.access(path, os.R_OK)
+
+
+def test_a_preload_is_found_below_tmp(own, embedded: str) -> None:
+    """The zygote has a /tmp of its own, and shows there what the interpreter needs."""
+    with tempfile.TemporaryDirectory(dir="/tmp") as name:
+        Path(name).chmod(0o755)
+        subprocess.run([sys.executable, "-m", "venv", "--without-pip", name], check=True)
+        (packages,) = Path(name).glob("lib/python*/site-packages")
+        (packages / "beside.py").write_text("x = 1")
+        with own({"python": f"{name}/bin/python", "preloads": ("beside",)}) as rt:
+            result = rt.execute("import sys; print('beside' in sys.modules)", timeout_s=10)
+    assert (result.stdout, result.notices) == ("True\n", ())

@@ -221,3 +221,17 @@ def test_a_timeout_says_that_there_is_no_network(run) -> None:
     assert result.status == "timed_out"
     assert result.error.hint.startswith("the program has no network: ")
     assert "; last line executed: " in result.error.hint
+
+
+@pytest.mark.parametrize(
+    "code",
+    [
+        "import http.server as h\nh.HTTPServer(('127.0.0.1', 0), h.BaseHTTPRequestHandler)",
+        "import socket\nsocket.create_server(('', 0))",
+        "import socketserver as s\ns.TCPServer(('', 8000), s.BaseRequestHandler)",
+    ],
+    ids=["http.server", "socket", "socketserver"],
+)
+def test_hint_for_a_program_that_would_be_a_server(run, sealed: str, code: str) -> None:
+    """It is told that nothing can listen, and not to ask for what it needs."""
+    assert run(code).error.hint.startswith("the program has no loopback either, so no server can listen")

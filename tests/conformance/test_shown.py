@@ -136,3 +136,13 @@ def test_a_notebook_shows_pictures(run) -> None:
     result = run(PLOT + "plt.show()", timeout_s=30)
     assert '<img src="data:image/png;base64,iVBOR' in result._repr_html_()
     assert result["figure-1.png"]._repr_png_().startswith(b"\x89PNG")
+
+
+def test_what_stands_in_matplotlibs_place_is_not_seen(run) -> None:
+    """A warning names the program's line, and a traceback has the program's frame and matplotlib's alone."""
+    code = PLOT + "plt.title('\\u6f22')\nplt.savefig('a.png')\nplt.savefig('none/b.png')"
+    result = run(code, timeout_s=30)
+    assert "user_code.py:4: UserWarning: Glyph" in result.stderr
+    assert "isorun" not in result.stderr.replace("/isorun/.venv/", "/")
+    assert result.error.where == "user_code.py:5"
+    assert "the font has no signs for some characters of a figure: they are drawn as empty squares" in result.notices

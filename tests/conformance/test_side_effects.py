@@ -172,6 +172,20 @@ def test_a_given_out_keeps_what_can_be_executed(run, before) -> None:
     assert (result.stdout, result.stderr) == ("b'ran bin/tool\\n'\n", "")
 
 
+def test_what_tools_keep_for_themselves_is_not_listed(run) -> None:
+    """Caches and version control stay in out/, and a notice counts them; a hidden file of the program's is listed."""
+    code = """
+        scratch = ".git/objects/a", ".pytest_cache/v", "pkg/__pycache__/a.pyc"
+        for path in *scratch, ".env", ".config/x", "git", ".gitignore":
+            os.makedirs(os.path.dirname(path) or ".", exist_ok=True)
+            open(path, "w").write("x")
+    """
+    result = run(code)
+    assert result.workspace_diff["created"] == (".config/x", ".env", ".gitignore", "git")
+    assert "3 files of caches or version control are in out/, and not listed" in result.notices
+    assert (result.out_dir / ".git/objects/a").exists()
+
+
 def test_an_input_module_can_be_imported(run, tmp_path) -> None:
     """work/ is first on sys.path, as the script's folder is outside."""
     (tmp_path / "mine.py").write_text("VALUE = 5")

@@ -97,6 +97,11 @@ def _workspace(sealing: Sealing) -> None:
 
 def _tmp(sealing: Sealing, kept: list[str]) -> None:
     _sized("/tmp", _bytes(sealing, sealing.tmp_bytes))
+    show_kept(kept)
+
+
+def show_kept(kept: list[str]) -> None:
+    """Show what lies below /tmp on the host, the *kept* paths, in a /tmp of our own."""
     for number, path in enumerate(kept):
         source = f"{KEPT}/{number}"
         _mount_point(path, os.path.isdir(source))

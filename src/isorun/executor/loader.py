@@ -383,7 +383,7 @@ def _format_warning(warning: warnings.WarningMessage) -> str:
 
 
 def _without_loader(traceback: types.TracebackType | None) -> types.TracebackType | None:
-    """The program's frames: ours before the first and, in a tool call, behind the last are cut off.
+    """The program's frames: ours before the first, between and, in a tool call, behind the last are cut off.
 
     A syntax error of the program has none.
     """
@@ -393,6 +393,8 @@ def _without_loader(traceback: types.TracebackType | None) -> types.TracebackTyp
     while frame is not None:
         if not frame.tb_frame.f_code.co_filename.startswith(_OURS):
             last = frame
+        while frame.tb_next is not None and frame.tb_next.tb_frame.f_code in figures.HIDDEN:
+            frame.tb_next = frame.tb_next.tb_next
         frame = frame.tb_next
     if last is not None:
         last.tb_next = None

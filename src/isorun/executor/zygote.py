@@ -18,7 +18,7 @@ import time
 from collections.abc import Iterator
 from contextlib import suppress
 
-from isorun.executor import loader, rules, slot
+from isorun.executor import interior, loader, rules, slot
 from isorun.executor.packets import Packets
 from isorun.executor.rules import STDERR
 from isorun.kernel import mounts, namespaces
@@ -38,6 +38,7 @@ def main(
     namespaces.unshare(namespaces.NEWNS)  # the writable /tmp below is ours alone: no init is forked from here
     mounts.make_private()
     mounts.tmpfs("/tmp", size=_PRIVATE_BYTES, inodes=4096, mode=0o700)
+    interior.show_kept(kept)  # of the interpreter and its packages, for the preloads
     loaded, failed = preload(preloads)
     warm()
     program = loader.Loader(rules.WORK, rules.OUT, sys_path, environ)

@@ -20,7 +20,7 @@ from isorun.runtime.inspection.inspection import Found, Inspection, to_inspect
 from isorun.runtime.inspection.verdict import checks_with, judge, precedence
 from isorun.runtime.request import CODE_NAME, MAIN_NAME, AcceptedRun
 from isorun.runtime.run import Ending
-from isorun.runtime.shown import read_shown, unsaved_figures
+from isorun.runtime.shown import is_scratch, read_shown, unsaved_figures
 from isorun.store.collect import Collected, WorkspaceDiff, collect, diff, place
 from isorun.store.folder import RunFolder
 from isorun.store.journal import INDEX, listed, publish
@@ -138,7 +138,9 @@ def _judged(run: DeadRun, collected: Collected, found: Found) -> _Judgement:
     if request.contract is None:
         # An input that the run has changed is an output of it; one that it has removed was never the caller's file.
         changed_inputs = {path: digest for path, digest in run.given.items() if path in collected.files}
-        whole = diff({**request.sent, **changed_inputs}, collected.files, collected.refused)
+        before = {path: digest for path, digest in {**request.sent, **changed_inputs}.items() if not is_scratch(path)}
+        after = {path: file for path, file in collected.files.items() if not is_scratch(path)}
+        whole = diff(before, after, collected.refused)
         # Each by itself: ten thousand new files must not hide the one that was deleted.
         created, modified, deleted = Few(whole.created), Few(whole.modified), Few(whole.deleted)
         changed = WorkspaceDiff(created=created.paths, modified=modified.paths, deleted=deleted.paths)
@@ -289,6 +291,8 @@ def _notices(run: DeadRun, judged: _Judgement) -> tuple[str, ...]:
     if request.contract is not None:
         found += _not_promised(request, judged.collected)
     if changed is not None:
+        if scratch := sum(map(is_scratch, judged.collected.files)):
+            found.append(f"{scratch} files of caches or version control are in out/, and not listed")
         found += _diff_notices(changed, judged.left_out, len(judged.collected.files))
     calls = len(ending.tool_calls)
     if calls > MAX_CALLS:
@@ -304,11 +308,11 @@ def _notices(run: DeadRun, judged: _Judgement) -> tuple[str, ...]:
 
 
 def _forgotten(stderr: str) -> tuple[str, ...]:
-    if "was never awaited" not in stderr:
+    if "was never awaited" not in stderr and "Warning: Glyph" not in stderr:
         return ()
-    from isorun.runtime.hints.daily import forgotten_awaits  # as in `_hint`
+    from isorun.runtime.hints.daily import forgotten_awaits, missing_glyphs  # as in `_hint`
 
-    return forgotten_awaits(stderr)
+    return (*forgotten_awaits(stderr), *missing_glyphs(stderr))
 
 
 def _met(run: DeadRun, judged: _Judgement) -> Iterator[str]:

@@ -1,4 +1,4 @@
-"""What the loader left beside a program to be shown: the value of its last expression, and the names of its figures.
+"""What of a run is shown: the value of its last expression, its figures, and which files are only tools' own.
 
 The program may have written all of it: it is bounded, decoded and never parsed.
 """
@@ -13,6 +13,17 @@ from isorun.executor.shown.value import FORMS, MOST_FORM, MOST_TEXT, TEXT
 from isorun.store.kept import read_kept
 
 _FIGURES_BYTES = 4096
+_SCRATCH = frozenset(
+    (
+        *(".cache", ".git", ".hg", ".hypothesis", ".ipynb_checkpoints", ".mypy_cache", ".nox", ".pytest_cache"),
+        *(".ruff_cache", ".svn", ".tox", ".venv", "__pycache__", "node_modules"),
+    )
+)
+
+
+def is_scratch(path: str) -> bool:
+    """Whether *path*, below out/, lies in a folder that a tool keeps for itself."""
+    return not _SCRATCH.isdisjoint(path.split("/")[:-1])
 
 
 @dataclass(frozen=True, slots=True)

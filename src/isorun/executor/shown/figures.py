@@ -9,10 +9,12 @@ import importlib.machinery
 import os
 import sys
 from collections.abc import Callable, Sequence
-from types import ModuleType
+from types import CodeType, FunctionType, ModuleType
 from typing import Any
 
 _PYPLOT = "matplotlib.pyplot"
+#: The code of functions that stand in matplotlib's place. No traceback shows them.
+HIDDEN: set[CodeType] = set()
 
 
 class Figures:
@@ -39,13 +41,16 @@ class Figures:
         figure = pyplot.Figure
         savefig = figure.savefig
 
-        @functools.wraps(savefig)
         def saved(self: Any, *args: Any, **options: Any) -> Any:  # noqa: ANN401 - the types are matplotlib's
             result = savefig(self, *args, **options)
             self.stale = False  # what matplotlib calls a figure that was not drawn on since
             return result
 
-        figure.savefig = saved
+        # A warning names the first place that is not matplotlib's: this function must be of its module and file.
+        code = saved.__code__.replace(co_filename=savefig.__code__.co_filename)
+        function = FunctionType(code, savefig.__globals__, savefig.__name__, None, saved.__closure__)
+        HIDDEN.add(code)
+        figure.savefig = functools.update_wrapper(function, savefig)
 
     def save(self) -> None:
         """Save what is open, has something on it, and was not saved. A child of the program saves nothing."""

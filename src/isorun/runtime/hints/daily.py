@@ -32,6 +32,14 @@ _NETWORK = re.compile(
     r"|<urlopen error \[Errno (?:-[0-9]{1,2}|97|99|101|111|113)\]|HF_HUB_OFFLINE|offline mode is enabled"
 )
 _NETWORK_ERRNOS = (errno.EAFNOSUPPORT, errno.ENETUNREACH)
+# In the traceback of a program that would be a server, or speak to one of its own.
+_SERVER = re.compile(r"127\.0\.0\.1|localhost|Server\(|create_server|\.bind\(")
+NO_SERVER = (
+    "the program has no loopback either, so no server can listen: call the handler directly, "
+    "or use a Unix socket (socket.AF_UNIX)"
+)
+_GLYPHS = re.compile(r"UserWarning: Glyph \d+ ")
+NO_GLYPHS = "the font has no signs for some characters of a figure: they are drawn as empty squares"
 _NETWORK_MODULES = ("requests", "httpx", "aiohttp", "urllib3", "boto3", "openai", "anthropic", "yfinance", "websockets")
 _NOTEBOOK_MODULES = ("IPython", "google", "ipywidgets", "notebook")
 _NOTEBOOK_NAMES = ("display", "get_ipython", "HTML")
@@ -98,6 +106,8 @@ def _of_modules(claim: Claim, text: str, seen: Seen) -> str:
 
 
 def _of_network(claim: Claim, text: str, seen: Seen) -> str:
+    if claim.errno == errno.EAFNOSUPPORT and _SERVER.search(seen.stderr[-MAX_TEXT:]):
+        return NO_SERVER
     found = claim.type == "gaierror" or claim.errno in _NETWORK_ERRNOS or _NETWORK.search(text)
     return _no_network(seen.tools) if found else ""
 
@@ -160,6 +170,11 @@ def forgotten_awaits(stderr: str) -> tuple[str, ...]:
         "plain function or lambda"
         for tool in found
     )
+
+
+def missing_glyphs(stderr: str) -> tuple[str, ...]:
+    """What to say of a picture whose text cannot be read; matplotlib warns of each character on stderr."""
+    return (NO_GLYPHS,) if _GLYPHS.search(stderr[-MAX_TEXT:]) else ()
 
 
 def waited_hint(stderr: str, seen: Seen) -> str:
