@@ -254,6 +254,15 @@ def test_the_turn_comes_from_the_caller_or_the_items(turn: str | None, names: li
     assert all(entry.path.startswith(f"{folder}/files/") for entry in contract.items)
 
 
+@pytest.mark.parametrize("turn", ["chat_7", "telegram_turn_1", "2026-11-30.a"])
+def test_a_name_may_begin_with_the_turns_own_id(turn: str) -> None:
+    """As the caller spells it, without `turn_` before it: the same folder, told in a notice, and strict."""
+    contract = parse([{"filename": f"{turn}/files/a/b.md", "description": "d"}], turn=turn)
+    (entry,) = contract.items
+    assert (entry.path, entry.bare) == (f"turn_{turn}/files/a/b.md", "")
+    assert contract.notices == (f"contract item 1 ('{turn}/files/a/b.md') is taken as {entry.path!r}",)
+
+
 def test_items_of_two_turns_are_refused_without_a_turn_id() -> None:
     """Two turns in one contract cannot both be this run's."""
     error = refused([item("turn_1/files/a"), item("turn_2/files/a")], turn=None)

@@ -75,6 +75,7 @@ def parse_contract(value: object, *, turn: str | int | None, exec_id: str, max_i
         _check_keys(where, raw)
     names = [_check_name(where) for where in wheres]
     folder = turn_folder(turn, names, exec_id)
+    given, names = names, [_respelt(name, turn, folder) for name in names]
     items = tuple(
         ContractItem(
             path=_placed(where, name, folder),
@@ -88,7 +89,7 @@ def parse_contract(value: object, *, turn: str | int | None, exec_id: str, max_i
     _refuse_clashes(wheres, items)
     notices = [
         f"{where} is taken as {item.path!r}"
-        for where, name, item in zip(wheres, names, items, strict=True)
+        for where, name, item in zip(wheres, given, items, strict=True)
         if name != item.path
     ]
     return Contract(turn=folder, items=items, notices=(*notices, *_case_notices(wheres, items)))
@@ -155,6 +156,12 @@ def _check_name(where: _Where) -> str:
     if not is_visible(name):
         where.refuse("control_character", "filename must not contain characters that cannot be seen")
     return name
+
+
+def _respelt(name: str, turn: str | int | None, folder: str) -> str:
+    """*name* with the *folder* of the turn where it begins with the turn's id as the caller spells it."""
+    own = f"{turn}/{FILES}/"
+    return f"{folder}/{FILES}/{name.removeprefix(own)}" if isinstance(turn, str) and name.startswith(own) else name
 
 
 def _placed(where: _Where, name: str, folder: str) -> str:
