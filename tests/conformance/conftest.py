@@ -54,8 +54,13 @@ SECRETS = {
 
 
 def inherited() -> dict[str, str]:
-    """For a command that is started as a user would: our variables without settings, and without `SECRETS`."""
-    return {name: value for name, value in os.environ.items() if not name.startswith("ISORUN_") and name not in SECRETS}
+    """For a command that is started as a user would: our variables without settings, `SECRETS`, and the size of the
+    terminal that xdist makes up for its workers.
+    """
+    left_out = (*SECRETS, "COLUMNS", "LINES")
+    return {
+        name: value for name, value in os.environ.items() if not name.startswith("ISORUN_") and name not in left_out
+    }
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:

@@ -61,7 +61,9 @@ def bundle(tmp_path: Path) -> Path:
 @pytest.fixture
 def isorun(tmp_path: Path) -> Isorun:
     """Run the command to its end, with none of this machine's settings."""
-    inherited = {name: value for name, value in os.environ.items() if not name.startswith(("ISORUN_", "AWS_"))}
+    inherited = {
+        name: value for name, value in os.environ.items() if not name.startswith(("ISORUN_", "AWS_", "COLUMNS"))
+    }
     (tmp_path / "tmp").mkdir()
     fixed = {"ISORUN_WORKSPACE_ROOT": str(tmp_path / "runs"), "TMPDIR": str(tmp_path / "tmp")}
 

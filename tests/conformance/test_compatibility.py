@@ -145,7 +145,7 @@ def test_tests_run_inside(inside: "isorun.SyncRuntime", way: str) -> None:
     assert result.stdout.splitlines()[-1] == "1", result.stdout + result.stderr  # "some tests failed", as they must
     assert "1 failed, 1 passed" in result.stdout
     assert "assert 2 == 3" in result.stdout  # rewritten assertions tell both values
-    assert "isorun-" not in result.stdout
+    assert f"isorun-{isorun.__version__}" not in result.stdout
 
 
 ANNOUNCED = """

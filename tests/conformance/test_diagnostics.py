@@ -271,7 +271,11 @@ def test_a_very_long_exception_leaves_its_place(run) -> None:
     [
         ("import warnings\nwarnings.warn('far', stacklevel=9)", "UserWarning: far\n"),
         ("import warnings\nwarnings.warn('near')", '2: UserWarning: near\n  warnings.warn(\'near\')\n'),
-        ("async def f(): pass\nleft = f()", "RuntimeWarning: coroutine 'f' was never awaited\n"),
+        (
+            "async def f(): pass\nleft = f()",
+            "RuntimeWarning: coroutine 'f' was never awaited\n"
+            "RuntimeWarning: Enable tracemalloc to get the object allocation traceback\n",
+        ),
     ],
 )  # fmt: skip
 def test_a_warning_shows_no_line_of_ours(run, code, expected) -> None:

@@ -239,11 +239,11 @@ def test_the_streams_can_be_opened_by_name(run, name: str) -> None:
 
 
 MISSING = {
-    "memory": ("open('/proc/meminfo')", "/proc holds"),
-    "a child's processors": ("Path('/proc/cpuinfo').read_text()", "/proc holds"),
-    "sys": ("os.listdir('/sys/class/net')", "/proc holds"),
-    "openpty": ("os.openpty()", "there are no pseudo-terminals"),
-    "pty": ("import pty; pty.spawn(['true'])", "there are no pseudo-terminals"),
+    "memory": ("open('/proc/meminfo')", "the sandbox does not show that file of the machine"),
+    "a child's processors": ("Path('/proc/cpuinfo').read_text()", "the sandbox does not show that file of the machine"),
+    "sys": ("os.listdir('/sys/class/net')", "the sandbox does not show that file of the machine"),
+    "openpty": ("os.openpty()", "a program has no terminal and can make none"),
+    "pty": ("import pty; pty.spawn(['true'])", "a program has no terminal and can make none"),
 }
 
 

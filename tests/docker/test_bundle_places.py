@@ -92,7 +92,7 @@ def test_another_folder_in_its_place_is_found_before_anything_runs(opened, bundl
 def opened_root(opened) -> Path:  # noqa: F811 - the fixture
     """The folder of the runs that `opened` uses, which is the host's own here."""
     runtime = opened()
-    root = Path(runtime._options["workspace_root"])
+    root = Path(runtime.settings.workspace_root)
     root.mkdir(exist_ok=True)
     return root
 

@@ -170,7 +170,7 @@ def test_ceilings_are_the_executors_own(audited: Audited) -> None:
 def test_memory_file_systems_are_sized(audited: Audited) -> None:
     """/tmp, /dev/shm and the workspace, bytes and inodes; of the workspace's root the program is not the owner."""
     root = f"/proc/{audited.pid}/root"
-    for path, size in (("/tmp", 64 * MIB), ("/dev/shm", 64 * MIB), ("/workspace/out", 256 * MIB)):
+    for path, size in (("/tmp", 128 * MIB), ("/dev/shm", 128 * MIB), ("/workspace/out", 256 * MIB)):
         found = os.statvfs(root + path)
         assert (found.f_blocks * found.f_frsize, 0 < found.f_files <= 16384) == (size, True), path
     workspace, out = (os.stat(f"{root}/workspace{below}") for below in ("", "/out"))
@@ -195,7 +195,7 @@ def test_the_search_finds_what_is_there(docker_engine: Engine, executor_image: s
     (tmp_path / "leak.txt").write_text(CANARY)
     with isorun.SyncRuntime(backend="docker", settings=settings, workspace_root=tmp_path / "r", pool_size=0) as runtime:
         result = runtime.execute(SEARCH.replace("time.sleep(600)", ""), inputs=[tmp_path / "leak.txt"], timeout_s=30)
-    assert json.loads(result.stdout)[1] == ["/workspace/work/leak.txt"]
+    assert json.loads(result.stdout)[1] == ["/workspace/out/leak.txt", "/workspace/work/leak.txt"]  # a link to it
 
 
 def test_the_line_that_operators_look_for(audited: Audited, docker_engine: Engine) -> None:

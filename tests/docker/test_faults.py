@@ -66,6 +66,7 @@ def test_a_missing_image_is_said_with_its_remedy(opened) -> None:
         opened({"PY_CODE_EXEC_IMAGE": "py-code-exec:nosuch"}).__enter__()
     assert str(caught.value) == (
         "there is no image py-code-exec:nosuch: make it with `isorun image build`, or set PY_CODE_EXEC_IMAGE"
+        "; run `isorun doctor --backend docker`"
     )
 
 

@@ -260,11 +260,11 @@ answer = {{root: sorted(os.path.join(at, name) for at, _, names in os.walk(root)
                        if not any((at + "/").startswith(path + "/") for path in shown))
           for root in ("/workspace", "/tmp", "/dev/shm", "/run", "/var")}}
 """
-    work = "/workspace/work/"
     found = inside(sealed, code)
-    given = [".isorun-last-trace", "main.py", "raw_calls.py", "user_code.py"]
+    beside = [".isorun-last-trace", "main.py", "raw_calls.py", "user_code.py"]  # the input is a link to that in out/
+    given = ["/workspace/out/raw_calls.py", *(f"/workspace/work/{name}" for name in beside)]
     nothing = {root: [] for root in ("/tmp", "/dev/shm", "/run", "/var")}
-    assert found == {"/workspace": [work + name for name in given], **nothing}
+    assert found == {"/workspace": given, **nothing}
 
 
 def test_the_runs_own_folder_is_closed_to_others(sealed) -> None:

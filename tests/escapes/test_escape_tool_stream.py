@@ -70,7 +70,7 @@ VIOLATIONS = {
         "program may not send Ready when open",
     ),
     "a second ending": (
-        "message(t='Ended', claim=dict(type='A', message='', errno=None, line=None, source='')) * 2",
+        "message(t='Ended', claim=dict(type='A', message='', errno=None, line=None, source='', packages='')) * 2",
         "program may not send Ended when ended",
     ),
 }
@@ -335,9 +335,7 @@ print("done")
 @pytest.mark.parametrize("kind", ["MemoryError", "OSError", "SystemExit", "Ok"])
 def test_a_forged_ending_never_makes_ok(sealed, kind) -> None:
     """Whatever is claimed about an exception, a run that exits 7 is not ok: the kernel's word is the exit."""
-    ended = (
-        f"stream.sendall(message(t='Ended', claim=dict(type={kind!r}, message='fine', errno=28, line=1, source='')))\n"
-    )
+    ended = f"stream.sendall(message(t='Ended', claim=dict(type={kind!r}, message='fine', errno=28, line=1, source='', packages='')))\n"
     failed = sealed.execute(STREAM + ended + "os._exit(7)")
     assert (failed.ok, failed.exit_code) == (False, 7)
     killed = sealed.execute(STREAM + ended + "os.kill(os.getpid(), 9)")

@@ -326,7 +326,7 @@ def test_a_message_after_its_own_ending_is_a_breach(tooled) -> None:
     code = (
         STREAM
         + CALL
-        + "said = dict(type='A', message='', errno=None, line=None, source='')\n"
+        + "said = dict(type='A', message='', errno=None, line=None, source='', packages='')\n"
         + "stream.sendall(message(t='Ended', claim=said) + call(1))"
     )
     result = tooled.execute(code + _STAY, timeout_s=20)

@@ -402,7 +402,7 @@ def _without_loader(traceback: types.TracebackType | None) -> types.TracebackTyp
 
 
 def _is_ours(filename: str) -> bool:
-    return filename == __file__ or filename in (asyncio.runners.__file__, asyncio.base_events.__file__)
+    return filename.startswith(_OURS) or filename in (asyncio.runners.__file__, asyncio.base_events.__file__)
 
 
 def _last_line(traceback: types.TracebackType | None, path: str) -> int | None:

@@ -15,7 +15,7 @@ from isorun.tools import exec_tools
 from isorun.tools.subsystem import ToolSubsystem
 
 isorun.run("1", inputz=[])
-isorun.run("1", timeout_s="3")
+isorun.run("1", timeout_s=[])
 isorun.run(3)
 isorun.SyncRuntime(bundel="x")
 isorun.Runtime(pool_size="2")
