@@ -644,3 +644,16 @@ def test_a_program_may_stand_on_the_command_line(isorun: Isorun) -> None:
     done = isorun("run", "-c", "print(sys.argv[1:], sys.stdin.read())", "--stdin", "a", "--", "-b", stdin=b"typed")
     assert (done.returncode, done.stdout) == (0, b"['a', '-b'] typed\n")
     assert isorun("run", "-c", " ").returncode == 2
+
+
+def test_a_run_that_is_not_kept_leaves_what_was_asked_for(isorun, program, environment, tmp_path) -> None:
+    """`--out` has the files, the workspace root has nothing of the run, and no line names its folder."""
+    root = Path(environment["ISORUN_WORKSPACE_ROOT"])
+    before = set(root.glob("codegen_*"))
+    file = program("(OUT / 'a.txt').write_text('x')\nprint('done')")
+    done = isorun("run", "--no-keep", file, "--out", str(tmp_path / "to"))
+    assert (done.returncode, done.stdout, (tmp_path / "to/a.txt").read_text()) == (0, b"done\n", "x")
+    assert b"folder:" not in done.stderr
+    alone = isorun("run", "--no-keep", "--json", file)
+    assert json.loads(alone.stdout)["kept"] is False
+    assert set(root.glob("codegen_*")) == before

@@ -45,7 +45,7 @@ def _lines(result: Mapping[str, Any]) -> Iterator[str]:
     for path in result.get("missing") or ():
         yield f"  missing: {one_line(path, _LINE)}"
     yield from _files(result.get("artifacts") or ())
-    if result.get("out_dir"):
+    if result.get("out_dir") and result.get("kept", True):
         yield f"  folder: {result['out_dir']}"
 
 

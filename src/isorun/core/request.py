@@ -70,6 +70,7 @@ class RunOptions(ProgramOptions, total=False):
     inputs: Inputs
     out: str | Path | None
     exec_id: str | None
+    keep: bool
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -90,6 +91,7 @@ class RunRequest:
     user_id: str = ""  # for the tools to know, at most 200 characters
     exec_id: str | None = None  # an id of the caller's own; None: a new one
     limits: Mapping[str, float] | None = None  # limits of this run alone, by name, below the host's; None: the host's
+    keep: bool = True  # False: the run's folder is removed once the result is made
 
     @classmethod
     def of(cls, code: "str | bytes | Path | RunRequest", **options: Unpack[RunOptions]) -> "RunRequest":
@@ -317,6 +319,12 @@ def _user(user_id: object) -> str:
     return user_id
 
 
+def _keep(keep: object) -> bool:
+    if not isinstance(keep, bool):
+        raise InvalidRequest(f"keep must be true or false, got {shown(keep)}", code="invalid_keep")
+    return keep
+
+
 def _as_given(value: object) -> object:
     """For what is checked where it is read: ids and names by `core.ids`, the contract by `core.contract`."""
     return value
@@ -336,6 +344,7 @@ _FORMS: Mapping[str, Callable[[object], object]] = {
     "user_id": _user,
     "exec_id": _as_given,
     "limits": own_limits,
+    "keep": _keep,
 }
 
 

@@ -3,11 +3,14 @@
 Theory of operation. What a program can make long is bounded where it enters a result (`Few`, and the constants of
 `report`, `hints` and `journal`), so result.json of a run within the default ceilings has at most some 30 MiB. `stored`
 holds the promise whatever an operator raised: it cuts texts, then lists, until the document fits `MAX_STORED`, and
-readers take up to `MAX_READ`. The folder has all; a notice says what the lists leave out.
+readers take up to `MAX_READ`. The folder has all; a notice says what the lists leave out. The module is long because
+the shape of a result, and how it is stored and shown, are one subject.
 """
 
 import base64
 import builtins
+import errno
+import io
 import json
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
@@ -99,18 +102,25 @@ class Artifact:
     description: str = ""
     visibility: str = "external"
     file: Path
+    held: builtins.bytes | None = field(default=None, repr=False)  # all of it, where the run's folder was removed
 
     def open(self) -> BinaryIO:
-        """The file's bytes, to be read piece by piece."""
-        return self.file.open("rb")
+        """The file's bytes, to be read piece by piece. Raises FileNotFoundError once the run's folder is gone."""
+        try:
+            return self.file.open("rb") if self.held is None else io.BytesIO(self.held)
+        except FileNotFoundError:
+            reason = "the run's folder was removed, by keep=False or by a cleanup"
+            raise FileNotFoundError(errno.ENOENT, reason, str(self.file)) from None
 
     def read_bytes(self) -> builtins.bytes:
         """All of the file."""
-        return self.file.read_bytes()
+        with self.open() as file:
+            return file.read()
 
     def read_text(self, encoding: str = "utf-8") -> str:
         """All of the file as text. Raises UnicodeDecodeError."""
-        return self.file.read_text(encoding)
+        with io.TextIOWrapper(self.open(), encoding) as text:
+            return text.read()
 
     def _repr_png_(self) -> builtins.bytes | None:
         """What a notebook shows of a picture; None for another file."""
@@ -118,7 +128,10 @@ class Artifact:
 
     def save(self, to: str | Path) -> Path:
         """Copy the file to *to* (a file, or a folder that exists) and return where it is."""
-        return Path(shutil.copyfile(self.file, Path(to) / self.file.name if Path(to).is_dir() else to))
+        target = Path(to) / self.file.name if Path(to).is_dir() else Path(to)
+        with self.open() as source, target.open("wb") as copy:
+            shutil.copyfileobj(source, copy)
+        return target
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -171,6 +184,7 @@ class RunResult:
     isolation: Mapping[str, Any]
     value: str | None = None  # the text of the last expression's value; None if there was none, or it was None
     rich: Mapping[str, str] = field(default_factory=dict)  # its other forms by MIME type; a picture's bytes in base64
+    kept: bool = True  # whether out_dir is there still, see `RunRequest.keep`
     schema: int = SCHEMA
 
     def raise_for_status(self) -> "RunResult":
@@ -328,7 +342,7 @@ def _fits(value: object, kind: Any) -> bool:  # noqa: ANN401 - a type, or the sa
 def _fields(entry: Artifact | Item) -> dict[str, Any]:
     # Nothing in one is a container that could be changed: no copies, as `asdict` makes them, of what is in thousands.
     rest()
-    return {name: getattr(entry, name) for name in entry.__slots__}
+    return {name: getattr(entry, name) for name in entry.__slots__ if name != "held"}
 
 
 def as_json(value: object) -> str:

@@ -24,6 +24,7 @@ from isorun.runtime.shown import is_scratch, read_shown, unsaved_figures
 from isorun.store.collect import Collected, WorkspaceDiff, collect, diff, place
 from isorun.store.folder import RunFolder
 from isorun.store.journal import INDEX, listed, publish
+from isorun.store.unkept import without_folder
 
 if TYPE_CHECKING:
     from isorun.runtime.hints.seen import Seen
@@ -118,7 +119,7 @@ def _concluded(run: DeadRun, collected: Collected, found: Found) -> RunResult:
     problems = (run.ending.output.problem,) if run.ending.output.problem else ()
     result = replace(result, report_text=report_text(result, infra_errors=problems, left_out=judged.left_out))
     run.folder.write_result(result.stored())
-    return result
+    return result if run.request.keep else without_folder(result, run.folder)
 
 
 def _judged(run: DeadRun, collected: Collected, found: Found) -> _Judgement:

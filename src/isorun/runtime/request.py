@@ -54,6 +54,7 @@ class AcceptedRun:
     grants: tuple[str, ...] = ()  # ids of the tools it may call
     user_id: str = ""
     limits: Limits = field(default_factory=Limits)  # the host's, or lower ones of its own
+    keep: bool = True  # whether its folder stays after the run
 
 
 def accept(request: RunRequest, limits: Limits, bundle_tools: Collection[str] = ()) -> AcceptedRun:
@@ -89,6 +90,7 @@ def accept(request: RunRequest, limits: Limits, bundle_tools: Collection[str] = 
         grants=check_grants(request.tools, bundle_tools),
         user_id=request.user_id,
         limits=limits,
+        keep=request.keep,
     )
 
 

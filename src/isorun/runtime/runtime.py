@@ -266,8 +266,9 @@ class Runtime:
         folders, found by the program beside user_code.py. *out*: a folder that `out/` starts
         as a copy of. *tools*: ids of the bundle's tools that it may call, None for all. *user_id*
         is for the tools to know. *exec_id*: an id of the caller's own. *limits*: lower limits of this run alone, a
-        dict such as `{"memory_bytes": "256M"}`, or a `Limits` of which only what is not the default counts. Instead of
-        code and options a `RunRequest` may be given. Raises `InvalidRequest` (nothing was started), `Unavailable`,
+        dict such as `{"memory_bytes": "256M"}`, or a `Limits` of which only what is not the default counts. *keep*:
+        False removes the run's folder once the result is made, which holds 16 MiB of its artifacts. Instead of code
+        and options a `RunRequest` may be given. Raises `InvalidRequest` (nothing was started), `Unavailable`,
         `SetupFailed`. If the caller is cancelled, so is the run.
         """
         run = await self.start(code, **options)
@@ -353,7 +354,12 @@ class Runtime:
             self.root,
             request.exec_id,
             self._host,
-            {"prog_name": request.prog_name, "turn": request.turn, "timeout_s": request.timeout_s},
+            {
+                "prog_name": request.prog_name,
+                "turn": request.turn,
+                "timeout_s": request.timeout_s,
+                **({} if request.keep else {"keep": False}),
+            },
         )
         try:
             _log.info("[solver.codegen] workdir=%s", folder.path)
@@ -405,7 +411,7 @@ class Runtime:
         except BaseException as error:
             if self._life.is_elsewhere:  # a fork's copy of this task is destroyed; the run is the parent's
                 raise
-            if run.program_started:
+            if run.program_started and request.keep:
                 # What it printed is all there is to see of it. Without a result it is lost once this host has gone.
                 with suppress(IsorunError):
                     folder.append_infra("runtime", "ERROR", f"the sandbox failed: {error!r}")

@@ -81,6 +81,7 @@ class _Root(NamedTuple):
 def recover(root: Path, stuck: list[str] | None = None) -> list[str]:
     """End every run below *root* whose host died, as `lost`; their exec ids, oldest first.
 
+    A run that its caller did not want to keep is removed instead.
     Runs of living hosts are not touched. Dead leases and interrupted work are removed.
     One that cannot be ended is logged and passed over, also for want of room: it holds up
     neither the others nor a new host, and *stuck*, if given, gets its exec id.
@@ -331,6 +332,9 @@ def _end_if_lost(where: _Root, exec_id: str, run_fd: int) -> bool:
     if _has_result(run_fd):  # written, and its lease given back, between the two looks
         return False
     told = _read_json(RUN_JSON, run_fd) or {}
+    if told.get("keep") is False:
+        _remove_run(where, exec_id)
+        return False
     with ExitStack() as fds:
         out_fd = _made_folder("out", run_fd, fds)
         logs_fd = _made_folder("logs", out_fd, fds)

@@ -50,6 +50,7 @@ LINES = [
     (["x.py", "--timeout", "1m30s"], Wanted(file="x.py", timeout_s=90)),
     (["x.py", "--memory=256M", "--cpus", "0.5"], Wanted(file="x.py", memory="256M", cpus="0.5")),
     (["x.py", "--limit", "a=1", "--limit=b=2"], Wanted(file="x.py", limits=("a=1", "b=2"))),
+    (["x.py", "--no-keep"], Wanted(file="x.py", keep=False)),
     (["x.py", "--timeout", "-1"], Wanted(file="x.py", timeout_s=-1)),
 ]
 BEHIND = "; what the program is to get comes after --"

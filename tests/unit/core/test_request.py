@@ -43,10 +43,13 @@ def test_every_front_end_has_the_same_options() -> None:
     runtime = keywords(Runtime)
     assert runtime == set(RuntimeOptions.__annotations__) == keywords(isorun.SyncRuntime)
     assert keywords(isorun.run) == request | runtime
-    # With folders of the caller's, inputs and out are these; the rest is the same or comes by position.
+    # With folders of the caller's, inputs and out are these, and the run's own stays; the rest comes by position.
     for function in (exec_tools.run_exec_tool, exec_tools.run_exec_tool_no_contract):
         assert keywords(function) == set(ProgramOptions.__annotations__) | {"runtime", "on_output"}
-        assert request - keywords(function) - {"inputs", "out"} <= {*inspect.signature(function).parameters, "contract"}
+        assert request - keywords(function) - {"inputs", "out", "keep"} <= {
+            *inspect.signature(function).parameters,
+            "contract",
+        }
     # On a command line the name is the file's, argv is what follows it, and the caller is the user of the machine.
     line = {field.name for field in dataclasses.fields(Wanted)}
     assert request - line == {"prog_name", "argv", "user_id", "exec_id"}
@@ -78,6 +81,7 @@ options = st.fixed_dictionaries(
         "tools": st.lists(texts, unique=True),
         "user_id": st.just("ü"),
         "exec_id": texts,
+        "keep": st.booleans(),
     },
 )
 
@@ -143,6 +147,7 @@ def test_json_is_what_a_person_would_write() -> None:
             "invalid_limit",
             "limits must be a Limits, or a dict such as {'memory_bytes': '256M'}",
         ),
+        ({"keep": 0}, "invalid_keep", "keep must be true or false, got 0"),
         ({"user_id": 3}, "invalid_user_id", "user_id must be at most 200 printable characters, got 3"),
     ],
 )

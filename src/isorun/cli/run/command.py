@@ -34,6 +34,7 @@ class Wanted:
     preload: tuple[str, ...] = ()
     env_file: Path | None = None
     stdin: bool = False
+    keep: bool = True
     json: bool = False
 
 
@@ -103,6 +104,12 @@ OPTIONS = {
         ),
         option("--env-file FILE", "A file of settings, NAME=value.", type=Path),
         option("--stdin", "Give our stdin to the program."),
+        option(
+            "--no-keep",
+            "Remove the run's folder afterwards; --out is copied before.",
+            dest="keep",
+            action="store_false",
+        ),
         option("--json", "Print the whole result as JSON, and nothing else."),
     )
 }

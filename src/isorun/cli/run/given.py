@@ -34,6 +34,7 @@ def read_request(wanted: Wanted, limits: Limits) -> RunRequest:
         "argv": wanted.args,
         "env": _variables(wanted.env),
         "limits": _read_limits(wanted),
+        "keep": wanted.keep or wanted.out is not None,  # the copy comes first, see `session`
         "out": None,  # --out is where the files go afterwards
         "stdin": _read_stdin(limits.input_bytes) if wanted.stdin and not sys.stdin.isatty() else None,
     }

@@ -9,6 +9,7 @@ import os
 import signal
 import sys
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ from isorun.cli.run.command import Wanted
 from isorun.cli.run.early import Early, settings_for
 from isorun.cli.run.given import read_request
 from isorun.cli.run.live import Live, Spinner, write
-from isorun.core.errors import CleanupFailed, SetupFailed, Unavailable
+from isorun.core.errors import CleanupFailed, InvalidRequest, SetupFailed, Unavailable
 from isorun.core.outcome import Exit, cli_exit_code
 from isorun.core.request import RunRequest
 from isorun.core.result import RunResult
@@ -70,6 +71,9 @@ class _Session:
             self._spinner.stop()
         if self._wanted.out is not None:
             copy_out(result, self._wanted.out)
+            if not self._wanted.keep:
+                remove_run(result.out_dir.parents[1], result.exec_id)
+                result = replace(result, kept=False)
         self._report(result)
         return cli_exit_code(result.status, _exit_of(result))
 
@@ -105,6 +109,10 @@ class _Session:
         except CleanupFailed:
             if result is not None:  # what could not be removed is the error, and the run is still to be told
                 self._report(result)
+            raise
+        except Exception:
+            if not self._wanted.keep and self._interrupts.run is not None:
+                remove_run(runtime.root, self._interrupts.run.exec_id)
             raise
         return result
 
@@ -150,6 +158,14 @@ class _Interrupts:
             self._cancelling = asyncio.ensure_future(self.run.cancel())
             # Whoever waits for the run has its error too.
             self._cancelling.add_done_callback(lambda task: task.cancelled() or task.exception())
+
+
+def remove_run(root: Path, exec_id: str) -> None:
+    """Remove the run's folder, if it is there."""
+    from isorun.store.recovery import remove
+
+    with suppress(InvalidRequest):
+        remove(root, exec_id)
 
 
 def copy_out(result: RunResult, to: Path) -> None:
