@@ -251,6 +251,7 @@ class Settings:
     program_python: Annotated[Path | None, _From(_PROGRAM)] = None
     preload: Annotated[tuple[str, ...], _From(_LIST)] = ()
     pool_size: Annotated[int, _From(_whole(0, 1024), harmless=_at_most(4))] = 4  # waiting slots
+    max_runs: Annotated[int | None, _From(_COUNT)] = None  # programs at once; the others wait
     zygote_runs: Annotated[int, _From(_COUNT, harmless=_at_most(1000))] = 1000  # before a zygote is replaced
     workspace_root: Annotated[Path | None, _From(_PATH, "EXEC_WORKSPACE_ROOT")] = None
     bundle: Annotated[Path | None, _From(_PATH)] = None  # whose tools programs may call

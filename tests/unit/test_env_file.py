@@ -46,6 +46,7 @@ EVIL = {
     "PY_CODE_EXEC_TIMEOUT": "1000000",
     "ISORUN_MAX_PROCESSES": "100000",
     "ISORUN_POOL_SIZE": "1024",
+    "ISORUN_MAX_RUNS": "1",
     "ISORUN_ENV_FILE": "./more.env",
 }
 

@@ -22,6 +22,7 @@ MEANING = {
     "program_python": "the interpreter of programs; default: the one that isorun runs in; docker: the image's own",
     "preload": "modules that are imported before a program comes, with commas between them",
     "pool_size": "executors that wait; 0: each is made when it is asked for",
+    "max_runs": "programs at once in a Runtime; the others wait in a queue; default: no ceiling",
     "zygote_runs": "runs before the process that forks executors is replaced",
     "workspace_root": "folder of the runs; default: `/exec-workspace` in a container that has it, else `/tmp`",
     "bundle": "folder of the bundle whose tools programs may call",

@@ -134,6 +134,13 @@ def check_grants(tools: Sequence[str] | None, bundle_tools: Collection[str]) -> 
     return tuple(tools)
 
 
+def check_count(name: str, count: object) -> int:
+    """*count* if it is a whole number above 0. Raises `InvalidRequest` (invalid_<name>)."""
+    if isinstance(count, bool) or not isinstance(count, int) or count < 1:
+        raise InvalidRequest(f"{name} must be a whole number above 0, got {shown(count)}", code=f"invalid_{name}")
+    return count
+
+
 def check_code(code: bytes, limits: Limits) -> bytes:
     """The program's bytes, at most as many as the operator allows."""
     if not code.strip():

@@ -33,9 +33,10 @@ from isorun.runtime.events import Event, Feed
 from isorun.runtime.finish import DeadRun, finish
 from isorun.runtime.inspection.inspection import Inspection
 from isorun.runtime.lost import LostRun, store_lost
+from isorun.runtime.many.turns import Turns, unstarted
 from isorun.runtime.output import OnOutput, check_on_output
 from isorun.runtime.pool import Lease, Pool
-from isorun.runtime.request import AcceptedRun, accept, check_grants, fingerprint_before
+from isorun.runtime.request import AcceptedRun, accept, check_count, check_grants, fingerprint_before
 from isorun.runtime.run import Conduct, Options, digests_in_out, program_for
 from isorun.runtime.services import open_supervisor
 from isorun.runtime.toolstream import call_limits
@@ -43,6 +44,7 @@ from isorun.settings import Settings, get_exec_workspace_root
 from isorun.store.folder import Lease as HostLease
 from isorun.store.folder import RunFolder, failed, open_root, utc_now
 from isorun.store.recovery import recover, sweep
+from isorun.store.unkept import without_folder
 
 _log = log_of("isorun")
 _TOLD_AT_ONCE = 100  # artifacts, between two turns of the loop
@@ -57,6 +59,7 @@ class Run:
         self._life = life
         self._conduct: Conduct | None = None
         self._cancelled = False
+        self._turn: asyncio.Future[bool] | None = None
         self._task: asyncio.Task[RunResult] | None = None
 
     def events(self) -> AsyncIterator[Event]:
@@ -77,12 +80,18 @@ class Run:
         self._cancelled = True
         if self._conduct is not None:
             self._conduct.stop(Stop.CANCELLED)
+        if self._turn is not None and not self._turn.done():
+            self._turn.set_result(False)
         return await self.result()
 
     @property
     def program_started(self) -> bool:
         """Whether the program's first instruction was reached."""
         return self._conduct is not None and self._conduct.program_started
+
+    def waits_for(self, turn: "asyncio.Future[bool]") -> None:
+        """Its program starts once *turn* has come; a cancellation gives it up."""
+        self._turn = turn
 
     def started(self, task: "asyncio.Task[RunResult]") -> None:
         """*task* produces the result."""
@@ -101,6 +110,7 @@ class _HostOptions(TypedDict, total=False):
     preload: Sequence[str] | None
     python: str | Path | None
     pool_size: int | None
+    max_runs: int | None
     workspace_root: str | Path | None
 
 
@@ -126,8 +136,9 @@ class Runtime:
     *backend* is `auto` (namespace, else docker with a notice that says why, else
     `Unavailable` with both reasons), `namespace`, `docker`, or a `Backend`. *bundle* is
     the folder whose tools programs may call. *limits* are the ceilings of every run: a `Limits`, or a dict of those
-    fields that the settings do not decide. It, *limits*, *preload*, *python*, *pool_size*
-    and *workspace_root* default to the settings (`isorun config show`). Entering raises
+    fields that the settings do not decide. It, *limits*, *preload*, *python*, *pool_size*,
+    *max_runs* (programs at once; more of them wait, and who came first runs first) and *workspace_root*
+    default to the settings (`isorun config show`). Entering raises
     `InvalidRequest` for a bundle or a root that cannot be used, `Unavailable` if this host
     cannot build a sandbox, and `SetupFailed`. It is opened once, and used in the event loop and the
     process that opened it: everything else raises `Misused`. A forked child touches nothing of it.
@@ -143,19 +154,19 @@ class Runtime:
         preload: Sequence[str] | None = None,
         python: str | Path | None = None,
         pool_size: int | None = None,
+        max_runs: int | None = None,
         workspace_root: str | Path | None = None,
     ) -> None:
-        settings = settings or Settings.load()
-        if preload is not None:
-            settings = replace(settings, preload=tuple(preload))
-        if bundle is not None:
-            settings = replace(settings, bundle=Path(bundle).absolute())
-        if python is not None:
-            settings = replace(settings, program_python=Path(python))
-        if pool_size is not None:
-            settings = replace(settings, pool_size=pool_size)
-        if workspace_root is not None:
-            settings = replace(settings, workspace_root=Path(workspace_root).absolute())
+        given: dict[str, Any] = {
+            "preload": None if preload is None else tuple(preload),
+            "bundle": None if bundle is None else Path(bundle).absolute(),
+            "program_python": None if python is None else Path(python),
+            "pool_size": pool_size,
+            "max_runs": None if max_runs is None else check_count("max_runs", max_runs),
+            "workspace_root": None if workspace_root is None else Path(workspace_root).absolute(),
+        }
+        named = {name: value for name, value in given.items() if value is not None}
+        settings = replace(settings or Settings.load(), **named)
         self.settings = settings
         self.limits = limits if isinstance(limits, Limits) else with_own(settings.limits(), own_limits(limits))
         self._wanted = backend if backend is not None else settings.backend
@@ -169,6 +180,7 @@ class Runtime:
         self._owing = Owing()
         self._stack = AsyncExitStack()
         self._runs: set[Run] = set()
+        self._turns = Turns(settings.max_runs)
         self._life = Life("Runtime", "use it as `async with isorun.Runtime() as rt:`")
 
     async def __aenter__(self) -> "Runtime":
@@ -229,6 +241,7 @@ class Runtime:
             _log.warning("run %s was lost: its host died", exec_id)
 
     async def _end_runs(self) -> None:
+        self._turns.give_up_all()  # first: else one of them is started for each that ends
         for run in tuple(self._runs):
             with suppress(IsorunError):
                 await run.cancel()
@@ -304,7 +317,9 @@ class Runtime:
         feed = Feed()
         self._life.check()  # a folder was read meanwhile
         run = Run(request, feed, self._life)
-        task = asyncio.create_task(self._run(request, run, feed, on_output), name=f"run-{request.exec_id}")
+        turn = self._turns.ask()
+        run.waits_for(turn)
+        task = asyncio.create_task(self._run(request, run, turn, feed, on_output), name=f"run-{request.exec_id}")
         run.started(task)
         self._runs.add(run)
         task.add_done_callback(lambda _: self._runs.discard(run))
@@ -340,27 +355,41 @@ class Runtime:
                 folder.make_room()
                 store_lost(lost)
 
-    async def _run(self, request: AcceptedRun, run: Run, feed: Feed, on_output: OnOutput | None) -> RunResult:
+    async def _run(
+        self, request: AcceptedRun, run: Run, turn: "asyncio.Future[bool]", feed: Feed, on_output: OnOutput | None
+    ) -> RunResult:
+        accepted, began = utc_now(), time.monotonic()
         try:
-            return await self._conducted(request, run, feed, on_output)
+            async with self._turns.taken(turn) as is_ours:
+                if is_ours:
+                    return await self._conducted(request, run, feed, on_output, accepted, began)
+                result = await asyncio.to_thread(self._unstarted, request, accepted, began)
+                feed.publish(_outcome(result, 0.0))
+                return result
         except BaseException:
             feed.publish(Event(kind="outcome", at_s=0.0, data={"status": "error"}))  # else who watches waits for ever
             raise
 
-    async def _conducted(self, request: AcceptedRun, run: Run, feed: Feed, on_output: OnOutput | None) -> RunResult:
+    def _unstarted(self, request: AcceptedRun, accepted: str, began: float) -> RunResult:
+        folder = self._new_folder(request)
+        try:
+            result = unstarted(request, folder, accepted, began)
+        except BaseException:
+            folder.discard()
+            raise
+        return result if request.keep else without_folder(result, folder)
+
+    def _new_folder(self, request: AcceptedRun) -> RunFolder:
+        about = {"prog_name": request.prog_name, "turn": request.turn, "timeout_s": request.timeout_s}
+        about |= {} if request.keep else {"keep": False}
+        return RunFolder.create(self.root, request.exec_id, self._host, about)
+
+    async def _conducted(
+        self, request: AcceptedRun, run: Run, feed: Feed, on_output: OnOutput | None, accepted: str, began: float
+    ) -> RunResult:
         """One accepted run, to its stored result. Long because each failure on the way keeps what came before it."""
-        accepted, began = utc_now(), time.monotonic()
-        folder = RunFolder.create(
-            self.root,
-            request.exec_id,
-            self._host,
-            {
-                "prog_name": request.prog_name,
-                "turn": request.turn,
-                "timeout_s": request.timeout_s,
-                **({} if request.keep else {"keep": False}),
-            },
-        )
+        queued_s = time.monotonic() - began
+        folder = self._new_folder(request)
         try:
             _log.info("[solver.codegen] workdir=%s", folder.path)
             folder.append_infra("runtime", "INFO", f"[solver.codegen] workdir={folder.path}")
@@ -373,8 +402,8 @@ class Runtime:
                 )
                 run.conducted_by(conduct)
                 program = program_for(request, self._options_of(request))
-                setup_s = time.monotonic() - began
-                timings = {"accepted": accepted, "pool_hit": hit, "slot_s": setup_s}
+                setup_s = time.monotonic() - began - queued_s
+                timings = {"accepted": accepted, "queued_s": queued_s, "pool_hit": hit, "slot_s": setup_s}
                 try:
                     ending = await conduct.run(program)
                 except Exception as error:
@@ -419,8 +448,12 @@ class Runtime:
                 folder.discard()
             raise
         await _publish_artifacts(feed, ending.run_s, result.artifacts)
-        feed.publish(Event(kind="outcome", at_s=ending.run_s, data={"status": result.status, "ok": result.ok}))
+        feed.publish(_outcome(result, ending.run_s))
         return result
+
+
+def _outcome(result: RunResult, at_s: float) -> Event:
+    return Event(kind="outcome", at_s=at_s, data={"status": result.status, "ok": result.ok})
 
 
 async def _publish_artifacts(feed: Feed, at_s: float, artifacts: Sequence[Artifact]) -> None:

@@ -16,7 +16,7 @@ from isorun.tools.subsystem import ToolSubsystem
 
 _ENDS = Script(stdout=b"x\n", exit=Exit(code=0))
 _HANGS = Script(stdout=b"x\n", at_sigterm=Exit(code=0))
-_OURS = {"started", "conducted_by"}  # of Run, for the Runtime
+_OURS = {"started", "conducted_by", "waits_for"}  # of Run, for the Runtime
 
 
 def runtime(root: Path, script: Script = _ENDS) -> isorun.SyncRuntime:

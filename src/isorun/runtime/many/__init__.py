@@ -1,0 +1,1 @@
+"""Many runs of one Runtime: whose turn it is, and results in the order that was asked for."""
