@@ -6,7 +6,7 @@ editor see them; a test holds the two pairs to the same methods. They must do no
 
 import asyncio
 import threading
-from collections.abc import AsyncIterator, Coroutine, Iterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Coroutine, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future
 from contextlib import suppress
 from pathlib import Path
@@ -20,6 +20,7 @@ from isorun.core.request import OPTIONS, RunOptions, RunRequest, check_known, ta
 from isorun.core.result import RunResult
 from isorun.runtime.events import Event
 from isorun.runtime.output import OnOutput
+from isorun.runtime.request import check_count
 from isorun.runtime.runtime import HostOptions, Run, Runtime, RuntimeOptions
 from isorun.settings import Settings
 
@@ -95,8 +96,8 @@ async def _others_done() -> None:
         await asyncio.gather(*others, return_exceptions=True)
 
 
-async def _next(events: AsyncIterator[Event]) -> Event | None:
-    return await anext(events, None)
+async def _next(items: AsyncIterator[_T]) -> _T | None:
+    return await anext(items, None)
 
 
 class SyncRun:
@@ -239,6 +240,35 @@ class SyncRuntime:
         """
         self._life.check()
         return SyncRun(self._loop.call(self._original.start(code, on_output=on_output, **options)), self._loop)
+
+    @takes(RunOptions)
+    def map(
+        self,
+        programs: Iterable[str | bytes | Path | RunRequest],
+        *,
+        at_once: int = 8,
+        **options: Unpack[RunOptions],
+    ) -> Iterator[RunResult]:
+        """The results of *programs*, in their order; see `Runtime.map`.
+
+        *programs* are made in another thread than the caller's, one after the other. Closing the iterator, or leaving
+        the loop that has the only reference to it, cancels what runs.
+        """
+        from isorun.runtime.many.ordered import each_aside, ordered  # not at the top: one run needs none of it
+
+        self._life.check()
+        check_count("at_once", at_once)
+        check_known(options, OPTIONS, "a run")
+        execute = self._original.execute
+        return self._results(ordered(lambda code: execute(code, **options), each_aside(programs), at_once))
+
+    def _results(self, results: AsyncGenerator[RunResult]) -> Iterator[RunResult]:
+        try:
+            while (result := self._loop.call(_next(results))) is not None:
+                yield result
+        finally:
+            with suppress(Misused):  # it was closed meanwhile, and has ended them
+                self._loop.call(results.aclose())
 
 
 @takes(RunOptions, HostOptions)

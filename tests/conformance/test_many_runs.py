@@ -19,3 +19,21 @@ def test_a_ceiling_on_runs_holds(own) -> None:
     assert spans[0][1] <= spans[1][0]
     assert spans[1][1] <= spans[2][0]
     assert sorted(result.timings["queued_s"] > 0.3 for result in results) == [False, True, True]
+
+
+def test_programs_are_mapped_to_results(rt) -> None:
+    """In their order, though the first takes longest; a time-out and an error are results among them."""
+    programs = ["time.sleep(0.5); print(0)", "print(1)", "1 / 0", "time.sleep(60)", "print(4)"]
+    results = list(rt.map(programs, at_once=3, timeout_s=2))
+    assert [result.status for result in results] == ["ok", "ok", "failed", "timed_out", "ok"]
+    assert [result.stdout for result in results] == ["0\n", "1\n", "", "", "4\n"]
+
+
+def test_many_programs_leave_nothing_with_keep_false(rt) -> None:
+    """A batch that is not kept: each result has its own file."""
+    before = set(rt.root.glob("codegen_*"))
+    programs = (f"(OUT / 'n.txt').write_text('{n}')" for n in range(40))
+    assert [result["n.txt"].read_text() for result in rt.map(programs, keep=False, timeout_s=20)] == [
+        str(n) for n in range(40)
+    ]
+    assert set(rt.root.glob("codegen_*")) == before

@@ -11,7 +11,7 @@ The module is long because opening, running and leaving undo each other, step by
 import asyncio
 import functools
 import time
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Iterable, Mapping, Sequence
 from contextlib import AsyncExitStack, suppress
 from dataclasses import replace
 from pathlib import Path
@@ -23,7 +23,7 @@ from isorun.core.guard.life import Life
 from isorun.core.guard.log import log_of
 from isorun.core.limits import Limits, own_limits, with_own
 from isorun.core.outcome import Stop
-from isorun.core.request import RunOptions, RunRequest, takes
+from isorun.core.request import OPTIONS, RunOptions, RunRequest, check_known, takes
 from isorun.core.result import Artifact, RunResult
 from isorun.core.share import Owing
 from isorun.core.signatures import told
@@ -324,6 +324,27 @@ class Runtime:
         self._runs.add(run)
         task.add_done_callback(lambda _: self._runs.discard(run))
         return run
+
+    @takes(RunOptions)
+    def map(
+        self,
+        programs: Iterable[str | bytes | Path | RunRequest],
+        *,
+        at_once: int = 8,
+        **options: Unpack[RunOptions],
+    ) -> AsyncGenerator[RunResult]:
+        """The results of *programs*, in their order; each is one as `execute` takes it, *options* are for all.
+
+        At most *at_once* run at once. *programs* may be endless: one is taken when there is room for it. What
+        `execute` would raise is raised in its place in the order, and ends the rest. Leaving the loop early cancels
+        what runs; `contextlib.aclosing` does that at once. Raises `InvalidRequest` (invalid_at_once).
+        """
+        from isorun.runtime.many.ordered import each, ordered  # not at the top: one run needs none of it
+
+        self._life.check()
+        check_count("at_once", at_once)
+        check_known(options, OPTIONS, "a run")
+        return ordered(lambda code: self.execute(code, **options), each(programs), at_once)
 
     def _options_of(self, request: AcceptedRun) -> Options:
         return self._options if request.limits == self.limits else self._options_under(request.limits)

@@ -2,8 +2,8 @@
 
 import asyncio
 from collections import deque
-from collections.abc import AsyncIterator, Callable, Collection, Coroutine, Iterable
-from typing import Any, TypeVar
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Collection, Coroutine, Iterable
+from typing import Any, TypeVar, cast
 
 _Item = TypeVar("_Item")
 _Done = TypeVar("_Done")
@@ -12,14 +12,21 @@ _AHEAD = 8  # times *at_once*: results that wait for a slow one before them
 
 
 async def each(items: Iterable[_Item]) -> AsyncIterator[_Item]:
-    """*items*, for `ordered`."""
+    """*items*, for `ordered`; each is made in the event loop."""
     for item in items:
         yield item
 
 
+async def each_aside(items: Iterable[_Item]) -> AsyncIterator[_Item]:
+    """*items*, for `ordered`; each is made in a thread, so making it may take long, or wait for the loop."""
+    iterator = iter(items)
+    while (item := await asyncio.to_thread(next, iterator, _END)) is not _END:
+        yield cast("_Item", item)
+
+
 async def ordered(
     work: Callable[[_Item], Coroutine[Any, Any, _Done]], items: AsyncIterator[_Item], at_once: int
-) -> AsyncIterator[_Done]:
+) -> AsyncGenerator[_Done]:
     """What *work* gives for each of *items*, in their order; at most *at_once* are worked on.
 
     An exception of *work* or of *items* is raised in its place in the order, and ends it. Left early, it cancels what
