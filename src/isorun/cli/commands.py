@@ -17,6 +17,10 @@ if TYPE_CHECKING:
 
 COMMANDS = {
     "run": ("run.command", "Run one program, sealed, and exit with its exit code."),
+    "batch": (
+        "batch",
+        "Run many programs, one JSON object a line, and print their results as lines of JSON, in order.",
+    ),
     "runs ls": ("runs", "The stored runs, newest first."),
     "runs show": ("runs", "How one run ended."),
     "runs logs": ("runs", "What one run printed, or what the host did for it."),
@@ -47,7 +51,7 @@ GROUPS = {
     "config": "Settings.",
 }
 _HEADINGS = {
-    "Programs": ("run", "runs", "tools"),
+    "Programs": ("run", "batch", "runs", "tools"),
     "To see it at work": ("demo", "scenario", "attack-matrix"),
     "This machine": ("doctor", "image", "config", "cleanup"),
 }
