@@ -335,7 +335,8 @@ print("done")
 @pytest.mark.parametrize("kind", ["MemoryError", "OSError", "SystemExit", "Ok"])
 def test_a_forged_ending_never_makes_ok(sealed, kind) -> None:
     """Whatever is claimed about an exception, a run that exits 7 is not ok: the kernel's word is the exit."""
-    ended = f"stream.sendall(message(t='Ended', claim=dict(type={kind!r}, message='fine', errno=28, line=1, source='', packages='')))\n"
+    claim = f"dict(type={kind!r}, message='fine', errno=28, line=1, source='', packages='')"
+    ended = f"stream.sendall(message(t='Ended', claim={claim}))\n"
     failed = sealed.execute(STREAM + ended + "os._exit(7)")
     assert (failed.ok, failed.exit_code) == (False, 7)
     killed = sealed.execute(STREAM + ended + "os.kill(os.getpid(), 9)")
