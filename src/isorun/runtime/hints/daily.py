@@ -68,6 +68,7 @@ _SHARED_MEMORY = re.compile(
 )
 _READ_ONLY = re.compile(r"\[Errno (?:30|13)\][^\n]*|Read-only file system")
 _NO_FILE_LINE = re.compile(r"\[Errno 2\][^\n]{1,2000}")
+_OPENS_TERMINAL = re.compile(r"\b(openpty|forkpty|posix_openpt|pty\.(fork|spawn))\(")
 _TERMINAL = re.compile(r"out of pty devices|Inappropriate ioctl for device")
 _SCREEN = re.compile(r"no display name and no \$DISPLAY|could not connect to display|[Cc]annot open display")
 _IN_LOOP = (
@@ -137,7 +138,7 @@ def _of_files(claim: Claim, text: str, seen: Seen) -> str:
 def _of_errnos(claim: Claim, text: str, _: Seen) -> str:
     if claim.type == "EOFError" and text.startswith("EOF when reading a line"):
         return NO_STDIN
-    if _TERMINAL.search(text):
+    if _TERMINAL.search(text) or _OPENS_TERMINAL.search(claim.source):
         return paths.NO_TERMINAL
     if _SCREEN.search(text):
         return NO_SCREEN
