@@ -107,9 +107,9 @@ RESOURCES = [
     ("cpus", 0, "0 must be a number above 0"),
     ("cpus", 0.001, "0.001 is less than the 0.01 that an engine takes"),
     ("cpus", "2", "'2' must be a number above 0"),
-    ("memory", "1x", "'1x' is not a size: give bytes, or a number with k, m, g or t, as in 512m or 1.5g"),
-    ("memory", "1.5", "'1.5' is not a whole number of bytes: give one, or a number with k, m, g or t"),
-    ("memory", -5, "-5 is not a size: give bytes, or a number with k, m, g or t, as in 512m or 1.5g"),
+    ("memory", "1x", "'1x' is not a size: give bytes, or a number with k, m or g"),
+    ("memory", "1.5", "'1.5' is not a size: give bytes, or a number with k, m or g"),
+    ("memory", -5, "-5 is not a size: give bytes, or a number with k, m or g"),
     ("memory", "1m", "1m is less than the 6m that an engine takes"),
     ("memory", 0, "0 is less than the 6m that an engine takes"),
     ("pids_limit", 0, "0 must be a whole number above 0"),
@@ -168,7 +168,7 @@ def test_every_field_has_a_line_in_the_table() -> None:
 @pytest.mark.parametrize("size", ["", "m", "1..5g", "1.g", ".5g", "1e9", "1g5", "1 g b", "1,5g", "0x10", "\u0661m"])
 def test_what_is_no_size_is_refused(size) -> None:
     """With what can be given in its place."""
-    with pytest.raises(ValueError, match=r"is not a size: give bytes, or a number with k, m, g or t, as in "):
+    with pytest.raises(ValueError, match=r"is not a size: give bytes, or a number with k, m or g"):
         bytes_of(size)
 
 
