@@ -267,7 +267,8 @@ class SyncRuntime:
             while (result := self._loop.call(_next(results))) is not None:
                 yield result
         finally:
-            with suppress(Misused):  # it was closed meanwhile, and has ended them
+            # It was closed meanwhile, and has ended them; or this was interrupted, and they are ending already.
+            with suppress(Misused, RuntimeError):
                 self._loop.call(results.aclose())
 
 

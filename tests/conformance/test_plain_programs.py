@@ -219,3 +219,10 @@ def test_what_cannot_be_given_is_refused(run, options: dict[str, object], code: 
         run("pass", **options)
     assert refused.value.code == code
     assert "xxx" not in str(refused.value)
+
+
+def test_a_zone_that_is_given_counts(run) -> None:
+    """For the program itself as for its children, as if it had been started with it."""
+    result = run("print(time.strftime('%H', time.localtime(0)), time.tzname[0])", env={"TZ": "AAA-3"})
+    assert result.stdout == "03 AAA\n"
+    assert run("print(time.strftime('%H', time.localtime(0)))").stdout == "00\n"

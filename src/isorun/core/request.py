@@ -34,6 +34,7 @@ _ENV_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 _ENV_BYTES = 64 << 10  # of all names and values: one execve of the program's takes 128 KiB
 _OUR_ENV = "OUTPUT_DIR"
 _NAME_BYTES = 255
+_INPUT = ("an input", "invalid_input")
 _MOST_SOURCE = 64 << 20  # bytes that are read of a file; how many a host takes, its limits say
 _F = TypeVar("_F", bound=Callable[..., Any])
 
@@ -229,9 +230,13 @@ def _timeout(timeout_s: object) -> float | None:
             f"timeout_s must be a number of seconds, or a text with a unit such as 90s, got {timeout_s!r}",
             code="invalid_timeout",
         )
-    if not 0 < timeout_s < math.inf:
-        raise InvalidRequest(f"timeout_s must be positive and finite, got {timeout_s}", code="invalid_timeout")
-    return float(timeout_s)
+    try:
+        seconds = float(timeout_s)
+    except OverflowError:  # a whole number of four hundred digits
+        seconds = math.inf
+    if not 0 < seconds < math.inf:
+        raise InvalidRequest(f"timeout_s must be positive and finite, got {shown(timeout_s)}", code="invalid_timeout")
+    return seconds
 
 
 def _argv(argv: object) -> tuple[str, ...]:
@@ -271,9 +276,11 @@ def _named(name: object, content: object) -> Named:
             f"the name of an input must be a relative path such as data/a.csv, got {shown(name)}", code="invalid_input"
         )
     if isinstance(content, Mapping):
-        content = Path(content["path"]) if set(content) == {"path"} else _bytes_of("input", content)
+        content = Path(_path(content["path"], *_INPUT)) if set(content) == {"path"} else _bytes_of("input", content)
     if isinstance(content, str):
         content = _encoded(content, "input", "; give bytes")
+    if isinstance(content, Path):
+        content = _path(content, *_INPUT)
     if not isinstance(content, bytes | Path):
         raise InvalidRequest(
             f"the input {shown(name)} must be text, bytes or a Path, not {type(content).__name__}", code="invalid_input"
@@ -298,9 +305,18 @@ def _env(env: object) -> tuple[tuple[str, str], ...]:
 
 
 def _path(path: object, name: str, code: str) -> Path:
-    if not isinstance(path, str | Path) or "\0" in str(path):
+    if not isinstance(path, str | Path) or "\0" in str(path) or _is_no_name(str(path)):
         raise InvalidRequest(f"{name} must be a path, got {shown(path)}", code=code)
     return Path(path)
+
+
+def _is_no_name(path: str) -> bool:
+    """Whether no file system can have that name: a surrogate that stands for no byte."""
+    try:
+        os.fsencode(path)
+    except UnicodeEncodeError:
+        return True
+    return False
 
 
 def _tools(tools: object) -> tuple[str, ...] | None:

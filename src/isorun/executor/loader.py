@@ -22,6 +22,7 @@ import os
 import signal
 import sys
 import threading
+import time
 import types
 import warnings
 from collections.abc import Mapping
@@ -163,6 +164,8 @@ class Loader:
 
     def _enter_environment(self, env: Mapping[str, str], context: RunContext) -> None:
         os.environ.update(env)
+        if "TZ" in env:
+            time.tzset()  # the C library has read the zone already
         _tell_cpus(context.cpus)
         if context.stdin:
             _open_stdin(os.path.join(self._work, rules.STDIN_FILE))

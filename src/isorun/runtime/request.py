@@ -15,6 +15,7 @@ from isorun.core.limits import Limits, check_own, with_own
 from isorun.core.request import NO_CODE, Named, RunRequest, is_utf8
 from isorun.core.text import shown
 from isorun.executor import rules
+from isorun.executor.shown.value import FORMS, TEXT
 from isorun.runtime.inspection.schema import schema_fault
 from isorun.store.collect import fingerprints
 from isorun.store.folder import RunFolder
@@ -27,6 +28,8 @@ _OURS = {
     CODE_NAME: "the program itself",
     rules.STDIN_FILE: "the program's stdin",
     rules.LAST_TRACE: "where a timeout is noted",
+    rules.FIGURES: "where saved figures are noted",
+    **{f"{rules.VALUE}.{ending}": "the value of the last line" for ending in (TEXT, *(form[1] for form in FORMS))},
 }
 _TAKEN = (
     "the input {source} cannot be work/{name}: that is {ours}; rename it, or give the folder that holds it as the input"
@@ -179,7 +182,7 @@ def check_inputs(inputs: Sequence[Path | Named], limits: Limits) -> tuple[File, 
     found: dict[str, File] = {}
     total = 0
     for given in inputs:
-        for file, size in _input_files(given):
+        for file, size in _readable(given):
             path = file.path.removeprefix("work/")
             if not is_utf8(path):
                 raise InvalidRequest(f"the name of an input is not text: {path!r}", code="invalid_input")
@@ -198,6 +201,16 @@ def check_inputs(inputs: Sequence[Path | Named], limits: Limits) -> tuple[File, 
             code="inputs_too_large",
         )
     return tuple(found.values())
+
+
+def _readable(given: Path | Named) -> list[tuple[File, int]]:
+    """As `_input_files`. Raises `InvalidRequest` for what the disk refuses: a closed folder, links in a circle."""
+    try:
+        return _input_files(given)
+    except InvalidRequest:
+        raise
+    except (OSError, ValueError, RuntimeError) as error:
+        raise InvalidRequest(f"an input cannot be read: {error}", code="unreadable_input") from error
 
 
 def _refuse_nested(paths: Collection[str]) -> None:
@@ -236,7 +249,7 @@ def _files_of(given: Path, called: str | None) -> list[tuple[str, Path, FileId]]
         raise InvalidRequest(f"input {top} is not a regular file", code="invalid_input")
     files = []
     # By descriptors: a folder that becomes a link meanwhile is not entered.
-    for at, folders, names, descriptor in os.fwalk(top):
+    for at, folders, names, descriptor in os.fwalk(top, onerror=_raise):
         folders.sort()
         for file in sorted([*names, *folders]):
             path = Path(at, file)
@@ -248,8 +261,16 @@ def _files_of(given: Path, called: str | None) -> list[tuple[str, Path, FileId]]
     return sorted(files)
 
 
+def _raise(error: OSError) -> None:
+    raise error
+
+
 def _check_before(out: Path | None) -> Path | None:
-    if out is not None and not out.is_dir():
+    try:
+        is_there = out is None or out.is_dir()
+    except (OSError, ValueError) as error:
+        raise InvalidRequest(f"the folder {out} cannot be read: {error}", code="unreadable_input") from error
+    if not is_there:
         raise InvalidRequest(f"there is no folder {out} to start from", code="missing_input")
     return out
 

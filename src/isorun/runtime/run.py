@@ -263,9 +263,7 @@ class Conduct:
             claim=self._claim,
             stop=stop,
             violation=self._violation,
-            last_trace=(read_kept(self._slot.work, rules.LAST_TRACE, _TRACE) or b"").decode("utf-8", "replace")
-            if stop
-            else "",
+            last_trace=_read_trace(self._slot.work) if stop else "",
             run_s=run_s,
             output=output,
             tool_calls=tuple(self._calls),

@@ -130,3 +130,28 @@ def test_limits_are_of_their_kind(change: dict[str, float]) -> None:
     with pytest.raises(InvalidRequest) as caught:
         Limits(**change)
     assert caught.value.code == "invalid_limit"
+
+
+@pytest.mark.parametrize(
+    ("options", "code"),
+    [
+        ({"inputs": {"a": {"path": 5}}}, "invalid_input"),
+        ({"inputs": {"a": {"path": "x\0"}}}, "invalid_input"),
+        ({"inputs": ["\ud800"]}, "invalid_input"),
+        ({"inputs": {"a": Path("x\0y")}}, "invalid_input"),
+        ({"timeout_s": 10**400}, "invalid_timeout"),
+        ({"out": "\ud800"}, "missing_input"),
+        ({"inputs": {".isorun-figures": "x"}}, "reserved_input"),
+        ({"inputs": {".isorun-value.txt": "x"}}, "reserved_input"),
+    ],
+)
+def test_nothing_but_a_refusal_comes_of_nonsense(options: dict[str, Any], code: str) -> None:
+    """A line of a batch, or a model's answer, may hold anything: each kind has its code, and none is our error."""
+    assert refused(**options)[0] == code
+
+
+def test_links_in_a_circle_are_refused(tmp_path: Path) -> None:
+    """The disk's word is told; no other kind of error passes."""
+    (tmp_path / "a").symlink_to(tmp_path / "b")
+    (tmp_path / "b").symlink_to(tmp_path / "a")
+    assert refused(inputs=[tmp_path / "a"])[0] in ("unreadable_input", "missing_input")

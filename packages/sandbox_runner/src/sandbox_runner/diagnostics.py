@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import os
 import resource
+import stat
 import subprocess
 import tempfile
 from collections.abc import Callable, Iterable, Sequence
@@ -120,9 +121,13 @@ def _bounded() -> None:
 def _keep(artifacts_dir: str | os.PathLike[str], name: str, told: Callable[[], bytes]) -> None:
     """Write what *told* gives, or why it gives nothing, to a new file *name*."""
     with suppress(OSError):
+        if _is_led_away(artifacts_dir):
+            return
         Path(artifacts_dir).mkdir(parents=True, exist_ok=True)
         directory = os.open(artifacts_dir, _FOLDER)
         try:
+            if _is_led_away(artifacts_dir, directory):
+                return
             try:
                 data = told()
             except (OSError, ValueError, subprocess.SubprocessError) as error:
@@ -130,6 +135,22 @@ def _keep(artifacts_dir: str | os.PathLike[str], name: str, told: Callable[[], b
             publish(directory, name, data)
         finally:
             os.close(directory)
+
+
+def _is_led_away(artifacts_dir: str | os.PathLike[str], opened: int | None = None) -> bool:
+    """Whether a link on the way leads to a folder that has no records of a sandbox.
+
+    Where the artifacts lie below what the sandbox can write, it may have put a link above them.
+    """
+    named = os.path.abspath(artifacts_dir)  # noqa: PTH100 - `resolve` would follow the link that is looked for
+    real = os.path.realpath(named if opened is None else f"/proc/self/fd/{opened}")
+    if real == named:
+        return False
+    try:
+        found = Path(real, SANDBOX).lstat()
+    except OSError:
+        return True
+    return not stat.S_ISREG(found.st_mode)
 
 
 def _told(code: int, out: str, err: str) -> bytes:

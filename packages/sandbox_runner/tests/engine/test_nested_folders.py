@@ -13,6 +13,7 @@ import pytest
 
 from sandbox_runner import (
     DockerSandbox,
+    InvalidSpec,
     MountSpec,
     SandboxGone,
     SandboxInstance,
@@ -223,3 +224,18 @@ def test_the_packaged_context_is_built_from_a_copy_in_the_artifacts(base_image: 
     assert (found, told["exit_code"]) == ({"python3": True, "none": False}, 0)
     assert "nameserver 192.0.2.1" in (run / "sandbox" / "dns_snapshot.txt").read_text()
     assert sandbox.image_tag.startswith("sandbox_runner:")
+
+
+def test_a_link_that_an_earlier_sandbox_left_is_not_followed(base_image: str, tmp_path: Path, victim: Path) -> None:
+    """The next sandbox with the same folders is refused, and the host's folder is neither mounted nor written to."""
+    artifacts = tmp_path / "workspace" / "deep" / "out"
+    artifacts.parent.mkdir(parents=True)
+    spec = SandboxSpec(image_ref=base_image)
+    with DockerSandbox(tmp_path / "workspace", artifacts, spec).start() as sandbox:
+        place = ["sh", "-c", REPLACE, "sh", "/workspace/deep", str(victim.parent)]
+        assert sandbox.exec(place).stdout == b"replaced\n"
+        capture_dns_snapshot(command_prefix=["true"], artifacts_dir=artifacts)  # nor while it lives
+    with pytest.raises(InvalidSpec, match="a link in a folder that a sandbox can write leads it to"):
+        DockerSandbox(tmp_path / "workspace", artifacts, spec).start()
+    assert intact(victim)
+    assert [path.name for path in victim.parent.iterdir()] == [victim.name]

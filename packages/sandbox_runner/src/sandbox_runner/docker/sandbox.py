@@ -82,6 +82,7 @@ class DockerSandbox:
         life_seconds: float | None = None,
     ) -> None:
         self._life_s = life_seconds
+        self._given = (Path(workspace_dir), Path(artifacts_dir))
         self._workspace, self._artifacts = Path(workspace_dir).resolve(), Path(artifacts_dir).resolve()
         self._spec = spec
         self._name = container_name
@@ -98,6 +99,7 @@ class DockerSandbox:
         check_folder("workspace_dir", self._workspace)
         check_folder("artifacts_dir", self._artifacts)
         self._check_nesting()
+        self._check_not_led_away()
         cli = DockerCli(self._spec.docker_timeout_seconds)
         version = cli.run("version", "--format", "{{.Server.Version}}")
         if version.code:
@@ -127,6 +129,25 @@ class DockerSandbox:
                 "mounts",
                 f"{inner[0]} lies in a folder that the sandbox can write and could replace with a link: move it out",
             )
+
+    def _check_not_led_away(self) -> None:
+        """Below a folder that a sandbox can write, an earlier one may have put a link in the place of ours."""
+        writable = [self._given[0], *(mount.host_path for mount in self._spec.extra_mounts if not mount.read_only)]
+        writable += [self._spec.cache_dir] if self._spec.cache_dir is not None else []
+        tops = {path for folder in writable for path in (_named(folder), Path(os.path.realpath(folder)))}
+        for given, real in zip(self._given, (self._workspace, self._artifacts), strict=True):
+            named = _named(given)
+            for top in tops:
+                if named != top and named.is_relative_to(top):
+                    expected = Path(os.path.realpath(top)) / named.relative_to(top)
+                    if real != expected:
+                        raise InvalidSpec(
+                            "mounts", f"{given}: a link in a folder that a sandbox can write leads it to {real}"
+                        )
+
+
+def _named(path: str | os.PathLike[str]) -> Path:
+    return Path(os.path.abspath(path))  # noqa: PTH100 - `resolve` would follow the link that is looked for
 
 
 class _Starting:
