@@ -43,7 +43,11 @@ def test_a_slot_that_waits_under_other_limits_is_not_used(own) -> None:
             "ok",
         ),
         ({"file_bytes": "64k"}, "(OUT / 'a').write_bytes(bytes(100_000))", "limit_exceeded"),
-        ({"output_bytes": "8k", "log_bytes": "8k"}, "print('x' * 20_000)", "limit_exceeded"),
+        (
+            {"output_bytes": "8k", "log_bytes": "8k"},
+            "print('x' * 20_000, flush=True)\ntime.sleep(60)",
+            "limit_exceeded",
+        ),
         ({"workspace_inodes": 20}, "[(OUT / str(n)).touch() for n in range(40)]", "limit_exceeded"),
         ({"wall_s": "500ms", "grace_s": "200ms"}, "time.sleep(60)", "timed_out"),
     ],

@@ -105,9 +105,7 @@ def test_a_program_is_the_path_of_a_file(rt, tmp_path) -> None:
     (tmp_path / "a.txt").write_text("given")
     assert rt.execute(tmp_path / "x.py", inputs=tmp_path / "a.txt", timeout_s=10).stdout == "given\n"
     assert rt.execute(tmp_path / "x.py", inputs=str(tmp_path / "a.txt"), timeout_s=10).stdout == "given\n"
-    with pytest.raises(
-        isorun.InvalidRequest, match=r"^the program '.*/y\.py' cannot be read: No such file or directory$"
-    ):
+    with pytest.raises(isorun.InvalidRequest, match=r"^the program '.*'.* cannot be read: No such file or directory$"):
         rt.execute(tmp_path / "y.py")
 
 

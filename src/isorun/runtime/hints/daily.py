@@ -32,8 +32,8 @@ _NETWORK = re.compile(
     r"|<urlopen error \[Errno (?:-[0-9]{1,2}|97|99|101|111|113)\]|HF_HUB_OFFLINE|offline mode is enabled"
 )
 _NETWORK_ERRNOS = (errno.EAFNOSUPPORT, errno.ENETUNREACH)
-# In the traceback of a program that would be a server, or speak to one of its own.
-_SERVER = re.compile(r"127\.0\.0\.1|localhost|Server\(|create_server|\.bind\(")
+# In the traceback of a program that would be a server.
+_SERVER = re.compile(r"Server\(|create_server|\.bind\(")
 NO_SERVER = (
     "the program has no loopback either, so no server can listen: call the handler directly, "
     "or use a Unix socket (socket.AF_UNIX)"
