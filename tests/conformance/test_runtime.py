@@ -21,6 +21,7 @@ import pytest
 from conformance.conftest import options_for
 
 import isorun
+from isorun.core.text import shown
 
 
 def wait_until(holds: Callable[[], bool], within_s: float = 20) -> None:
@@ -105,8 +106,10 @@ def test_a_program_is_the_path_of_a_file(rt, tmp_path) -> None:
     (tmp_path / "a.txt").write_text("given")
     assert rt.execute(tmp_path / "x.py", inputs=tmp_path / "a.txt", timeout_s=10).stdout == "given\n"
     assert rt.execute(tmp_path / "x.py", inputs=str(tmp_path / "a.txt"), timeout_s=10).stdout == "given\n"
-    with pytest.raises(isorun.InvalidRequest, match=r"^the program '.*'.* cannot be read: No such file or directory$"):
+    with pytest.raises(isorun.InvalidRequest) as refused:
         rt.execute(tmp_path / "y.py")
+    name = shown(str(tmp_path / "y.py"))
+    assert str(refused.value) == f"the program {name} cannot be read: No such file or directory"
 
 
 def test_cancel_gives_what_there_is(rt) -> None:

@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
 
-from isorun.cli.parsing import BACKEND, count, option
+from isorun.cli.parsing import BACKEND, ENV_FILE, PRELOAD, count, option
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Iterator
@@ -26,13 +26,8 @@ OPTIONS = {
         BACKEND,
         option("--bundle DIR", "The folder whose tools the programs may call.", type=Path),
         option("--python FILE", "The Python that the programs run on.", type=Path),
-        option(
-            "--preload NAMES",
-            "Modules to import beforehand, with commas; may be repeated.",
-            action="extend",
-            type=lambda text: text.split(","),
-        ),
-        option("--env-file FILE", "A file of settings, NAME=value.", type=Path),
+        PRELOAD,
+        ENV_FILE,
     )
 }
 END = (

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 from functools import partial
+from pathlib import Path
 
 from isorun.cli.exits import UsageError
 
@@ -36,6 +37,13 @@ def option(name: str, help: str, **settings: object) -> Option:
 
 JSON = option("--json", "Print JSON.")
 BACKEND = option("--backend NAME", "auto, namespace or docker (default: ISORUN_BACKEND).")
+PRELOAD = option(
+    "--preload NAMES",
+    "Modules to import beforehand, with commas; may be repeated.",
+    action="extend",
+    type=lambda text: text.split(","),
+)
+ENV_FILE = option("--env-file FILE", "A file of settings, NAME=value.", type=Path)
 
 
 def seconds(text: str, *, alone: float = 1.0) -> float:

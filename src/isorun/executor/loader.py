@@ -26,6 +26,7 @@ import time
 import types
 import warnings
 from collections.abc import Mapping
+from contextlib import suppress
 from importlib.machinery import SourceFileLoader
 from traceback import walk_tb
 from typing import Any
@@ -236,13 +237,12 @@ def _execute(program: Program) -> None:
 def _keep_what_is_shown(program: Program) -> None:
     """Open figures, and the value of the last expression; what fails of it is as if it were not there."""
     kept = program.namespace.pop(value.NAME, None)
-    try:
-        if program.figures is not None:
-            program.figures.save()
-        if os.getpid() == program.pid:
-            value.keep(kept, os.path.join(os.path.dirname(program.path), rules.VALUE))
-    except BaseException:  # noqa: BLE001 - __repr__ and matplotlib are the program's; its end is the one it had
+    if os.getpid() != program.pid:  # a child that came here as its parent does
         return
+    at = os.path.join(os.path.dirname(program.path), rules.VALUE)
+    for keep in (program.figures.save if program.figures else bool, lambda: value.keep(kept, at)):
+        with suppress(BaseException):  # __repr__ and matplotlib are the program's; its end is the one it had
+            keep()
 
 
 def _placed(error: SyntaxError | ValueError, source: bytes, path: str) -> SyntaxError | ValueError:

@@ -6,7 +6,6 @@ tool, never at a call. pydantic turns type hints into schema and check, and the 
 result into what is sent.
 """
 
-import enum
 import importlib
 import importlib.util
 import inspect
@@ -290,19 +289,24 @@ def _never(hint: Any) -> str | None:  # noqa: ANN401 - a type
 
 def _without_packages(hint: Any) -> Any:  # noqa: ANN401 - types in, types out
     """*hint* with Any for each class that pydantic does not know and `conversion` does, such as a DataFrame."""
-    origin, args = typing.get_origin(hint), typing.get_args(hint)
-    kind = origin or hint
+    kind = typing.get_origin(hint) or hint
     if inspect.isclass(kind) and (conversion.is_known(kind) or (conversion.has_form(kind) and not _has_schema(kind))):
         return Any
+    return _within(hint, _without_packages)
+
+
+def _within(hint: Any, change: Callable[[Any], Any]) -> Any:  # noqa: ANN401 - types in, types out
+    """*hint* with *change* made to each type that it is made of."""
+    origin, args = typing.get_origin(hint), typing.get_args(hint)
     if origin is None or origin is typing.Literal:
         return hint
     if origin is Annotated:
-        return Annotated[(_without_packages(args[0]), *args[1:])]
+        return Annotated[(change(args[0]), *args[1:])]
     if origin is types.UnionType or origin is typing.Union:
-        return typing.Union[tuple(map(_without_packages, args))]  # noqa: UP007 - made from a list
+        return typing.Union[tuple(map(change, args))]  # noqa: UP007 - made from a list
     try:
-        return origin[tuple(map(_without_packages, args))]
-    except TypeError:  # what takes no such arguments
+        return origin[tuple(map(change, args))]
+    except TypeError:  # Callable and its like take no such arguments
         return hint
 
 
@@ -349,17 +353,7 @@ def exact(hint: Any) -> Any:  # noqa: ANN401 - types in, types out
     """*hint* with every scalar in it strict, so that "3" is not an int: the check follows the schema."""
     if hint in _SCALARS:
         return Annotated[hint, Strict()]
-    origin, args = typing.get_origin(hint), typing.get_args(hint)
-    if origin is None or origin is typing.Literal or (inspect.isclass(hint) and issubclass(hint, enum.Enum)):
-        return hint
-    if origin is Annotated:
-        return Annotated[(exact(args[0]), *args[1:])]
-    if origin is types.UnionType or origin is typing.Union:
-        return typing.Union[tuple(map(exact, args))]  # noqa: UP007 - made from a list
-    try:
-        return origin[tuple(map(exact, args))]
-    except TypeError:  # Callable and its like, which have no schema anyway
-        return hint
+    return _within(hint, exact)
 
 
 def _adapter(tool_id: str, fields: dict[str, Any]) -> TypeAdapter[dict[str, Any]]:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from isorun.cli.exits import UsageError
-from isorun.cli.parsing import BACKEND, REST, option, seconds
+from isorun.cli.parsing import BACKEND, ENV_FILE, PRELOAD, REST, option, seconds
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -96,13 +96,8 @@ OPTIONS = {
         option("--bundle DIR", "The folder whose tools the program may call.", type=Path),
         option("--tools IDS", "Only these tools, ids with commas (default: all of the bundle).", type=tool_ids),
         option("--python FILE", "The Python that the program runs on.", type=Path),
-        option(
-            "--preload NAMES",
-            "Modules to import beforehand, with commas; may be repeated.",
-            action="extend",
-            type=lambda text: text.split(","),
-        ),
-        option("--env-file FILE", "A file of settings, NAME=value.", type=Path),
+        PRELOAD,
+        ENV_FILE,
         option("--stdin", "Give our stdin to the program."),
         option(
             "--no-keep",
