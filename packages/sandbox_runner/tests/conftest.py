@@ -41,7 +41,29 @@ RUNTIME = "runsc"
 SETTLE_S = 20.0  # in which another session on the same engine removes what it had
 FACILITIES = ("namespace", "root", "docker", "gvisor", "control_group", "cgroup-v1", "ptrace", "x86_64")
 
+#: CI runs the tests twice, as root and as an ordinary user, and names the half in ISORUN_TEST_HALF. Where no half is
+#: named, everything runs.
+HALVES = ("root", "user")
+
 Require = Callable[[str, str], NoReturn]
+
+
+def half() -> str:
+    """Which half of CI this is; empty outside. A misspelt one would leave tests out of both."""
+    named = os.environ.get("ISORUN_TEST_HALF", "")
+    if named not in ("", *HALVES):
+        raise pytest.UsageError(f"ISORUN_TEST_HALF is {named}; known are {', '.join(HALVES)}")
+    return named
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Root's half leaves out the unit tests that are the same whoever runs them: those without the mark `uid`."""
+    if half() != "root":
+        return
+    units = Path(__file__).parent / "unit"
+    out = [item for item in items if units in item.path.parents and not item.get_closest_marker("uid")]
+    items[:] = [item for item in items if item not in out]
+    config.hook.pytest_deselected(items=out)
 
 
 def lacking(name: str, reason: str) -> NoReturn:

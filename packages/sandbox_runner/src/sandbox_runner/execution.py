@@ -7,21 +7,24 @@ from __future__ import annotations
 
 import ctypes
 import errno
+import fcntl
 import os
-import selectors
 import signal
 import subprocess
+import termios
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from typing import IO, Protocol
 
 from sandbox_runner.errors import InvalidSpec, SandboxError
+from sandbox_runner.pseudo_terminal import END_OF_FILE, PseudoTerminal
+from sandbox_runner.pump import Pump
 
 MAX_OUTPUT = 16 << 20  # bytes of stdout, and of stderr, that are kept
 OnOutput = Callable[[str, bytes], None]
 _PR_SET_PDEATHSIG = 1
-_READ = 1 << 16
 _LOOK_S = 3.0
 _END_S = 5.0  # for the command to be gone after `end`, and for its last output
 KILLED = 128 + 9  # a shell's exit code of a command that SIGKILL ended
@@ -77,6 +80,14 @@ class Finished:
             duration_s=self.duration_s,
             too_many_locks=too_many_locks,
         )
+
+
+@dataclass(frozen=True, slots=True)
+class Attached:
+    """A terminal for a process. *is_relayed*: it is a client's, which passes on what has a terminal elsewhere."""
+
+    pty: PseudoTerminal
+    is_relayed: bool
 
 
 class Filter(Protocol):
@@ -135,15 +146,20 @@ def run_command(
     *,
     env: Mapping[str, str] | None = None,
     cwd: str | None = None,
-    stdin: bytes | None = None,
+    stdin: bytes | int | None = None,
     timeout_s: float | None = None,
     on_output: OnOutput | None = None,
     max_output_bytes: int = MAX_OUTPUT,
     end: Callable[[], None],
     is_alive: Callable[[], bool] = lambda: True,
+    stdout_filter: Filter | None = None,
     stderr_filter: Filter | None = None,
+    terminal: Attached | None = None,
 ) -> Finished:
     """Run *argv* with exactly the environment *env* (None: ours) and *stdin* (None: empty) until it ends.
+
+    *stdin* is bytes, or a descriptor to read from as long as the process takes what comes. With a *terminal*, what is
+    printed there is its stdout.
 
     After *timeout_s* the process is killed, and *end* is called, which must end what it started elsewhere; so also if
     *on_output* raises. What is printed beyond *max_output_bytes* is read and dropped.
@@ -151,21 +167,19 @@ def run_command(
     process, its pipes and its end have one owner.
     """
     began = time.monotonic()
-    process = _begin(argv, env, cwd, subprocess.DEVNULL if stdin is None else subprocess.PIPE, subprocess.PIPE)
-    out = _Kept("stdout", max_output_bytes, on_output, None)
+    out = _Kept("stdout", max_output_bytes, on_output, stdout_filter)
     err = _Kept("stderr", max_output_bytes, on_output, stderr_filter)
-    pump = _Pump(process, {"stdout": out, "stderr": err}, stdin)
     timed_out = False
-    with process:
+    with _moved(argv, env, cwd, stdin, terminal, out, err) as (process, pump):
         try:
-            timed_out = not _follow(pump, float("inf") if timeout_s is None else began + timeout_s, is_alive)
+            timed_out = not _follow(process, pump, float("inf") if timeout_s is None else began + timeout_s, is_alive)
         finally:
             if process.poll() is None:
                 # First: an engine whose client does not read may do nothing else for this sandbox.
                 process.kill()
                 end()
         if timed_out:
-            pump.run(time.monotonic() + _END_S)
+            _run(process, pump, time.monotonic() + _END_S)
     out.end()
     err.end()
     return Finished(
@@ -192,19 +206,63 @@ def follow(
     it started are gone then, also after an error.
     """
     until = time.monotonic() + timeout_s
-    process = _begin(argv, env, None, subprocess.DEVNULL if stdin is None else stdin, subprocess.STDOUT)
-    with process:
+    process = _begin(argv, env, None, subprocess.DEVNULL if stdin is None else stdin, stderr=subprocess.STDOUT)
+    pump = Pump({_taken(process.stdout): _Passed(on_output)}, None, None)
+    with process, closing(pump):
         try:
-            return process.returncode if _Pump(process, {"stdout": _Passed(on_output)}, None).run(until) else None
+            return process.returncode if _run(process, pump, until) else None
         finally:
             # It leads its process group, and its number is not free before we wait for it.
             if process.returncode is None:
                 os.killpg(process.pid, signal.SIGKILL)
 
 
-def _follow(pump: _Pump, until: float, is_alive: Callable[[], bool]) -> bool:
+@contextmanager
+def _moved(
+    argv: Sequence[str],
+    env: Mapping[str, str] | None,
+    cwd: str | None,
+    stdin: bytes | int | None,
+    terminal: Attached | None,
+    out: _Kept,
+    err: _Kept,
+) -> Iterator[tuple[subprocess.Popen[bytes], Pump]]:
+    """The process, begun, and what moves its bytes; at the block's end it is waited for."""
+    if terminal is None:
+        process = _begin(argv, env, cwd, subprocess.DEVNULL if stdin is None else subprocess.PIPE)
+        inlet = None if process.stdin is None else _taken(process.stdin)
+        pump = Pump({_taken(process.stdout): out, _taken(process.stderr): err}, inlet, stdin)
+    else:
+        pty = terminal.pty
+        theirs = pty.theirs if terminal.is_relayed else subprocess.DEVNULL
+        process = _begin(argv, env, cwd, pty.theirs, theirs, controls=terminal.is_relayed)
+        pty.close_theirs()
+        pump = Pump({os.dup(pty.ours): out, _taken(process.stderr): err}, os.dup(pty.ours), stdin, END_OF_FILE)
+    with process, closing(pump):
+        yield process, pump
+
+
+def _taken(pipe: IO[bytes] | None) -> int:
+    """The descriptor of *pipe*, ours to close from now on."""
+    assert pipe is not None
+    with pipe:
+        return os.dup(pipe.fileno())
+
+
+def _run(process: subprocess.Popen[bytes], pump: Pump, until: float) -> bool:
+    """Move bytes until the streams and the process have ended; False if *until* came first."""
+    if not pump.run(until):
+        return False
+    try:
+        process.wait(max(until - time.monotonic(), 0))
+    except subprocess.TimeoutExpired:
+        return False
+    return True
+
+
+def _follow(process: subprocess.Popen[bytes], pump: Pump, until: float, is_alive: Callable[[], bool]) -> bool:
     """Move bytes until the process has ended, or the sandbox is gone; False if *until* came first."""
-    while not pump.run(min(until, time.monotonic() + _LOOK_S)):
+    while not _run(process, pump, min(until, time.monotonic() + _LOOK_S)):
         if time.monotonic() >= until:
             return False
         if not is_alive():
@@ -213,18 +271,28 @@ def _follow(pump: _Pump, until: float, is_alive: Callable[[], bool]) -> bool:
 
 
 def _begin(
-    argv: Sequence[str], env: Mapping[str, str] | None, cwd: str | None, stdin: int | IO[bytes], stderr: int
+    argv: Sequence[str],
+    env: Mapping[str, str] | None,
+    cwd: str | None,
+    stdin: int | IO[bytes],
+    stdout: int = subprocess.PIPE,
+    *,
+    stderr: int = subprocess.PIPE,
+    controls: bool = False,
 ) -> subprocess.Popen[bytes]:
+    """*controls*: its stdin is the terminal that signals it, such as for a new size."""
     try:
         return subprocess.Popen(
             list(argv),
             env=None if env is None else dict(env),
             cwd=cwd,
             stdin=stdin,
-            stdout=subprocess.PIPE,
+            stdout=stdout,
             stderr=stderr,
-            preexec_fn=die_with_parent,
-            process_group=0,  # a terminal's Ctrl-C is for us, who then end the command wherever it runs
+            preexec_fn=_die_with_parent_on_a_terminal if controls else die_with_parent,
+            start_new_session=controls,
+            # Our terminal's Ctrl-C is for us, who then end the command wherever it runs.
+            process_group=None if controls else 0,
         )
     except OSError as error:
         if error.errno == errno.E2BIG:
@@ -232,56 +300,11 @@ def _begin(
         raise SandboxError(f"{argv[0]} cannot be started: {error.strerror}") from None
 
 
-class _Pump:
-    """Moves the bytes between us and the process."""
-
-    def __init__(
-        self, process: subprocess.Popen[bytes], streams: Mapping[str, _Kept | _Passed], stdin: bytes | None
-    ) -> None:
-        self._process, self._streams = process, streams
-        self._left = memoryview(stdin or b"")
-        if process.stdin is not None:
-            os.set_blocking(process.stdin.fileno(), False)
-
-    def run(self, until: float) -> bool:
-        """Move bytes until both streams and the process have ended; False if *until* came first."""
-        process = self._process
-        with selectors.DefaultSelector() as selector:
-            for name, kept in self._streams.items():
-                pipe = getattr(process, name)
-                if not pipe.closed:
-                    selector.register(pipe, selectors.EVENT_READ, kept)
-            if process.stdin is not None and not process.stdin.closed:
-                selector.register(process.stdin, selectors.EVENT_WRITE)
-            while selector.get_map():
-                wait = until - time.monotonic()
-                if wait <= 0:
-                    return False
-                for key, _ in selector.select(wait):
-                    if not self._move(key):
-                        selector.unregister(key.fileobj)
-                        key.fileobj.close()  # type: ignore[union-attr]  # registered above: a pipe
-        try:
-            process.wait(max(until - time.monotonic(), 0))
-        except subprocess.TimeoutExpired:
-            return False
-        return True
-
-    def _move(self, key: selectors.SelectorKey) -> bool:
-        """Whether there is more to come."""
-        if key.fileobj is not self._process.stdin:
-            data = os.read(key.fd, _READ)
-            key.data.take(data)
-            return bool(data)
-        try:
-            self._left = self._left[os.write(key.fd, self._left[:_READ]) :]
-        except BlockingIOError:
-            return True
-        except OSError:
-            return False  # it reads no more
-        return bool(self._left)
-
-
 def die_with_parent() -> None:
     """For `preexec_fn`: a process whose caller was killed must not go on to make things without an owner."""
     _libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+
+
+def _die_with_parent_on_a_terminal() -> None:
+    die_with_parent()
+    fcntl.ioctl(0, termios.TIOCSCTTY, 0)

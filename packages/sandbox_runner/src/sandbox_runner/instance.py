@@ -11,13 +11,14 @@ import re
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
-from types import TracebackType
+from types import NoneType, TracebackType
 from typing import Self
 
 from sandbox_runner.errors import InvalidSpec, SandboxError, SandboxGone
 from sandbox_runner.execution import MAX_OUTPUT, ExecResult, OnOutput
+from sandbox_runner.pseudo_terminal import PseudoTerminal
 from sandbox_runner.records import Records
-from sandbox_runner.spec import ARTIFACTS, CACHE, WORKSPACE, check_env
+from sandbox_runner.spec import ARTIFACTS, CACHE, WORKSPACE, check_env, check_positive
 from sandbox_runner.state import StateFolder
 
 _USER = re.compile(r"[0-9]{1,10}(:[0-9]{1,10})?")
@@ -32,7 +33,8 @@ class Command:
     env: Mapping[str, str]
     cwd: str | None
     user: str | None
-    stdin: bytes | None
+    stdin: bytes | int | None
+    terminal: PseudoTerminal | None
     on_output: OnOutput | None
     max_output_bytes: int
 
@@ -47,12 +49,15 @@ class Command:
             raise InvalidSpec("cwd", f"{cwd!r} must be an absolute path inside")
         if user is not None and not (isinstance(user, str) and _USER.fullmatch(user)):
             raise InvalidSpec("user", f"{user!r} must be uid or uid:gid")
-        if timeout_s is not None and not (isinstance(timeout_s, (int, float)) and timeout_s > 0):
-            raise InvalidSpec("timeout_s", f"{timeout_s!r} must be a number above 0")
-        if self.stdin is not None and not isinstance(self.stdin, (bytes, bytearray, memoryview)):
-            raise InvalidSpec("stdin", "must be bytes")
-        if not isinstance(self.max_output_bytes, int) or self.max_output_bytes < 0:
-            raise InvalidSpec("max_output_bytes", f"{self.max_output_bytes!r} must be a whole number, 0 or above")
+        if timeout_s is not None:
+            check_positive("timeout_s", timeout_s)
+        if isinstance(self.stdin, bool) or not isinstance(self.stdin, (bytes, bytearray, memoryview, int, NoneType)):
+            raise InvalidSpec("stdin", "must be bytes, or a descriptor to read from")
+        if self.terminal is not None and self.terminal.theirs < 0:
+            raise InvalidSpec("terminal", "a command had it already: make another one")
+        most = self.max_output_bytes
+        if isinstance(most, bool) or not isinstance(most, int) or most < 0:
+            raise InvalidSpec("max_output_bytes", f"{most!r} must be a whole number, 0 or above")
         check_env("env", self.env)
 
 
@@ -124,16 +129,19 @@ class SandboxInstance(ABC):
         env: Mapping[str, str] | None = None,
         cwd: str | os.PathLike[str] | None = None,
         user: str | None = None,
-        stdin: bytes | None = None,
+        stdin: bytes | int | None = None,
+        terminal: PseudoTerminal | None = None,
         on_output: OnOutput | None = None,
         max_output_bytes: int = MAX_OUTPUT,
     ) -> ExecResult:
         """Run *argv* inside to its end; when this returns or raises, nothing it started is left.
 
         *env* is added to the sandbox's own; *cwd* is absolute (None: /workspace); *user* is `uid` or `uid:gid` (None:
-        the sandbox's); *on_output* gets `"stdout"` or `"stderr"` and the bytes as they come, as many as are kept.
-        Raises `InvalidSpec` for an argument that cannot be used, and `SandboxGone`, `SandboxTimeout` or
-        `DockerUnavailable` when it was not the command that failed.
+        the sandbox's). *stdin* is bytes (None: empty), or an open descriptor, which is read as the command takes what
+        comes, and not closed. With a *terminal* the command has it for all three streams: what it prints is stdout, and
+        the end of *stdin* is an end-of-file typed there. *on_output* gets `"stdout"` or `"stderr"` and the bytes as
+        they come, as many as are kept. Raises `InvalidSpec` for an argument that cannot be used, and `SandboxGone`,
+        `SandboxTimeout` or `DockerUnavailable` when it was not the command that failed.
         """
         if self._closed:
             raise SandboxGone(f"{self.container_name} is closed")
@@ -144,6 +152,7 @@ class SandboxInstance(ABC):
             cwd=os.fspath(cwd) if isinstance(cwd, os.PathLike) else cwd,
             user=user,
             stdin=stdin,
+            terminal=terminal,
             on_output=on_output,
             max_output_bytes=max_output_bytes,
         )

@@ -236,7 +236,7 @@ def _check_choices(spec: SandboxSpec) -> None:
 
 def _check_numbers(spec: SandboxSpec) -> None:
     for name in ("build_timeout_seconds", "docker_timeout_seconds", "ttl_seconds", "tmp_bytes"):
-        _check_positive(name, getattr(spec, name))
+        check_positive(name, getattr(spec, name))
 
 
 def _check_places(spec: SandboxSpec) -> None:
@@ -325,8 +325,11 @@ def _check_mounts(spec: SandboxSpec) -> None:
             raise InvalidSpec("extra_mounts", f"{inside!r} must be an absolute path of the sandbox, without . and ..")
         if f"{inside}/".startswith(tuple(f"{own}/" for own in _KERNELS)) or inside in _IN_MEMORY:
             raise InvalidSpec("extra_mounts", f"{inside} belongs to the sandbox: use another place")
-        if inside in seen or any(inside.startswith(f"{taken}/") for taken in seen):
+        if inside in seen:
             raise InvalidSpec("extra_mounts", f"{inside} is mounted already")
+        if above := next((taken for taken in seen if inside.startswith(f"{taken}/")), None):
+            # Where it is would have to be made there, and a command could put a link in the place of that.
+            raise InvalidSpec("extra_mounts", f"{inside} lies in {above}, which is mounted already: use another place")
         if any(character in f"{host}{inside}" for character in _NOT_IN_MOUNTS):
             raise InvalidSpec("extra_mounts", f"{host!r} or {inside!r} has a comma, a quote or a line break")
         try:
@@ -342,7 +345,7 @@ def _check_mounts(spec: SandboxSpec) -> None:
 def _check_ceilings(spec: SandboxSpec) -> None:
     resources = spec.resources
     if resources.cpus is not None:
-        _check_positive("resources.cpus", resources.cpus)
+        check_positive("resources.cpus", resources.cpus)
         if resources.cpus < 0.01:
             raise InvalidSpec("resources.cpus", f"{resources.cpus} is less than the 0.01 that an engine takes")
     if resources.memory is not None:
@@ -357,6 +360,7 @@ def _check_ceilings(spec: SandboxSpec) -> None:
         raise InvalidSpec("resources.pids_limit", f"{pids!r} must be a whole number above 0")
 
 
-def _check_positive(name: str, value: Any) -> None:  # noqa: ANN401 - whatever the caller put there
+def check_positive(name: str, value: Any) -> None:  # noqa: ANN401 - whatever the caller put there
+    """Raise `InvalidSpec`, naming *name*, for a time or a size that is not a finite number above 0."""
     if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 < value < 1e12:
         raise InvalidSpec(name, f"{value!r} must be a number above 0")

@@ -6,8 +6,6 @@ skip in a test: `Backend.lacks` is the list of them, and the README shows it.
 
 import secrets
 import struct
-import subprocess
-import sys
 import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -45,6 +43,7 @@ GVISOR_LACKS = frozenset(
         "oom_count",  # the kernel's count of kills is not shown inside; the sentry dies with the memory ceiling
         "pids",  # the ceiling holds the sentry's own tasks: who reaches it ends the whole sandbox
         "status",  # its /proc/self/status has neither NoNewPrivs nor CapAmb
+        "dev_tty",  # its /dev/tty cannot be opened, also by a command that has a terminal
         "client",  # a `docker exec` that runs when the sandbox is removed waits for ever
     }
 )
@@ -117,6 +116,13 @@ for name in os.listdir("/proc"):
 """
 
 
+def _arguments(cmdline: Path) -> list[str]:
+    try:
+        return cmdline.read_bytes().decode(errors="replace").split("\0")
+    except OSError:  # it has just ended
+        return []
+
+
 class Marker:
     """An argument of `sleep` that no other process has: it sleeps for an hour, and can be found by it."""
 
@@ -125,9 +131,7 @@ class Marker:
 
     def seen_from_outside(self) -> list[str]:
         """The processes of this machine that have it."""
-        asked = [sys.executable, "-c", _SEEN]
-        done = subprocess.run(asked, input=f"{self.text}\n", capture_output=True, text=True, check=True)
-        return done.stdout.split()
+        return [path.parent.name for path in Path("/proc").glob("[0-9]*/cmdline") if self.text in _arguments(path)]
 
     def seen(self, sandbox: SandboxInstance) -> list[str]:
         """The processes that have it: of this machine, and as the sandbox's next command sees it."""

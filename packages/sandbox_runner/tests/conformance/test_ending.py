@@ -44,28 +44,42 @@ def test_what_a_command_leaves_ends_with_it(sandbox, marker, way) -> None:
 def test_a_timeout_ends_everything(sandbox, marker, lacking) -> None:
     """Also what tries to get away, in each of the ways at once; the output until then is kept."""
     script = "\n".join(ESCAPES.values()).replace("MARK", marker.text) + f"\nexec sleep {marker.text}"
-    result = sandbox.exec(["sh", "-c", script], timeout_s=25 if lacking("outside") else 10)
-    assert (result.timed_out, result.exit_code, result.signal, result.ok) == (True, None, signal.SIGKILL, False)
-    assert result.stdout.count(b"begun\n") > len(ESCAPES)
-    assert marker.seen(sandbox) == []
+    for seconds in (8, 25) if lacking("outside") else (4, 10):  # the second where all of them had not begun
+        result = sandbox.exec(["sh", "-c", script], timeout_s=seconds)
+        assert (result.timed_out, result.exit_code, result.signal, result.ok) == (True, None, signal.SIGKILL, False)
+        assert marker.seen(sandbox) == []
+        if result.stdout.count(b"begun\n") > len(ESCAPES):
+            return
+    pytest.fail(f"not all of them have begun: {result.stdout!r}")
 
 
-def test_processes_are_seen_where_nothing_ends_them(sandbox, marker, running, lacking) -> None:
+def once_seen(sandbox, marker, lacking) -> list[str]:
+    """The processes with the marker, once there is one: what a shell starts behind `&` may begin after its echo."""
+    until = time.monotonic() + 30.0
+    seen: list[str] = []
+    while not seen and time.monotonic() < until:
+        seen = marker.seen(sandbox) if lacking("outside") else marker.seen_from_outside()
+    return seen
+
+
+def test_processes_are_seen_where_nothing_ends_them(sandbox, marker, running, home, lacking) -> None:
     """The positive control of the two tests above: what is looked for is found while it runs."""
-    argv = ["sh", "-c", f"setsid sleep {marker.text} & echo; wait"]
-    command = running(sandbox, argv, timeout_s=25 if lacking("outside") else 6)  # time to begin a command that looks
-    seen = marker.seen_from_outside() if not lacking("outside") else marker.seen(sandbox)
+    go = home / "workspace" / "may-end"
+    script = f"setsid sleep {marker.text} & echo; until [ -e /workspace/may-end ]; do sleep 0.05; done"
+    command = running(sandbox, ["sh", "-c", script], timeout_s=120)
+    seen = once_seen(sandbox, marker, lacking)
+    go.touch()
+    assert command.result().ok
+    go.unlink()
     assert len(seen) == 1
-    assert command.result().timed_out
     assert marker.seen(sandbox) == []
 
 
-@pytest.mark.parametrize("timeout", [0.001, 0.04, 0.07, 0.15])
-def test_a_timeout_while_a_command_is_only_beginning_ends_it(sandbox, marker, timeout) -> None:
+def test_a_timeout_while_a_command_is_only_beginning_ends_it(sandbox, marker) -> None:
     """However short it is: a command that the engine was just about to start does not run on unseen."""
-    result = sandbox.exec(["sleep", marker.text], timeout_s=timeout)
-    assert result.timed_out
-    until = time.monotonic() + 1.0  # the time in which it would have begun
+    for timeout in (0.001, 0.04, 0.07, 0.15):
+        assert sandbox.exec(["sleep", marker.text], timeout_s=timeout).timed_out, timeout
+    until = time.monotonic() + 1.0  # the time in which the last of them would have begun
     while time.monotonic() < until:
         assert marker.seen(sandbox) == []
 
@@ -99,7 +113,7 @@ def test_an_orphan_of_a_long_command_survives_the_end_of_others(sandbox, running
     script = f"( setsid sleep {marker.text} & ) ; echo; while [ ! -e /workspace/may-end ]; do sleep 0.05; done"
     long = running(sandbox, ["sh", "-c", script], timeout_s=120)
     assert sandbox.exec(["true"]).ok
-    alive = marker.seen_from_outside() if not lacking("outside") else marker.seen(sandbox)
+    alive = marker.seen(sandbox) if lacking("reapers") else once_seen(sandbox, marker, lacking)
     go.touch()
     assert long.result().ok
     go.unlink()

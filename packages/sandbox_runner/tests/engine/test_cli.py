@@ -66,16 +66,22 @@ class Typed(NamedTuple):
         return found
 
 
-@pytest.fixture(params=["docker", "namespace"])
-def typed(request, require, tmp_path: Path) -> Typed:
-    """Each backend, where it works."""
-    if request.param == "docker":
-        return Typed(tmp_path, "docker", ("run", "--image", request.getfixturevalue("base_image")))
+@pytest.fixture(scope="session")
+def namespaces_work(require) -> None:
+    """Whether this machine has them is the doctor's word, who tries each part: so he is asked once."""
     done = subprocess.run([*CLI, "doctor", "--json"], capture_output=True, text=True)
     said = json.loads(done.stdout)
     if "namespace" not in said["works"]:
         ill = [row for row in said["checks"] if row["backend"] == "namespace" and row["status"] == "fail"]
         require("namespace", ill[0]["remedy"] if ill else done.stderr)
+
+
+@pytest.fixture(params=["docker", "namespace"])
+def typed(request, tmp_path: Path) -> Typed:
+    """Each backend, where it works."""
+    if request.param == "docker":
+        return Typed(tmp_path, "docker", ("run", "--image", request.getfixturevalue("base_image")))
+    request.getfixturevalue("namespaces_work")
     return Typed(tmp_path, "namespace", ("run", "--exec-backend", "namespace"))
 
 

@@ -14,6 +14,8 @@ from sandbox_runner.diagnostics import (
 from sandbox_runner.docker.container import ABOUT
 from sandbox_runner.state import StateFolder
 
+pytestmark = pytest.mark.uid  # the uid is told
+
 
 @pytest.mark.parametrize(
     ("asked", "present"),

@@ -81,12 +81,22 @@ def test_the_last_worker_of_all_looks_for_what_is_left(request, tmp_path, monkey
     assert (last, next(looks, None)) == (set(), None)
 
 
-@pytest.mark.parametrize("fixture", ["docker_cli", "base_image", "gvisor"])
-@pytest.mark.parametrize(("required", "outcome"), [("", "1 skipped"), ("docker, gvisor", "1 error")])
-def test_what_is_required_may_not_be_lacking(fixture, required, outcome, tmp_path) -> None:
+FIXTURES = ("docker_cli", "base_image", "gvisor")
+
+
+@pytest.mark.parametrize(
+    ("required", "outcome", "said"),
+    [
+        ("", "3 skipped", ": docker: there is no Docker CLI\n"),
+        ("docker, gvisor", "3 errors", "\ndocker: there is no Docker CLI, and ISORUN_REQUIRE names it\n"),
+    ],
+    ids=["not required", "required"],
+)
+def test_what_is_required_may_not_be_lacking(required, outcome, said, tmp_path) -> None:
     """Without a Docker CLI each fixture skips and says why; where ISORUN_REQUIRE names it, that is an error."""
     (tmp_path / "conftest.py").write_bytes(CONFTEST.read_bytes())
-    (tmp_path / "test_one.py").write_text(f"def test_one({fixture}):\n    pass\n", encoding="utf-8")
+    tests = "\n".join(f"def test_{fixture}({fixture}):\n    pass\n" for fixture in FIXTURES)
+    (tmp_path / "test_one.py").write_text(tests, encoding="utf-8")
     environ = os.environ | {"ISORUN_REQUIRE": required, "SANDBOX_RUNNER_DOCKER": str(tmp_path / "none")}
     options = ["-p", "no:cacheprovider", "-rs", "--rootdir", str(tmp_path)]
     done = subprocess.run(
@@ -97,4 +107,4 @@ def test_what_is_required_may_not_be_lacking(fixture, required, outcome, tmp_pat
         text=True,
     )
     assert f" {outcome} in " in done.stdout.splitlines()[-1], done.stdout
-    assert "docker: there is no Docker CLI" in done.stdout
+    assert done.stdout.count(said) == 3, done.stdout

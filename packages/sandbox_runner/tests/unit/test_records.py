@@ -12,6 +12,8 @@ from sandbox_runner import state as state_module
 from sandbox_runner.records import SANDBOX, Records, publish, remove_drafts
 from sandbox_runner.state import StateFolder
 
+pytestmark = pytest.mark.uid  # root may read what nobody else may
+
 
 @pytest.fixture
 def host_file(tmp_path: Path) -> Path:

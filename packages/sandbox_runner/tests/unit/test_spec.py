@@ -14,6 +14,8 @@ from sandbox_runner.docker.context import Context
 from sandbox_runner.quantity import bytes_of, seconds_of
 from sandbox_runner.spec import WALLS, check, check_folder
 
+pytestmark = pytest.mark.uid  # a user's own places are no sources
+
 #: Field, value, and how the text goes on. TMP is replaced by a folder that has `file`, and `context/Dockerfile`.
 REFUSED = [
     ("backend", "podman", "'podman' is not one of docker, namespace"),
@@ -77,7 +79,17 @@ REFUSED = [
     ("extra_mounts", (MountSpec("/etc", "//sys"),), "'//sys' must be an absolute path of the sandbox, without . and"),
     ("extra_mounts", (MountSpec("/etc", "//workspace/x"),), "'//workspace/x' must be an absolute path of the sandbox"),
     ("extra_mounts", (MountSpec("/etc", "/workspace"),), "/workspace is mounted already"),
-    ("extra_mounts", (MountSpec("/etc", "/artifacts/x"),), "/artifacts/x is mounted already"),
+    ("extra_mounts", (MountSpec("/etc", "/artifacts/x"),), "/artifacts/x lies in /artifacts, which is mounted already"),
+    (
+        "extra_mounts",
+        (MountSpec("/etc", "/workspace/a/.venv"),),
+        "/workspace/a/.venv lies in /workspace, which is mounted",
+    ),
+    (
+        "extra_mounts",
+        (MountSpec("/etc", "/x"), MountSpec("/usr", "/x/y/z")),
+        "/x/y/z lies in /x, which is mounted already",
+    ),
     ("extra_mounts", (MountSpec("/etc", "/cache"),), "/cache is mounted already"),
     ("extra_mounts", (MountSpec("/etc", "/x"), MountSpec("/usr", "/x")), "/x is mounted already"),
     ("extra_mounts", (MountSpec("/etc", "/tmp"),), "/tmp belongs to the sandbox: use another place"),
@@ -469,3 +481,12 @@ def test_a_missing_engine_is_said_before_a_missing_context(stub_docker, place, c
         DockerSandbox(place / "workspace", place / "artifacts", spec).start()
     assert [call.argv[0] for call in stub.calls] == ["version"]
     assert not (place / "workspace").exists()
+
+
+@pytest.mark.parametrize("given", [float("nan"), float("inf"), -1, 0, True, "60"])
+def test_how_long_commands_take_is_a_time(given: object, tmp_path: Path) -> None:
+    """Refused before the engine is asked, and before anything is made."""
+    sandbox = DockerSandbox(tmp_path / "w", tmp_path / "a", SandboxSpec(), life_seconds=given)
+    with pytest.raises(InvalidSpec, match=r"^life_seconds: .+ must be a number above 0$"):
+        sandbox.start()
+    assert list(tmp_path.iterdir()) == []

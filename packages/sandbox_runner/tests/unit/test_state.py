@@ -14,6 +14,8 @@ from sandbox_runner import state as state_module
 from sandbox_runner.errors import SandboxError, SandboxStartFailed
 from sandbox_runner.state import Owner, StateFolder, state_root, this_host
 
+pytestmark = pytest.mark.uid  # whose a folder is
+
 
 @pytest.fixture(autouse=True)
 def root(tmp_path, monkeypatch) -> Path:

@@ -66,18 +66,11 @@ def _exec(arguments: argparse.Namespace) -> int:
     """In a sandbox that is somebody else's: it stays as it is, and theirs."""
     if not arguments.command:
         raise InvalidSpec("COMMAND", cli_run.NO_COMMAND)
-    stdin = cli_run.read_stdin() if arguments.stdin else None
+    cli_run.check_typing(arguments)
     terminal = Terminal(is_shown=not arguments.json)
     with interruptible() as settle, attach(arguments.name, adopt=False) as sandbox:
         terminal.limit(arguments.timeout)
-        result = sandbox.exec(
-            arguments.command,
-            timeout_s=arguments.timeout,
-            cwd=arguments.cwd,
-            stdin=stdin,
-            on_output=terminal.take,
-            max_output_bytes=arguments.max_output,
-        )
+        result = cli_run.executed(sandbox, arguments.command, arguments, terminal.take)
         settle()
     code = cli_run.exit_code(result)
     if arguments.json:
@@ -228,7 +221,8 @@ def _add_command(one: argparse.ArgumentParser) -> None:
         "--timeout", type=_seconds, metavar="TIME", help="seconds, or as 10m; ends the command then, with exit code 124"
     )
     add("--cwd", metavar="DIR", help="where the command runs, inside; default: /workspace")
-    add("--stdin", action="store_true", help="read all of standard input first, and give it to the command")
+    add("--stdin", action="store_true", help="give standard input to the command, as it comes")
+    add("-t", "--tty", action="store_true", help="give the command a terminal, which ours types in and shows")
     add(
         "--max-output", type=_size, metavar="SIZE", default=_size(MAX_OUTPUT), help=f"per stream; default: {MAX_OUTPUT}"
     )

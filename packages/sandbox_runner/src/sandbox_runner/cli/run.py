@@ -11,10 +11,13 @@ from __future__ import annotations
 
 import argparse
 import errno
+import fcntl
 import os
 import secrets
+import stat
 import sys
 import tempfile
+import termios
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
@@ -22,11 +25,11 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import IO, Any
 
-from sandbox_runner.cli.terminal import Interrupted, Terminal, described, interruptible, show_json, tell
+from sandbox_runner.cli.terminal import Interrupted, Terminal, described, interruptible, show_json, tell, typed_through
 from sandbox_runner.cli.words import complaint
 from sandbox_runner.docker.sandbox import DockerSandbox
 from sandbox_runner.errors import InvalidSpec, SandboxError, SandboxGone
-from sandbox_runner.execution import ExecResult
+from sandbox_runner.execution import ExecResult, OnOutput
 from sandbox_runner.instance import SandboxInstance
 from sandbox_runner.linux import file_locks
 from sandbox_runner.namespace.sandbox import NamespaceSandbox
@@ -39,7 +42,6 @@ USAGE, TIMED_OUT, FAILED = 2, 124, 125  # exit codes that are ours: the last two
 RUNS = "sandbox-runs"  # below the current folder: where one looks, on a disk that lasts, and owned by who asked
 STATE = "sandbox_runner/runs"  # below XDG_STATE_HOME, for who works in the current folder itself
 COMMAND, STATUS = "command.json", "exit_code"
-MAX_STDIN = 64 << 20
 NO_COMMAND = "put `--` and then the command at the end"
 Progress = Callable[[str], None] | None
 
@@ -116,7 +118,7 @@ def endings(result: ExecResult | None) -> dict[str, Any]:
 def run(arguments: argparse.Namespace) -> int:
     """The whole of it; gives the exit code. Raises `InvalidSpec` before anything is made, else it is a record."""
     this = _asked(arguments)
-    stdin = read_stdin() if arguments.stdin else None
+    check_typing(arguments)
     terminal = Terminal(is_shown=not arguments.json)
     with ExitStack() as stack:
         _make_folder("--workspace", this.workspace)
@@ -135,14 +137,7 @@ def run(arguments: argparse.Namespace) -> int:
         def begin(sandbox: SandboxInstance) -> ExecResult:
             this.began = datetime.now(UTC)
             terminal.limit(arguments.timeout)
-            return sandbox.exec(
-                this.argv,
-                timeout_s=arguments.timeout,
-                cwd=arguments.cwd,
-                stdin=stdin,
-                on_output=take,
-                max_output_bytes=arguments.max_output,
-            )
+            return executed(sandbox, this.argv, arguments, take)
 
         settle = stack.enter_context(interruptible())
         life_s = None if this.spec.keep_container else arguments.timeout
@@ -214,18 +209,59 @@ def tell_result(result: ExecResult, arguments: argparse.Namespace) -> None:
         tell("the kernel ended a process for want of memory: --memory gives more")
     if result.too_many_locks:
         tell(f"the command held more than {file_locks.MOST} file locks, and was ended")
+    if not (arguments.stdin or arguments.tty) and unread(0):
+        tell("the command did not get standard input: --stdin gives it")
     if result.truncated:
         tell(
             f"the command printed more than {arguments.max_output} bytes; the rest is dropped: --max-output keeps more"
         )
 
 
-def read_stdin() -> bytes:
-    """All of standard input. Raises `InvalidSpec` if that is too much to hold."""
-    data = sys.stdin.buffer.read(MAX_STDIN + 1)
-    if len(data) > MAX_STDIN:
-        raise InvalidSpec("--stdin", f"more than {MAX_STDIN >> 20} MiB: put it into a file of the workspace")
-    return data
+def unread(descriptor: int) -> bool:
+    """Whether a pipe or a file at *descriptor* holds what was not read. A terminal never does: people type there."""
+    try:
+        if stat.S_ISREG((found := os.fstat(descriptor)).st_mode):
+            return found.st_size > os.lseek(descriptor, 0, os.SEEK_CUR)
+        if not stat.S_ISFIFO(found.st_mode):
+            return False
+        waiting = fcntl.ioctl(descriptor, termios.FIONREAD, bytes(4))
+    except OSError:  # it is closed, or cannot be read
+        return False
+    return int.from_bytes(waiting, sys.byteorder) > 0
+
+
+def check_typing(arguments: argparse.Namespace) -> None:
+    """Raise `InvalidSpec` for a terminal that cannot be had."""
+    if arguments.tty and not os.isatty(0):
+        raise InvalidSpec("--tty", "standard input is not a terminal: --stdin gives a pipe or a file to the command")
+    if arguments.tty and arguments.json:
+        raise InvalidSpec("--tty", "--json shows nothing of what the command prints: leave out one of them")
+
+
+def executed(
+    sandbox: SandboxInstance, argv: Sequence[str], arguments: argparse.Namespace, take: OnOutput
+) -> ExecResult:
+    """The command's result; *take* gets what it prints. With `--tty` it has a terminal of the size of ours."""
+    with ExitStack() as stack:
+        terminal = stack.enter_context(typed_through(0)) if arguments.tty else None
+        return sandbox.exec(
+            argv,
+            timeout_s=arguments.timeout,
+            env={"TERM": os.environ.get("TERM", "xterm")} if arguments.tty else None,
+            cwd=arguments.cwd,
+            stdin=_standard_input() if arguments.stdin or arguments.tty else None,
+            terminal=terminal,
+            on_output=take,
+            max_output_bytes=arguments.max_output,
+        )
+
+
+def _standard_input() -> int | bytes:
+    try:
+        os.fstat(0)
+    except OSError:  # it is closed
+        return b""
+    return 0
 
 
 def _make_folder(option: str, path: Path) -> None:

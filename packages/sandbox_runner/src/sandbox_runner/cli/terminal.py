@@ -12,12 +12,15 @@ import os
 import select
 import signal
 import sys
+import termios
 import time
+import tty
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from types import FrameType
 from typing import Any
 
+from sandbox_runner.pseudo_terminal import PseudoTerminal
 from sandbox_runner.text import plain, plain_line
 
 _DESCRIPTORS = {"stdout": 1, "stderr": 2}
@@ -57,6 +60,29 @@ def interruptible() -> Iterator[Callable[[], None]]:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
+
+
+@contextmanager
+def typed_through(descriptor: int) -> Iterator[PseudoTerminal]:
+    """A terminal for a command, of the size of the one at *descriptor*, also when that changes.
+
+    In the block every key there is the command's: Ctrl-C, too, is a byte for it and no signal for us.
+    """
+
+    def fit(*_: object) -> None:
+        size = os.get_terminal_size(descriptor)
+        inner.resize(size.lines, size.columns)
+
+    with PseudoTerminal() as inner:
+        fit()
+        before = termios.tcgetattr(descriptor)
+        heard = signal.signal(signal.SIGWINCH, fit)
+        try:
+            tty.setraw(descriptor)
+            yield inner
+        finally:
+            signal.signal(signal.SIGWINCH, heard)
+            termios.tcsetattr(descriptor, termios.TCSADRAIN, before)
 
 
 class Terminal:

@@ -22,8 +22,20 @@ from typing import Any, NamedTuple
 
 from sandbox_runner.docker.command import Answer, DockerCli
 from sandbox_runner.docker.container import remove
-from sandbox_runner.docker.line import EXPIRES, IMAGE, KEPT, LABEL, NAME, NO_RESOLVER, NONCE, OWNER, ROOT, Bind
-from sandbox_runner.errors import DockerUnavailable, SandboxGone, SandboxStartFailed
+from sandbox_runner.docker.line import (
+    EXPIRES,
+    IMAGE,
+    KEPT,
+    LABEL,
+    NAME,
+    NO_RESOLVER,
+    NONCE,
+    OWN_ADDRESS,
+    OWNER,
+    ROOT,
+    Bind,
+)
+from sandbox_runner.errors import DockerUnavailable, SandboxError, SandboxGone, SandboxStartFailed
 from sandbox_runner.linux.seccomp import profile_path
 from sandbox_runner.spec import MountSpec
 from sandbox_runner.starting import new_name
@@ -51,10 +63,11 @@ class Tmpfs(NamedTuple):
 class AttachedSpec:
     """One container. Paths of `mounts` are the engine's host's (see `host_paths`); sizes are bytes.
 
-    `env` is shown by `docker inspect`: no secret may be in it, nor in `command`. `tmpfs` maps a path inside to what
+    `env` is shown by `docker inspect`: no secret may be in it, nor in `command`. `nofile` is the limit of open files,
+    soft and hard; None: the engine's own. `tmpfs` maps a path inside to what
     is mounted there. `shared` is a path and a file system in memory that other containers may have, too: those whose
     `shares` is this container's name and the path. It is gone with the last of them. `labels` are the
-    caller's, and are the shared one's, too.
+    caller's, and are the shared one's, too. `sysctls` are of its own network namespace.
     """
 
     image: str
@@ -63,7 +76,7 @@ class AttachedSpec:
     memory_bytes: int
     pids: int
     cpus: float
-    nofile: int
+    nofile: int | None
     file_bytes: int | None = None
     mounts: tuple[MountSpec, ...] = ()
     tmpfs: Mapping[str, Tmpfs] = field(default_factory=dict)
@@ -72,6 +85,7 @@ class AttachedSpec:
     env: Mapping[str, str] = field(default_factory=dict)
     labels: Mapping[str, str] = field(default_factory=dict)
     network: str = "none"
+    sysctls: Mapping[str, str] = field(default_factory=dict)
     hostname: str = "sandbox"
     runtime: str | None = None
     init: bool = False  # the engine's own, as its first process: for a command that cannot be one
@@ -127,6 +141,19 @@ class AttachedContainer:
             )
         return inspected
 
+    def pause(self) -> None:
+        """Have the engine freeze every process of it until `unpause`. Raises `SandboxError` if it does not."""
+        self._told("pause")
+
+    def unpause(self) -> None:
+        """Let it run on. Raises `SandboxError` if the engine does not, as where it is not frozen."""
+        self._told("unpause")
+
+    def _told(self, command: str) -> None:
+        answer = self._cli.run(command, self.name)
+        if answer.code:
+            raise SandboxError(f"docker {command}: {answer.said}")
+
     def wait(self, timeout_s: float | None) -> int | None:
         """Its exit code once it has ended, or the engine refused it; None if *timeout_s* came first."""
         try:
@@ -177,13 +204,19 @@ def run_arguments(spec: AttachedSpec, name: str, nonce: str) -> list[str]:
     argv += ["--network", spec.network, *(NO_RESOLVER if spec.network == "none" else ()), "--cgroupns", "private"]
     if spec.network != "host":
         argv += ["--hostname", spec.hostname]
+    if spec.network == "none":
+        argv += ["--add-host", f"{spec.hostname}:{OWN_ADDRESS}"]
+    for sysctl, value in spec.sysctls.items():
+        argv += ["--sysctl", f"{sysctl}={value}"]
     for label, value in labels.items():
         argv += ["--label", f"{label}={value}"]
     memory = str(spec.memory_bytes)
     argv += ["--cap-drop", "ALL", "--security-opt", "no-new-privileges", "--read-only"]
     argv += ["--security-opt", f"seccomp={profile_path()}", "--user", f"{spec.user[0]}:{spec.user[1]}"]
     argv += ["--memory", memory, "--memory-swap", memory, "--pids-limit", str(spec.pids), "--cpus", f"{spec.cpus:g}"]
-    argv += ["--ulimit", "core=1:1", "--ulimit", f"nofile={spec.nofile}:{spec.nofile}"]
+    argv += ["--ulimit", "core=1:1"]
+    if spec.nofile is not None:
+        argv += ["--ulimit", f"nofile={spec.nofile}:{spec.nofile}"]
     if spec.file_bytes is not None:
         argv += ["--ulimit", f"fsize={spec.file_bytes}:{spec.file_bytes}"]
     # In place of the devpts that an engine mounts: all of a machine's terminals are counted as one.
@@ -233,12 +266,13 @@ def missing_walls(spec: AttachedSpec, inspected: Mapping[str, Any]) -> list[str]
         "memory_limit": host.get("Memory") == spec.memory_bytes and host.get("MemorySwap") == spec.memory_bytes,
         "pids_limit": host.get("PidsLimit") == spec.pids,
         "cpus": host.get("NanoCpus") == round(spec.cpus * 1e9),
-        "nofile_limit": ulimits.get("nofile") == spec.nofile,
+        "nofile_limit": spec.nofile in (None, ulimits.get("nofile")),
         "file_size_limit": ulimits.get("fsize") == spec.file_bytes,
         "read_only_root": host.get("ReadonlyRootfs") is True,
         "seccomp": any(option.startswith("seccomp={") for option in security),
         "user": inspected["Config"].get("User") == f"{spec.user[0]}:{spec.user[1]}",
         "network": host.get("NetworkMode") == spec.network,
+        "sysctls": (host.get("Sysctls") or {}) == dict(spec.sysctls),
         "tmpfs": all(_has(tmpfs.get(path, ""), wanted.options()) for path, wanted in spec.tmpfs.items()),
         "terminals": _TERMINALS in tmpfs,
         "mounts": binds == wanted_binds and volumes == wanted_volumes,

@@ -16,11 +16,12 @@ from sandbox_runner.docker import inside
 from sandbox_runner.docker.command import DockerCli, own_environment
 from sandbox_runner.docker.line import NONCE
 from sandbox_runner.errors import DockerUnavailable, InvalidSpec, SandboxError, SandboxGone, SandboxTimeout
-from sandbox_runner.execution import KILLED, ExecResult, Finished, run_command
+from sandbox_runner.execution import KILLED, Attached, ExecResult, Finished, run_command
 from sandbox_runner.instance import Command, Common, SandboxInstance, found
 from sandbox_runner.linux import walls
 from sandbox_runner.linux.file_locks import Guard, namespace_of
 from sandbox_runner.linux.kernel_log import tells_of_full_memory
+from sandbox_runner.pseudo_terminal import PseudoTerminal
 from sandbox_runner.records import CONTAINER_INSPECT, CONTAINER_LOGS, Records
 from sandbox_runner.spec import WORKSPACE, has_break
 from sandbox_runner.state import StateFolder
@@ -31,6 +32,7 @@ _LOG_LINES = "10000"
 _END_S = 15.0
 _SETTLE_S = 2.0
 _LAST_USER = 2**31 - 1
+_NO_KEYS = ",".join(["ctrl-^"] * 8)  # the client leaves a command alone at such keys, and has some if it is given none
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -111,7 +113,8 @@ class DockerInstance(SandboxInstance):
                 [
                     self._cli.program,
                     "exec",
-                    *(["--interactive"] if command.stdin is not None else []),
+                    *(["--interactive"] if command.stdin is not None or command.terminal is not None else []),
+                    *_terminal_options(command.terminal),
                     *_user_option(command.user),
                     *options,
                     self.container_name,
@@ -130,7 +133,9 @@ class DockerInstance(SandboxInstance):
                 max_output_bytes=command.max_output_bytes,
                 end=lambda: self._end(marks, command.user),
                 is_alive=self._is_running,  # gVisor's client waits for ever once its sandbox is gone
-                stderr_filter=marks,
+                stdout_filter=marks if command.terminal is not None else None,  # all of it comes by the terminal
+                stderr_filter=marks if command.terminal is None else None,
+                terminal=None if command.terminal is None else Attached(command.terminal, is_relayed=True),
             )
         if marks.has_no_place:
             raise InvalidSpec("cwd", f"there is no folder {command.cwd} inside")
@@ -265,6 +270,14 @@ def was_out_of_memory(inspected: Mapping[str, Any]) -> bool:
     """
     state = inspected["State"]
     return bool(state.get("OOMKilled")) or (not state.get("Running") and tells_of_full_memory(inspected["Id"]))
+
+
+def _terminal_options(terminal: PseudoTerminal | None) -> list[str]:
+    """For a command with a terminal, which the engine makes, in the container: ours is its client's."""
+    if terminal is None:
+        return []
+    terminal.pass_on()
+    return ["--tty", "--detach-keys", _NO_KEYS]
 
 
 def _user_option(user: str | None) -> list[str]:

@@ -85,6 +85,7 @@ cd -- "$_sr_place" 2>/dev/null || { printf '%s place\\n' "$_sr_token" >&2; exit 
 oom_kills
 _sr_before=$_sr_kills
 printf '%s begin %s %s\\n' "$_sr_token" $$ "$_sr_reaper" >&2
+trap : INT QUIT  # a terminal sends them to this shell as well, which must live to tell how the command ended
 exec 3>&2 2>/dev/null  # what this shell itself would say of the command's end is not the command's
 (exec "$@") 2>&3 3>&-  # with exec no builtin of this shell is meant
 _sr_code=$?
@@ -187,7 +188,8 @@ class Marks:
         self.engine_said += data[: _SAID_BYTES - len(self.engine_said)]
 
     def _take_begin(self) -> bool:
-        self.has_no_place = self.token + b" place\n" in self._held
+        # A terminal ends its lines with two characters.
+        self.has_no_place = any(self.token + b" place" + end in self._held for end in (b"\n", b"\r\n"))
         # The token alone is no mark: an engine that fails may show the command line.
         said, _, rest = self._held.partition(self.token + b" begin ")
         line, newline, rest = rest.partition(b"\n")

@@ -6,6 +6,7 @@ the spec does not loosen is on it, and is read back from what the engine made of
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -25,7 +26,12 @@ KEPT = "sandbox_runner.kept"
 ROOT = "sandbox_runner.root"  # where its state is: whoever has another place can say nothing of its owner
 #: An engine copies the host's resolver into each container, also without a network: this one is nobody's (RFC 5737).
 NO_RESOLVER = ("--dns", "192.0.2.1", "--dns-search", ".")
+#: What a container without a network finds by its own hostname: an engine writes that into /etc/hosts for others alone.
+#: As on Debian it is not the address of `localhost`, which would then be what `socket.getfqdn` answers.
+OWN_ADDRESS = "127.0.1.1"
 _RUN_BYTES = 16 << 20
+_TEMPORARY = "/tmp"
+_HOME = re.compile(r"(/root|/home/[^/:]+)(?:/.*)?")
 _INODES = 200_000
 _LOGS = ("--log-driver", "json-file", "--log-opt", "max-size=1m", "--log-opt", "max-file=2")
 
@@ -87,14 +93,23 @@ def run_arguments(spec: SandboxSpec, plan: Plan) -> list[str]:
         argv += ["--tmpfs", f"{place}:rw,noexec,nosuid,nodev,{private},size={_RUN_BYTES},nr_inodes=1000"]
     if spec.cache_mode == "cold":
         argv += ["--tmpfs", f"{CACHE}:rw,exec,nosuid,nodev,{private},size={spec.tmp_bytes},nr_inodes={_INODES}"]
+    home = home_of(plan.binds)
+    if home not in (_TEMPORARY, *(bind.target for bind in plan.binds)):
+        # The image's is root's alone as a rule, and read-only: nobody else could reach the mount, or write beside it.
+        argv += ["--tmpfs", f"{home}:rw,exec,nosuid,nodev,{private},size={spec.tmp_bytes},nr_inodes={_INODES}"]
     for bind in plan.binds:
         argv += ["--mount", bind.option()]
     if spec.resources.cpus is not None:
         argv += ["--cpus", f"{spec.resources.cpus:g}"]
     argv += [] if spec.runtime is None else ["--runtime", spec.runtime]
     argv += [] if spec.platform is None else ["--platform", spec.platform]
-    argv += ["--env", "HOME=/tmp", "--env", f"XDG_CACHE_HOME={CACHE}", "--workdir", WORKSPACE]
+    argv += ["--env", f"HOME={home}", "--env", f"XDG_CACHE_HOME={CACHE}", "--workdir", WORKSPACE]
     return [*argv, "--entrypoint", "/bin/sh", plan.image, "-c", keep_alive(_life_s(spec, plan))]
+
+
+def home_of(binds: Sequence[Bind]) -> str:
+    """What `~` is: the home directory that the first such mount is, or lies in, as /root/.config does; else /tmp."""
+    return next((found[1] for bind in binds if (found := _HOME.fullmatch(bind.target))), _TEMPORARY)
 
 
 def _life_s(spec: SandboxSpec, plan: Plan) -> float:

@@ -56,6 +56,7 @@ from sandbox_runner.spec import (
     check,
     check_context,
     check_folder,
+    check_positive,
 )
 from sandbox_runner.starting import described, make_folder, nested, new_name, open_records, owner_of, record_failure
 from sandbox_runner.state import Owner, StateFolder, state_root
@@ -96,6 +97,8 @@ class DockerSandbox:
         leave nothing but the folders and the records.
         """
         check(self._spec, self._name, with_context=False)
+        if self._life_s is not None:
+            check_positive("life_seconds", self._life_s)
         check_folder("workspace_dir", self._workspace)
         check_folder("artifacts_dir", self._artifacts)
         self._check_nesting()

@@ -25,6 +25,9 @@ PERIOD_US = 100_000
 LEAST_QUOTA_US = 1_000  # the kernel refuses less
 #: What a file that is not there, or that this kernel does not let us write, answers.
 _NOT_HELD = (errno.ENOENT, errno.EOPNOTSUPP, errno.EINVAL, errno.EPERM)
+#: v1 has a hierarchy for it, which holds no ceiling; on v2 every group can be frozen.
+FREEZER = "freezer"
+_LOOK_S = 0.000_1
 #: ENODEV: the group was removed after the open. ESRCH: the same for a process of /proc.
 _NOT_COUNTED = (errno.ENOENT, errno.ENODEV, errno.ESRCH, errno.EOPNOTSUPP)
 
@@ -103,6 +106,7 @@ class Group:
         self.directories = dict(directories)
         self.paths = tuple(dict.fromkeys(self.directories.values()))
         self._version = version
+        self._freezer = self.directories.get(FREEZER)
 
     @classmethod
     def at(cls, parent: Parent, name: str) -> Group:
@@ -137,7 +141,8 @@ class Group:
 
     def members(self) -> set[int]:
         """The processes in the group that this pid namespace can name."""
-        return {int(p) for path in self.paths for p in (_read_optional(f"{path}/cgroup.procs") or "").split()} - {0}
+        held = (path for path in self.paths if path != self._freezer or len(self.paths) == 1)  # who is there is in all
+        return {int(p) for path in held for p in (_read_optional(f"{path}/cgroup.procs") or "").split()} - {0}
 
     def oom_kills(self) -> int:
         """How many of its processes the kernel has killed for want of memory."""
@@ -186,6 +191,50 @@ class Group:
             "cpus": _cpus_of_v2(self.directories["cpu"]) if v2 else _cpus_of_v1(self.directories["cpu"]),
         }
 
+    @property
+    def can_freeze(self) -> bool:
+        """Whether `freeze` finds what it needs here."""
+        return self._version == 2 or self._freezer is not None
+
+    @property
+    def thawed_by(self) -> tuple[str, str]:
+        """The file by which the group is frozen and thawed, and what to write there to thaw it."""
+        if self._version == 2:
+            return f"{self.paths[0]}/cgroup.freeze", "0"
+        return f"{self._freezer}/freezer.state", "THAWED"
+
+    def freeze(self, within_s: float = 2.0) -> None:
+        """Block until no process of the group runs any more: none can, by any signal, until `thaw`.
+
+        Only if it `can_freeze`. Raises OSError naming the file, and TimeoutError if a process does not stand still;
+        then all of them run.
+        """
+        until = time.monotonic() + within_s
+        try:
+            _write(self.thawed_by[0], "1" if self._version == 2 else "FROZEN")
+            self._await_frozen(until)
+        except BaseException:  # also on Ctrl-C: nobody would thaw it
+            self.thaw()
+            raise
+
+    def thaw(self) -> None:
+        """Let its processes run on; without effect if it is not frozen. Raises OSError naming the file."""
+        path, text = self.thawed_by
+        _write(path, text)
+
+    def _await_frozen(self, until: float) -> None:
+        pause = _LOOK_S
+        while not self._stands_still():
+            if time.monotonic() > until:
+                raise TimeoutError(errno.ETIMEDOUT, "a process does not stand still", self.thawed_by[0])
+            time.sleep(pause)
+            pause = min(pause * 2, 0.005)
+
+    def _stands_still(self) -> bool:
+        if self._version == 2:
+            return _keyed(_read(f"{self.paths[0]}/cgroup.events"), "frozen") == 1
+        return _read(f"{self._freezer}/freezer.state").strip() == "FROZEN"
+
     def kill(self, within_s: float = 2.0) -> None:
         """SIGKILL every process of the group; returns once it is empty, else raises TimeoutError naming it."""
         if not self.members():
@@ -194,6 +243,9 @@ class Group:
             # A fork bomb would outrun the sweep below; from here on nothing in it can fork.
             with suppress(OSError):
                 _write(f"{counted}/pids.max", "0")
+        if self.can_freeze:
+            with suppress(OSError):  # gone from this hierarchy; then nothing is frozen
+                self.thaw()  # on v1 what is frozen does not die
         try:
             end_processes(self.members, within_s)
         except TimeoutError as error:

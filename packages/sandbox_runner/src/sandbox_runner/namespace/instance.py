@@ -10,15 +10,16 @@ from __future__ import annotations
 import json
 import os
 import secrets
+import shutil
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NoReturn
 
-from sandbox_runner.errors import InvalidSpec, SandboxError, SandboxGone, SandboxStartFailed
-from sandbox_runner.execution import KILLED, ExecResult, Finished, run_command
+from sandbox_runner.errors import BackendUnavailable, InvalidSpec, SandboxError, SandboxGone, SandboxStartFailed
+from sandbox_runner.execution import KILLED, Attached, ExecResult, Finished, run_command
 from sandbox_runner.instance import Command, Common, SandboxInstance, found
 from sandbox_runner.linux.cgroup import Group
 from sandbox_runner.linux.file_locks import Guard, namespace_of
@@ -70,6 +71,7 @@ class NamespaceInstance(SandboxInstance):
 
     def _run(self, command: Command) -> ExecResult:
         token = secrets.token_hex(8)
+        argv = command.argv if command.terminal is None else _on_terminal(command.argv)
         request = {"env": dict(command.env), "cwd": command.cwd, "user": self._numbers(command.user)}
         kills = self._group.oom_kills()
         with self._asked(token, request) as said:
@@ -78,13 +80,14 @@ class NamespaceInstance(SandboxInstance):
             try:
                 with guard:
                     finished = run_command(
-                        [*self.command_prefix[:-1], f"--request={token}", str(self._state.path), *command.argv],
+                        [*self.command_prefix[:-1], f"--request={token}", str(self._state.path), *argv],
                         stdin=command.stdin,
                         timeout_s=command.timeout_s,
                         on_output=command.on_output,
                         max_output_bytes=command.max_output_bytes,
                         end=lambda: self._end(token, said),
                         stderr_filter=complaint,
+                        terminal=None if command.terminal is None else Attached(command.terminal, is_relayed=False),
                     )
             finally:
                 ended = said.end()
@@ -167,6 +170,17 @@ class NamespaceInstance(SandboxInstance):
         if text.startswith(_NO_PLACE):
             raise InvalidSpec("cwd", f"there is no folder {text.removeprefix(_NO_PLACE).rpartition(':')[0]} inside")
         raise SandboxStartFailed(text or f"bubblewrap ended with code {finished.returncode} and did not say why")
+
+
+def _on_terminal(argv: Sequence[str]) -> list[str]:
+    """*argv*, run as the first of a session whose terminal is its stdin, which then gets all that it prints.
+
+    Not by bubblewrap: it would show a terminal at its own stdout as a file of the sandbox's /dev.
+    """
+    setsid = shutil.which("setsid", path="/usr/bin:/bin")
+    if setsid is None:
+        raise BackendUnavailable("this machine has no setsid, which gives a command its terminal: install util-linux")
+    return ["/bin/sh", "-c", 'exec "$0" --ctty -- "$@" >&0 2>&0', setsid, *argv]
 
 
 class _Said:

@@ -181,13 +181,19 @@ def test_a_file_of_variables_is_read_as_docker_reads_it(tmp_path: Path) -> None:
     assert "--env-file: 'A B' is not the name of a variable" in done.stderr
 
 
-def test_too_much_standard_input_is_refused(tmp_path: Path) -> None:
-    """It is held in memory, so it has a limit, and the error says what to do."""
-    with tempfile.TemporaryFile(dir=tmp_path) as file:
-        file.truncate(cli_run.MAX_STDIN + 1)
-        done = typed("run", "--stdin", "--", "ls", cwd=tmp_path, stdin=file)
+@pytest.mark.parametrize("verb", [("run",), ("exec", "name")])
+def test_a_terminal_that_cannot_be_had_is_refused(tmp_path: Path, verb: tuple[str, ...]) -> None:
+    """Before anything is made, with what to do instead."""
+    done = typed(*verb, "--tty", "--", "ls", cwd=tmp_path, stdin=subprocess.DEVNULL)
+    assert (done.returncode, list(tmp_path.iterdir())) == (2, [])
+    said = "--tty: standard input is not a terminal: --stdin gives a pipe or a file to the command"
+    assert said in done.stderr
+    ours, theirs = os.openpty()
+    done = typed(*verb, "-t", "--json", "--", "ls", cwd=tmp_path, stdin=theirs)
+    os.close(ours)
+    os.close(theirs)
     assert done.returncode == 2
-    assert "--stdin: more than 64 MiB: put it into a file of the workspace" in done.stderr
+    assert "--tty: --json shows nothing of what the command prints: leave out one of them" in done.stderr
 
 
 def test_the_entry_point_is_this_function() -> None:
@@ -598,3 +604,23 @@ def test_a_machine_on_which_nothing_works_is_told_so(tmp_path: Path) -> None:
     assert "remedy: install Docker 20.10 or later" in done.stdout
     assert "remedy: the kernel refuses a user namespace to uid" in done.stdout
     assert done.stdout.endswith("works: nothing\n")
+
+
+def test_input_that_nothing_read_is_seen(tmp_path: Path) -> None:
+    """In a pipe and in a file; not in one that is empty, was read, or is no longer there."""
+    (tmp_path / "file").write_bytes(b"x")
+    reader, writer = os.pipe()
+    with (tmp_path / "file").open("rb", buffering=0) as file, Path("/dev/zero").open("rb") as endless:
+        assert [cli_run.unread(reader), cli_run.unread(file.fileno()), cli_run.unread(endless.fileno())] == [
+            False,
+            True,
+            False,
+        ]
+        os.write(writer, b"x")
+        file.read()
+        assert [cli_run.unread(reader), cli_run.unread(file.fileno())] == [True, False]
+    os.read(reader, 1)
+    assert not cli_run.unread(reader)
+    os.close(reader)
+    os.close(writer)
+    assert not cli_run.unread(reader)

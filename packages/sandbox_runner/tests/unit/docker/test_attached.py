@@ -87,6 +87,16 @@ def test_every_wall_is_on_the_command_line() -> None:
     assert not {"--privileged", "--cap-add", "--init", "--detach", "--rm"} & set(argv)
 
 
+def test_open_files_may_be_the_engines_own() -> None:
+    """None asks for no limit, and whatever default a daemon adds to a container is no missing wall."""
+    spec = replace(SPEC, nofile=None)
+    assert not [value for option, value in options(run_arguments(spec, "n", "n")) if value.startswith("nofile")]
+    for ulimits in ([], [{"Name": "nofile", "Hard": 20_000, "Soft": 1024}]):
+        host = {"Ulimits": [{"Name": "fsize", "Hard": 4096}, *ulimits]}
+        assert "nofile_limit" not in missing_walls(spec, {"HostConfig": host, "Config": {}})
+        assert "nofile_limit" in missing_walls(SPEC, {"HostConfig": host, "Config": {}})
+
+
 def test_a_label_of_the_callers_does_not_take_the_place_of_ours() -> None:
     """`cleanup` goes by ours."""
     argv = run_arguments(replace(SPEC, labels={"sandbox_runner": "no", "mine": "yes"}), "name", "nonce")

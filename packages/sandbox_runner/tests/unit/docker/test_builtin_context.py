@@ -54,10 +54,18 @@ def test_the_packaged_context_is_whole() -> None:
 
 
 def test_the_packaged_context_has_what_is_promised() -> None:
-    """The program `file`, and a PDM of one version."""
+    """The program `file`, and one PDM, on a line that begins with its bare name, as callers look for it."""
     assert "file" in (PACKAGED / "manifests" / "apt.txt").read_text().splitlines()
     pinned = [line for line in (PACKAGED / "manifests" / "pip.txt").read_text().splitlines() if line.startswith("pdm")]
-    assert [line.partition("==")[0] for line in pinned] == ["pdm[locked]"]
+    assert [line.partition("==")[0] for line in pinned] == ["pdm", "pdm[locked]"]
+
+
+def test_the_packaged_context_tells_its_python() -> None:
+    """Callers read the version from the tag of the first FROM, and put another image there if it does not suit."""
+    lines = (PACKAGED / "Dockerfile").read_text().splitlines()
+    image = next(line.split()[1] for line in lines if line.startswith("FROM "))
+    assert image.startswith("${BASE_IMAGE:-")
+    assert image.rpartition(":")[2].partition("-")[0] == "3.11"
 
 
 def test_both_contexts_install_alike() -> None:

@@ -20,6 +20,8 @@ from sandbox_runner.docker.image import image_hash
 from sandbox_runner.errors import InvalidSpec
 from sandbox_runner.spec import SandboxSpec
 
+pytestmark = pytest.mark.uid  # root sends and may read what a user does not
+
 Tree = Mapping[str, str | None]  # path: content; None is a folder
 
 

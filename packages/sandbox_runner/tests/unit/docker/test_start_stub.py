@@ -8,6 +8,8 @@ from sandbox_runner import DockerSandbox, ImageBuildFailed, InvalidSpec, Sandbox
 from sandbox_runner.docker.container import _check_for_engine
 from sandbox_runner.instance import Command
 
+pytestmark = pytest.mark.uid  # root gives the folders it makes to their owner
+
 NO_IMAGE = {"version": {"stdout": "20.10"}, "inspect": {"code": 1}, "pull": {"code": 1, "stderr": "no such image"}}
 
 
@@ -58,6 +60,7 @@ def test_a_line_break_is_refused_where_the_cli_would_obey_it(name: str) -> None:
             cwd=None,
             user=None,
             stdin=None,
+            terminal=None,
             on_output=None,
             max_output_bytes=0,
         )
