@@ -1,4 +1,4 @@
-"""The names of a run: execution id, turn folder, program name.
+"""The names of a run: execution id, turn folder, session, program name.
 
 Each check returns the value it was given, fit for its use, or raises
 `InvalidRequest`. Ids and turn folders become parts of paths, so they are held to
@@ -15,11 +15,15 @@ from isorun.core.errors import InvalidRequest
 from isorun.core.text import is_visible, shown
 
 MAX_EXEC_ID = 40
+MAX_SESSION = 64
 MAX_TURN = 128  # leaves most of a 1024 byte path to the file itself
 MAX_PROG_NAME = 64
 TURN_PREFIX = "turn_"
+BUILT_IN_ALIAS, BUILT_IN_MODULE = "generic_tools", "isorun.tools.generic_tools"  # of the built-in tools
 
 _EXEC_ID = re.compile(rf"[a-z0-9][a-z0-9-]{{0,{MAX_EXEC_ID - 1}}}")
+_OURS = re.compile(r"([0-9]{4})([0-9]{2})([0-9]{2})-([0-9]{2})([0-9]{2})([0-9]{2})-([0-9]{3})[0-9]{3}-[0-9a-f]{12}")
+_SESSION = re.compile(rf"[a-z0-9][a-z0-9_-]{{0,{MAX_SESSION - 1}}}")
 _TURN = re.compile(r"turn_[A-Za-z0-9._-]+")
 
 
@@ -33,6 +37,12 @@ def new_exec_id() -> str:
     return f"{now:%Y%m%d-%H%M%S-%f}-{secrets.token_hex(6)}"
 
 
+def time_in(exec_id: str) -> str | None:
+    """When *exec_id* was made, as RFC 3339 in UTC with milliseconds; None if `new_exec_id` did not make it."""
+    match = _OURS.fullmatch(exec_id)
+    return "{}-{}-{}T{}:{}:{}.{}Z".format(*match.groups()) if match else None
+
+
 def check_exec_id(exec_id: object) -> str:
     """*exec_id* if it may name a folder; else `InvalidRequest` (invalid_exec_id)."""
     if not isinstance(exec_id, str) or not _EXEC_ID.fullmatch(exec_id):
@@ -41,6 +51,20 @@ def check_exec_id(exec_id: object) -> str:
             code="invalid_exec_id",
         )
     return exec_id
+
+
+def check_session(name: object) -> str:
+    """*name* if it may name a session, and with it a folder; else `InvalidRequest` (invalid_session).
+
+    It has small letters alone: on a disk that takes two cases of a name for one, two sessions would be one.
+    """
+    if not isinstance(name, str) or not _SESSION.fullmatch(name):
+        raise InvalidRequest(
+            f"the name of a session must be 1 to {MAX_SESSION} characters of a-z, 0-9, '_' and '-', "
+            f"and begin with a letter or a digit, got {shown(name)}",
+            code="invalid_session",
+        )
+    return name
 
 
 def check_prog_name(name: object) -> str:
@@ -86,3 +110,8 @@ def turn_of(filename: str) -> str | None:
     """The turn folder that *filename* begins with, or None. `turn_notes.md` alone names none."""
     parts = [part for part in filename.split("/") if part not in ("", ".")]
     return parts[0] if len(parts) > 1 and parts[0].startswith(TURN_PREFIX) else None
+
+
+def is_built_in(tool_id: str) -> bool:
+    """Whether that is the id of a built-in tool, or would be."""
+    return tool_id.partition(".")[0] == BUILT_IN_ALIAS

@@ -46,7 +46,7 @@ class Limits:
     tmp_bytes: int = _FOLLOWS  # where libraries put temporary files: an array that joblib shares, say
     shm_bytes: int = _FOLLOWS
     open_files: int = 1024  # per process
-    log_bytes: int = 16 * MIB  # stdout and stderr kept in user.log; what follows is cut and said
+    log_bytes: int = 16 * MIB  # stdout and stderr kept in user.log; the middle is cut, and the gap says so
     result_bytes: int = 1 * MIB  # stdout and stderr kept in the result, each
     output_bytes: int = 128 * MIB  # a program that writes more than this is ended: output_limit
     source_bytes: int = 1 * MIB

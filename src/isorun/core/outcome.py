@@ -90,6 +90,7 @@ class Exit:
     filesystems at the end; `process_limit_hits` counts refused forks and threads,
     and is None where no cgroup counts them. `outside`: who ended the sandbox itself, where
     that was neither the program nor we; with `is_lost` it failed, and ours is the signal.
+    `violation`: what the program did against its sandbox, for which that was ended.
     """
 
     code: int | None = None
@@ -101,6 +102,7 @@ class Exit:
     limit: Code | None = None  # for whose sake we ended it, where no kernel refuses
     outside: str = ""
     is_lost: bool = False
+    violation: str = ""
 
     def __post_init__(self) -> None:
         if (self.code is None) == (self.signal is None):

@@ -36,7 +36,6 @@ MAX_REDRAWN = 256 << 10  # characters of its end in which a progress bar is told
 TAIL_LINES = 100
 TAIL_CHARS = 16_384
 
-_REDRAWN = re.compile(r"[^\r\n]*\r+(?=[^\r\n])")  # what a terminal would have written over
 _TIME = r"\d{4}-\d\d-\d\d[T ]\d\d:\d\d:\d\d[^\s]{0,12}"
 _LEVEL = "(?:ERROR|CRITICAL)"
 _ERROR_LINE = re.compile(
@@ -69,7 +68,14 @@ def tail(text: str, lines: int, chars: int) -> str:
 def log_tail(log: str) -> str:
     """What a result holds of *log*: its end; of a line that was drawn again and again, the last state."""
     end = log[-MAX_REDRAWN:]
-    return printable(tail(_REDRAWN.sub("", end) if "\r" in end else log, LOG_LINES, LOG_CHARS))
+    left = "\n".join(map(_last_state, end.split("\n"))) if "\r" in end else log
+    return printable(tail(left, LOG_LINES, LOG_CHARS))
+
+
+def _last_state(line: str) -> str:
+    """*line* without what a terminal would have written over. A pattern would look at a long line once a character."""
+    body = line.rstrip("\r")
+    return body.rpartition("\r")[2] + line[len(body) :]
 
 
 def error_lines(user_log: str) -> tuple[str, ...]:

@@ -6,7 +6,8 @@ request fits the limits, the bundle and the disk of a host is checked by
 `runtime.request` when the run starts.
 
 To add an option: a key of `RunOptions`, a field of `RunRequest` (and its form in `of`), the check in
-`runtime.request`, and the option of the command line in `cli.run.command`.
+`runtime.request`, and the option of the command line in `cli.run.command`. The module is long because the form
+of each option stands beside the others.
 """
 
 import base64
@@ -25,11 +26,14 @@ from typing import Any, TypedDict, TypeVar, Unpack
 
 from isorun.core import quantity
 from isorun.core.errors import InvalidRequest
+from isorun.core.ids import check_session
 from isorun.core.limits import Limits, own_limits
 from isorun.core.text import is_visible, shown
 
 NO_CODE = "there is no code to run"
+NO_NETWORK, LOOPBACK = "none", "loopback"
 _USER_CHARS = 200
+_TOOL_ID = re.compile(r"[A-Za-z][A-Za-z0-9_]*\.[A-Za-z][A-Za-z0-9_]*")
 _ENV_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 _ENV_BYTES = 64 << 10  # of all names and values: one execve of the program's takes 128 KiB
 _OUR_ENV = "OUTPUT_DIR"
@@ -47,6 +51,9 @@ class Named:
     content: bytes | Path
 
 
+#: A tool of the caller's: a function that answers its calls, or a description (`description`, `parameters` as a JSON
+#: schema, `returns`) of one whose calls the caller answers by `Run.answer`. True: the bundle's own.
+OwnTool = Callable[..., Any] | Mapping[str, Any] | bool
 Inputs = str | Path | Sequence[str | Path | Named] | Mapping[str, str | bytes | Path]
 
 
@@ -58,9 +65,10 @@ class ProgramOptions(TypedDict, total=False):
     argv: Sequence[str]
     stdin: str | bytes | None
     env: Mapping[str, str]
-    tools: Sequence[str] | None
+    tools: Sequence[str] | Mapping[str, OwnTool] | None
     user_id: str
     limits: Limits | Mapping[str, Any] | None
+    network: str
 
 
 class RunOptions(ProgramOptions, total=False):
@@ -69,6 +77,9 @@ class RunOptions(ProgramOptions, total=False):
     contract: object
     timeout_s: float | str | None
     inputs: Inputs
+    start_from: str | Path | None
+    save_to: str | Path | None
+    session: str | None
     out: str | Path | None
     exec_id: str | None
     keep: bool
@@ -86,12 +97,16 @@ class RunRequest:
     argv: tuple[str, ...] = ()  # sys.argv[1:] of the program
     inputs: tuple[Path | Named, ...] = ()  # where the program begins; as a mapping from names: texts, bytes, paths
     env: tuple[tuple[str, str], ...] = ()  # environment variables of the program, names and values
-    out: Path | None = None  # a folder of the host that out/ starts as a copy of
+    start_from: Path | None = None  # a folder of the host that out/ starts as a copy of
+    save_to: Path | None = None  # a folder of the host that gets what the run wrote; files there are replaced
+    session: str | None = None  # the name under which files are carried from run to run
+    out: Path | None = None  # as save_to, all of out/ with logs and result.json, for a new or empty folder
     stdin: bytes | None = None  # None: stdin is at its end
-    tools: tuple[str, ...] | None = None  # ids of the bundle's tools that it may call; None: all
+    tools: tuple[str, ...] | Mapping[str, OwnTool] | None = None  # those that it may call; None: the bundle's
     user_id: str = ""  # for the tools to know, at most 200 characters
     exec_id: str | None = None  # an id of the caller's own; None: a new one
     limits: Mapping[str, float] | None = None  # limits of this run alone, by name, below the host's; None: the host's
+    network: str = NO_NETWORK  # or `loopback`: a server of the program's is reached by the program alone
     keep: bool = True  # False: the run's folder is removed once the result is made
 
     @classmethod
@@ -110,7 +125,15 @@ class RunRequest:
         return cls(code=_code(code), **formed)
 
     def to_json(self) -> dict[str, Any]:
-        """The request as JSON values, the values of `env` with it. An option that was not given is left out."""
+        """The request as JSON values, the values of `env` with it. An option that was not given is left out.
+
+        Raises `InvalidRequest` (not_json) for one with tools of the caller's own.
+        """
+        if isinstance(self.tools, Mapping):
+            raise InvalidRequest(
+                f"{', '.join(self.tools)}: JSON cannot hold tools of this process; name those of a bundle",
+                code="not_json",
+            )
         told = {"code": _told(self.code)}
         for field in dataclasses.fields(self):
             value = getattr(self, field.name)
@@ -319,12 +342,28 @@ def _is_no_name(path: str) -> bool:
     return False
 
 
-def _tools(tools: object) -> tuple[str, ...] | None:
+def _tools(tools: object) -> tuple[str, ...] | Mapping[str, OwnTool] | None:
     if tools is None:
         return None
+    if isinstance(tools, Mapping):
+        return {tool_id: _own_tool(tool_id, one) for tool_id, one in tools.items()}
     if not isinstance(tools, list | tuple | set | frozenset) or not all(isinstance(tool, str) for tool in tools):
         raise InvalidRequest("tools must be a list of ids such as local_tools.write_note", code="invalid_tools")
     return tuple(dict.fromkeys(tools))
+
+
+def _own_tool(tool_id: object, one: object) -> OwnTool:
+    if not isinstance(tool_id, str) or not _TOOL_ID.fullmatch(tool_id):
+        raise InvalidRequest(
+            f"the id of a tool must be two names as in calc.add, got {shown(tool_id)}", code="invalid_tools"
+        )
+    if one is True or callable(one) or isinstance(one, Mapping):
+        return one
+    raise InvalidRequest(
+        f"the tool {tool_id} must be a function that answers its calls, an object with its description and parameters, "
+        f"or True for the bundle's own, got {shown(one)}",
+        code="invalid_tools",
+    )
 
 
 def _user(user_id: object) -> str:
@@ -341,6 +380,17 @@ def _keep(keep: object) -> bool:
     return keep
 
 
+def check_network(network: object) -> str:
+    """*network* if it is a word for one. Raises `InvalidRequest` (invalid_network)."""
+    if network not in (NO_NETWORK, LOOPBACK):
+        raise InvalidRequest(
+            f"network must be {NO_NETWORK} or {LOOPBACK}, got {shown(network)}: nothing leads out of a run; a tool may "
+            "fetch what its program needs",
+            code="invalid_network",
+        )
+    return str(network)
+
+
 def _as_given(value: object) -> object:
     """For what is checked where it is read: ids and names by `core.ids`, the contract by `core.contract`."""
     return value
@@ -354,12 +404,16 @@ _FORMS: Mapping[str, Callable[[object], object]] = {
     "argv": _argv,
     "inputs": _inputs,
     "env": _env,
-    "out": lambda out: None if out is None else _path(out, "out", "missing_input"),
+    "start_from": lambda given: None if given is None else _path(given, "start_from", "missing_input"),
+    "save_to": lambda given: None if given is None else _path(given, "save_to", "invalid_save_to"),
+    "session": lambda given: None if given is None else check_session(given),
+    "out": lambda given: None if given is None else _path(given, "out", "invalid_save_to"),
     "stdin": _stdin,
     "tools": _tools,
     "user_id": _user,
     "exec_id": _as_given,
     "limits": own_limits,
+    "network": check_network,
     "keep": _keep,
 }
 

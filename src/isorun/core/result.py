@@ -53,7 +53,7 @@ _SHAPE: dict[str, Any] = {
     "isolation": {"level": _MAYBE_TEXT, "limits": _MAYBE_TEXT},
     "out_dir": str,
 }
-TIMINGS = ("accepted", "ended", "queued_s", "pool_hit", "slot_s", "run_s", "total_s")
+TIMINGS = ("accepted", "ended", "queued_s", "pool_hit", "slot_s", "run_s", "frozen_s", "total_s")
 USAGE = ("cpu_s", "wall_s", "max_rss_bytes", "output_bytes")
 ISOLATION = ("level", "without", "backend", "limits", "walls", "fallback")
 

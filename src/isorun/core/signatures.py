@@ -42,13 +42,14 @@ def description(tool: Mapping[str, Any]) -> str:
         parts.append("\n".join(("Args:", *about)))
     if tool.get("returns"):
         parts.append(f"Returns:\n    {tool['returns']}")
-    objects = {**_objects(schema, in_result=False), **_objects(result, in_result=True)}
-    if objects:
-        parts.append("\n".join(f"{name}: {fields}" for name, fields in objects.items()))
+    named = {**objects(schema, in_result=False), **objects(result, in_result=True)}
+    if named:
+        shown = {name: ", ".join(f"{key!r}: {kind}" for key, kind in fields.items()) for name, fields in named.items()}
+        parts.append("\n".join(f"{name}: {{{fields}}}" for name, fields in shown.items()))
     return "\n\n".join(parts)
 
 
-def told(tools: Mapping[str, Mapping[str, Any]]) -> dict[str, list[str]]:
+def about(tools: Mapping[str, Mapping[str, Any]]) -> dict[str, list[str]]:
     """Signature and description by the tool's id, cut where it is long; later tools have none once much is told."""
     found: dict[str, list[str]] = {}
     room = _ABOUT_IN_ALL
@@ -60,13 +61,16 @@ def told(tools: Mapping[str, Mapping[str, Any]]) -> dict[str, list[str]]:
     return found
 
 
-def _objects(schema: Mapping[str, Any], *, in_result: bool) -> dict[str, str]:
-    """The fields of each object that *schema* has a name for."""
+def objects(schema: Mapping[str, Any], *, in_result: bool, marked: bool = False) -> dict[str, dict[str, str]]:
+    """The types of the fields of each object that *schema* has a name for; *marked* tells which may be left out."""
     made = {}
     for name, one in schema.get("$defs", {}).items():
         if fields := one.get("properties"):
-            types = (f"{key!r}: {_type(about, schema, in_result=in_result)}" for key, about in fields.items())
-            made[_word(name)] = f"{{{', '.join(types)}}}"
+            types = {key: _type(about, schema, in_result=in_result) for key, about in fields.items()}
+            left_out = types.keys() - set(one.get("required", ())) if marked else ()
+            made[_word(name)] = {
+                key: f"NotRequired[{kind}]" if key in left_out else kind for key, kind in types.items()
+            }
     return made
 
 

@@ -27,6 +27,14 @@ _NAME = re.compile(r"[^\x20-\x7e]+|\\")
 _JSON = re.compile(r"[^\x20-\x7e]+")
 _WORD_BREAKS = re.compile(r"\s")
 _CONTROL = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029]")
+_LONG_NUMBER = re.compile(r"&#\d{100,};?")  # as an entity: no character has it
+
+
+def unescaped(text: str) -> str:
+    """*text* of HTML with a character for each entity; never raises, as `html` does for a number of 4,301 digits."""
+    import html  # not at the top: nearly nobody needs it
+
+    return html.unescape(_LONG_NUMBER.sub("\ufffd", text))
 
 
 def printable(text: str) -> str:

@@ -92,7 +92,11 @@ def test_visibility_is_external_unless_it_says_internal() -> None:
             "invalid_json",
             "the contract is a string but not JSON: nested too deep or a number too long",
         ),
-        ([item("a")] * 4, "too_many_items", "the contract has 4 items, the limit is 3"),
+        (
+            [item("a")] * 4,
+            "too_many_items",
+            "the contract has 4 items, the limit is 3; promise fewer, or raise ISORUN_MAX_CONTRACT_ITEMS",
+        ),
     ],
     ids=lambda value: repr(value)[:30],
 )
@@ -315,7 +319,7 @@ def test_every_content_check_is_kept_as_a_copy() -> None:
         ("a", {"pages": 2}, "pages cannot be checked on a file without suffix; it is for .pdf, .pptx"),
         ("a.PDF", {"min_rows": 2}, "min_rows cannot be checked on .pdf; it is for .csv, .tsv, .xlsx"),
         ("a.json", {"columns": ["x"]}, "columns cannot be checked on .json; it is for .csv, .tsv, .xlsx"),
-        ("a.csv", {"json_schema": {}}, "json_schema cannot be checked on .csv; it is for .json, .ipynb"),
+        ("a.csv", {"json_schema": {}}, "json_schema cannot be checked on .csv; it is for .json, .geojson, .ipynb"),
         ("a.png", {"must_contain": "x"}, "must_contain cannot be checked on .png, which has no text"),
         ("a.zip", {"must_contain": "x"}, "must_contain cannot be checked on .zip, which has no text"),
         ("a.csv", {"mime": "application/pdf"}, "mime 'application/pdf' cannot be that of .csv; it is text/csv"),

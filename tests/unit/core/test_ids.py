@@ -8,7 +8,7 @@ from collections.abc import Callable
 import pytest
 
 from isorun.core.errors import InvalidRequest
-from isorun.core.ids import check_exec_id, check_prog_name, new_exec_id, turn_folder, turn_of
+from isorun.core.ids import check_exec_id, check_prog_name, new_exec_id, time_in, turn_folder, turn_of
 
 EXEC_ID = "20260101-120000-000001-0123456789ab"
 
@@ -133,3 +133,11 @@ def test_an_error_text_stays_short_and_escaped(check: Callable[[object], str]) -
 def test_a_file_name_names_a_turn_only_by_its_first_folder(filename: str, turn: str | None) -> None:
     """A file called turn_notes.md, or a turn deeper in the path, does not choose the turn."""
     assert turn_of(filename) == turn
+
+
+def test_an_id_of_ours_tells_when_it_was_made() -> None:
+    """As the runs tell when they were accepted; an id of a caller's tells nothing."""
+    assert time_in("20260102-030405-678901-0123456789ab") == "2026-01-02T03:04:05.678Z"
+    assert time_in(new_exec_id()) is not None
+    for mine in ("mine", "20260102", "20260102-030405-678901-0123456789ag", "x20260102-030405-678901-0123456789ab"):
+        assert time_in(mine) is None

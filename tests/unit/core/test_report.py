@@ -270,6 +270,16 @@ def test_a_progress_bar_is_shown_as_it_was_left(log, shown) -> None:
     assert log_tail(log) == shown
 
 
+@pytest.mark.parametrize(
+    "redrawn", ["\r" + "x" * 262_143, "x\r" * 131_072, "\r" * 262_142 + "x\n", "\r" * 262_143 + "\n"]
+)
+def test_a_line_is_looked_at_once(redrawn) -> None:
+    """However long it is, and wherever a terminal would go back in it: a program may print either."""
+    started = time.process_time()
+    assert len(log_tail(redrawn)) <= len(redrawn) * 2
+    assert time.process_time() - started < 2
+
+
 INVALID = ("artifact_invalid", "empty_file")
 FAILED = result(
     exec_id="20250102-abc",

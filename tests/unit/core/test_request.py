@@ -43,16 +43,16 @@ def test_every_front_end_has_the_same_options() -> None:
     runtime = keywords(Runtime)
     assert runtime == set(RuntimeOptions.__annotations__) == keywords(isorun.SyncRuntime)
     assert keywords(isorun.run) == request | runtime
-    # With folders of the caller's, inputs and out are these, and the run's own stays; the rest comes by position.
+    # With folders of the caller's, inputs and files are these, and the run's own stays; the rest comes by position.
     for function in (exec_tools.run_exec_tool, exec_tools.run_exec_tool_no_contract):
         assert keywords(function) == set(ProgramOptions.__annotations__) | {"runtime", "on_output"}
-        assert request - keywords(function) - {"inputs", "out", "keep"} <= {
+        assert request - keywords(function) - {"inputs", "start_from", "save_to", "session", "out", "keep"} <= {
             *inspect.signature(function).parameters,
             "contract",
         }
-    # On a command line the name is the file's, argv is what follows it, and the caller is the user of the machine.
+    # On a command line the name is the file's, and argv is what follows it.
     line = {field.name for field in dataclasses.fields(Wanted)}
-    assert request - line == {"prog_name", "argv", "user_id", "exec_id"}
+    assert request - line == {"prog_name", "argv"}
 
 
 def test_an_option_that_there_is_not_is_an_error_of_the_caller() -> None:
@@ -76,11 +76,15 @@ options = st.fixed_dictionaries(
         "turn_id": texts | st.integers(),
         "argv": st.lists(texts),
         "inputs": st.lists(texts.map(Path)),
+        "start_from": texts.map(Path),
+        "save_to": texts.map(Path),
+        "session": st.from_regex(r"[a-z0-9][a-z0-9_-]{0,63}", fullmatch=True),
         "out": texts.map(Path),
         "stdin": st.binary() | texts,
         "tools": st.lists(texts, unique=True),
         "user_id": st.just("ü"),
         "exec_id": texts,
+        "network": st.sampled_from(["none", "loopback"]),
         "keep": st.booleans(),
     },
 )
@@ -125,7 +129,10 @@ def test_json_is_what_a_person_would_write() -> None:
         ),
         ({"inputs": {"a": 1}}, "invalid_input", "the input 'a' must be text, bytes or a Path, not int"),
         ({"inputs": [3]}, "invalid_input", "an input must be a path, got 3"),
-        ({"out": ["a"]}, "missing_input", "out must be a path, got a value"),
+        ({"start_from": ["a"]}, "missing_input", "start_from must be a path, got a value"),
+        ({"save_to": ["a"]}, "invalid_save_to", "save_to must be a path, got a value"),
+        ({"out": 3}, "invalid_save_to", "out must be a path, got 3"),
+        ({"session": "a/b"}, "invalid_session", "the name of a session must be 1 to 64 characters of a-z"),
         (
             {"timeout_s": "3"},
             "invalid_timeout",
@@ -148,6 +155,21 @@ def test_json_is_what_a_person_would_write() -> None:
             "limits must be a Limits, or a dict such as {'memory_bytes': '256M'}",
         ),
         ({"keep": 0}, "invalid_keep", "keep must be true or false, got 0"),
+        *(
+            (
+                {"network": given},
+                "invalid_network",
+                f"network must be none or loopback, got {said}: nothing leads out of a run; a tool may fetch what its "
+                "program needs",
+            )
+            for given, said in (
+                ("host", "'host'"),
+                ("", "''"),
+                (None, "None"),
+                (True, "True"),
+                (["loopback"], "a value of type list"),
+            )
+        ),
         ({"user_id": 3}, "invalid_user_id", "user_id must be at most 200 printable characters, got 3"),
     ],
 )

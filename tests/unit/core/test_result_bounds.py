@@ -181,7 +181,7 @@ async def test_new_files_do_not_hide_what_was_deleted(tmp_path: Path) -> None:
     (before / "zz-important").write_text("x")
     files = {f"{n}": b"" for n in range(2000)}
     async with runtime(tmp_path / "root", Script(files=files, exit=Exit(code=0))) as rt:
-        done = await rt.execute("pass", out=before)
+        done = await rt.execute("pass", start_from=before)
     assert done.workspace_diff["deleted"] == ("zz-important",)
     assert "deleted: zz-important" in done.notices
 
@@ -254,7 +254,7 @@ async def test_what_was_written_beside_the_promises_is_told(tmp_path: Path) -> N
     files = {"turn_1/files/a.bin": b"x", "old.txt": b"x", "turn_1/files/chart.png": b"12345"}
     promise = [{"filename": "turn_1/files/a.bin", "description": "d"}]
     async with runtime(tmp_path / "root", Script(files=files, exit=Exit(code=0))) as rt:
-        done = await rt.execute("pass", contract=promise, out=before)
+        done = await rt.execute("pass", contract=promise, start_from=before)
     assert done.notices == ("also written, not promised: turn_1/files/chart.png (5 bytes)",)
     assert [artifact.path for artifact in done.artifacts] == ["turn_1/files/a.bin"]
     many = {"turn_1/files/a.bin": b"x", **{f"{n:02}\u200b": b"" for n in range(13)}}

@@ -13,7 +13,7 @@ import pydantic
 import pytest
 
 import isorun
-from isorun.core.signatures import description, signature, told
+from isorun.core.signatures import about, description, signature
 from isorun.executor.calls.proxies import Tool
 from isorun.supervisor import registry
 from isorun.supervisor.tool import Marks
@@ -84,7 +84,7 @@ LINES: list[tuple[Callable[..., Any], str]] = [
 
 
 def _described(function: Callable[..., Any]) -> Mapping[str, Any]:
-    return registry._tool("x.f", function, Marks(), "x.py:1").described()
+    return registry.make_tool("x.f", function, Marks(), "x.py:1").described()
 
 
 @pytest.mark.parametrize(("function", "line"), LINES)
@@ -103,7 +103,7 @@ def test_the_description_has_the_fields_of_objects() -> None:
 def test_what_is_told_has_a_bound() -> None:
     """Two hundred tools with long docstrings are not sent to every run: the first are told, cut, the others named."""
     one = {"description": "x" * 5000, "parameters": {}, "result": {}, "returns": ""}
-    found = told({f"a.t{number}": one for number in range(200)})
+    found = about({f"a.t{number}": one for number in range(200)})
     assert list(found) == [f"a.t{number}" for number in range(10)]
     assert {len(text) for _, text in found.values()} == {1500}
 

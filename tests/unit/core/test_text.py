@@ -113,6 +113,11 @@ ALLOWED = {
     "isorun/core/text.py": "the alphabet",
     "isorun/runtime/inspection/verdict.py": "a hint names the function that a program should call",
     "isorun/runtime/inspection/inspector.py": "sent as one text, it judges the names in an archive and shows none",
+    "isorun/tools/documents/typeset.py": "asks which characters a font must have",
+    "isorun/tools/documents/office/planned.py": "asks how wide a character is",
+    "isorun/tools/documents/bounds.py": "takes out of a document what XML cannot hold",
+    "isorun/tools/web/extract.py": "takes out of a page what is no text",
+    "isorun/runtime/hints/glyphs.py": "asks a character's script, of a number, and shows no character",
     "sandbox_runner/text.py": "the alphabet of a package that stands alone",
 }
 

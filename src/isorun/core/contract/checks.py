@@ -37,15 +37,16 @@ MEANING = {
 _TABLES = (".csv", ".tsv", ".xlsx")
 _ONLY_FOR: dict[str, tuple[str, ...]] = {
     "columns": _TABLES,
-    "json_schema": (".json", ".ipynb"),
+    "json_schema": (".json", ".geojson", ".ipynb"),
     "min_rows": _TABLES,
     "pages": (".pdf", ".pptx"),
 }
 #: Nothing can be searched for text in these.
 _NO_TEXT = frozenset(
     (
-        *(".bmp", ".bz2", ".gif", ".gz", ".jpeg", ".jpg", ".mp3", ".mp4", ".npy", ".parquet", ".png"),
-        *(".sqlite", ".tar", ".tar.bz2", ".tar.gz", ".tar.xz", ".tgz", ".tiff", ".wav", ".webp", ".xls", ".xz", ".zip"),
+        *(suffix for suffix, kind in KINDS.items() if kind.by == "start" and suffix not in (".doc", ".rtf")),
+        *(".bmp", ".bz2", ".epub", ".gif", ".gz", ".jar", ".jpeg", ".jpg", ".png", ".tar", ".tar.bz2", ".tar.gz"),
+        *(".tar.xz", ".tgz", ".tif", ".tiff", ".webp", ".whl", ".xz", ".zip"),
     )
 )
 

@@ -113,7 +113,11 @@ def _items_of(value: object, max_items: int) -> list[dict[str, Any]]:
             code="empty_contract",
         )
     if len(value) > max_items:
-        raise InvalidRequest(f"the contract has {len(value)} items, the limit is {max_items}", code="too_many_items")
+        raise InvalidRequest(
+            f"the contract has {len(value)} items, the limit is {max_items}; promise fewer, or raise "
+            "ISORUN_MAX_CONTRACT_ITEMS",
+            code="too_many_items",
+        )
     for number, raw in enumerate(value, 1):
         if not isinstance(raw, dict):
             kind = type(raw).__name__

@@ -16,6 +16,7 @@ class ContainerFacts(Record):
     mountinfo: str  # the program's, as all that follows
     rlimits: str  # /proc/PID/limits
     namespaces: dict[str, str]  # names by kind
+    network: dict[str, str]  # files of /proc/PID/net, by name
     fds: list[int]
     sizes: dict[str, list[int]]  # by path: bytes and inodes that the file system there holds at most
     cgroup: dict[str, int]  # `version`, and the ceilings `memory_bytes` and `processes`; -1 for what is not told

@@ -14,6 +14,7 @@ class Sealing(Record):
     # Read by `executor.slot`
     without: list[str]  # walls to leave out, for tests (`backends.namespace.walls.OPTIONAL`); read by `interior`, too
     cgroup: bool  # whether one holds memory; read by `interior`, too
+    loopback: bool  # whether the run has its own; read by `interior`, too
     nproc: int  # RLIMIT_NPROC: processes and threads of the slot's uid, init included
     data_bytes: int | None  # RLIMIT_DATA of each process; None where a cgroup holds memory
     file_bytes: int  # RLIMIT_FSIZE
