@@ -5,14 +5,14 @@ trace nor read it; without handlers, so that no signal from inside its pid
 namespace reaches it; without descriptors and without any right (the host reads that
 from /proc before it hands the slot out). The kernel reaps orphans in its place,
 because it ignores SIGCHLD. When the host kills it, the kernel kills every process
-of the slot with it. It runs no Python: see `kernel.idle`.
+of the slot with it. It runs no Python: see `kernel.processes.idle`.
 """
 
 import signal
 from collections.abc import Collection
 
 from isorun.kernel import caps, namespaces
-from isorun.kernel.idle import IdleProcess
+from isorun.kernel.processes.idle import IdleProcess
 
 _ALWAYS = namespaces.NEWUSER | namespaces.NEWPID | namespaces.NEWNS | namespaces.NEWCGROUP
 _OPTIONAL = {"network": namespaces.NEWNET, "ipc": namespaces.NEWIPC, "uts": namespaces.NEWUTS}

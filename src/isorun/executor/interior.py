@@ -23,6 +23,7 @@ def steps(sealing: Sealing, kept: list[str]) -> tuple[Step, ...]:
         ("hostname", lambda: _hostname(sealing)),
         ("private mounts", mounts.make_private),
         ("per-user ceilings", lambda: _per_user(sealing)),  # before /proc: ours does not show /proc/sys
+        ("loopback", lambda: _loopback(sealing)),  # as the line above
         ("/proc", lambda: _proc(sealing)),
         ("/workspace", lambda: _workspace(sealing)),
         ("/tmp", lambda: _tmp(sealing, kept)),
@@ -64,6 +65,31 @@ def _per_user(sealing: Sealing) -> None:
             os.write(descriptor, b"%d" % most)
         finally:
             os.close(descriptor)
+
+
+#: Of a network namespace with loopback. What its sockets hold belongs to no process, and an unaccepted connection has
+#: no descriptor either: each holds little, a listener few of them, and the dead ones go soon.
+LOOPBACK = {
+    "net.core.somaxconn": "128",
+    "net.ipv4.tcp_rmem": "4096 32768 65536",
+    "net.ipv4.tcp_wmem": "4096 16384 65536",
+    "net.ipv4.tcp_max_syn_backlog": "128",
+    "net.ipv4.tcp_max_tw_buckets": "1024",
+    "net.ipv4.tcp_fastopen": "0",  # its cookies stay in a table that all namespaces share
+    "net.ipv4.tcp_no_metrics_save": "1",  # the same table
+}
+
+
+def _loopback(sealing: Sealing) -> None:
+    if not sealing.loopback or "network" in sealing.without:  # without it the network is the jail's, not ours to change
+        return
+    for name, value in LOOPBACK.items() if "sizes" not in sealing.without else ():
+        descriptor = os.open(f"/proc/sys/{name.replace('.', '/')}", os.O_WRONLY | os.O_CLOEXEC)
+        try:
+            os.write(descriptor, value.encode())
+        finally:
+            os.close(descriptor)
+    namespaces.raise_loopback()
 
 
 _HUGE = 1 << 40  # no ceiling, for a slot that is made without that wall

@@ -36,7 +36,7 @@ from isorun.core.sent.context import RunContext
 from isorun.executor import names, output, rules, stack
 from isorun.executor.calls import agent_io_tools, proxies
 from isorun.executor.calls.tool_stream import ToolStream
-from isorun.executor.shown import figures, value
+from isorun.executor.shown import figures, tmp, value
 from isorun.wire.frames import Frames
 from isorun.wire.messages import Ended, Go, Put, decode, encode
 
@@ -47,8 +47,12 @@ from isorun.executor.loader import execute
 execute()
 '''
 _OURS = os.path.join(os.path.dirname(__file__), "")
+# As every exception and class has them, whatever the program's own put in their place.
+_traceback_of = BaseException.__dict__["__traceback__"].__get__
+_name_of = type.__dict__["__name__"].__get__
 _EXCERPT = 4096  # characters of an exception's text that the host is told; stderr has all of it
 _python_format = getattr(warnings, "_formatwarnmsg_impl", None)  # of CPython; the public one drops what allocated
+_TRACE_ROOM = 8192  # bytes: a stack of some hundred lines
 _LINES = 10_000_000  # more than a program can have
 _SOURCE = 200  # characters of the line that raised: enough to see what was called
 
@@ -81,7 +85,7 @@ class Loader:
         self._work, self._out = work, out
         os.environ.clear()  # a preload may have added to it
         os.environ.update(environ, OUTPUT_DIR=out)
-        sys.path[:] = [work, *sys_path]
+        sys.path[:] = [work, out, *sys_path]  # elsewhere a program stands in its working directory
         output.open_streams()
         output.log_user_to_stderr()
         if _python_format is not None:
@@ -152,6 +156,7 @@ class Loader:
             program.figures.watch()
         if program.remap:
             self._views.install()
+            faulthandler.enable(file=rules.TRACE, all_threads=False)  # the host prints it, without the frames below
         _current[:] = [program]
         module = types.ModuleType("__main__")
         module.__dict__.update(self._names, **names.of_run(context), **proxies.install(context.tools, context.about))
@@ -204,14 +209,13 @@ def execute() -> None:
     """Run the current program to its end; its exit code is kept for `run`."""
     program = _current[0]
     try:
-        _execute(program)
-    except SystemExit as stop:
-        program.code = _exit_code(stop)
+        try:
+            _execute(program)
+        except SystemExit as stop:
+            program.code = _exit_code(stop)
     except BaseException as error:  # noqa: BLE001 - the program may raise anything; this is where it ends
+        program.code = -signal.SIGINT if issubclass(type(error), KeyboardInterrupt) else 1
         _report(program, error)
-        program.code = 1
-        if isinstance(error, KeyboardInterrupt):
-            program.code = -signal.SIGINT
     _keep_what_is_shown(program)
 
 
@@ -240,7 +244,12 @@ def _keep_what_is_shown(program: Program) -> None:
     if os.getpid() != program.pid:  # a child that came here as its parent does
         return
     at = os.path.join(os.path.dirname(program.path), rules.VALUE)
-    for keep in (program.figures.save if program.figures else bool, lambda: value.keep(kept, at)):
+    left = os.path.join(os.path.dirname(program.path), rules.LEFT)
+    for keep in (
+        program.figures.save if program.figures else bool,
+        lambda: value.keep(kept, at),
+        lambda: tmp.note(left) if program.path.startswith(rules.WORK) else None,
+    ):
         with suppress(BaseException):  # __repr__ and matplotlib are the program's; its end is the one it had
             keep()
 
@@ -279,21 +288,30 @@ def _open_stdin(path: str) -> None:
 def _trace_on_sigterm(path: str) -> None:
     """At SIGTERM write what is being executed to *path*, then die of it as before."""
     opened = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
+    os.write(opened, bytes(_TRACE_ROOM))  # the disk may be full when it is needed
+    os.lseek(opened, 0, os.SEEK_SET)
     os.dup2(opened, rules.TRACE, inheritable=False)
     os.close(opened)
     faulthandler.register(signal.SIGTERM, file=rules.TRACE, all_threads=False, chain=True)
-    # A child that is terminated must not write over the trace of the program.
-    os.register_at_fork(after_in_child=lambda: faulthandler.unregister(signal.SIGTERM))
+    # A child that is terminated or crashes must not write over the trace of the program.
+    os.register_at_fork(after_in_child=_leave_trace)
     faulthandler.enable(file=rules.STDERR, all_threads=False)
 
 
+def _leave_trace() -> None:
+    faulthandler.unregister(signal.SIGTERM)
+    if faulthandler.is_enabled():
+        faulthandler.enable(file=rules.STDERR, all_threads=False)  # which the child may have redirected
+
+
 def _exit_code(stop: SystemExit) -> int:
-    """The code `python` itself would leave with for this SystemExit."""
-    if stop.code is None:
+    """The code `python` itself would leave with for this SystemExit. Raises what the program's own class raises."""
+    code: object = stop.code
+    if code is None:
         return 0
-    if isinstance(stop.code, int):
-        return stop.code & 0xFF
-    _print(stop.code)
+    if issubclass(type(code), int):
+        return int.__and__(code, 0xFF)  # type: ignore[operator]  # an int; `isinstance` would ask the program
+    _print(code)
     return 1
 
 
@@ -301,42 +319,54 @@ def _print(value: object) -> None:
     try:
         print(value, file=sys.stderr)  # noqa: T201 - what the interpreter does for sys.exit("text")
     except BaseException as error:  # noqa: BLE001 - __str__ is the program's and may do anything
-        os.write(rules.STDERR, f"<{type(error).__name__} while printing the exit message>\n".encode())
+        said = f"<{_name(error)} while printing the exit message>\n"
+        os.write(rules.STDERR, said.encode("utf-8", "replace"))
 
 
 def _report(program: Program, error: BaseException) -> None:
-    """Print the traceback without our frames, and keep what the host will be told of the first one."""
-    traceback = error.__traceback__
-    line, source = _where(error, program.path)
+    """Print the traceback without our frames, and keep what the host will be told of the first one.
+
+    An exception's class is the program's, and so are its attributes: only what `BaseException` and `type` have
+    themselves is asked without a `try`.
+    """
+    traceback: types.TracebackType | None = _traceback_of(error)
+    line, source = _where(error, traceback, program.path)
     if program.remap:
-        error = error.with_traceback(_without_loader(traceback))
+        traceback = _without_loader(traceback)
+        BaseException.with_traceback(error, traceback)
+    name = _name(error)
     try:
-        sys.excepthook(type(error), error, error.__traceback__)
+        sys.excepthook(type(error), error, traceback)
     except BaseException as failure:  # noqa: BLE001 - excepthook and __repr__ are the program's
-        os.write(rules.STDERR, f"{type(error).__name__}, and {type(failure).__name__} while printing it\n".encode())
+        os.write(rules.STDERR, f"{name}, and {_name(failure)} while printing it\n".encode("utf-8", "replace"))
     program.claim = program.claim or Claim(
-        type=type(error).__name__[:200],
+        type=name[:200],
         message=_text(error),
         errno=_errno(error),
         line=line,
         source=source,
-        packages=_packages() if isinstance(error, ImportError) or type(error).__name__ == "CalledProcessError" else "",
+        packages=_packages() if issubclass(type(error), ImportError) or name == "CalledProcessError" else "",
     )
 
 
-def _where(error: BaseException, path: str) -> tuple[int | None, str]:
+def _name(error: BaseException) -> str:
+    found: str = _name_of(type(error))
+    return found.encode("utf-8", "replace").decode()
+
+
+def _where(error: BaseException, traceback: types.TracebackType | None, path: str) -> tuple[int | None, str]:
     """The line of the program, and the text of the line that raised; of an error of form, what could not be read."""
-    line, source = _last_line(error.__traceback__, path), ""
-    if isinstance(error, SyntaxError):
+    line, source = _last_line(traceback, path), ""
+    if issubclass(type(error), SyntaxError):  # `isinstance` would ask the program
         try:
-            number, text, name = error.lineno, error.text, error.filename
+            number, text, name = (getattr(error, part) for part in ("lineno", "text", "filename"))
             if name == path and type(number) is int and 0 < number < _LINES:
                 line = number
                 text = text or linecache.getline(path, number)
             source = text.strip()[:_SOURCE].encode("utf-8", "replace").decode() if isinstance(text, str) else ""
         except BaseException:  # noqa: BLE001 - a subclass, and linecache, are the program's
             source = ""
-    return line, source or _source(error.__traceback__)
+    return line, source or _source(traceback)
 
 
 def _packages() -> str:
@@ -353,7 +383,7 @@ def _text(error: BaseException) -> str:
     try:
         return str(error)[:_EXCERPT].encode("utf-8", "replace").decode()
     except BaseException as failure:  # noqa: BLE001 - __str__ is the program's and may do anything
-        return f"<{type(failure).__name__} in __str__>"
+        return f"<{_name(failure)} in __str__>"
 
 
 def _source(traceback: types.TracebackType | None) -> str:
@@ -371,7 +401,10 @@ def _source(traceback: types.TracebackType | None) -> str:
 
 
 def _errno(error: BaseException) -> int | None:
-    number = getattr(error, "errno", None) if isinstance(error, OSError) else None
+    try:
+        number = getattr(error, "errno", None) if issubclass(type(error), OSError) else None
+    except BaseException:  # noqa: BLE001 - a subclass is the program's
+        number = None
     return number if type(number) is int and 0 <= number < 4096 else None
 
 

@@ -12,13 +12,16 @@ HANDOVER_SOCKET = "workspace.sock"
 LOADER = "main.py"
 PROGRAM = "user_code.py"
 STDIN_FILE = ".isorun-stdin"  # in work/: what the caller gave as stdin
-LAST_TRACE = ".isorun-last-trace"  # in work/: where faulthandler writes what ran at SIGTERM
+LAST_TRACE = ".isorun-last-trace"  # in work/: where faulthandler writes what ran at a crash, and at SIGTERM
 VALUE = ".isorun-value"  # in work/, with an ending for each form: the value of the last expression
+LEFT = ".isorun-left"  # in work/: the names of files in /tmp that the program may have meant to keep
 FIGURES = ".isorun-figures"  # in work/: the names in out/ of figures that nobody had saved
 STDIN, STDOUT, STDERR, TOOLS, CONTROL, TRACE = 0, 1, 2, 3, 4, 6
 ZERO = "/dev/zero"
 #: Files of /tmp and of /dev/shm at most, each. Without a cgroup nothing counts their some 1000 bytes of kernel memory.
 SCRATCH_INODES = 16_384
+#: Of /proc/PID/net: what is there, which IPv4 addresses, and which ways lead where.
+NETWORK_FILES = ("dev", "fib_trie", "route", "ipv6_route")
 DEVICES = ("/dev/null", ZERO, "/dev/full", "/dev/random", "/dev/urandom")
 
 

@@ -68,7 +68,7 @@ def run(message: ForkProgram, descriptors: list[int], kept: list[str], program: 
         return 70
     program.enter()
     # Everything else is read by the host, from outside.
-    control.send(Ready(isolation={"landlock_abi": abi, "hostname": os.uname().nodename}))
+    control.send(Ready(isolation={"landlock_abi": abi, "hostname": os.uname().nodename, "sockets": socket_answers()}))
     go = store_until_go(control, rules.WORKSPACE)
     if go is None:
         return 70
@@ -105,6 +105,7 @@ def seal(message: ForkProgram, *, give_up_capabilities: Callable[[], None] = cap
             ("/",),
             (rules.WORK, rules.OUT, "/tmp", "/dev/shm"),
             devices=[path for path in rules.DEVICES if sealing.cgroup or path != rules.ZERO],
+            tcp=sealing.loopback,
         )
 
     enter(
@@ -125,6 +126,29 @@ def seal(message: ForkProgram, *, give_up_capabilities: Callable[[], None] = cap
         )
     )
     return abi
+
+
+#: By which a filter is told from another: what it answers to `socket` of each.
+_TRIED = {
+    "inet": (socket.AF_INET, socket.SOCK_STREAM, 0),
+    "inet6": (socket.AF_INET6, socket.SOCK_DGRAM, 0),
+    "raw": (socket.AF_INET, socket.SOCK_RAW, socket.IPPROTO_ICMP),
+    "netlink": (socket.AF_NETLINK, socket.SOCK_RAW, 0),
+    "packet": (socket.AF_PACKET, socket.SOCK_RAW, 0),
+}
+
+
+def socket_answers() -> dict[str, int]:
+    """The errno of making a socket of each kind here, 0 where it is made. No file tells which filter stands."""
+    return {name: _answer(*kind) for name, kind in _TRIED.items()}
+
+
+def _answer(family: int, kind: int, protocol: int) -> int:
+    try:
+        socket.socket(family, kind, protocol).close()
+    except OSError as error:
+        return error.errno or 0
+    return 0
 
 
 _LEFT_OPEN = 9  # what a slot made without that wall still holds

@@ -2,7 +2,7 @@
 
 The standard library shows a stack in four places: tracebacks of the current stack, `inspect.stack()`, the place that a
 warning names, and the recursion limit. In the program's process those functions are replaced by ones that stop at the
-loader. Nothing is hidden from a program that follows `f_back` itself, nor from a crash dump, which is written without
+loader. Nothing is hidden from a program that follows `f_back` itself, nor where faulthandler writes without
 Python; `EXEC_TRACEBACK_REMAP=0` leaves every function as it was.
 """
 

@@ -20,7 +20,7 @@ from contextlib import suppress
 from isorun.executor import init
 from isorun.executor.packets import Packets
 from isorun.kernel import rlimits
-from isorun.kernel.idle import IdleProcess
+from isorun.kernel.processes.idle import IdleProcess
 from isorun.wire.messages import BuildFailed, BuildInit, InitReady
 from isorun.wire.session import Session, Side, State
 

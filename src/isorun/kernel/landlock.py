@@ -5,7 +5,7 @@ told and decides no paths.
 
 What it adds to read-only mounts: a path that was forgotten in the mount plan is
 not reachable; no device can be made; device ioctls are refused (ABI 5); TCP is
-refused (ABI 4); abstract sockets and signals stay among the processes of the
+refused (ABI 4) unless it is wanted; abstract sockets and signals stay among the processes of the
 same run (ABI 6), so the run's init, which is not restricted, cannot be
 signalled. On ABI 1 the kernel also refuses every rename and link from one
 directory to another (EXDEV).
@@ -53,11 +53,11 @@ def abi() -> int:
     return check(version, "landlock_create_ruleset")
 
 
-def restrict(read_only: Iterable[str], read_write: Iterable[str], *, devices: Iterable[str]) -> int:
+def restrict(read_only: Iterable[str], read_write: Iterable[str], *, devices: Iterable[str], tcp: bool = False) -> int:
     """Restrict the calling thread, for ever, to these trees (or single files) and device nodes.
 
     `read_only`: read and execute. `read_write`: everything but making devices.
-    `devices`: read and write, no ioctl. A path is bound to the file that it names
+    `devices`: read and write, no ioctl. `tcp`: it may bind and connect. A path is bound to the file that it names
     now, so call it after the mounts are made, and after no_new_privs. Returns
     the ABI that was used; 0 means that nothing was done. Raises OSError, also
     for a path that is not there.
@@ -66,7 +66,7 @@ def restrict(read_only: Iterable[str], read_write: Iterable[str], *, devices: It
     if used == 0:
         return 0
     handled = _FS_RIGHTS[used]
-    ruleset = _create(used, handled)
+    ruleset = _create(used, handled, tcp)
     try:
         for rights, paths in (
             (_READ_ONLY, read_only),
@@ -81,10 +81,10 @@ def restrict(read_only: Iterable[str], read_write: Iterable[str], *, devices: It
     return used
 
 
-def _create(used: int, handled: int) -> int:
+def _create(used: int, handled: int, tcp: bool) -> int:
     attributes = struct.pack("=Q", handled)
     if used >= 4:
-        attributes += struct.pack("=Q", _TCP_BIND_AND_CONNECT)
+        attributes += struct.pack("=Q", 0 if tcp else _TCP_BIND_AND_CONNECT)
     if used >= 6:
         attributes += struct.pack("=Q", _ABSTRACT_SOCKETS_AND_SIGNALS)
     size = ctypes.c_size_t(len(attributes))

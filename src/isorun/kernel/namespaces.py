@@ -1,4 +1,4 @@
-"""Making and joining namespaces. Which ones, and in what order, is the caller's business."""
+"""Making and joining namespaces, and a network namespace's loopback. Which ones, and when, is the caller's business."""
 
 import os
 
@@ -11,6 +11,7 @@ NEWIPC = 0x08000000
 NEWUSER = 0x10000000
 NEWPID = 0x20000000
 NEWNET = 0x40000000
+_SIOCSIFFLAGS, _IFF_UP, _IFF_RUNNING = 0x8914, 0x1, 0x40
 
 #: The names under /proc/<pid>/ns of the namespaces that a slot has for itself.
 KINDS = ("user", "pid", "mnt", "net", "ipc", "uts", "cgroup")
@@ -30,6 +31,24 @@ def map_identity(uid: int, gid: int) -> None:
     """Map this user namespace's *uid* and *gid* to the same numbers outside; refuse setgroups for good."""
     for name, text in (("setgroups", "deny"), ("uid_map", f"{uid} {uid} 1"), ("gid_map", f"{gid} {gid} 1")):
         _write(f"/proc/self/{name}", text)
+
+
+def leave_network() -> None:
+    """Go to a network namespace of our own, with nothing in it that is up; who is not root makes a user namespace."""
+    uid, gid = os.geteuid(), os.getegid()
+    unshare(NEWNET if uid == 0 else NEWNET | NEWUSER)
+    if uid != 0:
+        map_identity(uid, gid)
+
+
+def raise_loopback() -> None:
+    """Bring `lo` of this network namespace up: 127.0.0.0/8, and ::1 where the kernel has IPv6. Needs CAP_NET_ADMIN."""
+    import fcntl  # not at the top: other systems have none, and a process that starts cold needs none of the three
+    import socket
+    import struct
+
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC) as any_socket:
+        fcntl.ioctl(any_socket, _SIOCSIFFLAGS, struct.pack("16sH22x", b"lo", _IFF_UP | _IFF_RUNNING))
 
 
 def identifiers(pid: int | str = "self") -> dict[str, int]:

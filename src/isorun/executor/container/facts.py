@@ -29,6 +29,7 @@ def facts_of(pid: int) -> ContainerFacts:
         mountinfo=_text(f"/proc/{pid}/mountinfo"),
         rlimits=_text(f"/proc/{pid}/limits"),
         namespaces=_namespaces(pid),
+        network={name: _text(f"/proc/{pid}/net/{name}") for name in rules.NETWORK_FILES},
         fds=_descriptors(pid),
         sizes={path: _size(path) for path in (rules.WORK, "/tmp", "/dev/shm")},
         cgroup=_cgroup_limits(),

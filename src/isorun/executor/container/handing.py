@@ -10,7 +10,7 @@ from typing import NoReturn
 
 from isorun.executor import rules
 from isorun.executor.packets import Stream
-from isorun.kernel import caps
+from isorun.kernel import caps, rlimits
 from isorun.wire.frames import ProtocolError
 from isorun.wire.messages import Attached, Joined
 from isorun.wire.session import Session, Side, State
@@ -21,6 +21,7 @@ _CHUNK = 4096
 def hand_over() -> str:
     """Return once the host has made its folders, with nothing of it left open; else why it has not."""
     reason = "the host took nothing"
+    rlimits.use_all_open_files()
     try:
         with socket.socket(socket.AF_UNIX) as channel:
             channel.connect(f"{rules.HANDOVER}/{rules.HANDOVER_SOCKET}")

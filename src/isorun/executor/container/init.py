@@ -67,7 +67,8 @@ def main() -> NoReturn:
         _Init().serve()
     except BaseException as error:  # noqa: BLE001 - it is shown, and the container ends
         os.write(rules.STDERR, f"[init] {type(error).__name__}: {error}\n".encode())
-    os._exit(70)
+    finally:
+        os._exit(70)  # also where nobody reads what it says
 
 
 class _Init:
@@ -103,7 +104,8 @@ class _Init:
             for descriptor, events in self._interests():
                 poll.register(descriptor, events)
             ready = {descriptor for descriptor, _ in poll.poll(self._pause_ms())}
-            if time.monotonic() > self._until and not self._is_finishing:
+            # Frozen and thawed late, it has first to hear that it was: what the host says comes before the clock.
+            if time.monotonic() > self._until and not self._is_finishing and rules.STDIN not in ready:
                 os.write(rules.STDERR, b"[init] its time is over, and nobody has ended it\n")
                 return
             self._count_tasks()
@@ -348,7 +350,9 @@ def _run(message: Prepare, theirs: dict[int, int], program: loader.Loader) -> in
         control.send(SetupError(step=failure.step, reason=failure.reason))
         return 70
     program.enter()
-    control.send(Ready(isolation={"landlock_abi": abi, "hostname": os.uname().nodename, "inet_errno": _inet_errno()}))
+    control.send(
+        Ready(isolation={"landlock_abi": abi, "hostname": os.uname().nodename, "sockets": slot.socket_answers()})
+    )
     go = slot.store_until_go(control, rules.WORKSPACE)
     if go is None:
         return 70
@@ -361,15 +365,6 @@ def _die_first() -> None:
     """Out of memory, the program and its children are killed and not init."""
     with suppress(OSError), open("/proc/self/oom_score_adj", "w", encoding="ascii") as file:
         file.write("1000")
-
-
-def _inet_errno() -> int:
-    """What the seccomp filter answers where the kernel of the container does not tell that it has any (gVisor)."""
-    try:
-        socket.socket(socket.AF_INET).close()
-    except OSError as error:
-        return error.errno or 0
-    return 0
 
 
 def _give_to_group(root: str) -> None:

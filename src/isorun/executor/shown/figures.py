@@ -1,7 +1,8 @@
 """Figures of matplotlib's pyplot that are shown or left open are saved to out/ as figure-1.png, figure-2.png, ….
 
-A program has no screen. A figure that the program has saved since it last drew on it is not saved again. Nothing here
-imports matplotlib: pyplot is changed when the program, or a preload, has imported it.
+A program has no screen. A figure that the program has saved since it last drew on it is not saved again. Characters
+that the usual font lacks are drawn with another installed font. Nothing here imports matplotlib: pyplot is changed when
+the program, or a preload, has imported it.
 """
 
 import functools
@@ -13,6 +14,12 @@ from types import CodeType, FunctionType, ModuleType
 from typing import Any
 
 _PYPLOT = "matplotlib.pyplot"
+#: Fonts for what DejaVu lacks: Chinese, Japanese and Korean, then symbols and emoji, then Indic and other scripts.
+FALLBACKS = (
+    *("Noto Sans CJK SC", "Noto Sans CJK JP", "Noto Sans CJK KR", "WenQuanYi Micro Hei", "Droid Sans Fallback"),
+    *("Noto Sans Symbols2", "Symbola", "Noto Emoji"),
+    *("Noto Sans Devanagari", "Noto Sans Bengali", "Noto Sans Tamil", "Noto Sans Telugu", "Noto Sans Thai"),
+)
 #: The code of functions that stand in matplotlib's place. No traceback shows them.
 HIDDEN: set[CodeType] = set()
 
@@ -33,6 +40,8 @@ class Figures:
             self._change(pyplot)
 
     def _change(self, pyplot: ModuleType) -> None:
+        _fall_back(sys.modules["matplotlib"], sys.modules["matplotlib.font_manager"])
+
         @functools.wraps(pyplot.show)
         def show(*_: object, **__: object) -> None:
             self.save()
@@ -71,6 +80,14 @@ class Figures:
         while (name := f"figure-{number}.png") in taken:
             number += 1
         return name
+
+
+def _fall_back(matplotlib: Any, font_manager: Any) -> None:  # noqa: ANN401 - modules of a package that may be missing
+    installed = {entry.name for entry in font_manager.fontManager.ttflist}
+    there = [name for name in FALLBACKS if name in installed]
+    for settings in (matplotlib.rcParams, matplotlib.rcParamsDefault) if there else ():
+        if settings["font.family"] == ["sans-serif"]:
+            settings["font.family"] = ["sans-serif", *there]
 
 
 class _Finder:

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from isorun.kernel import idle
 from isorun.kernel.libc import libc
+from isorun.kernel.processes import idle
 
 PAGE = mmap.PAGESIZE
 
