@@ -80,9 +80,8 @@ class Slot(Protocol):
     def isolation(self) -> Mapping[str, Any]:
         """Which walls stand, as read back from the kernel."""
 
-    @property
-    def origin(self) -> Sequence[str]:
-        """Where its folders are, for who reads the run's log and sees another host's paths; usually nothing."""
+    def origin(self, folder: Path) -> Sequence[str]:
+        """Where *folder* is, a run's, for who reads its log and sees another host's paths; usually nothing."""
 
     @property
     def stdout(self) -> int:
@@ -126,8 +125,26 @@ class Slot(Protocol):
     def terminate(self) -> None:
         """SIGTERM to the program, if it is still there."""
 
+    def extend(self, seconds: float) -> None:
+        """The program has *seconds* more than its `Program.timeout_s`; what it was frozen does not count anyhow."""
+
+    async def freeze(self) -> None:
+        """Stop every process of the program; once this returns, none runs until `thaw`, by any signal.
+
+        After `start`. Without effect if it is frozen already, or has ended. Raises `SetupFailed` if one does not stand
+        still; then all of them run.
+        """
+
+    async def thaw(self) -> None:
+        """Let what was frozen run on; without effect if nothing is. A program that was sent SIGTERM gets it now."""
+
     async def kill(self) -> tuple[Exit, Usage]:
-        """End every process of the slot; once this returns, nothing can write any more."""
+        """End every process of the slot, frozen or not; once this returns, nothing can write any more."""
+
+
+def preload_notices(failed: Mapping[str, str]) -> tuple[str, ...]:
+    """What `Backend.notices` says of its *failed* preloads."""
+    return tuple(f"preload {name} failed: {' '.join(why.split())}" for name, why in failed.items())
 
 
 class Backend(Protocol):
@@ -145,18 +162,23 @@ class Backend(Protocol):
     def notices(self) -> tuple[str, ...]:
         """What every run should tell its caller about this backend, such as a preload that failed."""
 
+    @property
+    def failed_preloads(self) -> Mapping[str, str]:
+        """The preloads that could not be imported, by name, and why; known once there is a slot."""
+
     def supervisor(self, settings: Settings, bundle: Path) -> StartProcess | None:
         """How a supervisor of *bundle* is started where this backend's tools run; None: as a child of this process.
 
         May be asked before the backend is entered.
         """
 
-    def launch(self, limits: Limits) -> AbstractAsyncContextManager[Slot]:
+    def launch(self, limits: Limits, *, loopback: bool = False) -> AbstractAsyncContextManager[Slot]:
         """A slot that is ready for its program.
 
         When the block is left, by return, error or cancellation, nothing of the slot
         exists: no process, mount or file, and no cgroup but an empty one kept for a later
-        slot. Raises `Unavailable` if it cannot enforce all of *limits*, and `SetupFailed`,
+        slot. With *loopback* its program has a loopback of its own, and may have sockets that reach that alone.
+        Raises `Unavailable` if it cannot enforce all of *limits*, and `SetupFailed`,
         naming the step, if building failed.
         """
 

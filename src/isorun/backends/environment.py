@@ -47,7 +47,7 @@ ENV = {
 _QUESTION = """
 import json, site, sys, sysconfig
 print(json.dumps([sys.prefix, sys.base_prefix, sys.exec_prefix, list(sys.version_info[:3]), site.getsitepackages(),
-                  [p for p in sys.path if p], sys.executable or ""]))
+                  [p for p in sys.path if p], open("/proc/self/maps").read(), sys.executable or ""]))
 """
 
 
@@ -87,14 +87,15 @@ def describe(python: str | None = None) -> Environment:
             tuple(sys.version_info[:3]),
             _packages(),
             sys.path,
+            Path("/proc/self/maps").read_text("utf-8", "surrogateescape"),
         )
     else:
         executable, facts = _ask(python)
-    prefix, base_prefix, exec_prefix, version, packages, path = facts
+    prefix, base_prefix, exec_prefix, version, packages, path, maps = facts
     if tuple(version[:2]) < _OLDEST:
         raise Unavailable(f"{executable} is Python {version[0]}.{version[1]}; programs need 3.11 or newer")
     shown = [str(p) for p in path if p and _is_library(p, (prefix, base_prefix, exec_prefix), packages)]
-    roots = [prefix, base_prefix, exec_prefix, *packages]
+    roots = [prefix, base_prefix, exec_prefix, *packages, *_own_libraries(maps)]
     return Environment(
         python=executable,
         version=".".join(map(str, version)),
@@ -131,6 +132,12 @@ def links_to(path: str, readlink: Callable[[str], str]) -> tuple[tuple[str, str]
     return tuple(found)
 
 
+def _own_libraries(maps: str) -> list[str]:
+    """Where the interpreter is a shared library, that file: a moved installation finds it at its old place alone."""
+    files = (line[line.index("/") :] for line in maps.splitlines() if "/libpython3" in line)
+    return [path for path in dict.fromkeys(files) if os.path.basename(path).startswith("libpython3")]  # noqa: PTH119 - strings to the end: pathlib costs start-up time
+
+
 def _packages() -> list[str]:
     paths = [sysconfig.get_path("purelib"), sysconfig.get_path("platlib"), *site.getsitepackages()]
     if site.ENABLE_USER_SITE:
@@ -144,20 +151,20 @@ def _is_library(path: str, prefixes: Iterable[str], packages: Iterable[str]) -> 
     return inside or any(beneath(path, f"{root}/lib") or beneath(path, f"{root}/lib64") for root in prefixes)
 
 
-def _ask(given: str) -> tuple[str, tuple[str, str, str, tuple[int, ...], list[str], list[str]]]:
+def _ask(given: str) -> tuple[str, tuple[str, str, str, tuple[int, ...], list[str], list[str], str]]:
     python = _program(given)
     try:
         answer = subprocess.run(
             [python, "-I", "-c", _QUESTION], capture_output=True, timeout=_ASK_S, check=True, env={}
         )
-        prefix, base, exec_prefix, version, packages, path, executable = json.loads(answer.stdout)
+        prefix, base, exec_prefix, version, packages, path, maps, executable = json.loads(answer.stdout)
     except (ValueError, subprocess.CalledProcessError) as error:
         raise _unusable(given, "it does not answer as a Python does") from error
     except (OSError, subprocess.SubprocessError) as error:
         reason = error.strerror if isinstance(error, OSError) else f"no answer in {_ASK_S:g} s"
         raise _unusable(given, str(reason)) from error
     # Its own word for itself: a version manager's shim is a script, which starts another program.
-    return os.path.abspath(executable or python), (prefix, base, exec_prefix, tuple(version), packages, path)  # noqa: PTH100 - pathlib has no abspath that drops ".."
+    return os.path.abspath(executable or python), (prefix, base, exec_prefix, tuple(version), packages, path, maps)  # noqa: PTH100 - pathlib has no abspath that drops ".."
 
 
 def _program(given: str) -> str:

@@ -14,6 +14,7 @@ import functools
 import os
 from dataclasses import dataclass
 
+from isorun.backends import loopback as of_loopback
 from isorun.core.errors import Unavailable
 from sandbox_runner.linux import bpf
 from sandbox_runner.linux.syscall_numbers import NUMBERS
@@ -264,9 +265,10 @@ _AF_UNIX = 1
 
 
 @functools.cache
-def build_filter(*, cgroup: bool, machine: str | None = None) -> bytes:
+def build_filter(*, cgroup: bool, loopback: bool = False, machine: str | None = None) -> bytes:
     """The filter of a run whose memory and CPU are held by a cgroup, or are not; to be loaded after no_new_privs.
 
+    With *loopback* that run may have TCP and UDP sockets, too: its network namespace says how far they reach.
     For *machine* (None: this one). Raises `Unavailable` where the policy was not written for its architecture.
     """
     machine = machine or os.uname().machine
@@ -274,7 +276,7 @@ def build_filter(*, cgroup: bool, machine: str | None = None) -> bytes:
         # Argument numbers differ elsewhere: on s390x clone's flags are its second.
         raise Unavailable("seccomp: the system call policy is written for x86_64 and aarch64 only")
     absent = bpf.error(errno.ENOSYS)
-    return bpf.program(machine, rules(cgroup=cgroup), unnamed=absent, newer=absent)
+    return bpf.program(machine, rules(cgroup=cgroup, loopback=loopback), unnamed=absent, newer=absent)
 
 
 def actions(*, cgroup: bool) -> dict[str, int]:
@@ -285,7 +287,7 @@ def actions(*, cgroup: bool) -> dict[str, int]:
     return table
 
 
-def rules(*, cgroup: bool) -> dict[str, list[bpf.Rule]]:
+def rules(*, cgroup: bool, loopback: bool = False) -> dict[str, list[bpf.Rule]]:
     """What answers each named call: of its refusals by argument the first that holds, else its number alone."""
     table: dict[str, list[bpf.Rule]] = {}
     by_number = actions(cgroup=cgroup)
@@ -297,6 +299,8 @@ def rules(*, cgroup: bool) -> dict[str, list[bpf.Rule]]:
         by_number[name] = errno.EAFNOSUPPORT
     for name, number in by_number.items():
         table.setdefault(name, []).append(((), bpf.error(number) if number else bpf.ALLOW))
+    if loopback:
+        table |= of_loopback.rules(_SOCKET_FILTERS)
     success = bpf.error(0)
     return table | {name: [((), success)] for names in DONE_FOR_NOTHING.values() for name in names}
 

@@ -37,9 +37,16 @@ async def send_program(control: Channel, program: Program) -> None:
 
 
 def _refusal(path: str, reason: str, number: int | None) -> InvalidRequest:
-    if number in (errno.ENOSPC, errno.EFBIG, errno.EDQUOT):
+    if number == errno.EFBIG:
         return InvalidRequest(
-            f"{path} does not fit the workspace: {reason}; send less or raise the limit",
+            f"{path} is larger than one file of the run may be; send less, or raise file_bytes or "
+            "ISORUN_MAX_FILE_BYTES",
+            code="inputs_too_large",
+        )
+    if number in (errno.ENOSPC, errno.EDQUOT):
+        return InvalidRequest(
+            f"{path} does not fit the workspace: {reason}; send less, or raise "
+            "ISORUN_MAX_WORKSPACE_BYTES or ISORUN_MAX_WORKSPACE_INODES",
             code="inputs_too_large",
         )
     return InvalidRequest(f"{path} cannot be stored: {reason}", code="invalid_input")

@@ -1,5 +1,6 @@
 """Which program is meant by --python, and what is said of one that is no Python."""
 
+import json
 import os
 import sys
 from pathlib import Path
@@ -44,6 +45,27 @@ def test_a_name_is_looked_for_on_path(tmp_path: Path, monkeypatch: pytest.Monkey
     monkeypatch.setenv("PATH", str(tmp_path / "path"))
     assert describe("snake").python == BASE
     assert [(tmp_path / place / "ran").exists() for place in ("here", "path")] == [False, True]
+
+
+@pytest.mark.parametrize(
+    ("mapped", "shown"),
+    [
+        ("7f00-7f01 r-xp 00000000 08:01 42   {}/old/lib/libpython3.12.so.1.0\n" * 2, ["old/lib/libpython3.12.so.1.0"]),
+        ("7f00-7f01 r--p 00000000 08:01 42   {}/a b/libpython3.13t.so.1.0 (deleted)\n", []),
+        ("7f00-7f01 r--p 00000000 08:01 42   {}/libpython3.11/lib/libssl.so\n7f02-7f03 rw-p 0 00:00 0\n", []),
+    ],
+)
+def test_a_shared_library_elsewhere_is_shown(tmp_path: Path, mapped: str, shown: list[str]) -> None:
+    """A copied installation loads libpython from its old place, and programs on it have to."""
+    for name in ("old/lib/libpython3.12.so.1.0", "libpython3.11/lib/libssl.so"):
+        (tmp_path / name).parent.mkdir(parents=True)
+        (tmp_path / name).touch()
+    prefix = str(tmp_path / "moved")
+    facts = [prefix, prefix, prefix, [3, 12, 1], [], [], mapped.format(*[tmp_path] * 2), f"{prefix}/bin/python"]
+    python = tmp_path / "python"
+    python.write_text(f"#!/bin/sh\ncat <<'END'\n{json.dumps(facts)}\nEND\n")
+    python.chmod(0o755)
+    assert describe(str(python)).binds == tuple(f"{tmp_path}/{name}" for name in shown)
 
 
 @pytest.mark.parametrize(

@@ -196,3 +196,66 @@ def test_foreign_conventions_are_killed(machine: str, cgroup: bool) -> None:
     assert {ran(ours, number, zeros, other) for number in range(600) for other in FOREIGN} == {KILL}
     far = (0x4000_0000, 0x4000_0027, 0x7FFF_FFFF, 0x8000_0000, 0xFFFF_FFFF)
     assert {ran(ours, number, zeros, AUDIT[machine]) for number in far} == {KILL}
+
+
+ALLOWED = 0x7FFF_0000
+FAMILY, PROTOCOL, OPTION = (ERRNO | number for number in (errno.EAFNOSUPPORT, errno.EPROTONOSUPPORT, errno.ENOPROTOOPT))
+REFUSED = ERRNO | errno.EPERM
+CHANGED = ("socket", "setsockopt", "getsockopt")
+
+
+def of_socket(family: int, kind: int, protocol: int) -> int:
+    """What `socket` is to answer with loopback, written without the tables."""
+    if family == 1:
+        return ALLOWED
+    if family not in (2, 10):
+        return FAMILY
+    there = (kind & 15, protocol & 0xFFFF_FFFF) in ((1, 0), (1, 6), (2, 0), (2, 17))
+    return ALLOWED if there else PROTOCOL
+
+
+def of_setsockopt(level: int, name: int) -> int:
+    """The same of `setsockopt`."""
+    level, name = level & 0xFFFF_FFFF, name & 0xFFFF_FFFF
+    if level == 1:
+        if name in (7, 8):
+            return ERRNO  # success, and nothing is done
+        return REFUSED if name in (26, 32, 33, 50, 51, 52, 60, 73) else ALLOWED
+    usual = {6: (1, 3, 4, 5, 6, 7, 8, 12, 18), 0: (1, 2, 8, 11), 41: (16, 25, 26, 49, 67)}
+    return ALLOWED if name in usual.get(level, ()) else OPTION
+
+
+@pytest.mark.parametrize(("machine", "cgroup"), MODES)
+def test_loopback_opens_sockets_and_their_usual_options(machine: str, cgroup: bool) -> None:
+    """Of every family, kind, protocol, level and option that there is or may come, with bits above 32 set, too."""
+    code = read(filters.build_filter(cgroup=cgroup, loopback=True, machine=machine))
+
+    def answer(name: str, *words: int) -> int:
+        return ran(code, NUMBERS[machine][name], (*words, *[0] * (6 - len(words))), AUDIT[machine])
+
+    high = 1 << 32
+    for family in (*range(50), high + 1, high + 2, high + 10, ALL):
+        for kind in (*range(16), *(one | 0x80800 for one in range(16)), high + 1):
+            for protocol in (0, 1, 6, 17, 33, 115, 132, 136, 255, 256, 262, high, high + 6, ALL):
+                assert answer("socket", family, kind, protocol) == of_socket(family, kind, protocol)
+    for level in (*range(300), high, high + 1, high + 6, ALL):
+        for name in (*range(120), 0x1000, high + 1, high + 26, ALL):
+            assert answer("setsockopt", 3, level, name) == of_setsockopt(level, name)
+    assert [answer("getsockopt", 3, 6, 35), answer("getsockopt", 3, 6, 11), answer("getsockopt", 3, 1, 35)] == [
+        OPTION, ALLOWED, ALLOWED
+    ]  # fmt: skip
+    assert [answer("socketpair", family, 1, 0) for family in (1, 2, 10)] == [ALLOWED, FAMILY, FAMILY]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("machine", "cgroup"), MODES)
+def test_loopback_changes_nothing_else(machine: str, cgroup: bool) -> None:
+    """Every other call, with every argument value of the tables, is answered as in a run without."""
+    usual, other = (
+        read(filters.build_filter(cgroup=cgroup, loopback=loopback, machine=machine)) for loopback in (False, True)
+    )
+    changed = {NUMBERS[machine][name] for name in CHANGED}
+    for number, arguments in cases(machine):
+        if number not in changed:
+            answers = {ran(code, number, arguments, AUDIT[machine]) for code in (usual, other)}
+            assert len(answers) == 1, (number, arguments)

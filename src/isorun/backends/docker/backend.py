@@ -19,12 +19,12 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from isorun.backends.base import Slot
+from isorun.backends.base import Slot, preload_notices
 from isorun.backends.docker import lease as container_lease
 from isorun.backends.docker import walls as container_walls
 from isorun.backends.docker import workspace as handed_workspace
 from isorun.backends.docker.folder import SlotFolder
-from isorun.backends.docker.refusals import check_image, check_network, check_runtime, explained
+from isorun.backends.docker.refusals import check_image, check_network, check_runtime, check_unseen, explained
 from isorun.backends.docker.relay import Relay
 from isorun.backends.docker.sent_code import BOOT, executor_code, handing_code
 from isorun.backends.docker.slot import DockerSlot, Watch, remove
@@ -41,7 +41,7 @@ from isorun.core.process import StartProcess
 from isorun.core.sent.facts import ContainerFacts
 from isorun.core.sent.sealing import Sealing
 from isorun.core.share import Owing
-from isorun.executor import rules
+from isorun.executor import interior, rules
 from isorun.kernel.readiness import Channel
 from isorun.settings import Settings
 from isorun.wire.frames import ProtocolError
@@ -127,7 +127,7 @@ class DockerBackend:
         empty = container_lease.Emptier(self._cli, options.image, user, self._paths.translate)
         for name in container_lease.recover(options.state, self._cli, None if self._ids.root else empty):
             _log.warning("what %s had left was removed: its process died", name)
-        self._filter = build_filter(cgroup=True)
+        self._filters = {on: build_filter(cgroup=True, loopback=on) for on in (False, True)}
         self._host_namespaces = {path.name: str(path.readlink()) for path in Path("/proc/self/ns").iterdir()}
 
     def _check_place(self) -> None:
@@ -155,7 +155,12 @@ class DockerBackend:
     @property
     def notices(self) -> tuple[str, ...]:
         """The preloads that the image's Python could not import, and why."""
-        return tuple(f"preload of {name} failed: {why}" for name, why in self._failed.items())
+        return preload_notices(self._failed)
+
+    @property
+    def failed_preloads(self) -> Mapping[str, str]:
+        """Of the last container that was made ready."""
+        return self._failed
 
     def infra_log(self) -> bytes:
         """What the containers printed for people."""
@@ -185,12 +190,12 @@ class DockerBackend:
         return start
 
     @asynccontextmanager
-    async def launch(self, limits: Limits) -> AsyncIterator[Slot]:
+    async def launch(self, limits: Limits, *, loopback: bool = False) -> AsyncIterator[Slot]:
         """A sealed container; see `Backend.launch`."""
         async with AsyncExitStack() as stack:
             try:
                 async with asyncio.timeout(_BUILD_S) as deadline:
-                    slot = await self._built(stack, limits)
+                    slot = await self._built(stack, limits, loopback)
             except TimeoutError as error:
                 if not deadline.expired():
                     raise
@@ -203,16 +208,16 @@ class DockerBackend:
                 raise
             yield slot
 
-    async def _built(self, stack: AsyncExitStack, limits: Limits) -> "DockerSlot":
+    async def _built(self, stack: AsyncExitStack, limits: Limits, loopback: bool) -> "DockerSlot":
         place, folder, holder = stack.enter_context(handover(self._lease, self._ids)), None, None
         if self._has_own_kernel:
             folder, holder = await self._held(stack, place, limits)
-        spec = self._spec(limits, place.path, holder)
+        spec = self._spec(limits, place.path, holder, loopback)
         container = AttachedContainer.start(self._cli, spec)
         stack.push_async_callback(remove, container)
         relay = Relay(container, self._output.add, self._owing)
         stack.callback(relay.close)
-        relay.start(executor_code(), self._prepare(limits))
+        relay.start(executor_code(), self._prepare(limits, loopback))
         inspecting = asyncio.ensure_future(self._inspected(relay, container, spec))
         stack.push_async_callback(_cancel, inspecting)
         folder = folder or await place.taken(relay, limits)
@@ -223,7 +228,7 @@ class DockerBackend:
         relay.send(Look())
         sealed = await relay.hear(Sealed)
         inspected = await inspecting
-        isolation = self._confirmed(sealed.facts, ready, limits)
+        isolation = self._confirmed(sealed.facts, ready, limits, loopback)
         pid = int(inspected["State"]["Pid"])
         first = _pidfd(pid, inspected["Id"])
         if first is not None:
@@ -231,7 +236,7 @@ class DockerBackend:
             self._sees_processes = True
         slot = DockerSlot(
             isolation,
-            self._origin(folder),
+            self._origin,
             relay,
             control,
             folder,
@@ -239,18 +244,23 @@ class DockerBackend:
             first,
             limits,
             has_own_kernel=self._has_own_kernel,
-            watch=self._watch(pid, first, relay),
+            watch=self._watch(pid, first, relay, limits.memory_bytes // 2 if loopback else None),
         )
         stack.push_async_callback(slot.stop_watching)
         return slot
 
-    def _watch(self, pid: int, first: int | None, relay: Relay) -> Watch | None:
-        """How its file locks are counted, if we see its processes; a kernel of its own has its locks in its memory."""
-        if first is None or self._has_own_kernel:
+    def _watch(self, pid: int, first: int | None, relay: Relay, socket_bytes: int | None) -> Watch | None:
+        """How its file locks and sockets are counted; a kernel of its own has both in its memory."""
+        if self._has_own_kernel:
+            return None
+        if first is None:
+            check_unseen(loopback=socket_bytes is not None)
             return None
         return Watch(
             self._watcher,
-            Subject(pids=(pid, pid), pidfds=(first, first), memory_bytes=None, tell=relay.finish),
+            Subject(
+                pids=(pid, pid), pidfds=(first, first), memory_bytes=None, socket_bytes=socket_bytes, tell=relay.finish
+            ),
         )
 
     async def _held(self, stack: AsyncExitStack, place: Handover, limits: Limits) -> tuple[SlotFolder, str]:
@@ -275,7 +285,7 @@ class DockerBackend:
         relay.start(handing_code())
         return await place.taken(relay, limits), container.name
 
-    def _confirmed(self, facts: ContainerFacts, ready: Ready, limits: Limits) -> Mapping[str, Any]:
+    def _confirmed(self, facts: ContainerFacts, ready: Ready, limits: Limits, loopback: bool) -> Mapping[str, Any]:
         return container_walls.confirm(
             facts,
             ready=ready.isolation,
@@ -283,23 +293,25 @@ class DockerBackend:
             ids=(self._ids.uid, self._ids.gid),
             runtime=self._runtime,
             host_namespaces=self._host_namespaces,
+            loopback=loopback,
         )
 
-    def _origin(self, folder: SlotFolder) -> tuple[str, ...]:
+    def _origin(self, folder: Path) -> tuple[str, ...]:
         if not self._is_translated:
             return ()
-        theirs = self._paths.translate(folder.path)
-        return _DOCKER_IN_DOCKER, f"Container paths: workdir={folder.path}", f"Host paths: workdir={theirs}"
+        theirs = self._paths.translate(folder)
+        return _DOCKER_IN_DOCKER, f"Container paths: workdir={folder}", f"Host paths: workdir={theirs}"
 
     async def _inspected(self, relay: Relay, container: AttachedContainer, spec: AttachedSpec) -> Mapping[str, Any]:
         await relay.hear(Warmed)  # before, the engine may not know it yet
         return await asyncio.to_thread(container.confirm, spec)
 
-    def _prepare(self, limits: Limits) -> Prepare:
+    def _prepare(self, limits: Limits, loopback: bool) -> Prepare:
         own_kernel = self._has_own_kernel
         sealing = Sealing(
             without=[],
             cgroup=True,
+            loopback=loopback,
             nproc=_NPROC,
             data_bytes=None,
             file_bytes=limits.file_bytes,
@@ -312,7 +324,7 @@ class DockerBackend:
         )
         return Prepare(
             sealing=sealing,
-            filter=self._filter,
+            filter=self._filters[loopback],
             preloads=list(self._options.preloads),
             environment=["PATH", *ENV],
             hand_over=not own_kernel,
@@ -321,7 +333,7 @@ class DockerBackend:
             most_locks=None if own_kernel or self._sees_processes else MAX_LOCKS,
         )
 
-    def _spec(self, limits: Limits, place: Path, holder: str | None = None) -> AttachedSpec:
+    def _spec(self, limits: Limits, place: Path, holder: str | None = None, loopback: bool = False) -> AttachedSpec:
         tmpfs = _tmpfs(limits)
         if holder is None:
             tmpfs[rules.WORKSPACE] = handed_workspace.mount(limits, self._ids)
@@ -334,7 +346,7 @@ class DockerBackend:
             if self._has_own_kernel
             else limits.processes + _INIT,
             cpus=limits.cpus,
-            nofile=limits.open_files,
+            nofile=None,  # the program's own is set when it is sealed: see `rlimits.use_all_open_files`
             file_bytes=limits.file_bytes,
             mounts=(MountSpec(self._paths.translate(place), rules.HANDOVER, read_only=True),),
             tmpfs=tmpfs,
@@ -342,8 +354,15 @@ class DockerBackend:
             env=ENV,
             labels={**container_lease.labels(self._lease), container_lease.ROLE_LABEL: "executor"},
             hostname=rules.HOSTNAME,
+            sysctls=_sysctls() if loopback and not self._has_own_kernel else {},
             runtime=self._options.runtime,
         )
+
+
+def _sysctls() -> dict[str, str]:
+    """Of a container with loopback on this kernel; one of its own has its sockets in its memory."""
+    has_ipv6 = Path("/proc/sys/net/ipv6").exists()  # engines turn it off, and their hosts file names ::1
+    return {**interior.LOOPBACK, **({"net.ipv6.conf.lo.disable_ipv6": "0"} if has_ipv6 else {})}
 
 
 def _tmpfs(limits: Limits) -> dict[str, Tmpfs]:

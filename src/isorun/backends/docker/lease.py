@@ -85,7 +85,7 @@ def small(image: str, user: tuple[int, int], mount: MountSpec, code: str, *words
         memory_bytes=128 << 20,
         pids=32,
         cpus=1,
-        nofile=256,
+        nofile=None,
         mounts=(mount,),
         labels={ROLE_LABEL: "helper"},
     )

@@ -80,6 +80,16 @@ def check_runtime(wanted: str | None, engine: Engine) -> str:
     return wanted or engine.runtime
 
 
+def check_unseen(*, loopback: bool) -> None:
+    """Raise `Unavailable` for what cannot be held where this process does not see those of the containers."""
+    if loopback:
+        raise Unavailable(
+            "this process does not see the processes of the engine's containers, so nothing would count the sockets of "
+            "a run with loopback: leave out --loopback (network=), or move to the engine's host",
+            backend="docker",
+        )
+
+
 def check_network(network: str) -> None:
     """Raise `InvalidRequest` for what can be no network's name: an engine says "not found" to a comment behind it."""
     if _NETWORK.fullmatch(network) is None:

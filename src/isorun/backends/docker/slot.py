@@ -13,9 +13,11 @@ import asyncio
 import os
 import signal
 import socket
-from collections.abc import Mapping, Sequence
+import time
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 from isorun.backends.base import Program, Usage
@@ -40,6 +42,8 @@ _KILL_S = 10.0
 _ANSWER_S = 1.0  # for init to end everything, before anybody asks what keeps it
 _SPARE_S = 30.0  # beyond a run's time, for a busy host to end it itself
 _SEND_S = 60.0  # for its files to be sent
+_PAUSE_S, _AGAIN_S = 10.0, 0.05  # for an engine to freeze a container, and before it is asked again
+_FROZEN_S = 1e6  # of a frozen program: its time does not pass, whereas init's clock goes on. More is too much for poll
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,7 +73,7 @@ class DockerSlot:
     def __init__(
         self,
         isolation: Mapping[str, Any],
-        origin: Sequence[str],
+        origin: Callable[[Path], Sequence[str]],
         relay: Relay,
         control: Channel,
         folder: SlotFolder,
@@ -89,6 +93,9 @@ class DockerSlot:
         self._relay, self._control, self._folder = relay, control, folder
         self._container, self._first = container, first
         self._ended: tuple[Exit, Usage] | None = None
+        self._until = 0.0  # monotonic: what init was told
+        self._left_s: float | None = None  # while it is frozen, until then
+        self._freezing = asyncio.Lock()
 
     @property
     def is_waiting(self) -> bool:
@@ -102,7 +109,61 @@ class DockerSlot:
         if self._locks is not None:
             self._watched = await self._locks.watcher.watch(self._locks.subject)
         await send_program(self._control, program)
+        self._tell_until(seconds)
+
+    def _tell_until(self, seconds: float) -> None:
+        self._until = time.monotonic() + seconds
         self._relay.send(Until(seconds=seconds))
+
+    def extend(self, seconds: float) -> None:
+        """See `Slot.extend`."""
+        if self._left_s is not None:
+            self._left_s += seconds
+        elif not self._relay.is_over:
+            self._tell_until(self._until - time.monotonic() + seconds)
+
+    async def freeze(self) -> None:
+        """See `Slot.freeze`. What init is told now it reads before it looks at its clock, however long that is."""
+        async with self._freezing:
+            if self._left_s is not None or self._relay.is_over:
+                return
+            left_s = self._until - time.monotonic()
+            self._relay.send(Until(seconds=_FROZEN_S))
+            try:
+                await self._pause()
+            except SandboxError as error:
+                if self._relay.is_over:
+                    return
+                self._tell_until(left_s)
+                with suppress(SandboxError):  # it may have been done too late
+                    await asyncio.to_thread(self._container.unpause)
+                raise SetupFailed("freeze", one_line(str(error))) from error
+            self._left_s = left_s
+
+    async def _pause(self) -> None:
+        """Ask again for some time: on a busy machine, or while the program forks, runc gives up within milliseconds."""
+        until = time.monotonic() + _PAUSE_S
+        while True:
+            try:
+                return await asyncio.to_thread(self._container.pause)
+            except SandboxError:
+                if self._relay.is_over or time.monotonic() > until:
+                    raise
+                await asyncio.sleep(_AGAIN_S)
+
+    async def thaw(self) -> None:
+        """See `Slot.thaw`."""
+        async with self._freezing:
+            if self._left_s is None:
+                return
+            left_s, self._left_s = self._left_s, None
+            if self._relay.failure is None:
+                self._tell_until(left_s)
+            try:
+                await asyncio.to_thread(self._container.unpause)
+            except SandboxError as error:
+                if self._relay.failure is None:  # else it was ended meanwhile
+                    raise SetupFailed("thaw", one_line(str(error))) from error
 
     async def new_stream(self) -> tuple[socket.socket, socket.socket]:
         """See `Slot.new_stream`."""
@@ -126,6 +187,8 @@ class DockerSlot:
         """See `Slot.kill`."""
         if self._ended is None:
             self._relay.finish()
+            with suppress(SetupFailed):  # then it is ended by force
+                await self.thaw()
             word = None if await self._ends_in_order() else await self._forced()
             await self.stop_watching()
             self._ended = await self._told(word)
@@ -188,7 +251,7 @@ class DockerSlot:
         exit_ = Exit(
             code=exited.code,
             signal=exited.signal,
-            oom_kills=max(finished.oom_kills, 0),
+            oom_kills=max(finished.oom_kills, 0) + self._socket_kills,
             full_bytes=(*held[0], *finished.full_bytes),
             full_inodes=(*held[1], *finished.full_inodes),
             process_limit_hits=max(finished.process_limit_hits, 0),
@@ -207,6 +270,10 @@ class DockerSlot:
         return Code.PROCESS_LIMIT if self._has_own_kernel and finished.process_limit_hits > 0 else None
 
     @property
+    def _socket_kills(self) -> int:
+        return self._watched.kills if self._watched is not None else 0
+
+    @property
     def _has_too_many_locks(self) -> bool:
         return self._watched is not None and self._watched.has_too_many_locks
 
@@ -214,6 +281,8 @@ class DockerSlot:
         """init had no last word: it died with its container, as gVisor's does when a ceiling around it is reached."""
         if self._has_too_many_locks:  # the watcher has killed it: we were not there to end the run
             return Exit(code=None, signal=9, limit=Code.LOCK_LIMIT), Usage(cpu_s=0.0, max_rss_bytes=0)
+        if self._socket_kills:
+            return Exit(code=None, signal=9, oom_kills=self._socket_kills), Usage(cpu_s=0.0, max_rss_bytes=0)
         if self._watched is not None:
             self._watched.confirm()
         exit_ = container_ending.exit_of(word, has_own_kernel=self._has_own_kernel)

@@ -23,6 +23,7 @@ from isorun.backends.docker.sent_code import BOOT, supervisor_code
 from isorun.backends.executor_ids import Identity
 from isorun.core.errors import CleanupFailed, SetupFailed, Unavailable
 from isorun.core.guard.log import log_of
+from isorun.core.ids import BUILT_IN_MODULE
 from isorun.core.limits import MIB
 from isorun.core.text import one_line
 from isorun.settings import KB_STORAGE
@@ -110,7 +111,7 @@ class SupervisorContainer:
                 aws=dict(options.aws),
                 socket=f"{_INSIDE}/{_SOCKET}",
             )
-            _write(container.stdin, supervisor_code() + encode(told))
+            _write(container.stdin, supervisor_code(built_ins=BUILT_IN_MODULE in globals_json) + encode(told))
             try:
                 channel = _connected(shared, container)
             except SetupFailed as error:

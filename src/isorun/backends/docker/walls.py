@@ -5,11 +5,11 @@ each other. Our init reads `ContainerFacts` inside of the container, before a pr
 there; what the engine made of the command line is judged by `sandbox_runner.docker.attached`.
 """
 
-import errno
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
+from isorun.backends.reach import network_name, wrong_answer, wrong_network
 from isorun.core.errors import SetupFailed
 from isorun.core.limits import Limits
 from isorun.core.sent.facts import ContainerFacts
@@ -55,22 +55,24 @@ def confirm(
     ids: tuple[int, int],
     runtime: str,
     host_namespaces: Mapping[str, str],
+    loopback: bool = False,
 ) -> dict[str, Any]:
     """The `isolation` of a slot in a container; `SetupFailed` names a wall that is missing.
 
-    *ready*: what the program's process said of itself. *ids*: the executor's uid and gid. The function is
+    *ready*: what the program's process said of itself. *ids*: the executor's uid and gid. *loopback*:
+    whether the program is to have its container's. The function is
     long because it demands each wall once, in the order of the report.
     """
     own_kernel = has_own_kernel(runtime)
     status, init = status_fields(facts.status), status_fields(facts.init)
     _ids(status, ids)
     _rights(status, init, _ALWAYS_TOLD if own_kernel else _CAPABILITY_SETS)
-    if own_kernel:
-        answer = ready.get("inet_errno", 0)
-        _demand(
-            answer == errno.EAFNOSUPPORT, "seccomp", f"socket(AF_INET) answers {errno.errorcode.get(answer, answer)}"
-        )
-    else:
+    wrong = wrong_answer(ready["sockets"], loopback=loopback)
+    _demand(not wrong, "seccomp", wrong)
+    if loopback:
+        wrong = wrong_network(facts.network, loopback=True, own_kernel=own_kernel)
+        _demand(not wrong, "network", wrong)
+    if not own_kernel:
         _filtered(status, init)
         _apart(facts.namespaces, host_namespaces)
         _core(facts.rlimits)
@@ -83,7 +85,7 @@ def confirm(
     walls = {
         **_rights_said(status, ready, ids),
         "namespaces": sorted(facts.namespaces),
-        "network": "none",
+        "network": network_name(loopback=loopback),
         "runtime": runtime,
         "read_only_root": True,
         "writable": sorted(writable),
@@ -124,7 +126,7 @@ def _rights(status: Mapping[str, str], init: Mapping[str, str], told: tuple[str,
 
 def _rights_said(status: Mapping[str, str], ready: Mapping[str, Any], ids: tuple[int, int]) -> dict[str, Any]:
     filters = int(status.get("Seccomp_filters", "0"))
-    seccomp = {"mode": int(status.get("Seccomp", 0)), "filters": filters, "inet_errno": ready.get("inet_errno", 0)}
+    seccomp = {"mode": int(status.get("Seccomp", 0)), "filters": filters, "inet_errno": ready["sockets"]["inet"]}
     return {
         "uid": ids[0],
         "gid": ids[1],

@@ -34,6 +34,7 @@ from sandbox_runner.docker.attached import Tmpfs
 _OF_OURS = 3  # inodes beyond a run's: the root, work/ and out/
 _PAGE = 8192  # bytes by which a file system's size is rounded
 _PACKET = 4096
+_SAID_S = 1.0
 
 
 def mount(limits: Limits, ids: Identity) -> Tmpfs:
@@ -76,6 +77,10 @@ class Handover:
         try:
             await asyncio.wait({taking, ended}, return_when=asyncio.FIRST_COMPLETED)
             if taking.done():
+                if taking.exception() is not None:  # init may have said more of it, by another way
+                    await asyncio.wait({ended}, timeout=_SAID_S)
+                    if relay.failure is not None:
+                        raise relay.failure from taking.exception()
                 return taking.result()
             raise relay.failure or SetupFailed("workspace", "the container ended")
         finally:

@@ -22,7 +22,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
-from isorun.backends.base import Program, Slot, Usage
+from isorun.backends.base import Program, Slot, Usage, preload_notices
 from isorun.backends.ends import Ends
 from isorun.backends.environment import Environment, describe
 from isorun.backends.executor_ids import Identity
@@ -31,6 +31,7 @@ from isorun.backends.namespace import ending, walls
 from isorun.backends.namespace import jail as jails
 from isorun.backends.namespace.ceilings import Ceilings, Group, choose_ceilings
 from isorun.backends.namespace.ending import SlotEnd, pid_of
+from isorun.backends.namespace.freezing import ByGroup, BySignal, Freezer
 from isorun.backends.namespace.looking import look
 from isorun.backends.output import OutputTail
 from isorun.backends.sending import send_program
@@ -117,7 +118,7 @@ class NamespaceBackend:
         self._watcher = Watcher()
         stack.push_async_callback(ending.uninterrupted, self._watcher.close)
         self._watcher.start()
-        self._filter = build_filter(cgroup=self._ceilings.is_cgroup)
+        self._filters = {on: build_filter(cgroup=self._ceilings.is_cgroup, loopback=on) for on in (False, True)}
         self._host_namespaces = namespaces.identifiers()
         if not self._identity.root:
             rlimits.use_all_open_files()  # the executor's real user is then ours too, and so is what it has in flight
@@ -138,7 +139,12 @@ class NamespaceBackend:
     @property
     def notices(self) -> tuple[str, ...]:
         """The preloads that the current jail could not import, and why."""
-        return self._jail.jail.notices if self._jail else ()
+        return preload_notices(self.failed_preloads)
+
+    @property
+    def failed_preloads(self) -> Mapping[str, str]:
+        """Of the current jail."""
+        return self._jail.jail.failed_preloads if self._jail else {}
 
     @property
     def environment(self) -> Environment:
@@ -149,13 +155,13 @@ class NamespaceBackend:
         """As a child of this process; see `Backend.supervisor`."""
 
     @asynccontextmanager
-    async def launch(self, limits: Limits) -> AsyncIterator[Slot]:
+    async def launch(self, limits: Limits, *, loopback: bool = False) -> AsyncIterator[Slot]:
         """A sealed slot; see `Backend.launch`."""
         leased = await self._current()
         leased.users += 1
         leased.jail.launched += 1
         try:
-            async with self._build(leased.jail, limits) as slot:
+            async with self._build(leased.jail, limits, loopback) as slot:
                 yield slot
         finally:
             await leased.release()
@@ -176,11 +182,11 @@ class NamespaceBackend:
         self._retired.add(asyncio.create_task(jail.release(), name="isorun-retire"))
 
     @asynccontextmanager
-    async def _build(self, jail: jails.RunningJail, limits: Limits) -> AsyncIterator[Slot]:
+    async def _build(self, jail: jails.RunningJail, limits: Limits, loopback: bool) -> AsyncIterator[Slot]:
         async with AsyncExitStack() as stack:
             try:
                 async with asyncio.timeout(_BUILD_S) as deadline:
-                    slot = await self._built(stack, jail, limits)
+                    slot = await self._built(stack, jail, limits, loopback)
             except TimeoutError as error:
                 if not deadline.expired():
                     raise
@@ -189,7 +195,9 @@ class NamespaceBackend:
                 raise SetupFailed("slot", str(error)) from error
             yield slot
 
-    async def _built(self, stack: AsyncExitStack, jail: jails.RunningJail, limits: Limits) -> "NamespaceSlot":
+    async def _built(
+        self, stack: AsyncExitStack, jail: jails.RunningJail, limits: Limits, loopback: bool
+    ) -> "NamespaceSlot":
         """The slot that *stack* owns. Long because its steps have one order, and each gives the next what it needs."""
         number = next(jail.numbers)
         ends = Ends(stack, self._identity.uid if self._identity.root else None)
@@ -197,7 +205,7 @@ class NamespaceBackend:
         inside: list[int] = []  # what we hold of the inside; the mount namespace among it
         end = SlotEnd(group, inside, jail.remains)
         stack.push_async_callback(end.bury)
-        sealing = _sealing(limits, self._ceilings, self._options.without)
+        sealing = _sealing(limits, self._ceilings, self._options.without, loopback)
         init_pidfd = await _make_init(stack, jail, number, sealing)
         init_pid = pid_of(init_pidfd)
         end.born(init_pidfd, init_pid)
@@ -207,7 +215,7 @@ class NamespaceBackend:
         fork = ForkProgram(
             slot=number,
             sealing=sealing,
-            filter=self._filter,
+            filter=self._filters[loopback],
             cpu=self._ceilings.next_cpu(),
         )
         await jail.ask_zygote(fork, [init_pidfd, *ends.theirs()])
@@ -232,14 +240,18 @@ class NamespaceBackend:
             held_by=self._ceilings.name,
             cgroup_limits=group.limits(),
             without=self._options.without,
+            loopback=loopback,
         )
         subject = Subject(
             pids=(init_pid, control.pid),
             pidfds=(init_pidfd, program_pidfd),
             # Where no cgroup holds memory, all processes together may not have more, either; see `_sealing`.
             memory_bytes=None if self._ceilings.is_cgroup else limits.memory_bytes,
+            socket_bytes=limits.memory_bytes // 2 if loopback and self._ceilings.is_cgroup else None,
             devices={os.fstat(fd).st_dev for fd in (work, tmp, shm)},  # of the file systems that are this slot's alone
         )
+        freezing = group.freezer
+        end.freezer = ByGroup(freezing) if freezing else BySignal(init_pidfd, init_pid, control.pid)
         slot = NamespaceSlot(
             isolation=isolation,
             ends=ends,
@@ -251,6 +263,7 @@ class NamespaceBackend:
             group=group,
             watcher=self._watcher,
             end=end,
+            freezer=end.freezer,
             make_stream=lambda: _make_stream(jail, number, init_pidfd),
         )
         stack.callback(slot.stop_watching)
@@ -343,10 +356,11 @@ async def _kill_unborn(channel: Channel) -> None:
         os.close(descriptor)
 
 
-def _sealing(limits: Limits, ceilings: Ceilings, without: frozenset[str]) -> Sealing:
+def _sealing(limits: Limits, ceilings: Ceilings, without: frozenset[str], loopback: bool) -> Sealing:
     return Sealing(
         without=sorted(without),
         cgroup=ceilings.is_cgroup,
+        loopback=loopback,
         # init counts too. A fork is counted here when it begins, in the cgroup when it ends: where every process
         # forks, twice the ceiling. The cgroup must refuse first, because only the cgroup counts what it refuses.
         nproc=limits.processes * (2 if ceilings.is_cgroup else 1) + 1,
@@ -378,8 +392,6 @@ async def _said(control: Channel, exited: "asyncio.Future[Message]", wanted: typ
 class NamespaceSlot:
     """See `Slot`. Owned by the `launch` block that yielded it."""
 
-    origin = ()
-
     def __init__(
         self,
         *,
@@ -393,6 +405,7 @@ class NamespaceSlot:
         group: Group,
         watcher: Watcher,
         end: SlotEnd,
+        freezer: Freezer,
         make_stream: MakePair,
     ) -> None:
         self.isolation = isolation
@@ -405,8 +418,14 @@ class NamespaceSlot:
         self._group = group
         self._watcher = watcher
         self._watched: Watched | None = None
+        self._is_entrusted = False
         self._end = end
+        self._freezer = freezer
         self._make_stream = make_stream
+
+    def origin(self, folder: Path) -> tuple[str, ...]:
+        """See `Slot.origin`."""
+        return ()
 
     @property
     def is_waiting(self) -> bool:
@@ -431,6 +450,21 @@ class NamespaceSlot:
         with suppress(ProcessLookupError):
             signal.pidfd_send_signal(self._program, signal.SIGTERM)
 
+    def extend(self, seconds: float) -> None:
+        """See `Slot.extend`. Nothing inside knows the time."""
+
+    async def freeze(self) -> None:
+        """See `Slot.freeze`. The watcher may have to end the run in our place, and then to thaw it."""
+        if self._watched is not None and not self._is_entrusted and self._freezer.thawed_by is not None:
+            await self._watcher.entrust(self._watched, *self._freezer.thawed_by, self._freezer.let_die)
+            self._exited.add_done_callback(lambda _: self._freezer.let_die())  # or its jail has ended
+            self._is_entrusted = True
+        await self._freezer.freeze()
+
+    async def thaw(self) -> None:
+        """See `Slot.thaw`."""
+        await self._freezer.thaw()
+
     async def kill(self) -> tuple[Exit, Usage]:
         """See `Slot.kill`."""
         await self._end.kill()
@@ -451,6 +485,7 @@ class NamespaceSlot:
             full_inodes=full_inodes,
             process_limit_hits=held.process_limit_hits,
             limit=Code.LOCK_LIMIT if seen is not None and seen.has_too_many_locks else None,
+            violation=self._freezer.violation,
         )
         used = exited.user_s + exited.system_s
         peak = held.peak_memory_bytes or (seen.peak_bytes if seen else 0) or exited.max_rss_bytes

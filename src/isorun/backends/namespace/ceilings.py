@@ -12,10 +12,13 @@ from typing import Any, Protocol
 
 from isorun.backends.namespace import cgroup
 from isorun.core.errors import CleanupFailed, Unavailable
+from isorun.core.guard.log import log_of
 from isorun.core.limits import Limits
 from sandbox_runner.linux.cgroup import Group as KernelGroup
 from sandbox_runner.linux.cgroup import prepare
 from sandbox_runner.linux.cgroup_parent import Parent
+
+_log = log_of("isorun")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -39,6 +42,10 @@ class Group(Protocol):
 
     async def final(self) -> Final:
         """The counts, after the last process is dead."""
+
+    @property
+    def freezer(self) -> KernelGroup | None:
+        """The group that stops its processes; None if none here can."""
 
     def remove(self) -> None:
         """Undo what was made, after the last process is dead. Blocks: for a thread."""
@@ -74,9 +81,21 @@ def choose_ceilings(parent: str | bool | None) -> Ceilings:
         if named:
             raise Unavailable(f"ISORUN_CGROUP_PARENT={named}: {found}")
         return HeldByWatcher()
-    prepare(found)
-    cgroup.remove_stale(found)
-    return HeldByCgroup(found)
+    return held_beneath(found)
+
+
+def held_beneath(parent: Parent) -> "HeldByCgroup":
+    """Ceilings of cgroups beneath *parent*, once what dead hosts left there is removed.
+
+    What stays is not ours to fail for: a killed process may take long to die on a busy machine. The next start tries
+    again, and `isorun cleanup` says what it is.
+    """
+    prepare(parent)
+    try:
+        cgroup.remove_stale(parent)
+    except OSError as error:
+        _log.warning("a cgroup of a dead host stays behind for now: %s", error)
+    return HeldByCgroup(parent)
 
 
 class HeldByCgroup:
@@ -138,6 +157,10 @@ class _CgroupOfSlot:
     async def attach(self, pid: int) -> None:
         # In a thread: a memory attach can take 14 ms, and other runs must not wait for it.
         await asyncio.to_thread(self._made.attach, pid)
+
+    @property
+    def freezer(self) -> KernelGroup | None:
+        return self._made if self._made.can_freeze else None
 
     def limits(self) -> Mapping[str, Any] | None:
         return self._made.limits()
@@ -203,6 +226,10 @@ class _Unheld:
 
     async def attach(self, pid: int) -> None:
         """Nothing to attach to."""
+
+    @property
+    def freezer(self) -> None:
+        return None
 
     def limits(self) -> Mapping[str, Any] | None:
         return None

@@ -13,17 +13,17 @@ from dataclasses import dataclass
 from itertools import groupby
 from pathlib import Path, PurePosixPath
 
-from isorun.backends.namespace.owner import PATTERN, Owner
 from isorun.backends.remedy import Command, Export, Remedy
+from isorun.kernel.processes.owner import PATTERN, Owner
 from sandbox_runner.linux import cgroup_parent
-from sandbox_runner.linux.cgroup import LEAST_QUOTA_US, PERIOD_US, Ceilings, Group
+from sandbox_runner.linux.cgroup import FREEZER, LEAST_QUOTA_US, PERIOD_US, Ceilings, Group
 from sandbox_runner.linux.cgroup_parent import Cause, Host, Parent
 
 NEEDED = ("memory", "pids", "cpu")
 HOST_LEAF = "isorun.host"
 VARIABLE = "ISORUN_CGROUP_PARENT"
 
-_COUNTED = ("cpuacct",)  # v1: counts CPU time; optional, since it holds no ceiling
+_BESIDE = ("cpuacct", FREEZER)  # v1: counts CPU time, and freezes; optional, since they hold no ceiling
 _NAME = re.compile(rf"isorun-({PATTERN})-[0-9]+")
 _DELEGATE = "start it with: systemd-run --user --scope -p Delegate=yes COMMAND"
 
@@ -54,7 +54,7 @@ def find_parent(host: Host) -> Parent | Refusal:
 
     Without a configured parent it is this process's own group, so that the ceilings set on us hold for runs as well.
     """
-    found = cgroup_parent.find_parent(NEEDED, host, optional=_COUNTED)
+    found = cgroup_parent.find_parent(NEEDED, host, optional=_BESIDE)
     if isinstance(found, Parent):
         return found
     return Refusal(tuple(Lack(lack.controller, lack.reason, _remedy(lack.cause, host)) for lack in found))
@@ -84,7 +84,7 @@ def _remedy(cause: Cause, host: Host) -> str:
 def _v1_remedy(host: Host) -> Remedy:
     """One command for every hierarchy, and the one name that is then valid in all of them."""
     inside = host.inside() if host.configured is not None else PurePosixPath("isorun")
-    groups = [point / (inside or "") for point in host.points(NEEDED)]
+    groups = [point / (inside or "") for point in host.points((*NEEDED, FREEZER))]
     make = Command.of("mkdir", "-p", *groups, as_root=True)
     give = Command.of("chown", "-R", host.user, *groups, as_root=True)
     if host.configured is not None:

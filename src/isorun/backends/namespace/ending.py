@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from isorun.backends.namespace.ceilings import Group
+from isorun.backends.namespace.freezing import Freezer, stat_of
 from isorun.core.errors import CleanupFailed
 from isorun.core.guard.log import log_of
 from isorun.kernel.readiness import wait_readable
@@ -84,6 +85,7 @@ class SlotEnd:
         self._living: CleanupFailed | None = None
         self._killed = False
         self._init, self._namespace = -1, 0
+        self.freezer: Freezer | None = None  # of what may be frozen when it is to end
 
     def born(self, init: int, pid: int) -> None:
         """There is an *init*, a pidfd that stays its owner's, to be killed; it is that of *pid*."""
@@ -98,6 +100,9 @@ class SlotEnd:
         if self._killed:
             return
         try:
+            _kill(self._init)
+            if self.freezer is not None:  # only then, so that no instruction of the program comes in between
+                self.freezer.let_die()
             self._left = not await _end_namespace(self._init, self._namespace)
         except CleanupFailed as error:
             self._living, self._left = error, True
@@ -129,11 +134,10 @@ class SlotEnd:
 
 
 async def _end_namespace(init: int, namespace: int) -> bool:
-    """Kill the pid namespace, of that inode number, of *init*, a pidfd; return once nothing in it runs any more.
+    """Kill the pid namespace, of that inode number, of *init*, a killed pidfd; return once nothing in it runs any more.
 
     False: dead processes are left that their parent does not reap. Raises `CleanupFailed` if one lives.
     """
-    _kill(init)
     if await _ended(init, _LATE_S):
         return True
     deadline = asyncio.get_running_loop().time() + END_S - _LATE_S
@@ -276,9 +280,4 @@ def _is_dead(pid: int) -> bool:
 
 
 def _stat(pid: int) -> list[str]:
-    """The fields of /proc/<pid>/stat from the third, the state, on; [] once it is gone."""
-    try:
-        # The command in parentheses is the process's choice, and may look like anything.
-        return Path(f"/proc/{pid}/stat").read_text(errors="replace").rpartition(")")[2].split()
-    except OSError:
-        return []
+    return stat_of(Path(f"/proc/{pid}"))

@@ -19,7 +19,7 @@ import stat
 import subprocess
 import sys
 import tempfile
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import AsyncExitStack, ExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,12 +28,11 @@ from typing import IO
 from isorun.backends.environment import Environment, beneath, environment_for, own_package
 from isorun.backends.executor_ids import Identity
 from isorun.backends.namespace import ending, orphans, stand_ins
-from isorun.backends.namespace.owner import Owner
 from isorun.backends.output import OutputTail
 from isorun.core.errors import SetupFailed, Unavailable
-from isorun.core.guard.log import log_of
 from isorun.executor import interior, rules
 from isorun.kernel.libc import has_contexts, libc
+from isorun.kernel.processes.owner import Owner
 from isorun.kernel.readiness import Channel, PacketSender
 from isorun.wire.frames import ProtocolError
 from isorun.wire.messages import BuildFailed, Exited, Message, Warmed
@@ -43,7 +42,6 @@ from sandbox_runner.namespace.bubblewrap import ETC, Jail, bubblewrap_argv, find
 _FONTS = "/etc/fonts"  # fontconfig
 #: How the folder is called in which root shows the jail what only root may read.
 STAGE = "isorun-stage-"
-_log = log_of("isorun")
 _WARM_S = 120.0
 
 
@@ -57,7 +55,7 @@ class RunningJail:
         self._to_template = PacketSender(builds, Session(Side.HOST, Side.TEMPLATE, State.BUILDING))
         self._to_zygote = PacketSender(forks, zygote)
         self.died = asyncio.Event()
-        self.notices: tuple[str, ...] = ()  # the preloads that failed, and why
+        self.failed_preloads: Mapping[str, str] = {}
         self.launched = 0
         self.remains = ending.Remains()
         self.numbers = itertools.count(1)
@@ -183,7 +181,7 @@ async def _spawn(
 
 
 def require_contexts(library: object = libc) -> None:
-    """Raise `Unavailable` if *library*, the C library, cannot make the init of a slot; see `kernel.idle`."""
+    """Raise `Unavailable` if *library*, the C library, cannot make the init of a slot; see `kernel.processes.idle`."""
     if not has_contexts(library):
         raise Unavailable(
             "init needs glibc: this C library has no makecontext; use a Python that runs on glibc (musl has none)"
@@ -199,10 +197,7 @@ async def _warm(jail: RunningJail, output: OutputTail) -> None:
     if not isinstance(message, Warmed):
         text = without_traceback(output.read().decode(errors="replace"))
         raise Unavailable(f"the outer jail did not start: {text or 'no reason given'}{_remedy(text)}")
-    failed = message.failed.items()
-    jail.notices = tuple(f"preload {name} failed: {' '.join(reason.split())}" for name, reason in failed)
-    for notice in jail.notices:
-        _log.warning("%s", notice)
+    jail.failed_preloads = message.failed
 
 
 def without_traceback(text: str) -> str:

@@ -1,8 +1,8 @@
 """What the kernel says of a slot, read from outside through /proc and the slot's own descriptors.
 
-The slot's processes are asked for two things only, both said before a program is
-there: the Landlock ABI they were restricted by, which no file tells, and the
-hostname, which only its namespace knows.
+The slot's processes are asked for three things only, all said before a program is
+there: the Landlock ABI they were restricted by and what the filter answers to `socket`,
+which no file tells, and the hostname, which only its namespace knows.
 """
 
 import os
@@ -36,6 +36,7 @@ def look(pid: int, init: int, told: Mapping[str, Any], work: int, tmp: int, shm:
         "mountinfo": _text(f"{pid}/mountinfo"),
         "namespaces": namespaces.identifiers(pid),
         "sizes": {path: _size(fd) for path, fd in ((rules.WORK, work), ("/tmp", tmp), ("/dev/shm", shm))},
+        "network": {name: _text(f"{pid}/net/{name}", "") for name in rules.NETWORK_FILES},
         "rlimits": rlimits_of(_text(f"{pid}/limits")),
         "core_pattern": _text("sys/kernel/core_pattern"),
         "fds": sorted(int(entry.name) for entry in os.scandir(f"/proc/{pid}/fd")),
@@ -68,8 +69,14 @@ def _inside(outside: int, id_map: str) -> int:
     return -1
 
 
-def _text(name: str) -> str:
-    descriptor = os.open(f"/proc/{name}", os.O_RDONLY | os.O_CLOEXEC)
+def _text(name: str, absent: str | None = None) -> str:
+    """*absent*: in place of a file that this kernel does not have."""
+    try:
+        descriptor = os.open(f"/proc/{name}", os.O_RDONLY | os.O_CLOEXEC)
+    except FileNotFoundError:
+        if absent is None:
+            raise
+        return absent
     try:
         parts = []
         while part := os.read(descriptor, 1 << 16):

@@ -13,7 +13,7 @@ import signal
 from contextlib import suppress
 from pathlib import Path
 
-from isorun.backends.namespace.owner import Owner
+from isorun.kernel.processes.owner import Owner
 
 #: An argument of its own, behind the option that it belongs to: who only speaks of it, as a grep does, is no jail.
 _MARK = re.compile(rb"[^\0]*bwrap[^\0]*\0--unsetenv\0isorun-owner:([0-9-]+)(?::[0-9]+)?\0")

@@ -21,7 +21,8 @@ SYNTHETIC = {
         "nobody:x:65534:65534::/nonexistent:/usr/sbin/nologin\n"
     ),
     "/etc/group": f"root:x:0:\nisorun:x:{rules.GID}:\nnogroup:x:65534:\n",
-    "/etc/hosts": "127.0.0.1 localhost\n",
+    # The hostname as `sandbox_runner.docker` has it: at another address than `localhost`, or getfqdn would say that.
+    "/etc/hosts": f"127.0.0.1 localhost\n127.0.1.1 {rules.HOSTNAME}\n",
     "/etc/nsswitch.conf": "passwd: files\ngroup: files\nhosts: files\n",
     "/etc/hostname": f"{rules.HOSTNAME}\n",
     "/etc/os-release": 'NAME="Linux"\nID=linux\nPRETTY_NAME="Linux in an isorun sandbox"\n',

@@ -6,6 +6,7 @@ Pure. A slot whose read-back differs from what was asked for is never handed out
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
+from isorun.backends.reach import network_name, wrong_answer, wrong_network
 from isorun.core.errors import SetupFailed
 from isorun.core.limits import Limits
 from isorun.core.text import one_line
@@ -46,14 +47,15 @@ def confirm(
     held_by: str,
     cgroup_limits: Mapping[str, Any] | None,
     without: frozenset[str] = frozenset(),
+    loopback: bool = False,
 ) -> dict[str, Any]:
     """The `isolation` of a slot, each wall with what the kernel said; `SetupFailed` names a missing one.
 
     The walls named in *without* were left out on the caller's wish: they are not
     demanded, and the level is then `weakened`. *held_by* is what holds memory,
     processes and CPU: `cgroup-v2`, `cgroup-v1` or `rlimits+watcher`; *cgroup_limits*
-    is what that cgroup says of itself. The function is long because it demands each wall
-    once, in the order of the report.
+    is what that cgroup says of itself. *loopback*: whether the run is to have its own. The
+    function is long because it demands each wall once, in the order of the report.
     """
 
     def demand(holds: bool, wall: str, said: object) -> None:
@@ -79,6 +81,10 @@ def confirm(
     own = sorted(kind for kind, inode in seen["namespaces"].items() if host_namespaces.get(kind) != inode)
     for kind in host_namespaces:  # of the host's, so that one the slot did not report is missed too
         demand(kind in own, _NAMED.get(kind, kind), "the namespace is the host's")
+    wrong = wrong_answer(seen["sockets"], loopback=loopback)
+    demand(not wrong, "seccomp", wrong)
+    wrong = wrong_network(seen["network"], loopback=loopback)
+    demand(not wrong, "network", wrong)
     writable = writable_mounts(mounts)
     demand(writable == _WRITABLE, "read_only", f"writable: {', '.join(sorted(writable))}")
     demand("hidepid" in proc and "subset=pid" in proc, "proc", proc)
@@ -102,7 +108,7 @@ def confirm(
             "seccomp": {"mode": int(status["Seccomp"]), "filters": filters},
             "landlock_abi": seen["landlock_abi"],
             "namespaces": own,
-            "network": "none" if "network" not in without else "the jail's",
+            "network": network_name(loopback=loopback) if "network" not in without else "the jail's",
             "proc": proc,
             "read_only_root": writable == _WRITABLE,
             "writable": sorted(writable),

@@ -1,10 +1,13 @@
 """The process that watches runs: what it looks at, and whom it ends. `watching` is the host's end of it.
 
 Theory of operation. The host sends one packet for each program that it starts: numbers, and a pidfd of the slot's init
-and of the program. Each run whose memory no control group holds gets a thread, which samples it every 20 ms; the main
-thread counts everybody's file locks, which no control group holds either. Nothing is shared with the host but that
-socket and a file of records: it may decode whatever a program sends it, and these looks go on. Nor does one run hold up
-the looks at another: a thread waits for the kernel alone, and a turn at the locks has its time.
+and of the program. Each run whose memory, or whose sockets, no control group holds gets a thread, which samples it
+every 20 ms; the main thread counts everybody's file locks, which no control group holds either. Nothing is shared with
+the host but that socket and a file of records: it may decode whatever a program sends it, and these looks go on. Nor
+does one run hold up the looks at another: a thread waits for the kernel alone, and a turn at the locks has its time.
+
+A host that freezes a run sends the file that thaws it first: a frozen process may outlive SIGKILL until then, and
+once the host was killed only this process could thaw it.
 
 A record is written before the kill that it tells of, so it is there when the host sees the death. A run that cannot be
 watched any more is killed, and if this process dies, the host kills all of them.
@@ -21,11 +24,12 @@ from collections.abc import Iterator
 from contextlib import suppress
 
 from isorun.backends.watch import sampling as watcher
-from isorun.backends.watch.memory import DEATH_S, LOOK_S, TRIES, Memory, kill, pause_after
+from isorun.backends.watch.memory import DEATH_S, LOOK_S, TRIES, Memory, Sockets, kill, pause_after
 from isorun.backends.watch.told import BROKEN, LOCKS, Told
 from isorun.kernel import locks
 
 PACKET = 512
+THAW = "thaw"  # the first word of a packet of its own, see `Run.entrusted`
 
 _TURN_S = 0.05  # at the list of locks, most of it spent on waiting for those who lock
 _OVERTAKEN_S = 0.5  # that a run waits for a pass that began before it
@@ -35,16 +39,18 @@ _IDLE_S = 1.0
 class Run:
     """One run that is watched, until its init is dead. The pidfds are its own to close."""
 
-    def __init__(self, packet: bytes, pidfds: list[int], records: int) -> None:
-        self.number, self._most, init, program, self.tells_first, *devices = map(int, packet.split())
+    def __init__(self, packet: bytes, pidfds: list[int], records: int, host: socket.socket) -> None:
+        numbers = map(int, packet.split())
+        self.number, self._most, self._most_in_sockets, init, program, self.tells_first, *devices = numbers
         self._pids = init, program
-        self._pidfds = pidfds
+        self._pidfds, self._host = pidfds, host
         self.told = Told(records, self.number)
         self.since = time.monotonic()
         self.devices = {locks.name_of(device) for device in devices}
         self.pids = {pid for pid in self._pids if pid > 0}
         self.namespace = namespace_of(init)
         self._has_thread = False
+        self._thawed_by: tuple[int, bytes] | None = None
         self.lock_breaches = 0
 
     @property
@@ -55,11 +61,31 @@ class Run:
     def end(self, why: int) -> None:
         """Kill all of it."""
         self.told.add(why=why)
+        self._end()
+
+    def _end(self) -> None:
         kill(self._pidfds[0])
+        if self._thawed_by is not None:
+            with suppress(OSError):  # its group has gone
+                os.write(*self._thawed_by)
+
+    def entrusted(self, descriptor: int, text: bytes) -> None:
+        """It is about to be frozen; *text*, written to *descriptor*, ours to close, thaws it."""
+        self._thawed_by = descriptor, text
+
+    def abandon(self) -> None:
+        """The host has gone. What is not frozen dies without us."""
+        if self._thawed_by is not None:
+            self._end()
+
+    def tell(self) -> None:
+        """The host, that it has to end."""
+        with suppress(OSError):  # a host that reads nothing: then the next looks end it
+            self._host.send(b"%d" % self.number)
 
     def hold_memory(self) -> None:
         """Begin to, in a thread: once, and not for a run that is over before a first look is due."""
-        if self._has_thread or not self._most or time.monotonic() - self.since < LOOK_S:
+        if self._has_thread or not (self._most or self._most_in_sockets) or time.monotonic() - self.since < LOOK_S:
             return
         self._has_thread = True
         copies = os.dup(self._pidfds[0]), os.dup(self._pidfds[1])
@@ -67,7 +93,12 @@ class Run:
 
     def _hold_memory(self, init: int, program: int) -> None:
         try:
-            memory = Memory(self._most, self._pids, (init, program), self.told)
+            memory: Memory | Sockets
+            if self._most:
+                memory = Memory(self._most, self._pids, (init, program), self.told)
+            else:
+                tell = self.tell if self.tells_first else None
+                memory = Sockets(self._most_in_sockets, self._pids[0], init, self.told, tell)
             pause = 0.0
             while not is_readable(init, pause):
                 pause, dying = memory.look()
@@ -85,7 +116,7 @@ class Run:
 
     def close(self) -> None:
         """It is over."""
-        for descriptor in self._pidfds:
+        for descriptor in (*self._pidfds, *(self._thawed_by or ())[:1]):
             os.close(descriptor)
 
 
@@ -106,7 +137,7 @@ class Loop:
         while os.getppid() == self._parent:
             wait = min(max(self._due - time.monotonic(), 0), LOOK_S) if self.runs else _IDLE_S
             if is_readable(self._host.fileno(), wait) and not self._hear():
-                return
+                break
             for run in [run for run in self.runs if run.is_over]:
                 self._forget(run)
             for run in self.runs:
@@ -115,16 +146,31 @@ class Loop:
                 worked = time.thread_time()
                 self.look_at_locks()
                 self._due = time.monotonic() + pause_after(worked)
+        while is_readable(self._host.fileno(), 0) and self._hear():  # the last that it said
+            pass
+        for run in self.runs:
+            run.abandon()
 
     def _hear(self) -> bool:
         packet, ancillary, _, _ = self._host.recvmsg(PACKET, socket.CMSG_SPACE(2 * 4), socket.MSG_CMSG_CLOEXEC)
         if not packet:
             return False
+        descriptors = array.array("i", b"".join(data for _, kind, data in ancillary if kind == socket.SCM_RIGHTS))
+        if packet.startswith(THAW.encode()):
+            _, number, text = packet.split()
+            self._entrusted(int(number), descriptors[0], text)
+            return True
         if not self.runs:
             self._due = time.monotonic() + LOOK_S
-        pidfds = array.array("i", b"".join(data for _, kind, data in ancillary if kind == socket.SCM_RIGHTS))
-        self.runs.append(Run(packet, list(pidfds), self._records))
+        self.runs.append(Run(packet, list(descriptors), self._records, self._host))
         return True
+
+    def _entrusted(self, number: int, descriptor: int, text: bytes) -> None:
+        for run in self.runs:
+            if run.number == number and not run.is_over:
+                run.entrusted(descriptor, text)
+                return
+        os.close(descriptor)  # it has ended meanwhile
 
     def _forget(self, run: Run) -> None:
         self.runs.remove(run)
@@ -164,8 +210,7 @@ class Loop:
             run.end(LOCKS)
             return
         run.told.add(why=LOCKS)
-        with suppress(OSError):  # a host that reads nothing: then the next looks end it
-            self._host.send(b"%d" % run.number)
+        run.tell()
 
     def _owners(self) -> dict[Run, int]:
         by_device = {device: run for run in self._judged() for device in run.devices}

@@ -153,6 +153,27 @@ class Memory:
             return None
 
 
+class Sockets:
+    """One run with loopback whose memory a control group holds: not that of its sockets, or not all of it."""
+
+    def __init__(self, most: int, pid: int, pidfd: int, told: Told, tell: Callable[[], None] | None) -> None:
+        self._most, self._pid, self._pidfd, self._told, self._tell = most, pid, pidfd, told, tell
+        self._breaches = 0
+
+    def look(self) -> tuple[float, int | None]:
+        """As `Memory.look`. Nothing tells whose a socket is, so all of the run ends."""
+        worked = time.thread_time()
+        if watcher.socket_bytes(self._pid) <= self._most:
+            return pause_after(worked), None
+        self._told.add(kills=int(self._breaches == 0))
+        self._breaches += 1
+        if self._tell is not None and self._breaches <= TRIES:  # whoever hears it may end what we may not
+            self._tell()
+        else:
+            kill(self._pidfd)
+        return LOOK_S, os.dup(self._pidfd)
+
+
 def _cost(sample: watcher.Sample) -> int:
     """Of counting its shared pages once: as that of so many bytes that are mapped."""
     return sample.rss_bytes + _TABLE_COST * sample.table_bytes

@@ -11,7 +11,7 @@ Must not: kill, wait, keep state between samples, or believe that a process is s
 """
 
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 
 # No pathlib, no dataclasses: the watcher's process starts once for every `isorun run`, and they are half of that.
 _PROC = "/proc"
@@ -71,24 +71,35 @@ _FEW_SOCKETS = 64  # what honest programs open; their buffers are empty most of 
 
 
 def socket_bytes(pid: int, proc: str | os.PathLike[str] = _PROC) -> int:
-    """The most that the Unix sockets in the network namespace of *pid* may hold, the first few not counted.
+    """The most that the sockets in the network namespace of *pid* may hold, the first few not counted.
 
-    An unread message is kernel memory of no process: a few hundred socket pairs, all full,
-    are the whole of a run's memory. The list has those on their way through another socket as well.
+    An unread message is kernel memory of no process: a few hundred socket pairs, all full, are the whole of a run's
+    memory. The namespace's own count has a socket until its last message is gone. Other lists miss a sender that is
+    closed, whose datagrams wait at the receiver, and a socket that was reset or disconnected, which keeps its messages.
+    The count also has sockets on their way through another one, and connections that were not accepted.
     """
-    listed = _read(f"{os.fspath(proc)}/{pid}/net/unix") or b""
-    count = listed.count(b"\n") - 1 - _FEW_SOCKETS
-    return count * _most_of_a_socket(proc) if count > 0 else 0
+    listed = b"\n" + (_read(f"{os.fspath(proc)}/{pid}/net/sockstat") or b"")
+    return max(_kib(listed, b"\nsockets: used") - _FEW_SOCKETS, 0) * _most_of_a_socket(proc)
 
 
 def _most_of_a_socket(proc: str | os.PathLike[str]) -> int:
-    # A send is refused once the buffer is full, so the last message may lie above it.
-    return int(_read(f"{os.fspath(proc)}/sys/net/core/wmem_default") or 212_992) + (64 << 10)
+    # A message is held against one buffer or the other. A full one refuses, so the last message may lie above it.
+    sizes = (_read(f"{os.fspath(proc)}/sys/net/core/{way}mem_default") for way in "wr")
+    return max(int(size or 212_992) for size in sizes) + (64 << 10)
 
 
 def has_children_files(proc: str | os.PathLike[str] = _PROC) -> bool:
     """Whether the kernel lists children per thread (CONFIG_PROC_CHILDREN); if not, all of *proc* is read."""
     return os.path.exists(f"{os.fspath(proc)}/thread-self/children")
+
+
+def children_of(proc: str | os.PathLike[str] = _PROC) -> Callable[[int], list[int]]:
+    """What gives the children of a process, by a look now, or, where the kernel has no list of them, by one look."""
+    root = os.fspath(proc)
+    if has_children_files(proc):
+        return lambda pid: _children(root, pid)
+    listed = _children_by_scan(root)
+    return lambda pid: listed.get(pid, [])
 
 
 def _children(root: str, pid: int) -> list[int]:

@@ -10,13 +10,13 @@ import signal
 import socket
 import subprocess
 import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 
 from isorun.backends.environment import own_package
 from isorun.backends.watch import told
-from isorun.backends.watch.loop import PACKET
+from isorun.backends.watch.loop import PACKET, THAW
 from isorun.core.errors import SetupFailed
 from isorun.core.limits import MAX_LOCKS
 from isorun.kernel.readiness import wait_readable, wait_writable
@@ -33,7 +33,8 @@ _MODULE = "isorun.backends.watch.loop"
 class Subject:
     """A run to watch: *pids* and *pidfds* are those of its first process, which ends all of it, and of its program.
 
-    *memory_bytes*: None where a control group holds it. *devices*: of the file systems that are the run's alone.
+    *memory_bytes*: None where a control group holds it. *socket_bytes*: what its sockets may hold where a control
+    group holds memory; None: nothing more. *devices*: of the file systems that are the run's alone.
     *tell*: called once there are too many file locks, some looks before the run is killed for them; None: it is
     killed at the first such look.
     """
@@ -41,6 +42,7 @@ class Subject:
     pids: tuple[int, int]
     pidfds: tuple[int, int]
     memory_bytes: int | None
+    socket_bytes: int | None = None
     devices: Iterable[int] = ()
     tell: Callable[[], None] | None = None
 
@@ -51,6 +53,7 @@ class Watched:
     def __init__(self, records: int, number: int, init: int, tell: Callable[[], None] | None) -> None:
         self._records, self.number, self._init, self._tell = records, number, init, tell
         self._last = (0, 0, 0, 0)
+        self.thaw: Callable[[], None] | None = None  # of a run that is frozen, or was
         self.failure: SetupFailed | None = None
 
     def _read(self) -> tuple[int, int, int, int]:
@@ -96,6 +99,9 @@ class Watched:
         self.failure = failure
         with suppress(ProcessLookupError, PermissionError):
             signal.pidfd_send_signal(self._init, signal.SIGKILL)
+        if self.thaw is not None:
+            with suppress(OSError):
+                self.thaw()
         self.told()
 
     def close(self) -> None:
@@ -144,6 +150,23 @@ class Watcher:
             self.forget(watched)
             raise
         return watched
+
+    async def entrust(self, watched: Watched, path: str, text: str, thaw: Callable[[], None]) -> None:
+        """Before a run is frozen: if we are killed, the process ends it, and writes *text* to *path* to thaw it.
+
+        If the process dies, *thaw* is called. Raises `SetupFailed`.
+        """
+        try:
+            descriptor = os.open(path, os.O_WRONLY | os.O_CLOEXEC)
+        except OSError as error:
+            raise SetupFailed("freeze", f"{path}: {error.strerror}") from error
+        try:
+            watched.thaw = thaw
+            if self._process is None:
+                raise SetupFailed("watcher", "it has gone")
+            await self._process.send_packet(f"{THAW} {watched.number} {text}".encode(), [descriptor])
+        finally:
+            os.close(descriptor)
 
     def forget(self, watched: Watched) -> None:
         """Its last process is dead."""
@@ -218,11 +241,15 @@ class _Process:
 
     async def send(self, number: int, subject: Subject) -> None:
         """Return once the kernel has the packet."""
-        words = (number, subject.memory_bytes or 0, *subject.pids, int(subject.tell is not None), *subject.devices)
-        packet = " ".join(map(str, words)).encode()
+        most = subject.memory_bytes or 0, subject.socket_bytes or 0
+        words = (number, *most, *subject.pids, int(subject.tell is not None), *subject.devices)
+        await self.send_packet(" ".join(map(str, words)).encode(), subject.pidfds)
+
+    async def send_packet(self, packet: bytes, descriptors: Sequence[int]) -> None:
+        """Return once the kernel has *packet* and its *descriptors*. Raises `SetupFailed`."""
         while True:
             try:
-                socket.send_fds(self._control, [packet], subject.pidfds)
+                socket.send_fds(self._control, [packet], descriptors)
             except BlockingIOError:
                 await wait_writable(self._control.fileno())
             except OSError as error:

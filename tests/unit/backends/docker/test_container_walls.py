@@ -14,6 +14,7 @@ from isorun.core.limits import Limits
 from isorun.core.sent.facts import ContainerFacts
 from isorun.executor.container import facts as container_facts
 from isorun.executor.status import line_of_isolation, line_of_status
+from tests.unit.records import NETWORK, SOCKETS
 
 LIMITS = Limits()
 STATUS = """Name:\tpython3
@@ -55,7 +56,7 @@ MOUNTS = "".join(
     )
 )
 HOST = {kind: f"{kind}:[1]" for kind in ("cgroup", "ipc", "mnt", "net", "pid", "user", "uts")}
-READY = {"landlock_abi": 7, "hostname": "isorun", "inet_errno": errno.EAFNOSUPPORT}
+READY = {"landlock_abi": 7, "hostname": "isorun", "sockets": SOCKETS[False]}
 
 
 def facts(**changes: object) -> dict[str, Any]:
@@ -68,6 +69,7 @@ def facts(**changes: object) -> dict[str, Any]:
         "Max core file size        1                    1                    bytes\n"
         "Max open files            1024                 1024                 files\n",
         "namespaces": {kind: f"{kind}:[2]" for kind in HOST} | {"user": "user:[1]"},
+        "network": NETWORK[True],  # an engine raises it in every container
         "fds": [0, 1, 2, 3, 4, 6],
         "sizes": {
             "/workspace/work": [LIMITS.workspace_bytes, 10_003],
@@ -99,8 +101,26 @@ def test_gvisor_is_believed_what_it_shows_and_tried_for_the_rest() -> None:
     told = facts(status=GVISOR, init=GVISOR, namespaces={})
     isolation = confirmed(told, runtime="runsc")
     assert (isolation["limits"], isolation["walls"]["seccomp"]["inet_errno"]) == ("engine", errno.EAFNOSUPPORT)
-    with pytest.raises(SetupFailed, match=r"wall seccomp: the container says: socket\(AF_INET\) answers 0"):
-        confirmed(told, runtime="runsc", ready={**READY, "inet_errno": 0})
+    said = "wall seccomp: the container says: a socket of the kind inet is answered with 0"
+    with pytest.raises(SetupFailed, match=said):
+        confirmed(told, runtime="runsc", ready={**READY, "sockets": SOCKETS[True]})
+
+
+def test_loopback_is_demanded_where_it_was_asked_for() -> None:
+    """The filter that lets it through, and a network that has nothing else; a kernel of its own shows less of it."""
+    ready = {**READY, "sockets": SOCKETS[True]}
+    assert confirmed(facts(), ready=ready, loopback=True)["walls"]["network"] == "loopback"
+    assert confirmed(facts())["walls"]["network"] == "none"
+    with pytest.raises(SetupFailed, match="wall seccomp"):
+        confirmed(facts(), loopback=True)
+    more = facts(network={**NETWORK[True], "dev": f"{NETWORK[True]['dev']}  eth0: 0\n"})
+    with pytest.raises(SetupFailed, match="wall network: the container says: eth0 is there beside lo"):
+        confirmed(more, ready=ready, loopback=True)
+    shown = {**NETWORK[True], "fib_trie": ""}
+    told = facts(status=GVISOR, init=GVISOR, namespaces={}, network=shown)
+    assert confirmed(told, runtime="runsc", ready=ready, loopback=True)["walls"]["network"] == "loopback"
+    with pytest.raises(SetupFailed, match="none: lo is down"):
+        confirmed(facts(network=shown), ready=ready, loopback=True)
 
 
 def changed(name: str, old: str, new: str) -> Callable[[dict[str, Any]], None]:

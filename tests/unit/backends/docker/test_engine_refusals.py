@@ -2,7 +2,7 @@
 
 import pytest
 
-from isorun.backends.docker.refusals import check_network, explained
+from isorun.backends.docker.refusals import check_network, check_unseen, explained
 from isorun.core.errors import InvalidRequest, Unavailable
 
 _ENGINE = "container: the container ended: docker: Error response from daemon: "
@@ -53,3 +53,12 @@ def test_what_can_be_no_network_is_refused_before_the_engine(network: str) -> No
         check_network(network)
     assert str(caught.value).startswith(f"PY_CODE_EXEC_NETWORK_MODE={network}: must be host, none or the name")
     assert ("remove the comment" in str(caught.value)) == ("#" in network)
+
+
+def test_loopback_needs_somebody_who_counts_its_sockets() -> None:
+    """Where nobody sees the container's processes; other runs do without."""
+    check_unseen(loopback=False)
+    with pytest.raises(
+        Unavailable, match="nothing would count the sockets of a run with loopback: leave out --loopback"
+    ):
+        check_unseen(loopback=True)

@@ -16,6 +16,7 @@ from typing import Any
 
 import pytest
 
+from isorun.backends.docker import workspace
 from isorun.backends.docker.folder import SlotFolder
 from isorun.backends.docker.workspace import Handover, handover, mount
 from isorun.backends.executor_ids import Identity
@@ -44,6 +45,12 @@ class Container:
         """Return at once if it is over, else never."""
         if self.failure is None:
             await asyncio.Event().wait()
+
+
+@pytest.fixture(autouse=True)
+def _impatient(monkeypatch) -> None:
+    """A relay that will hear nothing more is not waited for long."""
+    monkeypatch.setattr(workspace, "_SAID_S", 0.2)
 
 
 @pytest.fixture
@@ -154,6 +161,25 @@ async def test_what_is_not_the_engines_file_system_is_refused(
         os.close(descriptor)
     assert list(disk.iterdir()) == []
     assert not {"work", "out"} & set(os.listdir(in_memory))
+
+
+async def test_why_init_could_not_send_it_is_told(place: Handover) -> None:
+    """What init says of it by its other way comes behind, and is what the caller reads."""
+
+    class Late(Container):
+        async def wait_over(self) -> None:
+            """Over once init's word has come, which is after its socket was refused."""
+            await asyncio.wait_for(closed.wait(), 10)
+            await asyncio.sleep(0.05)
+            self.failure = SetupFailed("container", "workspace: it cannot be handed over: too many references")
+
+    closed = asyncio.Event()
+    relay: Any = Late()
+    taking = asyncio.create_task(place.taken(relay, LIMITS))
+    assert await asyncio.to_thread(hand, place, [], b"\xff" * 100) == b""
+    closed.set()
+    with pytest.raises(SetupFailed, match="too many references"):
+        await taking
 
 
 async def test_another_message_is_refused(place: Handover, in_memory: int) -> None:

@@ -13,9 +13,9 @@ from typing import Any
 
 import pytest
 
-from isorun.backends.namespace import cgroup
+from isorun.backends.namespace import ceilings, cgroup
 from isorun.backends.namespace.cgroup import HOST_LEAF, VARIABLE, Refusal
-from isorun.backends.namespace.owner import Owner
+from isorun.kernel.processes.owner import Owner
 from sandbox_runner.linux.cgroup import Group, Usage, prepare
 from sandbox_runner.linux.cgroup_parent import Host, Parent
 
@@ -175,6 +175,22 @@ def test_v1_hybrid_as_root_stays_in_its_own_groups(tree: Tree) -> None:
     tree.all_writable = True
     cg = hybrid(tree)
     assert tree.find(HYBRID) == parent_of(V1, cg / "memory/svc/51bf", cg / "pids", cg / "cpu", cg / "cpuacct")
+
+
+def test_v1_has_the_freezer_beside_the_ceilings_where_it_is_ours(tree: Tree) -> None:
+    """It holds none, so a run does without it where it is not mounted, or not ours; what root may do names it."""
+    cg = hybrid(tree)
+    tree.group(tree.mount("cg/freezer", V1, "freezer"))
+    tree.writable = {cg / kind for kind in ("memory", "pids", "cpu", "cpuacct")}
+    found = tree.find(HYBRID)
+    assert isinstance(found, Parent)
+    assert "freezer" not in found.directories
+    tree.writable.add(cg / "freezer")
+    found = tree.find(HYBRID)
+    assert isinstance(found, Parent)
+    assert found.directories["freezer"] == cg / "freezer"
+    tree.writable = set()
+    assert f"{cg}/freezer/isorun" in str(tree.find(HYBRID))
 
 
 def test_v1_comounted_controllers_are_one_directory(tree: Tree) -> None:
@@ -599,6 +615,21 @@ def test_a_reused_pid_is_not_the_owner(parent: Parent) -> None:
     group = cgroup.make(parent, name, memory_bytes=64 * MIB, processes=9, cpus=1.0)
     assert cgroup.stale(parent) == [Path(path) for path in group.paths]
     cgroup.remove_stale(parent)
+    assert left(parent) == []
+
+
+def test_a_group_of_a_dead_host_that_stays_stops_no_start(parent: Parent, caplog: pytest.LogCaptureFixture) -> None:
+    """It is told, and removed by a later start."""
+    name = f"isorun-{replace(Owner.of_this_process(), started=1)}-0"
+    group = cgroup.make(parent, name, memory_bytes=64 * MIB, processes=9, cpus=1.0)
+    holds = Path(group.paths[0]) / "holds"
+    holds.mkdir()
+    ceilings.held_beneath(parent).close()
+    assert [record.getMessage().split(":")[0] for record in caplog.records] == [
+        "a cgroup of a dead host stays behind for now"
+    ]
+    holds.rmdir()
+    ceilings.held_beneath(parent).close()
     assert left(parent) == []
 
 

@@ -10,6 +10,7 @@ import isorun
 from isorun.backends.namespace import walls
 from isorun.core.errors import SetupFailed
 from isorun.kernel import namespaces
+from tests.unit.records import NETWORK, SOCKETS
 
 LIMITS = isorun.Limits()
 HOST = {kind: number for number, kind in enumerate(namespaces.KINDS, 1)}
@@ -43,6 +44,8 @@ GOOD: dict[str, Any] = {
         "RLIMIT_CORE": [1, 1],
         "RLIMIT_MEMLOCK": [65536] * 2,
     },
+    "network": NETWORK[False],
+    "sockets": SOCKETS[False],
     "core_pattern": "|/usr/lib/systemd/systemd-coredump %P\n",
     "fds": list(walls._DESCRIPTORS),
     "hostname": "isorun",
@@ -72,6 +75,9 @@ TAMPERED = [
     (("init", "CapPrm:\t0", "CapPrm:\t1"), "init"),
     (("init", "NoNewPrivs:\t1", "NoNewPrivs:\t0"), "init"),
     (("cpus", None, [0, 1]), "cpu"),
+    (("sockets", None, SOCKETS[True]), "seccomp"),  # the other filter
+    (("sockets", None, {}), "seccomp"),
+    (("network", None, NETWORK[True]), "network"),
     (status("NoNewPrivs", "0"), "no_new_privs"),
     (status("Seccomp", "0"), "seccomp"),
     (status("Seccomp", "1"), "seccomp"),

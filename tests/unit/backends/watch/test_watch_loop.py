@@ -11,7 +11,7 @@ import pytest
 
 from isorun.backends.watch import loop as watch_loop
 from isorun.backends.watch.loop import Loop, Run
-from isorun.backends.watch.memory import Memory
+from isorun.backends.watch.memory import TRIES, Memory, Sockets
 from isorun.backends.watch.told import BROKEN, LOCKS
 from isorun.kernel.locks import Listing
 from tests.unit.backends.watch.families import Family, family, is_running
@@ -21,10 +21,11 @@ MIB = 1 << 20
 
 def test_a_run_that_cannot_be_watched_is_killed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A defect of the watcher's is not room above the ceiling."""
-    with family(tmp_path / "records", 1, []) as found:
+    with family(tmp_path / "records", 1, []) as found, ExitStack() as stack:
         records = os.open(tmp_path / "records", os.O_RDWR)
-        packet = f"0 {MIB} {found.first} {found.first} 0".encode()
-        run = Run(packet, [os.dup(found.pidfd), os.dup(found.pidfd)], records)
+        packet = f"0 {MIB} 0 {found.first} {found.first} 0".encode()
+        host = stack.enter_context(socket.socket(socket.AF_UNIX))
+        run = Run(packet, [os.dup(found.pidfd), os.dup(found.pidfd)], records, host)
 
         def broken(self: Memory) -> None:
             raise ValueError("for this test")
@@ -49,7 +50,9 @@ def loop_with(
     loop._listing = Listing(str(listed))
     device = os.makedev(0, 0x1B)
     pidfds = [os.dup(found.pidfd), os.dup(found.pidfd)]
-    loop.runs.append(Run(f"0 0 {found.first} {found.first} {tells} {device}".encode(), pidfds, found._records))
+    loop.runs.append(
+        Run(f"0 0 0 {found.first} {found.first} {tells} {device}".encode(), pidfds, found._records, theirs)
+    )
     stack.callback(loop.runs[0].close)
     return loop, host
 
@@ -130,3 +133,40 @@ def test_a_host_is_told_before_the_run_is_killed(tmp_path: Path) -> None:
         loop.look_at_locks()
         assert found.is_dead()
         assert found.record()[3] == LOCKS
+
+
+@pytest.mark.parametrize("tells", [False, True])
+def test_a_run_whose_sockets_hold_too_much_ends(tmp_path: Path, tells: bool) -> None:
+    """All of it, as out of memory; a host that may end what we may not is told some looks before."""
+    with family(tmp_path / "records", 1, []) as found:
+        told: list[None] = []
+        tell = (lambda: told.append(None)) if tells else None
+        within = Sockets(0, found.first, found.pidfd, found.told, tell)
+        assert within.look()[1] is None
+        assert found.record()[2] == 0
+        above = Sockets(-1, found.first, found.pidfd, found.told, tell)
+        for _ in range(TRIES if tells else 0):
+            _, dying = above.look()
+            assert dying is not None
+            os.close(dying)
+            assert is_running(found.first)
+        _, dying = above.look()
+        assert dying is not None
+        os.close(dying)
+        assert found.is_dead()
+        assert (found.record()[2], len(told)) == (1, TRIES if tells else 0)
+
+
+def test_a_run_with_loopback_is_held_where_a_group_holds_its_memory(tmp_path: Path) -> None:
+    """In a thread of its own; a run without is not looked at."""
+    with family(tmp_path / "records", 1, []) as found, ExitStack() as stack:
+        host, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        stack.enter_context(host)
+        stack.enter_context(theirs)
+        for most_in_sockets, held in ((0, False), (1, True)):
+            packet = f"0 0 {most_in_sockets} {found.first} {found.first} 0".encode()
+            run = Run(packet, [os.dup(found.pidfd), os.dup(found.pidfd)], found._records, theirs)
+            stack.callback(run.close)
+            run.since = 0.0
+            run.hold_memory()
+            assert run._has_thread is held

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from isorun.backends.watch.sampling import Sample, has_children_files, sample
+from isorun.backends.watch.sampling import Sample, has_children_files, sample, socket_bytes
 
 KIB = 1024
 MIB = 1 << 20
@@ -206,3 +206,24 @@ def test_descriptors_count() -> None:
             process.stdin.close()
     tells = Path("/proc/self/fd").stat().st_size > 0  # Linux 6.2
     assert (held[1] - held[0] > 400 * 4864) is tells
+
+
+SOCKSTAT = """sockets: used {used}
+TCP: inuse 700 orphan 7 tw 3 alloc 9999 mem 8888
+UDP: inuse 900 mem 77
+"""
+ONE = 212_992 + (64 << 10)  # the most that one holds, by the sizes that the kernel has without others
+
+
+def test_every_socket_counts(tmp_path: Path) -> None:
+    """Of whatever kind, by the namespace's own count; the first 64 together are free. The larger buffer is its size."""
+    proc = Proc(tmp_path, children_files=True)
+    assert socket_bytes(7, tmp_path) == 0  # it is gone, or has no such file
+    proc.write("7/net/sockstat", SOCKSTAT.format(used=64))
+    assert socket_bytes(7, tmp_path) == 0
+    proc.write("7/net/sockstat", SOCKSTAT.format(used=66))
+    assert socket_bytes(7, tmp_path) == 2 * ONE
+    proc.write("sys/net/core/wmem_default", "1000\n")
+    assert socket_bytes(7, tmp_path) == 2 * ONE  # what is read has a buffer, too
+    proc.write("sys/net/core/rmem_default", "2000\n")
+    assert socket_bytes(7, tmp_path) == 2 * (2000 + (64 << 10))
