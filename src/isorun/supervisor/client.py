@@ -15,10 +15,10 @@ import asyncio
 import socket
 import time
 from collections import deque
-from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import asdict
-from typing import Any, Protocol
+from typing import Any
 
 from isorun.core.errors import IsorunError, SetupFailed
 from isorun.core.guard.log import log_of
@@ -26,18 +26,22 @@ from isorun.core.process import StartProcess
 from isorun.core.records import unpacked
 from isorun.core.share import TURN_FRAMES, TURN_S
 from isorun.core.text import one_line
-from isorun.supervisor.descriptor import NO_NETWORK, Descriptor
-from isorun.supervisor.incarnation import Incarnation, LocalProcess
-from isorun.supervisor.inflight import InFlight
-from isorun.supervisor.session import CallLimits, Listener
+from isorun.supervisor.descriptor import NO_NETWORK, SERVICES, Descriptor
+from isorun.supervisor.incarnation import Incarnation, LocalProcess, NewStream, a_pair
+from isorun.supervisor.opened import Answers, OpenedRun, RunListener
+from isorun.supervisor.session import CallLimits
+from isorun.supervisor.worker.modes import ModePolicy
 from isorun.wire.frames import ProtocolError
 from isorun.wire.messages import (
+    CallGivenUp,
+    CallHeld,
     CloseRun,
     Journal,
     Message,
     OpenRun,
     RunClaim,
     RunClosed,
+    RunHeld,
     RunLog,
     RunViolated,
 )
@@ -46,111 +50,6 @@ _log = log_of("isorun.supervisor")
 _CLOSE_S = 5.0
 _RESTARTS, _WITHIN_S = 5, 60.0
 _PRINTS = 1000  # lines of the process itself that are told between the beginnings of two runs
-REPLACED = "the supervisor died: this call may or may not have been carried out"
-
-
-NewStream = Callable[[], Awaitable[tuple[socket.socket, socket.socket]]]
-
-
-async def a_pair() -> tuple[socket.socket, socket.socket]:
-    """A stream for who is in no sandbox."""
-    return socket.socketpair()
-
-
-class RunListener(Listener, Protocol):
-    """Who is told what happens on a run's stream, and what its tools print."""
-
-    def told(self, component: str, level: str, text: str) -> None:
-        """A line for the run's infra.log."""
-
-    def journalled(self, records: Sequence[dict[str, Any]]) -> None:
-        """These calls have ended, in this order."""
-
-
-class OpenedRun:
-    """A run in the supervisor's hands, until `close`."""
-
-    def __init__(
-        self,
-        owner: "Supervisor",
-        request: OpenRun,
-        stream: socket.socket,
-        out: int,
-        listener: RunListener,
-        new_stream: NewStream,
-    ) -> None:
-        self._owner = owner
-        self.new_stream = new_stream
-        self.request, self.stream, self.out, self.listener = request, stream, out, listener
-        self.table = InFlight.create()
-        self.closed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self.own_stream = False  # whether `stream` is ours to close: the first one is the slot's
-        self.is_closing = False
-        self.is_new = True  # no process has had its stream: what the program asks for waits in it
-
-    async def close(self) -> None:
-        """Once the run's last process is dead: hear the rest. The listener is told nothing afterwards."""
-        self.is_closing = True
-        try:
-            await self._owner.finish(self)
-        finally:
-            self.table.close()
-            if self.own_stream:
-                self.stream.close()
-
-    def hand_to(self, process: Incarnation) -> None:
-        """Let *process* answer this run's calls."""
-        self.is_new = False
-        if not process.hand_over(self.request, [self.stream.fileno(), self.out, self.table.descriptor]):
-            # Whoever closes a run finds out, and kills it.
-            self.listener.told("supervisor", "ERROR", "the supervisor does not answer: this run has no tools")
-            self.cut_off()
-
-    def cut_off(self) -> None:
-        """From here on the run's calls find no tools."""
-        self.is_new = False
-        with suppress(OSError):
-            self.stream.shutdown(socket.SHUT_RDWR)
-
-    async def replace_stream(self) -> bool:
-        """Take a new stream, whose other end the program gets over the old one; False if it cannot be sent."""
-        try:
-            ours, theirs = await self.new_stream()
-        except IsorunError as error:
-            _log.warning("a run has no tools any more: %s", error)
-            self.cut_off()
-            return False
-        with theirs:
-            ours.setblocking(False)
-            try:
-                if self.is_closing:  # meanwhile
-                    raise BrokenPipeError
-                socket.send_fds(self.stream, [b"\0"], [theirs.fileno()], socket.MSG_DONTWAIT)
-            except OSError:  # the program reads nothing, or is gone: then it has no use for tools
-                ours.close()
-                return False
-            finally:
-                self.cut_off()
-        if self.own_stream:
-            self.stream.close()
-        self.stream, self.own_stream = ours, True
-        return True
-
-    def journal_the_unsaid(self) -> None:
-        """Tell the calls that a dead supervisor had not reported, and begin a new table."""
-        for call in sorted(self.table.unsaid(), key=lambda call: call.started_at):
-            record = {
-                "call_id": call.call_id,
-                "tool_id": call.tool_id,
-                "reason": "",
-                "status": "unreported" if call.ended else "ToolUnavailable",
-                "ms": round((time.time() - call.started_at) * 1000, 3),
-                "started_at": call.started_at,
-                "error": REPLACED,
-            }
-            self.listener.called(record)
-        self.table.close()
-        self.table = InFlight.create()
 
 
 @contextmanager
@@ -166,8 +65,8 @@ class Supervisor:
     """The supervisor of one bundle. Use it as `async with`; leaving the block ends its process.
 
     *environment* is all that the process gets of ours. With *network* False it has none. *start*: where it runs.
-    Entering raises `InvalidRequest` (invalid_bundle) naming file, line and tool if the
-    bundle cannot be loaded.
+    *mode_policy*: where its tools run. Entering raises `InvalidRequest` (invalid_bundle) naming file, line and tool if
+    the bundle cannot be loaded, and `Unavailable` naming the tool that cannot run where it must.
     """
 
     def __init__(
@@ -177,11 +76,14 @@ class Supervisor:
         *,
         network: bool = True,
         start: StartProcess = LocalProcess.start,
+        mode_policy: ModePolicy | None = None,
     ) -> None:
         self.descriptor = descriptor
         self._start_process = start
+        self._mode_policy = mode_policy or ModePolicy()
         self._environment = {**environment, **({} if network else {NO_NETWORK: "1"})}
         self.tools: Mapping[str, Mapping[str, Any]] = {}
+        self.services: Mapping[str, str] = {}  # `ok` or `unreachable`, as the first process found each
         self._runs: dict[int, OpenedRun] = {}
         self._numbers = self._prints = 0
         self._process: Incarnation | None = None
@@ -191,6 +93,7 @@ class Supervisor:
 
     async def __aenter__(self) -> "Supervisor":
         self._process = await self._start()
+        self._environment.pop(SERVICES, None)  # a process that replaces it does not wait for services
         self._keeper = asyncio.create_task(self._keep(), name="isorun-supervisor")
         return self
 
@@ -205,10 +108,12 @@ class Supervisor:
     async def _start(self) -> Incarnation:
         process = Incarnation(await self._start_process(self.descriptor.to_json(), self._environment), self._printed)
         try:
-            self.tools = await process.load()
+            loaded = await process.load()
+            await process.place(self._mode_policy.resolve(self.descriptor.modes, loaded.tools))
         except BaseException:
             await process.end()
             raise
+        self.tools, self.services = loaded.tools, {**self.services, **loaded.services}
         return process
 
     async def open(
@@ -223,23 +128,38 @@ class Supervisor:
         out: int,
         listener: RunListener,
         new_stream: NewStream = a_pair,
+        held: Sequence[str] = (),
+        answers: Answers | None = None,
     ) -> OpenedRun:
         """Hand a run over. *stream* and *out* stay the caller's and must live until `OpenedRun.close`.
 
-        *new_stream* makes what replaces *stream* if this process dies.
+        *new_stream* makes what replaces *stream* if this process dies. *answers* is asked for the calls of *held*.
         """
         self._numbers += 1
         self._prints = 0
         request = OpenRun(
-            run=self._numbers, exec_id=exec_id, turn=turn, user=user, grants=list(grants), limits=asdict(limits)
+            run=self._numbers,
+            exec_id=exec_id,
+            turn=turn,
+            user=user,
+            grants=list(grants),
+            held=list(held),
+            limits=asdict(limits),
         )
-        run = OpenedRun(self, request, stream, out, listener, new_stream)
+        run = OpenedRun(self, request, stream, out, listener, new_stream, answers)
         self._runs[request.run] = run
         if self._process is None:
             self._restarted.set()  # a process that died too often gets another chance with every run
-        else:
+        elif not self._process.is_killed:  # else it is the next one's
             run.hand_to(self._process)
         return run
+
+    def tell(self, message: Message) -> bool:
+        """Send *message* to the process; False if it has died."""
+        if self._process is None:
+            return False
+        self._process.send(message)
+        return True
 
     async def finish(self, run: OpenedRun) -> None:
         """See `OpenedRun.close`."""
@@ -300,6 +220,9 @@ class Supervisor:
             with _one_runs_trouble():
                 run.listener.told("supervisor", "ERROR", f"the supervisor died ({how})")
                 run.journal_the_unsaid()
+                if run.answers is not None:
+                    run.answers.given_up(None)
+            run.held(run.asked, quiet=True)
             if not run.closed.done():
                 run.closed.set_result(None)  # whoever waits for its last words waits in vain
 
@@ -343,6 +266,12 @@ class Supervisor:
                 listener.claimed(claim)
             case RunViolated(reason=reason):
                 listener.violated(reason)
+            case CallHeld() if run.answers is not None and not run.is_closing:
+                run.answers.asked(message)
+            case CallGivenUp(call=call_id) if run.answers is not None:
+                run.answers.given_up(call_id)
+            case RunHeld(asked=asked):
+                run.held(asked, quiet=True)
             case RunClosed() if not run.closed.done():
                 run.closed.set_result(None)
 

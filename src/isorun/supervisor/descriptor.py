@@ -6,7 +6,7 @@ checked like anybody's input. The names it defines:
 `TOOLS`: a list of `{"ref": "tools/local_tools.py", "alias": "local_tools"}` (a file of
 the bundle) or `{"module": "package.module", "alias": "x"}` (importable by the
 interpreter that runs isorun).
-`TOOL_RUNTIME`, optional: `{"<alias>.<tool>": "<mode>"}`.
+`TOOL_RUNTIME`, optional: `{"<alias>.<tool>": "<mode>"}`; the modes are in `worker.modes`.
 """
 
 import builtins
@@ -22,14 +22,16 @@ from traceback import walk_tb
 from typing import Any, NoReturn
 
 from isorun.core.errors import InvalidRequest
+from isorun.core.ids import BUILT_IN_ALIAS, BUILT_IN_MODULE
 from isorun.core.text import is_visible, shown
 from isorun.executor import names
+from isorun.supervisor.worker.modes import MODES
 
 DESCRIPTOR = "tools_descriptor.py"
 GLOBALS = "RUNTIME_GLOBALS_JSON"  # the supervisor process reads its bundle from this variable, or from stdin
 GLOBALS_BYTES = 32 << 10  # of it in an environment; the kernel takes 128 KiB for one variable at most
 NO_NETWORK = "ISORUN_SUPERVISOR_NO_NETWORK"  # set for a supervisor process that must leave the network
-MODES = ("none",)  # where a bundle may ask for a tool to run: `none` is in the supervisor, `dispatch` does it
+SERVICES = "ISORUN_SUPERVISOR_ASKED"  # services to try to connect to, as JSON: {"redis": ["host", 6379]}
 #: An alias is a name in the program and a module that it can import.
 _TAKEN = frozenset((*dir(builtins), *sys.stdlib_module_names, *names.base(""), *names.OF_RUN, "exec_tools"))
 _KEYS = ("module", "ref", "alias")
@@ -78,6 +80,20 @@ class Descriptor:
         return json.dumps({"bundle": str(self.root), "tools": tools, "runtime": dict(self.modes), **known})
 
 
+#: Of a supervisor that has no tools of its own: it hands calls back to the host.
+NO_BUNDLE = Descriptor(root=Path("no bundle"), entries=(), modes={})
+BUILT_IN = Entry(alias=BUILT_IN_ALIAS, module=BUILT_IN_MODULE)
+#: Of a supervisor that has the built-in tools alone.
+BUILT_INS = Descriptor(root=Path("built-in tools"), entries=(BUILT_IN,), modes={})
+
+
+def with_built_ins(descriptor: Descriptor) -> Descriptor:
+    """*descriptor* with the built-in tools, too, unless an entry of its own has their alias."""
+    if any(entry.alias == BUILT_IN.alias for entry in descriptor.entries):
+        return descriptor
+    return replace(descriptor, entries=(*descriptor.entries, BUILT_IN))
+
+
 def absolute(bundle: str | Path) -> Path:
     """Its path without `..`: a mount must mean the same folder. A link keeps its own name."""
     path = Path(bundle).absolute()
@@ -110,6 +126,9 @@ def from_json(text: str) -> Descriptor:
         file, digest = str(told.get("descriptor", DESCRIPTOR)), str(told.get("sha256", ""))
     except (ValueError, KeyError, TypeError, RecursionError):
         _refuse("RUNTIME_GLOBALS_JSON is not an object with bundle, tools and runtime")
+    for ours in (NO_BUNDLE, BUILT_INS):
+        if owners == ours.root:
+            return ours
     if root == owners:
         return parse_descriptor(defined, root, GLOBALS)
     _check_place(root, owners, file, digest)
@@ -163,10 +182,7 @@ def _entry(raw: object, where: str, root: Path) -> Entry:
     if "alias" not in raw:
         _refuse(f"{where}: alias is missing: the name under which programs find the tools")
     alias, module, ref = (raw.get(key, "") for key in ("alias", "module", "ref"))
-    if not isinstance(alias, str) or not alias.isidentifier() or not alias.isascii() or alias.startswith("_"):
-        _refuse(f"{where}: alias must be a name such as local_tools, got {shown(alias)}")
-    if alias in _TAKEN or keyword.iskeyword(alias):
-        _refuse(f"{where}: the alias {alias} is a name that every program has already; choose another")
+    check_alias(alias, where)
     if bool(module) == bool(ref):
         _refuse(f"{where} ({alias}): give exactly one of module and ref")
     if module and not (isinstance(module, str) and all(part.isidentifier() for part in module.split("."))):
@@ -174,6 +190,14 @@ def _entry(raw: object, where: str, root: Path) -> Entry:
     if ref:
         _check_ref(ref, f"{where} ({alias})", root)
     return Entry(alias=alias, module=module, ref=ref)
+
+
+def check_alias(alias: object, where: str) -> None:
+    """Raise `InvalidRequest` (invalid_bundle) for what programs cannot have as a name for tools."""
+    if not isinstance(alias, str) or not alias.isidentifier() or not alias.isascii() or alias.startswith("_"):
+        _refuse(f"{where}: alias must be a name such as local_tools, got {shown(alias)}")
+    if alias in _TAKEN or keyword.iskeyword(alias):
+        _refuse(f"{where}: the alias {alias} is a name that every program has already; choose another")
 
 
 def _check_ref(ref: object, where: str, root: Path) -> None:
@@ -197,9 +221,7 @@ def _modes(raw: object, where: str, aliases: set[str]) -> dict[str, str]:
         if not isinstance(tool_id, str) or tool_id.partition(".")[0] not in aliases or not tool_id.partition(".")[2]:
             _refuse(f"{where}: TOOL_RUNTIME names {shown(tool_id)}, but no alias in TOOLS has such a tool")
         if mode not in MODES:
-            _refuse(
-                f"{where}: TOOL_RUNTIME[{tool_id!r}] is {shown(mode)}; this version runs tools as {', '.join(MODES)}"
-            )
+            _refuse(f"{where}: TOOL_RUNTIME[{tool_id!r}] is {shown(mode)}; use one of {', '.join(MODES)}")
     return dict(raw)
 
 

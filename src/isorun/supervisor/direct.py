@@ -18,8 +18,9 @@ from isorun.core.sent.claim import Claim
 from isorun.executor.calls.agent_io_tools import ERRORS
 from isorun.kernel.readiness import Channel
 from isorun.supervisor.client import Supervisor
-from isorun.supervisor.descriptor import load_descriptor
+from isorun.supervisor.descriptor import Descriptor, load_descriptor
 from isorun.supervisor.session import CallLimits
+from isorun.supervisor.worker.modes import ModePolicy
 from isorun.wire.messages import Call, Refused, Reply
 from isorun.wire.session import Session, Side, State
 
@@ -34,7 +35,7 @@ class Caller:
 
 
 class _Heard:
-    """Keeps what the tools printed and what became of each call (a `client.RunListener`)."""
+    """Keeps what the tools printed and what became of each call (a `opened.RunListener`)."""
 
     def __init__(self) -> None:
         self.lines: list[str] = []
@@ -92,28 +93,29 @@ class DirectCalls:
 
 @asynccontextmanager
 async def direct_calls(
-    bundle: str | Path,
+    bundle: str | Path | Descriptor,
     out: Path,
     environment: Mapping[str, str],
     *,
     limits: Limits | None = None,
     caller: Caller | None = None,
     network: bool = True,
+    mode_policy: ModePolicy | None = None,
 ) -> AsyncIterator[DirectCalls]:
-    """The tools of the folder *bundle*, with *out*, an existing folder, as their output directory.
+    """The tools of *bundle*, a folder or what it says, with *out*, an existing folder, as their output directory.
 
     *environment* is the supervisor's. Raises `InvalidRequest` (invalid_bundle) naming file, line and tool.
     Long because it closes all that it opens, in one order.
     """
     limits, caller = limits or Limits(), caller or Caller()
-    descriptor = await asyncio.to_thread(load_descriptor, bundle)
+    descriptor = bundle if isinstance(bundle, Descriptor) else await asyncio.to_thread(load_descriptor, bundle)
     heard = _Heard()
     ours, theirs = socket.socketpair()
     channel = Channel(ours, Session(Side.PROGRAM, Side.SUPERVISOR, State.OPEN))
     folder = os.open(out, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         ours.setblocking(False)
-        async with Supervisor(descriptor, environment, network=network) as supervisor:
+        async with Supervisor(descriptor, environment, network=network, mode_policy=mode_policy) as supervisor:
             run = await supervisor.open(
                 exec_id=caller.exec_id,
                 turn=caller.turn_id,

@@ -11,8 +11,6 @@ import functools
 import logging
 import os
 import time
-import traceback
-import types
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -23,10 +21,10 @@ from isorun.supervisor.prints import CallOutput, current
 from isorun.supervisor.registry import ArgumentsRefused, Tool
 from isorun.supervisor.session import Refusal
 from isorun.supervisor.tool import ToolContext, ToolError
+from isorun.supervisor.worker.failures import failed, raised, unsendable
 from isorun.wire.values import Unfit
 
 _THREADS = 64
-_TRACEBACK_CHARS = 64 << 10  # of what a tool raised, in infra.log
 _ABANDONED = 32  # threads whose call has timed out; with these the process is of no use any more
 
 
@@ -88,6 +86,7 @@ class RunFacts:
     exec_id: str
     turn: str
     user: str
+    frame_bytes: int  # of an answer
     env: Mapping[str, str]
     output: OutputDirectory
     tell: Callable[[str, str, str], None]  # component, level, text: a line for the run's infra.log
@@ -113,6 +112,11 @@ class GrantedTool:
             raise self._failed(call_id, error) from None
         if deadline <= time.monotonic():
             raise Refusal("ToolTimeout", f"{tool.id} was not begun: its time was over")
+        return await self.execute(call_id, params, arguments, deadline)
+
+    async def execute(self, call_id: int, params: dict[str, Any], arguments: dict[str, Any], deadline: float) -> object:
+        """The result of the tool for *arguments*, which were made of *params*, or `Refusal`."""
+        tool = self._tool
         if tool.context is not None:
             arguments[tool.context] = self._context(deadline)
         output = CallOutput(lambda text: self._run.tell("tool", "INFO", f"{tool.id} {call_id}: {text}"))
@@ -137,8 +141,7 @@ class GrantedTool:
         try:
             return await self._threads.run(self._tool.result.dumped, {"value": value})
         except Unfit as unfit:
-            text = f"the tool's result cannot be sent: value{unfit.path}: {unfit.reason}"
-            raise Refusal("ToolFailed", text) from None
+            raise Refusal("ToolFailed", unsendable(unfit)) from None
         except Exception as error:  # noqa: BLE001 - boundary: a type of the tool's own may fail in any way
             raise self._failed(call_id, error) from None
 
@@ -158,18 +161,9 @@ class GrantedTool:
     def _failed(self, call_id: int, error: BaseException) -> Refusal:
         if isinstance(error, ToolError):
             return Refusal("ToolFailed", str(error))
-        told = "".join(traceback.format_exception(error.with_traceback(self._own_frames(error))))
-        for line in told[:_TRACEBACK_CHARS].splitlines():
+        for line in raised(error, self._tool.where).splitlines():
             self._run.tell("tool", "ERROR", f"{self._tool.id} {call_id}: {line}")
-        return Refusal("ToolFailed", f"the tool failed (call {call_id})")
-
-    def _own_frames(self, error: BaseException) -> types.TracebackType | None:
-        """The traceback from the tool's own first frame on; all of it if the tool has none there."""
-        file = self._tool.where.rpartition(":")[0]
-        frames = error.__traceback__
-        while frames is not None and frames.tb_frame.f_code.co_filename != file:
-            frames = frames.tb_next
-        return frames or error.__traceback__
+        return Refusal("ToolFailed", failed(call_id))
 
 
 def _is_being_cancelled() -> bool:

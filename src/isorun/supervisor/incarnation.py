@@ -10,17 +10,17 @@ import signal
 import socket
 import subprocess
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections import deque
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
 
-from isorun.core.errors import InvalidRequest, SetupFailed
+from isorun.core.errors import InvalidRequest, SetupFailed, Unavailable
 from isorun.core.process import Process
 from isorun.kernel.readiness import Channel
 from isorun.supervisor.descriptor import GLOBALS, GLOBALS_BYTES
 from isorun.wire.frames import ProtocolError
-from isorun.wire.messages import Loaded, LoadFailed, Message, OpenRun, encode
+from isorun.wire.messages import Loaded, LoadFailed, Message, OpenRun, Place, Placed, encode
 from isorun.wire.session import Session, Side, State
 
 _LOAD_S = 120.0
@@ -31,6 +31,12 @@ _BOOT = (
     f"import sys; sys.path.insert(0, {str(Path(__file__).resolve().parents[2])!r}); "
     "from isorun.supervisor.process import main; main()"
 )
+NewStream = Callable[[], Awaitable[tuple[socket.socket, socket.socket]]]
+
+
+async def a_pair() -> tuple[socket.socket, socket.socket]:
+    """A stream for who is in no sandbox."""
+    return socket.socketpair()
 
 
 class LocalProcess:
@@ -131,16 +137,18 @@ class Incarnation:
         self._printed = printed
         self._rest, self._said = b"", ""
         self._ended: asyncio.Future[str] | None = None
+        self.is_killed = False  # by us, and so takes no run any more
         self._loop = asyncio.get_running_loop()
         self._process = process
         self._socket, self._output = process.socket, process.output
         self._session = Session(Side.HOST, Side.SUPERVISOR, State.LOADING)
         self._control = Channel(self._socket, self._session)
+        self._unsent: deque[tuple[memoryview, list[int]]] = deque()  # bytes, and descriptors of ours that go with them
         os.set_blocking(self._output, False)
         self._loop.add_reader(self._output, self._read_output)
 
-    async def load(self) -> Mapping[str, Mapping[str, Any]]:
-        """The bundle's tools. Raises `InvalidRequest` (invalid_bundle), `SetupFailed`."""
+    async def load(self) -> Loaded:
+        """The bundle's tools, and which services answer. Raises `InvalidRequest` (invalid_bundle), `SetupFailed`."""
         try:
             message = await asyncio.wait_for(self._control.receive(), _LOAD_S)
         except TimeoutError as error:
@@ -153,7 +161,20 @@ class Incarnation:
         if not isinstance(message, Loaded):
             self._read_output()
             raise SetupFailed("supervisor", f"it died while it loaded the bundle: {self._said}")
-        return message.tools
+        return message
+
+    async def place(self, modes: Mapping[str, str]) -> None:
+        """Say where its tools run. Raises `Unavailable` if one cannot, and `SetupFailed`."""
+        self.send(Place(modes=dict(modes)))
+        try:
+            message = await asyncio.wait_for(self._control.receive(), _LOAD_S)
+        except (TimeoutError, ProtocolError, OSError) as error:
+            raise SetupFailed("supervisor", f"it does not say whether its tools can run: {error}") from error
+        if not isinstance(message, Placed):
+            self._read_output()
+            raise SetupFailed("supervisor", f"it died when it was told where its tools run: {self._said}")
+        if message.refused:
+            raise Unavailable(message.refused)
 
     async def receive(self) -> Message | None:
         """The next message; None once the process is gone."""
@@ -162,10 +183,12 @@ class Incarnation:
     def hand_over(self, request: OpenRun, descriptors: Sequence[int]) -> bool:
         """Send `OpenRun` with its descriptors; False if the process reads nothing any more."""
         self._session.sent(request)
-        data = encode(request)
+        data = memoryview(encode(request))
+        if self._unsent:  # a large answer is on its way
+            self._unsent.append((data, [os.dup(descriptor) for descriptor in descriptors]))
+            return True
         try:
-            if socket.send_fds(self._socket, [data], list(descriptors)) < len(data):
-                self.kill()  # half a message: what follows could not be read
+            self._keep(data[socket.send_fds(self._socket, [data], list(descriptors)) :])
         except BlockingIOError:
             return False
         except OSError:
@@ -173,13 +196,47 @@ class Incarnation:
         return True
 
     def send(self, message: Message) -> None:
-        """Send a message without descriptors. They are short, and the process always reads."""
+        """Send a message without descriptors, now or when there is room. Raises `NotEncodable`."""
+        data = memoryview(encode(message))
         self._session.sent(message)
-        with suppress(OSError):
-            self._socket.send(encode(message))
+        if self._unsent:
+            self._unsent.append((data, []))
+            return
+        try:
+            self._keep(data[self._socket.send(data) :])
+        except BlockingIOError:
+            self._keep(data)
+        except OSError:
+            return  # it died: whoever hears of it says so
+
+    def _keep(self, rest: memoryview) -> None:
+        if rest:
+            self._unsent.append((rest, []))
+            self._loop.add_writer(self._socket.fileno(), self._flush)
+
+    def _flush(self) -> None:
+        try:
+            while self._unsent:
+                data, descriptors = self._unsent[0]
+                sent = socket.send_fds(self._socket, [data], descriptors)
+                _close(descriptors)
+                self._unsent[0] = data[sent:], []
+                if sent == len(data):
+                    self._unsent.popleft()
+        except BlockingIOError:
+            return
+        except OSError:
+            self._forget()
+        self._loop.remove_writer(self._socket.fileno())
+
+    def _forget(self) -> None:
+        """Drop what was not sent."""
+        while self._unsent:
+            _close(self._unsent.popleft()[1])
 
     def kill(self) -> None:
         """End the process now."""
+        self.is_killed = True
         self._process.kill()
 
     async def end(self) -> str:
@@ -190,6 +247,8 @@ class Incarnation:
 
     async def _end(self) -> str:
         self._loop.remove_reader(self._output)
+        self._loop.remove_writer(self._socket.fileno())
+        self._forget()
         with suppress(OSError):
             self._socket.shutdown(socket.SHUT_RDWR)
         try:
@@ -218,3 +277,8 @@ class Incarnation:
         for line in lines:
             self._said = line.decode(errors="replace")[:2000]
             self._printed(self._said)
+
+
+def _close(descriptors: list[int]) -> None:
+    while descriptors:
+        os.close(descriptors.pop())

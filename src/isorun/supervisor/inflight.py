@@ -8,12 +8,15 @@ still names. A call costs it two short writes to memory and no system call.
 import mmap
 import os
 import struct
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any
 
 _ROW = struct.Struct("<BQd200s")  # state, call id, seconds since the epoch, tool id in UTF-8
 _ROWS = 256  # above the calls that can be open at once and those that wait in a batch
 _FREE, _BEGUN, _ENDED = 0, 1, 2
+REPLACED = "the supervisor died: this call may or may not have been carried out"
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,6 +27,18 @@ class Unsaid:
     tool_id: str
     started_at: float
     ended: bool
+
+    def record(self) -> dict[str, Any]:
+        """What the journal says of it, see `session.ToolSession`."""
+        return {
+            "call_id": self.call_id,
+            "tool_id": self.tool_id,
+            "reason": "",
+            "status": "unreported" if self.ended else "ToolUnavailable",
+            "ms": round((time.time() - self.started_at) * 1000, 3),
+            "started_at": self.started_at,
+            "error": REPLACED,
+        }
 
 
 class InFlight:

@@ -9,6 +9,8 @@ import errno
 import os
 import stat
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import PurePosixPath
 from typing import IO, Any
 
@@ -45,14 +47,28 @@ class OutputDirectory:
                 self._open = False
                 os.close(self._descriptor)
 
+    @contextmanager
+    def lent(self) -> Iterator[int]:
+        """A descriptor of the directory, for who opens files in this object's place; closed with the block."""
+        with self._lock:
+            self._demand_open()
+            descriptor = os.dup(self._descriptor)
+        try:
+            yield descriptor
+        finally:
+            os.close(descriptor)
+
+    def _demand_open(self) -> None:
+        if not self._open:
+            raise ToolError("the run has ended: its output directory is closed")
+
     def open(self, path: str, mode: str = "wb", encoding: str | None = None) -> IO[Any]:
         """See `ToolContext.open_output`."""
         kind, binary = _read_mode(mode)
         encoding = None if binary else codecs.lookup(encoding or "utf-8").name  # before anything is opened
         inside = _relative(path)
         with self._lock:
-            if not self._open:
-                raise ToolError("the run has ended: its output directory is closed")
+            self._demand_open()
             descriptor = self._opened(inside, kind, path)
         # From here the descriptor is the file object's to close, also if it cannot be made.
         return os.fdopen(descriptor, ("w" if kind == "x" else kind) + ("b" if binary else ""), encoding=encoding)

@@ -11,9 +11,10 @@ import os
 import sys
 from collections.abc import Callable
 from contextvars import ContextVar
+from typing import Protocol
 
 _LINE_CHARS = 2000
-_CALL_CHARS = 64 << 10  # of one call; a tool that floods its own stdout fills no disk
+CALL_CHARS = 64 << 10  # of one call; a tool that floods its own stdout fills no disk
 
 
 class CallOutput:
@@ -22,7 +23,7 @@ class CallOutput:
     def __init__(self, tell: Callable[[str], None]) -> None:
         self._tell = tell
         self._rest = ""
-        self._left = _CALL_CHARS
+        self._left = CALL_CHARS
 
     def write(self, text: str) -> None:
         """Take printed text; whole lines go out."""
@@ -35,7 +36,7 @@ class CallOutput:
         self._rest = self._rest[:_LINE_CHARS]
         if self._left <= 0:
             self.close()
-            self._tell(f"… cut: it printed more than {_CALL_CHARS >> 10} KiB")
+            self._tell(f"… cut: it printed more than {CALL_CHARS >> 10} KiB")
 
     def close(self) -> None:
         """The call is over: a line without its end goes out too."""
@@ -44,7 +45,14 @@ class CallOutput:
             self._rest = ""
 
 
-current: ContextVar[CallOutput | None] = ContextVar("isorun_call", default=None)
+class Printed(Protocol):
+    """Where the text of one call goes."""
+
+    def write(self, text: str) -> None:
+        """Take printed text."""
+
+
+current: ContextVar[Printed | None] = ContextVar("isorun_call", default=None)
 
 
 class _Stream(io.TextIOBase):

@@ -19,10 +19,9 @@ import selectors
 import signal
 import socket
 import sys
-import threading
 import time
 import traceback
-from collections.abc import Mapping
+from collections.abc import Coroutine, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from types import MappingProxyType
@@ -36,30 +35,42 @@ from isorun.core.share import Owing
 from isorun.kernel import libc, namespaces
 from isorun.kernel.readiness import Channel
 from isorun.settings import BASE_NAMES, become_environment, process_environment
-from isorun.supervisor.descriptor import GLOBALS, GLOBALS_BYTES, NO_NETWORK, Descriptor, from_json
+from isorun.supervisor.descriptor import GLOBALS, GLOBALS_BYTES, NO_NETWORK, SERVICES, Descriptor, from_json
 from isorun.supervisor.dispatch import GrantedTool, RunFacts, Threads
 from isorun.supervisor.inflight import InFlight
 from isorun.supervisor.output import OutputDirectory
 from isorun.supervisor.prints import redirect
 from isorun.supervisor.registry import Tool, load_tools
-from isorun.supervisor.session import CallLimits, ToolSession
+from isorun.supervisor.serving.held import HeldCalls
+from isorun.supervisor.serving.outbox import Outbox
+from isorun.supervisor.serving.services import check_services
+from isorun.supervisor.serving.watchdog import STUCK, Watchdog
+from isorun.supervisor.session import Answering, CallLimits, ToolSession
+from isorun.supervisor.worker.dispatch import WorkerTool
+from isorun.supervisor.worker.modes import IN_WORKERS, SUPERVISOR_NETWORK, WorkerKind
+from isorun.supervisor.worker.pool import WorkerPool
 from isorun.wire.messages import (
+    CallAnswered,
+    CallRefused,
     CloseRun,
+    FreeRun,
+    HoldRun,
     Journal,
     Loaded,
     LoadFailed,
-    Message,
     OpenRun,
+    Place,
+    Placed,
     RunClaim,
     RunClosed,
+    RunHeld,
     RunLog,
     RunViolated,
     encode,
 )
 from isorun.wire.session import Session, Side, State
 
-STUCK = 75  # exit code: threads or the loop are held by tools that do not come back
-_OF_OURS = (GLOBALS, NO_NETWORK)
+_OUR_VARIABLES = (GLOBALS, NO_NETWORK, SERVICES)
 _PR_SET_PDEATHSIG = 1
 _HOT_S = 100e-6
 _HOT_TURN_S = 20e-6
@@ -68,8 +79,6 @@ _BATCH_S = 0.01
 _BATCH = 128
 _BATCH_BYTES = 256 << 10  # of one message, which the host reads at one go; a single record is below it
 _LINE_CHARS = 4096
-_UNSENT = 4 << 20  # bytes the host has not read; beyond this log lines are dropped, records never
-_STUCK_S = 30.0
 
 
 def main() -> None:
@@ -104,9 +113,11 @@ def _main(control: int) -> int:
 def serve(channel: socket.socket, text: str, environment: Mapping[str, str]) -> int:
     """Load the bundle of *text*, `RUNTIME_GLOBALS_JSON`, and answer its runs until *channel* ends. The exit code."""
     redirect()
+    if environment.keys() & {SERVICES, NO_NETWORK}:  # no tool is to find them
+        become_environment({n: value for n, value in environment.items() if n not in (SERVICES, NO_NETWORK)})
     try:
         if environment.get(NO_NETWORK):
-            _leave_network()
+            namespaces.leave_network()
         descriptor = from_json(text)
         try:
             tools = load_tools(descriptor)
@@ -117,31 +128,30 @@ def serve(channel: socket.socket, text: str, environment: Mapping[str, str]) -> 
         channel.sendall(encode(LoadFailed(reason=str(error))))
         return 1
     channel.setblocking(False)
-    allowed = {name: value for name, value in environment.items() if name not in (*BASE_NAMES, *_OF_OURS)}
+    allowed = {name: value for name, value in environment.items() if name not in (*BASE_NAMES, *_OUR_VARIABLES)}
     # A selector of our own, so that a child that a tool forks can let go of it: an epoll is shared with its parent.
     selector = selectors.EpollSelector()
     with asyncio.Runner(loop_factory=lambda: asyncio.SelectorEventLoop(selector)) as runner:
-        server = _Server(channel, descriptor, tools, allowed)
+        server = _Server(channel, descriptor, tools, allowed, WorkerPool(text, allowed))
         os.register_at_fork(after_in_child=lambda: server.abandon(selector))
-        return runner.run(server.serve())
-
-
-def _leave_network() -> None:
-    uid, gid = os.geteuid(), os.getegid()
-    namespaces.unshare(namespaces.NEWNET if uid == 0 else namespaces.NEWNET | namespaces.NEWUSER)
-    if uid != 0:
-        namespaces.map_identity(uid, gid)
+        return runner.run(server.serve(environment.get(SERVICES, "")))
 
 
 class _Server:
     def __init__(
-        self, channel: socket.socket, descriptor: Descriptor, tools: Mapping[str, Tool], env: dict[str, str]
+        self,
+        channel: socket.socket,
+        descriptor: Descriptor,
+        tools: Mapping[str, Tool],
+        env: dict[str, str],
+        pool: WorkerPool,
     ) -> None:
-        self._descriptor, self._tools, self._env = descriptor, tools, env
+        self._descriptor, self._tools, self._env, self._pool = descriptor, tools, env, pool
+        self._kinds: dict[str, WorkerKind] = {}  # of each tool that runs in a worker
         self._channel = channel
         self._runs: dict[int, _Run] = {}
 
-    async def serve(self) -> int:
+    async def serve(self, services: str) -> int:
         sys.setswitchinterval(_SWITCH_S)
         gc.freeze()  # the bundle is there to stay: a program's values must not have all of it searched for garbage
         self._loop = asyncio.get_running_loop()
@@ -152,24 +162,63 @@ class _Server:
             1, thread_name_prefix="headers", initializer=pace_this_thread, initargs=(lambda: len(self._runs) > 1,)
         )
         session = Session(Side.SUPERVISOR, Side.HOST, State.LOADING)
-        self._outbox = _Outbox(self._channel, session, self._loop)
+        self._outbox = Outbox(self._channel, session, self._loop)
         self._threads = Threads(self._exhausted)
         self._hot_until = 0.0
         self._hot = False
         control = Channel(self._channel, session)
-        self._outbox.put(Loaded(tools={tool_id: tool.described() for tool_id, tool in self._tools.items()}))
-        _Watchdog(self._loop).start()
+        tools = {tool_id: tool.described() for tool_id, tool in self._tools.items()}
+        self._outbox.put(Loaded(tools=tools, services=await check_services(services)))
+        Watchdog(self._loop).start()
         while True:
             match await control.receive():
+                case Place(modes=modes):
+                    self._outbox.put(Placed(refused=await self._place(modes)))
                 case OpenRun() as opened:
                     stream, out, table = (control.descriptors.pop(0) for _ in range(3))
                     self._open(opened, socket.socket(fileno=stream), out, InFlight(table))
                 case CloseRun(run=number):
-                    closing = self._loop.create_task(self._close(number))
-                    self._closings.add(closing)
-                    closing.add_done_callback(self._closings.discard)
+                    self._apart_from_others(self._close(number))
+                case HoldRun(run=number, asked=asked):
+                    self._apart_from_others(self._hold(number, asked))
+                case FreeRun(run=number, frozen_s=seconds):
+                    if run := self._runs.get(number):
+                        run.session.go_on(seconds)
+                case CallAnswered(run=number) | CallRefused(run=number) as answer:
+                    if run := self._runs.get(number):
+                        run.held.answered(answer)
                 case _:
                     return 0
+
+    def _apart_from_others(self, act: Coroutine[Any, Any, None]) -> None:
+        """It waits for one run's tools; the other runs are heard meanwhile."""
+        task = self._loop.create_task(act)
+        self._closings.add(task)
+        task.add_done_callback(self._closings.discard)
+
+    async def _hold(self, number: int, asked: int) -> None:
+        run = self._runs.get(number)  # None: its program could not be given a new stream, and has no tools
+        if run is None or await run.session.quiet():
+            self._outbox.put(RunHeld(run=number, asked=asked))
+
+    async def _place(self, modes: Mapping[str, str]) -> str:
+        """Take note of where each tool runs; which one cannot, and why, or nothing."""
+        for tool_id, mode in modes.items():
+            if mode in IN_WORKERS:
+                tool = self._tools[tool_id]
+                kind = WorkerKind.of(mode, network=tool.marks.network, context=tool.context is not None)
+                self._kinds[tool_id] = kind
+        if self._kinds:
+            self._pool.prepare()
+        for kind in set(self._kinds.values()):
+            if kind.network != SUPERVISOR_NETWORK and (refused := await self._pool.probe(kind)):
+                tool_id = next(tool_id for tool_id, of_tool in self._kinds.items() if of_tool == kind)
+                return (
+                    f"{tool_id} is to run without this machine's network (mode {modes[tool_id]}, or network=False), "
+                    f"and there can be no such process here: {refused}; give it another mode, or take a machine "
+                    "where isorun may make network namespaces"
+                )
+        return ""
 
     async def _close(self, number: int) -> None:
         if run := self._runs.pop(number, None):  # not one whose program could not be given a new stream
@@ -179,18 +228,26 @@ class _Server:
     def _open(self, opened: OpenRun, stream: socket.socket, out: int, table: InFlight) -> None:
         stream.setblocking(False)
         output = OutputDirectory(out)
-        run = self._runs[opened.run] = _Run(opened.run, stream, output, self._outbox, table)
+        run = self._runs[opened.run] = _Run(opened, stream, output, self._outbox, table)
+        limits = CallLimits(**opened.limits)
         facts = RunFacts(
             exec_id=opened.exec_id,
             turn=opened.turn,
             user=opened.user,
+            frame_bytes=limits.frame_bytes,
             env=MappingProxyType(self._env),
             output=output,
             tell=run.tell,
         )
-        granted = {i: GrantedTool(self._tools[i], facts, self._threads) for i in opened.grants if i in self._tools}
-        limits = CallLimits(**opened.limits)
+        granted = {tool_id: self._granted(tool_id, facts) for tool_id in opened.grants if tool_id in self._tools}
+        granted |= run.held.tools()
         run.session = ToolSession(stream, granted, limits, run, self._touched, self._owing, self._apart)
+
+    def _granted(self, tool_id: str, facts: RunFacts) -> Answering:
+        tool, kind = self._tools[tool_id], self._kinds.get(tool_id)
+        if kind is None:
+            return GrantedTool(tool, facts, self._threads)
+        return WorkerTool(tool, facts, self._threads, self._pool, kind)
 
     def _touched(self, session: ToolSession) -> None:
         self._hot_until, self._hottest = time.monotonic() + _HOT_S, session
@@ -218,6 +275,7 @@ class _Server:
             self._channel.fileno(),
             selector.fileno(),
             *(r.stream.fileno() for r in self._runs.values()),
+            *self._pool.descriptors(),
         ):
             with suppress(OSError):
                 os.close(descriptor)
@@ -229,9 +287,10 @@ class _Run:
     session: ToolSession
 
     def __init__(
-        self, number: int, stream: socket.socket, output: OutputDirectory, outbox: "_Outbox", table: InFlight
+        self, opened: OpenRun, stream: socket.socket, output: OutputDirectory, outbox: Outbox, table: InFlight
     ) -> None:
-        self._number, self._outbox, self._output, self._table = number, outbox, output, table
+        self._number, self._outbox, self._output, self._table = opened.run, outbox, output, table
+        self.held = HeldCalls(opened.run, opened.held, outbox.put, lambda call_id: self.session.hold(call_id))
         self.stream = stream
         self._records: list[Record] = []
         self._timer: asyncio.TimerHandle | None = None
@@ -259,6 +318,7 @@ class _Run:
 
     def began(self, record: dict[str, Any]) -> None:
         self._table.began(record["call_id"], record["tool_id"], record["started_at"])
+        self.held.began(record)
 
     def called(self, record: dict[str, Any]) -> None:
         self._table.ended(record["call_id"])
@@ -285,67 +345,3 @@ class _Run:
             self._put(records[middle:])
         else:
             self._outbox.put(Journal(run=self._number, records=data))
-
-
-class _Outbox:
-    """Messages to the host, in order; a slow host holds up no caller."""
-
-    def __init__(self, channel: socket.socket, session: Session, loop: asyncio.AbstractEventLoop) -> None:
-        self._channel, self._session, self._loop = channel, session, loop
-        self._unsent = bytearray()
-        self._thread = threading.get_ident()
-
-    def put_soon(self, message: Message) -> None:
-        """As `put`, from any thread."""
-        if threading.get_ident() == self._thread:
-            self.put(message)
-        else:
-            with suppress(RuntimeError):  # the loop is closed: we are ending
-                self._loop.call_soon_threadsafe(self.put, message)
-
-    def put(self, message: Message) -> None:
-        """Send *message*, now or when there is room."""
-        if isinstance(message, RunLog) and len(self._unsent) > _UNSENT:
-            return
-        self._session.sent(message)
-        was_empty = not self._unsent
-        self._unsent += encode(message)
-        if was_empty:
-            self._send()
-            if self._unsent:
-                self._loop.add_writer(self._channel.fileno(), self._flush)
-
-    def _flush(self) -> None:
-        self._send()
-        if not self._unsent:
-            self._loop.remove_writer(self._channel.fileno())
-
-    def _send(self) -> None:
-        try:
-            del self._unsent[: self._channel.send(self._unsent)]
-        except BlockingIOError:
-            return
-        except OSError:
-            os._exit(0)  # the host is gone
-
-
-class _Watchdog(threading.Thread):
-    """Ends this process if the event loop stands still: a coroutine that blocks holds up every run."""
-
-    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
-        super().__init__(daemon=True, name="watchdog")
-        self._loop = loop
-        self._seen = time.monotonic()
-
-    def _tick(self) -> None:
-        self._seen = time.monotonic()
-
-    def run(self) -> None:
-        while True:
-            with suppress(RuntimeError):
-                self._loop.call_soon_threadsafe(self._tick)
-            time.sleep(_STUCK_S / 6)
-            if time.monotonic() - self._seen > _STUCK_S:
-                os.write(2, b"a coroutine of a tool blocks the event loop; the supervisor starts anew\n")
-                faulthandler.dump_traceback()
-                os._exit(STUCK)

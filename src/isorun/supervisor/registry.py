@@ -6,6 +6,7 @@ tool, never at a call. pydantic turns type hints into schema and check, and the 
 result into what is sent.
 """
 
+import functools
 import importlib
 import importlib.util
 import inspect
@@ -16,7 +17,7 @@ import types
 import typing
 from collections import abc
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Annotated, Any, NotRequired, Required
 
 import docstring_parser
@@ -136,33 +137,60 @@ class Tool:
             "where": self.where,
             "timeout_s": self.marks.timeout_s,
             "max_calls": self.marks.max_calls,
+            "network": self.marks.network,
         }
 
 
 def load_tools(descriptor: Descriptor) -> dict[str, Tool]:
     """Every tool of the bundle by its id, `alias.name`. Raises `BundleError`."""
-    sys.path.insert(0, str(descriptor.root))  # tool modules may import their neighbours
+    be_at_home(descriptor)
     tools: dict[str, Tool] = {}
     for entry in descriptor.entries:
-        module = _imported(entry, descriptor)
-        found = list(_marked(module))
-        if not found:
-            raise BundleError(f"{module.__file__}: {entry.alias}: no function or method is marked @isorun.tool")
-        for name, function, marks in found:
-            tool_id = f"{entry.alias}.{name}"
-            where = _where(function, module)
-            if name.startswith("_"):
-                raise BundleError(f"{where}: {tool_id}: a tool's name must not begin with an underscore")
-            if tool_id in tools:
-                raise BundleError(f"{where}: {tool_id}: the name is taken by the tool at {tools[tool_id].where}")
-            tools[tool_id] = _tool(tool_id, function, marks, where)
+        tools |= _tools_of(entry, imported(entry, descriptor))
     for tool_id in descriptor.modes:
         if tool_id not in tools:
             raise BundleError(f"{descriptor.root}: TOOL_RUNTIME names {tool_id}, and there is no such tool")
     return tools
 
 
-def _imported(entry: Entry, descriptor: Descriptor) -> types.ModuleType:
+def own_tool(tool_id: str, function: Callable[..., Any]) -> Tool:
+    """The tool that a caller's *function* is: without type hints it takes anything, and it needs no docstring.
+
+    Raises `BundleError` for what can be no tool, as `load_tools`.
+    """
+    plain: Any = function
+    while isinstance(plain, functools.partial):
+        plain = plain.func
+    if not inspect.isroutine(plain):
+        plain = type(plain).__call__
+    code = getattr(inspect.unwrap(plain), "__code__", None)
+    where = f"{code.co_filename}:{code.co_firstlineno}" if code else type(function).__name__
+    tool = make_tool(tool_id, function, getattr(plain, MARK, Marks()), where, plain)
+    return replace(tool, is_async=inspect.iscoroutinefunction(function) or inspect.iscoroutinefunction(plain))
+
+
+def be_at_home(descriptor: Descriptor) -> None:
+    """Tool modules may import their neighbours. The built-in tools lie in no bundle's folder."""
+    if descriptor.root.is_absolute():
+        sys.path.insert(0, str(descriptor.root))
+
+
+def _tools_of(entry: Entry, module: types.ModuleType) -> dict[str, Tool]:
+    tools: dict[str, Tool] = {}
+    for name, function, marks in marked(module):
+        tool_id = f"{entry.alias}.{name}"
+        where = where_of(function, module)
+        if name.startswith("_"):
+            raise BundleError(f"{where}: {tool_id}: a tool's name must not begin with an underscore")
+        if tool_id in tools:
+            raise BundleError(f"{where}: {tool_id}: the name is taken by the tool at {tools[tool_id].where}")
+        tools[tool_id] = make_tool(tool_id, function, marks, where)
+    if not tools:
+        raise BundleError(f"{module.__file__}: {entry.alias}: no function or method is marked @isorun.tool")
+    return tools
+
+
+def imported(entry: Entry, descriptor: Descriptor) -> types.ModuleType:
     path = str(descriptor.root / entry.ref) if entry.ref else entry.module
     try:
         if entry.module:
@@ -180,7 +208,7 @@ def _imported(entry: Entry, descriptor: Descriptor) -> types.ModuleType:
     return module
 
 
-def _marked(module: types.ModuleType) -> Iterator[tuple[str, Callable[..., Any], Marks]]:
+def marked(module: types.ModuleType) -> Iterator[tuple[str, Callable[..., Any], Marks]]:
     """The tools of *module*: its own functions, and the methods of its own public instances."""
     for name, value in vars(module).items():
         if inspect.isclass(value):
@@ -202,7 +230,7 @@ def _check_class(cls: type, module: types.ModuleType) -> None:
     if names and not any(isinstance(v, cls) and not n.startswith("_") for n, v in vars(module).items()):
         function = getattr(cls, names[0])
         raise BundleError(
-            f"{_where(function, module)}: {cls.__name__}.{names[0]}: the module makes no {cls.__name__}; "
+            f"{where_of(function, module)}: {cls.__name__}.{names[0]}: the module makes no {cls.__name__}; "
             f"add a line such as `{cls.__name__.lower()} = {cls.__name__}()`"
         )
 
@@ -211,20 +239,27 @@ def _marked_names(cls: type) -> list[str]:
     return [name for name in dir(cls) if isinstance(getattr(getattr(cls, name, None), MARK, None), Marks)]
 
 
-def _where(function: Callable[..., Any], module: types.ModuleType) -> str:
+def where_of(function: Callable[..., Any], module: types.ModuleType) -> str:
     code = getattr(inspect.unwrap(function), "__code__", None)
     return f"{code.co_filename}:{code.co_firstlineno}" if code else str(module.__file__)
 
 
-def _tool(tool_id: str, function: Callable[..., Any], marks: Marks, where: str) -> Tool:
-    """The tool that *function* is. Long because each mistake of an author has its own error text."""
+def make_tool(
+    tool_id: str, function: Callable[..., Any], marks: Marks, where: str, own: Callable[..., Any] | None = None
+) -> Tool:
+    """The tool that *function* is; *own*: what it is made of, if it is a caller's and may lack hints and docstring.
+
+    Long because each mistake of an author has its own error text.
+    """
     try:
-        signature = inspect.signature(function)
-        hints = typing.get_type_hints(inspect.unwrap(getattr(function, "__func__", function)), include_extras=True)
+        signature, made_of = inspect.signature(function), own or function
+        hints = typing.get_type_hints(inspect.unwrap(getattr(made_of, "__func__", made_of)), include_extras=True)
+        if own is not None:
+            hints = {**dict.fromkeys(signature.parameters, Any), **hints}
     except Exception as error:  # it evaluates what the author wrote
         raise BundleError(f"{where}: {tool_id}: its type hints cannot be read: {error}") from error
     try:
-        told = docstring_parser.parse(inspect.getdoc(function) or "")
+        told = docstring_parser.parse(inspect.getdoc(made_of) or "")
     except docstring_parser.ParseError as error:
         raise BundleError(f"{where}: {tool_id}: its docstring cannot be read: {error}") from error
     about = {param.arg_name: param.description or "" for param in told.params}
@@ -246,7 +281,7 @@ def _tool(tool_id: str, function: Callable[..., Any], marks: Marks, where: str) 
         told_first = f"no JSON schema can be made of its type hints: {_first(error)}"
         raise BundleError(f"{where}: {tool_id}: {told_first}") from error
     description = "\n\n".join(filter(None, (told.short_description, told.long_description)))
-    if not description:
+    if not description and own is None:
         raise BundleError(f"{where}: {tool_id}: a tool needs a docstring that says what it does")
     return Tool(
         id=tool_id,

@@ -2,7 +2,7 @@
 
 Theory of operation. Bytes become messages (`wire`), a call becomes a check (is it
 granted, does the budget allow it, do the arguments fit), then a task with a deadline,
-then an answer under the call's id, in whatever order tools finish. Reading stops while
+then an answer under the call's id, in the order in which tools finish. Reading stops while
 too many calls are open or too many answers are unread, so a program can fill no
 memory but its own; and for as long as it owes the loop's time (`share`), so that it
 holds up no other run. A header that is long to read is read in a thread. What the
@@ -30,6 +30,7 @@ from isorun.core.limits import Limits
 from isorun.core.sent.claim import Claim
 from isorun.core.share import TURN_FRAMES, TURN_S, Account, Owing, charged
 from isorun.core.text import one_line
+from isorun.supervisor.worker.failures import failed, unsendable
 from isorun.wire.frames import Frames, ProtocolError
 from isorun.wire.messages import Call, Ended, Log, Message, NotEncodable, Refused, Reply, decode, decode_packet, encode
 from isorun.wire.session import Session, Side, State
@@ -43,12 +44,14 @@ _LOG_CHARS = 4 << 20  # of all records together: one may be as long as a frame, 
 _RECORD_CHARS = 8192
 _UNREAD_BYTES = 1 << 20  # answers the program has not read; beyond this none of its calls is read either
 _OPEN_CALLS = 64  # begun or waiting for their turn; beyond this the stream is read no further
+_OPEN_BYTES = 32 << 20  # of what these ask, nor beyond this: 64 frames are a GiB
 _REASON_CHARS = 1000
 _NAME_CHARS = 200
 _TEXT_CHARS = 8192  # of why a call has no result: a program's own argument names, or a tool's error, stand in it
 _OVERDUE_S = 1.0  # for a tool to end once its time is over; a coroutine can ignore that it is cancelled
 _KEPT_BYTES = 64 << 10  # of one call's params, and of its result, in the journal
 _KEPT_IN_ALL = 16 << 20
+_VALUE_BYTES = 16  # counted for a value beside its text: 64 KiB of "[]," are 1.4 MB of lists
 _ANSWER_FREE_S = 0.002  # of one result: a MiB of bytes is no program's doing, a result of thousands of values may be
 #: What no program sends by mistake: a loop that takes refusals for answers ends long before, and our own handler
 #: sends no record that would not be kept. Beyond this the stream is a flood, and is not served.
@@ -135,6 +138,13 @@ class _Open:
     begun: float = 0.0  # monotonic
     task: asyncio.Task[None] | None = None  # None while it waits for its turn
     is_late: bool = False  # and so was cancelled
+    is_held: bool = False  # its answer comes from the host, which may freeze the run meanwhile
+    weight: int  # bytes of what it asks, about
+
+    @property
+    def is_worked_at(self) -> bool:
+        """Whether a tool is at work for it."""
+        return self.task is not None and not self.is_held
 
     @property
     def due(self) -> float:
@@ -168,7 +178,7 @@ class ToolSession:
         self._touched = touched
         self._frames = Frames(limits.frame_bytes)
         self._session = Session(Side.SUPERVISOR, Side.PROGRAM, State.OPEN)
-        self._log_records = self._log_chars = self._log_bytes = self._kept = self._calls = 0
+        self._log_records = self._log_chars = self._log_bytes = self._kept = self._calls = self._weight = 0
         self._used: dict[str, int] = {}
         self._opened: dict[int, _Open] = {}
         self._waiting: deque[_Open] = deque()
@@ -181,15 +191,53 @@ class ToolSession:
         self._executor = apart
         self._apart: asyncio.Task[None] | None = None  # reads a header that is long to read
         self._turn: asyncio.Handle | None = None  # the next one; until then nothing is read
+        self._is_still = False  # the run is frozen, or is to be: no call is begun
+        self._quieting: asyncio.Future[bool] | None = None
         self._loop = asyncio.get_running_loop()
         self._poller = select.poll()
         self._poller.register(channel, select.POLLIN)
         self._read(True)
 
+    def hold(self, call_id: int) -> None:
+        """The answer of this open call comes from the host: no tool works for it, and the run may be frozen."""
+        if opened := self._opened.get(call_id):
+            opened.is_held = True
+            self._look_whether_quiet()
+
+    async def quiet(self) -> bool:
+        """Begin no call and read nothing from here on; return once no tool is at work. False: `go_on` came first."""
+        self._is_still = True
+        self._read(False)
+        self._quieting = self._loop.create_future()
+        self._look_whether_quiet()
+        return await self._quieting
+
+    def _look_whether_quiet(self) -> None:
+        if self._quieting is None or self._quieting.done() or any(call.is_worked_at for call in self._opened.values()):
+            return
+        if self._look is not None:  # from here on no deadline comes nearer
+            self._look.cancel()
+            self._look = None
+        self._quieting.set_result(True)
+
+    def go_on(self, frozen_s: float) -> None:
+        """Begin calls again. Those that are open get *frozen_s* more: so long the run was frozen."""
+        if self._quieting is not None and not self._quieting.done():
+            self._quieting.set_result(False)
+        self._is_still = False
+        for opened in self._opened.values():
+            opened.deadline += frozen_s
+            opened.begun += frozen_s
+        if self._opened and not self._is_closing:
+            self._look_at(min(opened.due for opened in self._opened.values()))
+        self._go_on()
+
     async def close(self) -> None:
         """Take what the program sent before it died, then give up every call. Nothing is told afterwards."""
         waiting, self._waiting = self._waiting, deque()
         self._is_closing = True
+        if self._quieting is not None and not self._quieting.done():
+            self._quieting.set_result(False)
         self._read(False)
         for call in (*waiting, *self._opened.values()):
             self._ended(call, "cancelled", error="the run ended before the tool did")
@@ -279,14 +327,14 @@ class ToolSession:
 
     @property
     def _may_read(self) -> bool:
-        waits = self._crowded or self._turn is not None or self._apart is not None
+        waits = self._crowded or self._is_still or self._turn is not None or self._apart is not None
         return self._open and not self._is_closing and not waits
 
     def _take_some(self, began: float) -> tuple[int, bool]:
         """Handle messages that are here until a turn is over: how many, and whether it was over before they were."""
         frames = 0
         try:
-            while self._open and (self._is_closing or not self._crowded):
+            while self._open and (self._is_closing or not (self._crowded or self._is_still)):
                 if frames == TURN_FRAMES or (frames and time.monotonic() - began > TURN_S):
                     return frames, True
                 if (frame := self._frames.next()) is None:
@@ -296,15 +344,15 @@ class ToolSession:
                     if not self._is_closing:  # what takes long is a call or a breach, and nobody waits for either
                         self._apart = self._loop.create_task(self._read_apart(self._executor, *frame))
                     return frames, True
-                self._received(decode(*frame, self._limits.values), len(frame[0]) + len(frame[1]))
+                self._received(decode(*frame, self._limits.values), len(frame[0]) + len(frame[1]), _values(frame[0]))
         except ProtocolError as error:
             self._violated(error)
         return frames, False
 
-    def _received(self, message: Message, size: int) -> None:
+    def _received(self, message: Message, size: int, values: int) -> None:
         self._session.received(message)
         if not (self._is_closing and isinstance(message, Call)):  # nobody is left to read the answer
-            self._handle(message, size)
+            self._handle(message, size, values)
 
     def _violated(self, error: ProtocolError) -> None:
         self._stop()
@@ -313,8 +361,9 @@ class ToolSession:
     async def _read_apart(self, executor: Executor, header: bytes, blobs: bytes) -> None:
         """One message whose header is long to read, in a thread: the loop goes on with everybody else's."""
         try:
-            message, took_s = await self._loop.run_in_executor(executor, _timed, header, blobs, self._limits.values)
-            self._received(message, len(header) + len(blobs))
+            read = await self._loop.run_in_executor(executor, _timed, header, blobs, self._limits.values)
+            message, values, took_s = read
+            self._received(message, len(header) + len(blobs), values)
         except ProtocolError as error:
             self._violated(error)
         else:
@@ -323,12 +372,12 @@ class ToolSession:
 
     @property
     def _crowded(self) -> bool:
-        return len(self._opened) >= _OPEN_CALLS or len(self._unread) > _UNREAD_BYTES
+        return len(self._opened) >= _OPEN_CALLS or self._weight > _OPEN_BYTES or len(self._unread) > _UNREAD_BYTES
 
-    def _handle(self, message: Message, size: int) -> None:
+    def _handle(self, message: Message, size: int, values: int) -> None:
         match message:
             case Call():
-                self._call(message, size)
+                self._call(message, size, values)
             case Log():
                 self._log(message, size)
             case Ended(claim=claim):
@@ -350,7 +399,7 @@ class ToolSession:
             level = record.level[:20] if record.level.isalnum() else "INFO"
             self._listener.logged(level, record.name[:_NAME_CHARS], text)
 
-    def _call(self, call: Call, size: int) -> None:
+    def _call(self, call: Call, size: int, values: int) -> None:
         asked = call.timeout_s
         seconds = self._limits.call_s if asked is None else min(max(asked, 0.0), self._limits.call_s)
         record = {
@@ -358,9 +407,10 @@ class ToolSession:
             "tool_id": call.tool[:_NAME_CHARS],
             "reason": call.reason[:_REASON_CHARS],
             "started_at": time.time(),
-            "params": self._kept_value(call.params, size),
+            "params": self._kept_value(call.params, size, values),
         }
-        opened = _Open(call=call, deadline=time.monotonic() + seconds, record=record)
+        weight = size + _VALUE_BYTES * values
+        opened = _Open(call=call, deadline=time.monotonic() + seconds, record=record, weight=weight)
         opened.record["ms"] = -time.perf_counter() * 1000  # until it has ended
         try:
             self._admit(call)
@@ -369,6 +419,7 @@ class ToolSession:
             self._refuse(opened, refusal, recorded=self._calls <= self._limits.calls)
             return
         self._opened[call.id] = opened
+        self._weight += weight
         if self._running <= self._limits.at_once:  # with this one
             self._begin(opened)
         else:
@@ -457,10 +508,10 @@ class ToolSession:
             seconds = opened.deadline - opened.begun
             refusal = Refusal("ToolTimeout", f"{call.tool} took longer than {seconds:.3g} s")
         except NotEncodable as error:
-            refusal = Refusal("ToolFailed", f"the tool's result cannot be sent: {error}")
+            refusal = Refusal("ToolFailed", unsendable(error))
         except Exception:  # noqa: BLE001 - a result that changes while it is encoded; no answer would be for ever
             _log.exception("%s: call %d got no answer", one_line(call.tool), call.id)
-            refusal = Refusal("ToolFailed", f"the tool failed (call {call.id})")
+            refusal = Refusal("ToolFailed", failed(call.id))
         if "status" in opened.record:
             return  # given up
         if refusal is not None:
@@ -468,20 +519,23 @@ class ToolSession:
         else:
             self._session.sent(Reply(id=call.id, value=None))
             self._send(data)
-            self._ended(opened, "ok", result=self._kept_value(value, len(data), data))
+            self._ended(opened, "ok", result=self._kept_value(value, len(data), None, data))
             if (cost := time.thread_time() - began) > _ANSWER_FREE_S:
                 self._rest(self._account.spend(time.monotonic(), cost))
         self._next(opened)
 
     def _next(self, opened: _Open) -> None:
         """One call less: begin a waiting call, and read on if there is room again."""
-        self._opened.pop(opened.call.id, None)
+        if self._opened.pop(opened.call.id, None) is not None:
+            self._weight -= opened.weight
+        self._look_whether_quiet()
         self._go_on()
 
     def _go_on(self) -> None:
         """Begin calls that waited, and read on, as far as there is room."""
         while (
             self._open
+            and not self._is_still
             and self._waiting
             and self._running < self._limits.at_once
             and len(self._unread) <= _UNREAD_BYTES  # each may bring another answer as long as a frame
@@ -504,11 +558,14 @@ class ToolSession:
             record.update(outcome, status=status, ms=round(time.perf_counter() * 1000 + record["ms"], 3))
             self._listener.called(record)
 
-    def _kept_value(self, value: object, size: int, sent: bytes = b"") -> object:
+    def _kept_value(self, value: object, size: int, values: int | None, sent: bytes = b"") -> object:
         """*value* for the journal, as it was *sent*, unless it is large or the run has filled its share of it."""
-        if size > _KEPT_BYTES or self._kept + size > _KEPT_IN_ALL:
+        if size > _KEPT_BYTES:
             return {"omitted_bytes": size}
-        self._kept += size
+        weight = size + _VALUE_BYTES * (_values(sent) if values is None else values)
+        if self._kept + weight > _KEPT_IN_ALL:
+            return {"omitted_bytes": size}
+        self._kept += weight
         if sent and isinstance(value, (dict, list, tuple, bytearray, memoryview)):
             message = decode_packet(sent)
             return message.value if isinstance(message, Reply) else None
@@ -543,10 +600,15 @@ class ToolSession:
         self._go_on()
 
 
-def _timed(header: bytes, blobs: bytes, most: int) -> tuple[Message, float]:
-    """The message, and how long it was being read; by the clock, because that is how long the loop was kept waiting."""
+def _timed(header: bytes, blobs: bytes, most: int) -> tuple[Message, int, float]:
+    """The message, its `_values`, and how long it was being read, by the clock: so long the loop was kept waiting."""
     began = time.monotonic()
-    return decode(header, blobs, most), time.monotonic() - began
+    return decode(header, blobs, most), min(_values(header), most), time.monotonic() - began
+
+
+def _values(header: bytes) -> int:
+    """How many values there are in *header*, or more: what stands in a text is counted, too."""
+    return sum(map(header.count, (b",", b"[", b"{")))
 
 
 def _copied(value: Any) -> Any:  # noqa: ANN401 - JSON's types in and out

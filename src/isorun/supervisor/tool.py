@@ -6,7 +6,7 @@ Nothing here runs in a sandbox. This module must stay light: every tool module i
 from __future__ import annotations
 
 from dataclasses import dataclass
-from math import isfinite
+from math import inf
 
 TYPE_CHECKING = False  # typing costs milliseconds of a cold start
 if TYPE_CHECKING:
@@ -26,10 +26,11 @@ class ToolError(Exception):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Marks:
-    """What the author said of a tool: seconds that one call may take, calls that one run may make."""
+    """What the author said of a tool: seconds of one call, calls of one run, whether it needs the network."""
 
     timeout_s: float | None = None
     max_calls: int | None = None
+    network: bool = True
 
 
 if TYPE_CHECKING:
@@ -38,7 +39,9 @@ if TYPE_CHECKING:
     def tool(function: _F) -> _F: ...
 
     @overload
-    def tool(*, timeout_s: float | None = None, max_calls: int | None = None) -> Callable[[_F], _F]: ...
+    def tool(
+        *, timeout_s: float | None = None, max_calls: int | None = None, network: bool = True
+    ) -> Callable[[_F], _F]: ...
 
 
 def tool(
@@ -46,19 +49,25 @@ def tool(
     *,
     timeout_s: float | None = None,
     max_calls: int | None = None,
+    network: bool = True,
 ) -> Any:
     """Mark a function or method as a tool: programs may call it if they were granted it.
 
     Its parameters need type hints; from them and the docstring comes the JSON schema
     that a call is checked against before the tool runs. A parameter annotated
     `isorun.ToolContext` is filled by us. *timeout_s* and *max_calls* lower the run's
-    own limits for this tool. Raises `ValueError` for a limit that is not positive.
+    own limits for this tool. With *network* False it runs in a process that has neither
+    network nor secrets; a bundle is refused where that cannot be had. Raises `ValueError`
+    for a limit that is not positive.
     """
-    if timeout_s is not None and not (isfinite(timeout_s) and timeout_s > 0):
-        raise ValueError(f"timeout_s must be positive and finite, got {timeout_s}")
+    is_number = isinstance(timeout_s, int | float) and not isinstance(timeout_s, bool)
+    if timeout_s is not None and not (is_number and 0 < timeout_s < inf):
+        raise ValueError(f"timeout_s must be positive and finite, got {timeout_s!r}")
     if max_calls is not None and (isinstance(max_calls, bool) or not isinstance(max_calls, int) or max_calls < 1):
         raise ValueError(f"max_calls must be a whole number above 0, got {max_calls!r}")
-    marks = Marks(timeout_s=timeout_s, max_calls=max_calls)
+    if not isinstance(network, bool):
+        raise ValueError(f"network must be True or False, got {network!r}")
+    marks = Marks(timeout_s=timeout_s, max_calls=max_calls, network=network)
 
     def mark(marked: _F) -> _F:
         setattr(getattr(marked, "__func__", marked), MARK, marks)  # of a staticmethod or classmethod, its function

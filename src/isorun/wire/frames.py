@@ -11,6 +11,7 @@ from collections.abc import Sequence
 _PREFIX = struct.Struct("!II")
 PREFIX_BYTES = _PREFIX.size
 MAX_FRAME = 16 << 20  # of a body; one tool result is the largest thing that travels
+MOST_FRAME = MAX_FRAME + (1 << 16)  # between supervisor and worker: as much, and what is said of its run
 
 
 class ProtocolError(Exception):

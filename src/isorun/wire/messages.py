@@ -219,13 +219,17 @@ class Refused(Message):
 
 
 class OpenRun(Message):
-    """A run begins. Its tool stream and its out/ directory travel beside this, in that order."""
+    """A run begins. Its tool stream and its out/ directory travel beside this, in that order.
+
+    Of the granted tools the calls of those in `held` are answered by the host.
+    """
 
     run: int
     exec_id: str
     turn: str
     user: str
     grants: list[str]
+    held: list[str]
     limits: dict[str, Any]
 
 
@@ -233,6 +237,37 @@ class CloseRun(Message):
     """The run's last process is dead: take what it still sent, give up its calls, and say `RunClosed`."""
 
     run: int
+
+
+class CallAnswered(Message):
+    """The result of the held call, in JSON's types and bytes."""
+
+    run: int
+    call: int
+    value: Any
+
+
+class CallRefused(Message):
+    """The held call has no result; `error` is one of `REFUSALS`."""
+
+    run: int
+    call: int
+    error: str
+    text: str
+
+
+class HoldRun(Message):
+    """The run is to be frozen: begin no call of it, and say `RunHeld` with this `asked` once no tool works for it."""
+
+    run: int
+    asked: int
+
+
+class FreeRun(Message):
+    """Begin calls of the run again; those that are open have `frozen_s` seconds more."""
+
+    run: int
+    frozen_s: float
 
 
 class Serve(Message):
@@ -248,9 +283,10 @@ class Serve(Message):
 
 
 class Loaded(Message):
-    """The bundle is loaded; `tools` maps each tool id to its description."""
+    """The bundle is loaded: `tools` by id, each described; `services` by name, each `ok` or `unreachable`."""
 
     tools: dict[str, Any]
+    services: dict[str, str]
 
 
 class LoadFailed(Message):
@@ -259,11 +295,41 @@ class LoadFailed(Message):
     reason: str
 
 
+class Place(Message):
+    """Where each tool runs, by its id: one of `supervisor.worker.modes.MODES`."""
+
+    modes: dict[str, str]
+
+
+class Placed(Message):
+    """The tools can run there; else `refused` says which cannot and why."""
+
+    refused: str
+
+
 class Journal(Message):
     """What became of calls of this run, in the order in which they ended: a JSON text."""
 
     run: int
     records: bytes
+
+
+class CallHeld(Message):
+    """The host is to answer this call within `seconds`. `reason` and `params` are the program's: hostile."""
+
+    run: int
+    call: int
+    tool: str
+    params: dict[str, Any]
+    reason: str
+    seconds: float
+
+
+class CallGivenUp(Message):
+    """The held call has ended without an answer: its time is over, or its run."""
+
+    run: int
+    call: int
 
 
 class RunLog(Message):
@@ -289,10 +355,65 @@ class RunViolated(Message):
     reason: str
 
 
+class RunHeld(Message):
+    """No tool works for this run, until `FreeRun`."""
+
+    run: int
+    asked: int
+
+
 class RunClosed(Message):
     """Nothing more comes of this run."""
 
     run: int
+
+
+# Worker stream, supervisor to worker
+
+
+class Configure(Message):
+    """The bundle whose tools you run, and the variables that they may see."""
+
+    globals_json: str
+    environment: dict[str, str]
+
+
+class Work(Message):
+    """Run one call. If its tool takes a `ToolContext`, the run's out/ directory travels beside this."""
+
+    id: int
+    tool: str
+    params: dict[str, Any]
+    exec_id: str
+    turn: str
+    user: str
+    deadline: float
+    frame_bytes: int
+
+
+# Worker stream, worker to supervisor
+
+
+class Output(Message):
+    """What the tool prints and logs (`INFO`), or what it raised (`ERROR`)."""
+
+    level: str
+    text: str
+
+
+class Result(Message):
+    """The result of the call with this id."""
+
+    id: int
+    value: Any
+
+
+class Failed(Message):
+    """The call with this id has no result; `error` is one of `REFUSALS`."""
+
+    id: int
+    error: str
+    text: str
 
 
 # Attached stream, both ways: the channels of a container over its one stdin and stdout, see `wire.multiplex`
@@ -386,12 +507,16 @@ class Finished(Message):
 CONTROL = (Put, Attached, Go, Joined, Ready, SetupError, Stored, StoreError, Started)
 BUILD = (BuildInit, ForkProgram, MakeStream, InitReady, StreamMade, BuildFailed, Exited, Warmed)
 TOOL = (Call, Log, Ended, Reply, Refused)
-SUPERVISOR = (OpenRun, CloseRun, Serve, Loaded, LoadFailed, Journal, RunLog, RunClaim, RunViolated, RunClosed)
+SUPERVISOR = (
+    *(OpenRun, CloseRun, HoldRun, FreeRun, CallAnswered, CallRefused, Serve, Place),
+    *(Loaded, LoadFailed, Placed, Journal, CallHeld, CallGivenUp, RunLog, RunClaim, RunViolated, RunHeld, RunClosed),
+)
+WORKER = (Configure, Work, Output, Result, Failed)
 ATTACHED = (Carry, Room, Shut, Replaced, Prepare, Look, Until, Terminate, Finish, Sealed, Finished)
 
 _INT_FIELD = 1 << 63  # fields go into clocks, tables and databases; only values inside a tree may be longer
 _ENVELOPE = frozenset({"v", "t", "blobs"})
-_CHOICES = {("Refused", "error"): REFUSALS}
+_CHOICES = {(kind, "error"): REFUSALS for kind in ("Refused", "CallRefused", "Failed")}
 
 
 def _is_int(value: object) -> bool:
@@ -441,7 +566,9 @@ _FITS: dict[str, Callable[[object], bool]] = {
 #: Values of `core` as fields: each is written as an object with exactly its own fields.
 RECORDS: dict[str, type[Record]] = {kind.__name__: kind for kind in (Claim, ContainerFacts, RunContext, Sealing)}
 _FITS.update(dict.fromkeys(RECORDS, lambda value: False))  # one that does is not asked: it is packed as a record
-_TYPES: dict[str, type[Message]] = {kind.__name__: kind for kind in (*CONTROL, *BUILD, *TOOL, *SUPERVISOR, *ATTACHED)}
+_TYPES: dict[str, type[Message]] = {
+    kind.__name__: kind for kind in (*CONTROL, *BUILD, *TOOL, *SUPERVISOR, *WORKER, *ATTACHED)
+}
 _FIELDS: dict[type[Record], tuple[_Field, ...]] = {
     kind: tuple(
         (name, annotation, _FITS[annotation], _CHOICES.get((kind.__name__, name)), RECORDS.get(annotation))

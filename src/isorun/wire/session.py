@@ -1,6 +1,6 @@
 """Who may say what, and when. The tables are the protocol; read them first. No I/O, no locks.
 
-There is a table for each of the five streams of `PROTOCOL.md`. A `Session` is one side's view of one socket:
+There is a table for each of the six streams of `PROTOCOL.md`. A `Session` is one side's view of one socket:
 tell it of every message, in the order in which they cross. `kernel.readiness`, `executor.packets`, the relay,
 the init of a container and the supervisor do so for all that they send and read.
 """
@@ -13,13 +13,21 @@ from isorun.wire.messages import (
     BuildFailed,
     BuildInit,
     Call,
+    CallAnswered,
+    CallGivenUp,
+    CallHeld,
+    CallRefused,
     CloseRun,
+    Configure,
     Ended,
     Exited,
+    Failed,
     Finish,
     Finished,
     ForkProgram,
+    FreeRun,
     Go,
+    HoldRun,
     InitReady,
     Joined,
     Journal,
@@ -30,13 +38,18 @@ from isorun.wire.messages import (
     MakeStream,
     Message,
     OpenRun,
+    Output,
+    Place,
+    Placed,
     Prepare,
     Put,
     Ready,
     Refused,
     Reply,
+    Result,
     RunClaim,
     RunClosed,
+    RunHeld,
     RunLog,
     RunViolated,
     Sealed,
@@ -49,6 +62,7 @@ from isorun.wire.messages import (
     Terminate,
     Until,
     Warmed,
+    Work,
 )
 
 
@@ -62,6 +76,7 @@ class Side(Enum):
     INIT = "init"
     PROGRAM = "program"
     SUPERVISOR = "supervisor"
+    WORKER = "worker"
 
 
 class State(Enum):
@@ -80,7 +95,11 @@ class State(Enum):
     ENDED = "ended"
     UNTOLD = "untold"  # supervisor
     LOADING = "loading"
+    LOADED = "loaded"
     SERVING = "serving"
+    UNCONFIGURED = "unconfigured"  # worker
+    IDLE = "idle"
+    WORKING = "working"
     BARE = "bare"  # attached
     PREPARING = "preparing"
     WARMED = "warmed"
@@ -149,17 +168,38 @@ TOOL: Table = {  # calls overlap, and are answered by their ids in any order
 SUPERVISOR: Table = {
     State.UNTOLD: {(Side.HOST, Serve): State.CLOSED},  # the stdin of one in a container
     State.LOADING: {
-        (Side.SUPERVISOR, Loaded): State.SERVING,
+        (Side.SUPERVISOR, Loaded): State.LOADED,
         (Side.SUPERVISOR, LoadFailed): State.CLOSED,
+    },
+    State.LOADED: {  # the host knows the tools now, and says where each runs
+        (Side.HOST, Place): State.LOADED,
+        (Side.SUPERVISOR, Placed): State.SERVING,
     },
     State.SERVING: {  # all runs of a bundle at once: a message names its run
         (Side.HOST, OpenRun): State.SERVING,
         (Side.HOST, CloseRun): State.SERVING,
+        (Side.HOST, CallAnswered): State.SERVING,
+        (Side.HOST, CallRefused): State.SERVING,
+        (Side.SUPERVISOR, CallHeld): State.SERVING,
+        (Side.SUPERVISOR, CallGivenUp): State.SERVING,
+        (Side.HOST, HoldRun): State.SERVING,
+        (Side.HOST, FreeRun): State.SERVING,
         (Side.SUPERVISOR, Journal): State.SERVING,
         (Side.SUPERVISOR, RunLog): State.SERVING,
         (Side.SUPERVISOR, RunClaim): State.SERVING,
         (Side.SUPERVISOR, RunViolated): State.SERVING,
+        (Side.SUPERVISOR, RunHeld): State.SERVING,
         (Side.SUPERVISOR, RunClosed): State.SERVING,
+    },
+}
+
+WORKER: Table = {  # one call at a time
+    State.UNCONFIGURED: {(Side.SUPERVISOR, Configure): State.IDLE},
+    State.IDLE: {(Side.SUPERVISOR, Work): State.WORKING},
+    State.WORKING: {
+        (Side.WORKER, Output): State.WORKING,
+        (Side.WORKER, Result): State.IDLE,
+        (Side.WORKER, Failed): State.IDLE,
     },
 }
 
@@ -192,7 +232,7 @@ ATTACHED: Table = {  # beside what `multiplex` handles in every state
     },
 }
 
-LEGAL: Table = {**CONTROL, **BUILD, **TOOL, **SUPERVISOR, **ATTACHED, State.CLOSED: {}}
+LEGAL: Table = {**CONTROL, **BUILD, **TOOL, **SUPERVISOR, **WORKER, **ATTACHED, State.CLOSED: {}}
 
 
 class Session:
@@ -225,11 +265,11 @@ class Session:
     def _account(self, message: Message) -> str | None:
         """Count what the tables cannot: ids in flight, puts not yet acknowledged, programs whose end is not told."""
         match message:
-            case Call(id=number):
+            case Call(id=number) | Work(id=number):
                 if number in self._in_flight:
                     return f"call {number} is already in flight"
                 self._in_flight.add(number)
-            case Reply(id=number) | Refused(id=number):
+            case Reply(id=number) | Refused(id=number) | Result(id=number) | Failed(id=number):
                 if number not in self._in_flight:
                     return f"no call {number} is in flight"
                 self._in_flight.remove(number)

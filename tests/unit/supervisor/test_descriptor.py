@@ -145,19 +145,19 @@ MODES: dict[str, tuple[object, str]] = {
     "an alias and a dot": ({"x.": "none"}, "here: TOOL_RUNTIME names 'x.'" + NO_TOOL),
     "no text": ({1: "none"}, "here: TOOL_RUNTIME names 1" + NO_TOOL),
     "an unknown mode": (
-        {"x.f": "docker"},
-        "here: TOOL_RUNTIME['x.f'] is 'docker'; this version runs tools as none",
+        {"x.f": "thread"},
+        "here: TOOL_RUNTIME['x.f'] is 'thread'; use one of none, local, local_network, docker",
     ),
     "a mode that is no text": (
         {"x.f": None},
-        "here: TOOL_RUNTIME['x.f'] is None; this version runs tools as none",
+        "here: TOOL_RUNTIME['x.f'] is None; use one of none, local, local_network, docker",
     ),
 }
 
 
 @pytest.mark.parametrize("case", MODES)
 def test_what_is_wrong_with_a_mode_is_said(root: Path, case: str) -> None:
-    """A tool of no alias, or a way to run it that this version has not, is refused."""
+    """A tool of no alias, or a way to run it that there is not, is refused."""
     modes, text = MODES[case]
     with pytest.raises(InvalidRequest) as raised:
         parsed(root, [{"alias": "x", "ref": "a.py"}], TOOL_RUNTIME=modes)
@@ -165,9 +165,10 @@ def test_what_is_wrong_with_a_mode_is_said(root: Path, case: str) -> None:
 
 
 def test_the_control_for_modes(root: Path) -> None:
-    """The one mode of this version is taken, for a tool of an alias that is there."""
-    descriptor = parsed(root, [{"alias": "x", "ref": "a.py"}], TOOL_RUNTIME={"x.f": "none"})
-    assert descriptor.modes == {"x.f": "none"}
+    """Every mode is taken, for a tool of an alias that is there."""
+    for mode in ("none", "local", "local_network", "docker"):
+        descriptor = parsed(root, [{"alias": "x", "ref": "a.py"}], TOOL_RUNTIME={"x.f": mode})
+        assert descriptor.modes == {"x.f": mode}
 
 
 _ODD = st.one_of(

@@ -164,6 +164,7 @@ def test_the_docstring_describes_tool_parameters_and_result(load: Load) -> None:
         "where": tool.where,
         "timeout_s": None,
         "max_calls": None,
+        "network": True,
     }
     assert tool.context == "ctx"
 
@@ -410,6 +411,16 @@ FAULTS: dict[str, tuple[str, int | None, str]] = {
         "@isorun.tool(timeout_s=0)\ndef f() -> int: ...\n",
         2,
         "x: ValueError: timeout_s must be positive and finite, got 0",
+    ),
+    "a mark that is no time": (
+        "@isorun.tool(timeout_s=True)\ndef f() -> int: ...\n",
+        2,
+        "x: ValueError: timeout_s must be positive and finite, got True",
+    ),
+    "a mark that is a text": (
+        "@isorun.tool(timeout_s='5')\ndef f() -> int: ...\n",
+        2,
+        "x: ValueError: timeout_s must be positive and finite, got '5'",
     ),
     "bad count": (
         "@isorun.tool(max_calls=True)\ndef f() -> int: ...\n",

@@ -509,7 +509,47 @@ async def test_calls_that_cannot_be_begun_stop_the_reading() -> None:
         await rest
 
 
+async def test_calls_that_ask_much_stop_the_reading() -> None:
+    """With 32 MiB of parameters open the stream is read no further, until some of these calls have ended."""
+    release = asyncio.Event()
+
+    async def holds(call_id: int, params: dict[str, Any], deadline: float) -> object:
+        await release.wait()
+        return None
+
+    async with scene({"x.f": Does(holds)}, at_once=2) as s:
+        sent: list[int] = []
+
+        async def sends() -> None:
+            for n in range(1, 31):
+                await s.program.send(call(n, a=b"x" * (4 << 20)))
+                sent.append(n)
+
+        sending = asyncio.create_task(sends())
+        before = -1
+        while before < len(sent):  # until it takes nothing in a while
+            before = len(sent)
+            await asyncio.sleep(0.5)
+        assert len(sent) <= 10
+        release.set()
+        assert len(await s.program.read(30)) == 30
+        await sending
+
+
 # Records and claims
+
+
+async def test_many_small_values_fill_a_runs_share_of_the_journal() -> None:
+    """What is counted is the memory that they take in the host: 64 KiB of empty lists are a megabyte and more."""
+
+    async def nothing(call_id: int, params: dict[str, Any], deadline: float) -> object:
+        return None
+
+    async with scene({"x.f": Does(nothing)}, calls=1000) as s:
+        for n in range(1, 262):  # a text is as large as it is long: these leave some 1.2 MB of 16 MiB
+            await s.program.send(call(n, a="x" * 60_000 if n < 259 else [[]] * 20_000))
+            await s.program.read()
+        assert ["a" in record["params"] for record in s.heard.records] == [True] * 259 + [False] * 2
 
 
 async def test_large_values_are_left_out_of_the_record() -> None:
@@ -824,3 +864,93 @@ def test_no_bytes_make_it_raise(parts: list[bytes], cut: int) -> None:
     assert failures == []
     assert len(heard.violations) <= 1
     assert len(heard.records) <= 5
+
+
+# A run that is frozen
+
+
+class Held:
+    """A tool that ends when it is told to, and what deadlines it was given."""
+
+    def __init__(self) -> None:
+        self.ends: dict[int, asyncio.Event] = {}
+        self.deadlines: dict[int, float] = {}
+
+    async def __call__(self, call_id: int, params: dict[str, Any], deadline: float) -> object:
+        self.deadlines[call_id] = deadline
+        self.ends[call_id] = asyncio.Event()
+        await self.ends[call_id].wait()
+        return call_id
+
+
+async def test_quiet_waits_for_the_tools_at_work_and_begins_no_other() -> None:
+    """What runs is answered; what waits for its turn, and what comes then, waits until the run goes on."""
+    tool = Held()
+    async with scene({"x.f": Does(tool), "x.g": ECHO}, at_once=1) as s:
+        await s.program.send(call(1), call(2))
+        await until(lambda: 1 in tool.ends)
+        quiet = asyncio.ensure_future(s.session.quiet())
+        await asyncio.sleep(0.01)
+        assert not quiet.done()
+        tool.ends[1].set()
+        assert await s.program.read() == [Reply(id=1, value=1)]
+        assert await quiet
+        await s.program.send(call(3, "x.g"))
+        await asyncio.sleep(0.01)
+        assert s.heard.begun == [1]
+        s.session.go_on(0.0)
+        await until(lambda: 2 in tool.ends)
+        tool.ends[2].set()
+        assert await s.program.read(2) == [Reply(id=2, value=2), Reply(id=3, value={})]
+
+
+async def test_a_call_that_the_host_answers_keeps_no_run_from_being_frozen() -> None:
+    """And its deadline moves with the time that the run was frozen; one that is not held passes."""
+    tool = Held()
+    async with scene({"x.f": Does(tool)}, call_s=0.3) as s:
+        await s.program.send(call(1))
+        await until(lambda: 1 in tool.ends)
+        quiet = asyncio.ensure_future(s.session.quiet())
+        await asyncio.sleep(0)
+        assert not quiet.done()
+        s.session.hold(1)
+        assert await quiet
+        await asyncio.sleep(0.6)  # twice the call's time
+        assert s.heard.endings == []
+        s.session.go_on(30.0)
+        await asyncio.sleep(0.6)
+        assert s.heard.endings == []
+        tool.ends[1].set()
+        assert await s.program.read() == [Reply(id=1, value=1)]
+        await s.program.send(call(2))  # control: a call of its own has the usual time
+        (refused,) = await s.program.read()
+        assert (refused.id, refused.error) == (2, "ToolTimeout")
+
+
+async def test_quiet_is_given_up_by_going_on_and_by_the_end() -> None:
+    """It then says that it was: the run is not to be frozen."""
+    tool = Held()
+    async with scene({"x.f": Does(tool)}) as s:
+        await s.program.send(call(1))
+        await until(lambda: 1 in tool.ends)
+        quiet = asyncio.ensure_future(s.session.quiet())
+        await asyncio.sleep(0)
+        s.session.go_on(0.0)
+        assert not await quiet
+        await s.program.send(call(2))
+        await until(lambda: 2 in tool.ends)
+        last = asyncio.ensure_future(s.session.quiet())
+        await asyncio.sleep(0)
+        await s.session.close()
+        assert not await last
+
+
+async def test_a_session_without_calls_is_quiet_at_once_and_takes_what_was_sent_meanwhile() -> None:
+    """A frozen program sends nothing; what it had sent before is in the socket."""
+    async with scene() as s:
+        assert await s.session.quiet()
+        await s.program.send(call(1))
+        await asyncio.sleep(0.01)
+        assert s.heard.records == []
+        s.session.go_on(1.0)
+        assert await s.program.read() == [Reply(id=1, value={})]

@@ -14,9 +14,10 @@ import pytest
 from isorun.core.errors import Unavailable
 from isorun.core.sent.claim import Claim
 from isorun.settings import base_environment
-from isorun.supervisor.client import OpenedRun, Supervisor
+from isorun.supervisor.client import Supervisor
 from isorun.supervisor.descriptor import load_descriptor
 from isorun.supervisor.incarnation import LocalProcess
+from isorun.supervisor.opened import OpenedRun
 from isorun.supervisor.session import CallLimits
 from isorun.wire.messages import Call, Reply, decode_packet, encode
 from tests.bundles import write_bundle
@@ -176,6 +177,19 @@ async def test_a_process_that_takes_no_more_runs_is_not_waited_for(host: Host) -
     third, again = await host.open(Heard(), ["x.pid"])
     assert await answer(again, 1) == pid
     await third.close()
+
+
+async def test_a_run_that_begins_as_a_process_is_killed_gets_the_next_one(host: Host) -> None:
+    """Nothing is lost of what was never handed over: its first call is answered, and is no call of a dead process."""
+    heard = Heard()
+    process = host.supervisor._process
+    assert process is not None
+    process.kill()
+    run, stream = await host.open(heard, ["x.pid"])
+    assert isinstance(await asyncio.wait_for(answer(stream, 1), _PATIENCE_S), int)
+    assert "the supervisor was started anew" not in heard.lines
+    await run.close()
+    assert [record["status"] for record in heard.records] == ["ok"]
 
 
 async def test_a_place_that_is_away_does_not_end_the_keeping(tmp_path: Path) -> None:

@@ -7,7 +7,7 @@ import isorun.wire.session
 from isorun.core.sent.record import Record
 from isorun.wire import messages, session
 from isorun.wire.frames import MAX_FRAME, PREFIX_BYTES
-from isorun.wire.messages import ATTACHED, BUILD, CONTROL, RECORDS, REFUSALS, SUPERVISOR, TOOL, VERSION
+from isorun.wire.messages import ATTACHED, BUILD, CONTROL, RECORDS, REFUSALS, SUPERVISOR, TOOL, VERSION, WORKER
 from isorun.wire.multiplex import WINDOW
 from isorun.wire.values import MAX_DEPTH, MAX_INT_DIGITS, MAX_VALUES
 
@@ -16,6 +16,7 @@ STREAMS = {
     "Build stream": (BUILD, session.BUILD),
     "Tool stream": (TOOL, session.TOOL),
     "Supervisor stream": (SUPERVISOR, session.SUPERVISOR),
+    "Worker stream": (WORKER, session.WORKER),
     "Attached stream": (ATTACHED, session.ATTACHED),
 }
 #: On the attached stream: init's, and of a slot that is in no other way a container's.
@@ -93,8 +94,8 @@ def test_numbers_and_words_are_those_of_the_page() -> None:
 
 
 def test_every_message_is_of_one_stream() -> None:
-    """No message is left out of the five lists, and none is in two."""
-    listed = [*CONTROL, *BUILD, *TOOL, *SUPERVISOR, *ATTACHED]
+    """No message is left out of the six lists, and none is in two."""
+    listed = [*CONTROL, *BUILD, *TOOL, *SUPERVISOR, *WORKER, *ATTACHED]
     assert len(listed) == len(set(listed))
     # By name: a dataclass with slots is made twice, and the first try may not be collected yet.
     assert {k.__name__ for k in listed} == {k.__name__ for k in messages.Message.__subclasses__()}

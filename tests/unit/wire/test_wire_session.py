@@ -13,10 +13,16 @@ from isorun.wire.messages import (
     BuildFailed,
     BuildInit,
     Call,
+    CallAnswered,
+    CallGivenUp,
+    CallHeld,
+    CallRefused,
     Carry,
     CloseRun,
+    Configure,
     Ended,
     Exited,
+    Failed,
     Finish,
     Finished,
     ForkProgram,
@@ -31,12 +37,16 @@ from isorun.wire.messages import (
     MakeStream,
     Message,
     OpenRun,
+    Output,
+    Place,
+    Placed,
     Prepare,
     Put,
     Ready,
     Refused,
     Replaced,
     Reply,
+    Result,
     Room,
     RunClaim,
     RunClosed,
@@ -53,8 +63,21 @@ from isorun.wire.messages import (
     Terminate,
     Until,
     Warmed,
+    Work,
 )
-from isorun.wire.session import ATTACHED, BUILD, CONTROL, LEGAL, SUPERVISOR, TOOL, Session, Side, State, Table
+from isorun.wire.session import (
+    ATTACHED,
+    BUILD,
+    CONTROL,
+    LEGAL,
+    SUPERVISOR,
+    TOOL,
+    WORKER,
+    Session,
+    Side,
+    State,
+    Table,
+)
 from tests.unit.records import CONTEXT, FACTS, SEALING
 
 _PREPARED = {"preloads": [], "environment": [], "hand_over": True, "share_with_group": False}
@@ -83,16 +106,27 @@ ALL: tuple[Message, ...] = (
     Ended(claim=Claim(type="E")),
     Reply(id=1, value=None),
     Refused(id=1, error="ToolFailed", text=""),
-    OpenRun(run=1, exec_id="e", turn="t", user="u", grants=[], limits={}),
+    OpenRun(run=1, exec_id="e", turn="t", user="u", grants=[], held=[], limits={}),
     CloseRun(run=1),
+    CallAnswered(run=1, call=7, value=None),
+    CallRefused(run=1, call=7, error="ToolFailed", text="no"),
     Serve(globals_json="{}", environment={}, aws={}, socket="s"),
-    Loaded(tools={}),
+    Place(modes={}),
+    Loaded(tools={}, services={}),
     LoadFailed(reason="no"),
+    Placed(refused=""),
     Journal(run=1, records=b""),
+    CallHeld(run=1, call=7, tool="a.b", params={}, reason="", seconds=1.0),
+    CallGivenUp(run=1, call=7),
     RunLog(run=1, component="c", level="INFO", text="x"),
     RunClaim(run=1, claim=Claim(type="E")),
     RunViolated(run=1, reason="no"),
     RunClosed(run=1),
+    Configure(globals_json="{}", environment={}),
+    Work(id=2, tool="t", params={}, exec_id="e", turn="t", user="u", deadline=1.0, frame_bytes=1),
+    Output(level="INFO", text="x"),
+    Result(id=1, value=None),
+    Failed(id=1, error="ToolFailed", text=""),
     Carry(channel="tools", data=b""),
     Room(channel="tools", count=1),
     Shut(channel="tools"),
@@ -111,6 +145,7 @@ STREAMS: dict[str, Table] = {
     "BUILD": BUILD,
     "TOOL": TOOL,
     "SUPERVISOR": SUPERVISOR,
+    "WORKER": WORKER,
     "ATTACHED": ATTACHED,
 }
 #: Who may be at the two ends of a stream.
@@ -119,6 +154,7 @@ ENDS = {
     "BUILD": [(Side.HOST, Side.TEMPLATE), (Side.HOST, Side.ZYGOTE)],
     "TOOL": [(Side.PROGRAM, Side.SUPERVISOR)],
     "SUPERVISOR": [(Side.HOST, Side.SUPERVISOR)],
+    "WORKER": [(Side.SUPERVISOR, Side.WORKER)],
     "ATTACHED": [(Side.HOST, Side.INIT)],
 }
 
@@ -126,7 +162,7 @@ ENDS = {
 def at(us: Side, them: Side, state: State, kind: type[Message]) -> Session:
     """A session in this state, and what the message needs: a call or a program in flight, a put outstanding."""
     session = Session(us, them, state)
-    if kind in (Reply, Refused):
+    if kind in (Reply, Refused, Result, Failed):
         session._in_flight.add(1)
     if kind in (Exited, BuildFailed):
         session._in_flight.add(0)
