@@ -14,20 +14,23 @@ from contextlib import asynccontextmanager
 from contextvars import ContextVar
 from functools import partial
 from pathlib import Path
-from typing import Any, Unpack
+from typing import Any, TypeVar, Unpack
 
 from isorun.core.errors import InvalidRequest, SetupFailed
 from isorun.core.request import ProgramOptions, RunRequest, takes
 from isorun.core.result import RunResult
 from isorun.model import legal_name, parameters
+from isorun.runtime.aside import in_thread
+from isorun.runtime.carried.session import Session
+from isorun.runtime.output import OnOutput
 from isorun.runtime.runtime import Runtime
 from isorun.settings import Settings
-from isorun.tools.folders import bring_back, drop_records, in_thread, inputs_of, ready
+from isorun.tools.folders import bring_back, drop_records, inputs_of, ready
 
 _source: ContextVar[str | bytes | None] = ContextVar("isorun_source", default=None)
-_runtime: ContextVar[Runtime | None] = ContextVar("isorun_runtime", default=None)
+_runtime: ContextVar[Runtime | Session | None] = ContextVar("isorun_runtime", default=None)
 
-OnOutput = Callable[[str, bytes], None]
+_Runs = TypeVar("_Runs", Runtime, Session)
 
 
 class FolderOptions(ProgramOptions, total=False):
@@ -48,8 +51,8 @@ async def source(code: str | bytes) -> AsyncIterator[None]:
 
 
 @asynccontextmanager
-async def using(runtime: Runtime) -> AsyncIterator[Runtime]:
-    """Inside the block, the calls of this task run in *runtime*; without one, each opens its own."""
+async def using(runtime: _Runs) -> AsyncIterator[_Runs]:
+    """Inside the block, the calls of this task run in *runtime*, or in a session of one; else each opens its own."""
     token = _runtime.set(runtime)
     try:
         yield runtime
@@ -126,9 +129,8 @@ async def run_exec_tool(
     result.json. Both are made if they are missing, and no link in them is followed. The
     run's own folder stays too. *exec_id* is the caller's own, else a new one.
 
-    *options*: those of a program (`prog_name`, `turn_id`, `argv`, `stdin`, `env`, `tools`, `user_id`, `limits`),
-    as
-    in `Runtime.execute`; `runtime` (else that of `using`, else one for this call), `on_output` (as
+    *options*: those of a program (`prog_name`, `turn_id`, `argv`, `stdin`, `env`, `tools`, `user_id`, `limits`,
+    `network`), as in `Runtime.execute`; `runtime` (else that of `using`, else one for this call), `on_output` (as
     in `Runtime.start`). Raises as `Runtime.execute` does; the two folders are then as they were,
     less the records of an earlier run's tool calls. Raises `SetupFailed` (outdir), which names the
     run's own folder, if the files cannot be put into the two: they may then hold a part of them.
@@ -188,7 +190,7 @@ def _code(code: str | bytes | None) -> str | bytes:
 
 
 @asynccontextmanager
-async def _open_runtime(runtime: Runtime | None = None) -> AsyncIterator[Runtime]:
+async def _open_runtime(runtime: Runtime | None = None) -> AsyncIterator[Runtime | Session]:
     found = runtime or _runtime.get()
     if found is not None:
         yield found
@@ -212,7 +214,7 @@ async def _run_in_folders(
     inputs = inputs_of(ready(workdir))
     await in_thread(partial(drop_records, ready(outdir)))
     request = RunRequest.of(
-        code, contract=contract, timeout_s=timeout_s, inputs=inputs, out=outdir, exec_id=exec_id, **options
+        code, contract=contract, timeout_s=timeout_s, inputs=inputs, start_from=outdir, exec_id=exec_id, **options
     )
     async with _open_runtime(runtime) as chosen:
         run = await chosen.start(request, on_output=on_output)

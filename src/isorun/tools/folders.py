@@ -3,19 +3,17 @@
 It copies and removes; it must not decide what is kept.
 """
 
-import asyncio
 import json
 import os
 import stat
-from collections.abc import Callable
 from contextlib import ExitStack, suppress
 from pathlib import Path
-from typing import TypeVar
 
 from isorun.core.errors import InvalidRequest
 from isorun.core.result import RunResult
 from isorun.runtime.request import CODE_NAME, MAIN_NAME
 from isorun.store.collect import Refusal, collect
+from isorun.store.cursor import by_fd
 from isorun.store.folder import RECORD, write_file
 from isorun.store.journal import INDEX
 from sandbox_runner.linux.trees import remove_tree
@@ -24,22 +22,8 @@ FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _FILE = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 _OURS = (MAIN_NAME, CODE_NAME)
 _INDEX_BYTES = 16 << 20
-_T = TypeVar("_T")
 #: More than any folder holds. What a run leaves was bounded when it was collected; the rest is the caller's own.
 ALL_BYTES, ALL_ENTRIES = 1 << 62, 1 << 31
-
-
-async def in_thread(work: Callable[[], _T]) -> _T:
-    """The result of *work*, done in a thread; a cancellation waits for its end, so that no lock is freed beneath it."""
-    task = asyncio.ensure_future(asyncio.to_thread(work))
-    try:
-        return await asyncio.shield(task)
-    except asyncio.CancelledError:
-        while not task.done():
-            with suppress(asyncio.CancelledError):
-                await asyncio.wait({task})
-        task.cancelled() or task.exception()
-        raise
 
 
 def opened(name: str | Path, stack: ExitStack, dir_fd: int | None = None) -> int:
@@ -47,11 +31,6 @@ def opened(name: str | Path, stack: ExitStack, dir_fd: int | None = None) -> int
     fd = os.open(name, FOLDER, dir_fd=dir_fd)
     stack.callback(os.close, fd)
     return fd
-
-
-def by_fd(fd: int) -> Path:
-    """A path of the folder *fd* that no rename can turn elsewhere, while it is open in this process."""
-    return Path(f"/proc/self/fd/{fd}")
 
 
 def remove(name: str, dir_fd: int) -> None:

@@ -24,10 +24,16 @@ from typing import Self
 
 from isorun.core.errors import InvalidRequest, SetupFailed
 from isorun.core.text import shown
+from isorun.runtime.aside import in_thread
 from isorun.settings import Settings
 from isorun.store.collect import RESERVED, Refusal, collect
+from isorun.store.cursor import by_fd
+from isorun.store.flush import flush
 from isorun.store.folder import RunFolder
-from isorun.tools.folders import ALL_BYTES, ALL_ENTRIES, FOLDER, by_fd, copy_all, in_thread, opened, remove
+from isorun.tools.folders import ALL_BYTES, ALL_ENTRIES, FOLDER, copy_all, opened, remove
+from sandbox_runner import SandboxError
+from sandbox_runner.docker.command import DockerCli, own_environment
+from sandbox_runner.docker.host_paths import HostPaths
 
 MAX_USER_ID = 128  # bytes; a part of a path
 STATE = ".isorun"  # no user id begins with a dot
@@ -37,7 +43,6 @@ SANDBOX_SETTING = "ISO_RUNTIME_SANDBOX_ROOT"
 _USER_ID = re.compile(rf"[A-Za-z0-9_][A-Za-z0-9._@+-]{{0,{MAX_USER_ID - 1}}}")
 _NEW = "new"  # the tree that is being built; after the exchange, the old one
 _PROBE = ("probe-a", "probe-b")
-_FSYNC_EACH = 200  # files; 3000 took 3 s one by one and 0.1 s together, but then other people's data is waited for too
 _ASK_AGAIN_S = 0.01  # a blocking wait would hold a thread that the run before us needs to end
 
 
@@ -74,6 +79,26 @@ class Workspaces:
             settings.user_workspace_root or _data_folder(settings) / "workspace",
             settings.sandbox_root or _data_folder(settings) / "sandbox",
         )
+
+    def check_shared(self, settings: Settings) -> None:
+        """Raise `InvalidRequest` (invalid_root) where the sandbox root would go with our own container.
+
+        That is in Docker-in-Docker, if no folder that this container shares with the engine's host holds the root. An
+        engine that does not answer is not this check's to tell.
+        """
+        try:
+            paths = HostPaths.discover(settings.host_paths() or None, DockerCli(), own_environment())
+        except SandboxError:
+            return
+        try:
+            paths.translate(self.sandbox_root)
+        except SandboxError as error:
+            shared = ", ".join(ours for ours, _ in paths.folders) or "none"
+            raise InvalidRequest(
+                f"the sandbox root {self.sandbox_root} lies in this container alone, and would go with it: set "
+                f"{SANDBOX_SETTING} to a folder below those that the host shares: {shared}",
+                code="invalid_root",
+            ) from error
 
     @asynccontextmanager
     async def open(self, user_id: str) -> AsyncIterator["Workspace"]:
@@ -183,7 +208,7 @@ class Workspace:
                 max_bytes=ALL_BYTES,
                 max_entries=ALL_ENTRIES,
             )
-            _flush(new, copied.files)
+            flush(new, copied.files)
             _exchange(_NEW, "out", self._state_fd, user)
             os.fsync(user)
             os.fsync(self._state_fd)
@@ -285,27 +310,3 @@ def _made(name: str, dir_fd: int, path: Path, stack: ExitStack) -> int:
             code="workspace_not_a_folder",
         )
     return opened(name, stack, dir_fd)
-
-
-def _flush(root: int, files: Collection[str]) -> None:
-    """Write *files* and every folder above them through to the disk."""
-    if len(files) > _FSYNC_EACH:
-        from isorun.store.syncfs import flush_file_system  # ctypes, as above
-
-        flush_file_system(root)
-        return
-    folders = {"."}
-    for path in files:
-        _fsync(path, os.O_RDONLY, root)
-        parts = path.split("/")
-        folders |= {"/".join(parts[:count]) for count in range(1, len(parts))}
-    for folder in folders:
-        _fsync(folder, os.O_RDONLY | os.O_DIRECTORY, root)
-
-
-def _fsync(path: str, flags: int, root: int) -> None:
-    fd = os.open(path, flags | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=root)
-    try:
-        os.fsync(fd)
-    finally:
-        os.close(fd)
