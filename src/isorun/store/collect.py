@@ -14,7 +14,7 @@ import os
 import stat
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from itertools import accumulate
 from pathlib import Path
 
@@ -72,12 +72,14 @@ class Refusal:
 class Collected:
     """What `collect` found: the copied files by path, and every refusal in the order it was met.
 
-    *moved*: where a file was, and where `place` has put it.
+    *beside*: which of the files the program made in work/; *moved*: where a file was, and where it was put
+    (`store.places`).
     """
 
     files: dict[str, FileRecord]
     refused: tuple[Refusal, ...]
     moved: tuple[tuple[str, str], ...] = ()
+    beside: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -110,25 +112,6 @@ def collect(
         root = os.open(destination, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         with Cursor(root, enter_made) as target:
             return _Collection(source, target, destination, reserved, max_bytes, max_entries, given or {}).whole()
-
-
-def place(out: Path, collected: Collected, wanted: Mapping[str, str]) -> Collected:
-    """*collected*, with each file that *wanted* names moved to where it says, both below the host's folder *out*.
-
-    What is there already stays, and so does a file whose place cannot be made: its promise is then broken as before.
-    """
-    files, moved = dict(collected.files), []
-    for bare, path in wanted.items():
-        if path in files or bare not in files:
-            continue
-        try:
-            (out / path).parent.mkdir(parents=True, exist_ok=True)
-            (out / bare).rename(out / path)
-        except OSError:
-            continue
-        files[path] = replace(files.pop(bare), path=path)
-        moved.append((bare, path))
-    return replace(collected, files=files, moved=tuple(moved))
 
 
 def fingerprints(folder: Path) -> dict[str, str]:
@@ -353,6 +336,7 @@ def _copy(reader: int, writer: int, size: int) -> tuple[int, str]:
         if not chunk:
             break
         digest.update(chunk)
+        rest()
         left -= len(chunk)
         try:
             while chunk:

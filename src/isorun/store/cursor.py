@@ -148,3 +148,8 @@ def enter_made(name: bytes, dir_fd: int) -> int:
     with suppress(FileExistsError):
         os.mkdir(name, 0o755, dir_fd=dir_fd)
     return enter(name, dir_fd)
+
+
+def by_fd(fd: int) -> Path:
+    """A path of the folder *fd* that no rename can turn elsewhere, while it is open in this process."""
+    return Path(f"/proc/self/fd/{fd}")

@@ -4,7 +4,9 @@
 Theory of operation. Each Runtime holds one lease: a locked file. The kernel drops
 the lock when the host process dies, however it dies, so a folder without a result
 whose lease can be locked has lost its host (`recovery` ends it). A folder is built
-aside and renamed into place, so that one which can be seen names its lease.
+aside and renamed into place, so that one which can be seen names its lease. A lease
+loses its name when it is given back, unless a run of its has no result: so the leases
+alone tell whether there is something to recover.
 
 What is guaranteed: what was written is there after the host process is killed, and
 `result.json` is whole or absent. There is no fsync (it costs more than the whole
@@ -238,6 +240,7 @@ class Lease:
         self.path = path
         self.name = path.rpartition("/")[2]
         self._fd, self._pid = fd, os.getpid()
+        self.owes: set[str] = set()  # the exec ids of its runs that have no result
 
     @classmethod
     def take(cls, root: Path) -> Self:
@@ -266,7 +269,8 @@ class Lease:
         self, kind: type[BaseException] | None, exc: BaseException | None, trace: TracebackType | None
     ) -> None:
         # First the name, then the lock: in the other order a recovery may do the same work.
-        if self._pid == os.getpid():  # a fork only gives up its share: without the name, its parent's runs look lost
+        # A fork only gives up its share: without the name, its parent's runs look lost.
+        if self._pid == os.getpid() and not self.owes:
             with suppress(OSError):
                 os.unlink(self.path)
         os.close(self._fd)
@@ -299,9 +303,9 @@ def lease_held(name: str, state_fd: int, *, remove_dead: bool = False) -> bool:
 class RunFolder:
     """The folder of one run, written by the host alone. A failing disk raises `SetupFailed`."""
 
-    def __init__(self, path: str, exec_id: str) -> None:
+    def __init__(self, path: str, exec_id: str, lease: Lease) -> None:
         self.exec_id = exec_id
-        self._path = path
+        self._path, self._lease = path, lease
         self.path = Path(path)
         self.work = self.path / "work"
         self.out = self.path / "out"
@@ -328,12 +332,16 @@ class RunFolder:
                 os.mkdir(f"{building}/out/logs", 0o700)
                 write_file(f"{building}/{RUN_JSON}", as_json(told).encode() + b"\n")
                 os.rename(building, path)
+                lease.owes.add(exec_id)
             except OSError as exc:
                 _undo(building)
                 if exc.errno in (errno.ENOTEMPTY, errno.EEXIST):
-                    raise InvalidRequest(f"there is a run {exec_id} already", code="exec_id_taken") from None
+                    raise InvalidRequest(
+                        f"there is a run {exec_id} already; give another exec_id, or none for a new one",
+                        code="exec_id_taken",
+                    ) from None
                 raise
-        return cls(path, exec_id)
+        return cls(path, exec_id, lease)
 
     def write_program(self, main: bytes, code: bytes) -> None:
         """Write main.py and user_code.py to work/, and copies to out/executed_programs/<exec_id>/.
@@ -390,6 +398,8 @@ class RunFolder:
     def discard(self) -> None:
         """Remove the folder of a run that did not take place; the caller has the error instead."""
         shutil.rmtree(self._path, ignore_errors=True)
+        if not os.path.lexists(self._path):
+            self._lease.owes.discard(self.exec_id)
 
     def write_result(self, data: bytes) -> None:
         """Write out/result.json (`RunResult.stored`), whole or not at all. With it the run has ended: write it last."""
@@ -398,6 +408,7 @@ class RunFolder:
             try:
                 write_file(new, data)
                 os.replace(new, f"{self._path}/out/{RESULT_JSON}")
+                self._lease.owes.discard(self.exec_id)
             except OSError:
                 with suppress(OSError):
                     os.unlink(new)  # its bytes are wanted on a full disk, and a second try needs the name

@@ -52,7 +52,7 @@ def test_an_exec_id_is_used_once(tmp_path: Path) -> None:
     """A second run of the same id is refused, and leaves the first as it was and nothing aside."""
     with Lease.take(tmp_path) as lease:
         RunFolder.create(tmp_path, "run-1", lease, ABOUT)
-        with pytest.raises(InvalidRequest, match=r"^there is a run run-1 already$") as caught:
+        with pytest.raises(InvalidRequest, match=r"^there is a run run-1 already; give another exec_id") as caught:
             RunFolder.create(tmp_path, "run-1", lease, {})
         assert caught.value.code == "exec_id_taken"
         assert os.listdir(open_state(str(tmp_path))) == [lease.name]

@@ -7,6 +7,7 @@ import subprocess
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import fields
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ import pytest
 from isorun.core.errors import InvalidRequest
 from isorun.core.result import RunResult
 from isorun.store.folder import Lease, RunFolder, open_state
-from isorun.store.recovery import listing, recover, remove, sweep
+from isorun.store.recovery import host_died, listing, recover, remove, sweep
 from tests.unit.forked import in_child
 
 pytestmark = pytest.mark.uid
@@ -238,7 +239,66 @@ def test_only_old_and_ended_runs_are_swept(tmp_path: Path) -> None:
             os.utime(folder.out / "result.json", (ended, ended))
     assert sweep(tmp_path, older_than_s=500, now=2000) == ["old"]
     assert statuses(tmp_path) == {"open": "lost", "new": "ok"}
-    assert os.listdir(open_state(str(tmp_path))) == []
+    (lease,) = os.listdir(open_state(str(tmp_path)))  # of the run that did not end: a start sees by it that one is lost
+    assert lease == json.loads((tmp_path / "codegen_open/run.json").read_bytes())["lease"]
+
+
+def test_an_id_tells_that_a_run_is_not_old(tmp_path: Path) -> None:
+    """A run whose id was made since then is passed over; not one with an id of the caller's, or of the future."""
+    day = {"young": "20260302-000000-000000-0123456789ab", "old": "20260101-000000-000000-0123456789ab"}
+    ids = [*day.values(), "20990101-000000-000000-0123456789ab", "mine"]
+    for exec_id in ids:
+        os.utime(made(tmp_path, exec_id).out / "result.json", (1000, 1000))
+    now = datetime(2026, 3, 3, tzinfo=UTC).timestamp()
+    assert sweep(tmp_path, older_than_s=7 * 86400, now=now, by_id=True) == sorted(set(ids) - {day["young"]})
+    assert sweep(tmp_path, older_than_s=7 * 86400, now=now) == [day["young"]]
+
+
+def test_a_removal_stops_when_it_is_told_to(tmp_path: Path) -> None:
+    """A host that closes does not wait until ten thousand runs have gone; the next one goes on."""
+    for exec_id in "abc":
+        made(tmp_path, exec_id)
+    turns = iter((True, True, False))
+    assert sweep(tmp_path, older_than_s=0, now=1e12, goes_on=lambda: next(turns)) == ["a", "b"]
+    assert sweep(tmp_path, older_than_s=0, now=1e12) == ["c"]
+
+
+def test_a_host_that_closes_leaves_its_lease_only_with_a_run_without_result(tmp_path: Path) -> None:
+    """So the leases alone tell whether something is lost: of a run that ended, or was discarded, none stays."""
+    made(tmp_path, "run-1")
+    with Lease.take(tmp_path) as lease:
+        RunFolder.create(tmp_path, "run-2", lease, ABOUT).discard()
+        assert not host_died(tmp_path)
+    assert not host_died(tmp_path)
+    made(tmp_path, "run-3", None)
+    assert host_died(tmp_path)
+    assert recover(tmp_path) == ["run-3"]
+    assert not host_died(tmp_path)
+
+
+def test_a_dead_hosts_lease_stays_until_its_runs_are_ended(tmp_path: Path) -> None:
+    """A recovery that is interrupted, or passes one over, does not make the next start believe that all is well."""
+    made(tmp_path, "run-1", None)
+    assert recover(tmp_path, goes_on=lambda: False) == []
+    assert host_died(tmp_path)
+    (tmp_path / "codegen_run-1/out").rename(tmp_path / "codegen_run-1/was")
+    (tmp_path / "codegen_run-1/out").symlink_to(tmp_path)
+    stuck: list[str] = []
+    assert (recover(tmp_path, stuck), stuck) == ([], ["run-1"])
+    assert host_died(tmp_path)
+    (tmp_path / "codegen_run-1/out").unlink()
+    assert recover(tmp_path) == ["run-1"]
+    assert not host_died(tmp_path)
+
+
+def test_an_id_of_ours_is_listed_without_a_look_into_its_folder(tmp_path: Path) -> None:
+    """Of many runs the newest are found by their ids; what is shown is read."""
+    ids = [f"20260101-00000{n}-000000-0123456789ab" for n in range(4)]
+    for exec_id in ids:
+        made(tmp_path, exec_id)
+    for exec_id in ids[:2]:
+        (tmp_path / f"codegen_{exec_id}/run.json").unlink()  # would be listed as damaged, by when its folder changed
+    assert [run.exec_id for run in listing(tmp_path, most=2)] == [ids[3], ids[2]]
 
 
 def test_links_and_strangers_are_not_removed(tmp_path: Path) -> None:
