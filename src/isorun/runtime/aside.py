@@ -12,8 +12,9 @@ Runtime on. It is not undone: another Runtime, or the caller, may have asked for
 import asyncio
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from functools import partial
 from types import TracebackType
 from typing import Any, TypeVar
@@ -64,3 +65,21 @@ class Aside:
             return await asyncio.get_running_loop().run_in_executor(self._large, work, *args)
         finally:
             self._in_large -= 1
+
+
+async def in_thread(work: Callable[[], _T]) -> _T:
+    """The result of *work*, done in a thread; a cancellation waits for its end, so that no lock is freed beneath it."""
+    return await to_its_end(asyncio.to_thread(work))
+
+
+async def to_its_end(work: Coroutine[Any, Any, _T]) -> _T:
+    """The result of *work*, whose end a cancellation waits for."""
+    task = asyncio.ensure_future(work)
+    try:
+        return await asyncio.shield(task)
+    except asyncio.CancelledError:
+        while not task.done():
+            with suppress(asyncio.CancelledError):
+                await asyncio.wait({task})
+        task.cancelled() or task.exception()
+        raise

@@ -6,17 +6,25 @@ from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from isorun.store.folder import utc_now
+
 _KEPT = 1000  # events that a late subscriber still gets
 _KEPT_CHARS = 2 << 20  # of output in them: each may be as long as a pipe is deep
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Event:
-    """`kind` is started, output, tool_call, artifact or outcome; `outcome` is the last one."""
+    """`kind` is waiting (for its session), started, output, tool_call_started (of the caller's own), tool_call (which
+    has ended), frozen, thawed, artifact or outcome, the last.
+
+    The data of `thawed` has `frozen_s`: for how long the run stood still.
+    """
 
     kind: str
-    at_s: float  # since the program's first instruction; 0 before it
+    at_s: float  # of the run's own time since the program's first instruction, without what it was frozen; 0 before it
     data: Mapping[str, Any] = field(default_factory=dict)
+    number: int = 0  # from 1 on, in the order in which they happened; of `skipped` that of the last one
+    time: str = ""  # of the day, UTC, as in 2026-03-01T12:00:00.000Z
 
 
 def _chars(event: Event) -> int:
@@ -41,23 +49,26 @@ class Feed:
         """Add *events*; nothing is added after an outcome."""
         if self._ended or not events:
             return
+        now = utc_now()
         for event in events:
-            self._events.append(event)
+            self._count += 1
+            # Not by `replace`, which takes five times as long: a run can make thousands of calls a second.
+            made = Event(kind=event.kind, at_s=event.at_s, data=event.data, number=self._count, time=now)
+            self._events.append(made)
             self._chars += _chars(event)
             while len(self._events) > _KEPT or self._chars > _KEPT_CHARS:
                 self._chars -= _chars(self._events.popleft())
-        self._count += len(events)
         self._ended = events[-1].kind == "outcome"
         self._more.set()
         self._more = asyncio.Event()
 
-    async def subscribe(self) -> AsyncIterator[Event]:
-        """Events until the outcome, which is the last one."""
-        seen = 0
+    async def subscribe(self, after: int = 0) -> AsyncIterator[Event]:
+        """Events with a number above *after*, until the outcome, which is the last one."""
+        seen = after
         while True:
             first = self._count - len(self._events)
             if seen < first:
-                yield Event(kind="skipped", at_s=0.0, data={"events": first - seen})
+                yield Event(kind="skipped", at_s=0.0, data={"events": first - seen}, number=first)
                 seen = first
             more = self._more
             while seen < self._count:

@@ -1,6 +1,5 @@
 """From a dead run to its result: files collected, inspected and judged, logs closed, result.json written."""
 
-import os
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
@@ -13,18 +12,18 @@ from isorun.core.outcome import Code, Status
 from isorun.core.report import MAX_SCANNED, error_lines, log_tail, report_text, tracebacks, tree
 from isorun.core.result import MAX_CALLS, Artifact, Few, Item, RunError, RunResult
 from isorun.core.text import file_name, one_line, printable
-from isorun.runtime.aside import Aside, is_large
+from isorun.runtime.aside import Aside
 from isorun.runtime.glance import glance
-from isorun.runtime.hints.message import message_for
+from isorun.runtime.hints.message import may_speak_of_an_error, message_for
 from isorun.runtime.inspection.inspection import Found, Inspection, to_inspect
 from isorun.runtime.inspection.verdict import checks_with, judge, precedence
-from isorun.runtime.request import CODE_NAME, MAIN_NAME, AcceptedRun
+from isorun.runtime.request import AcceptedRun
 from isorun.runtime.run import Ending
-from isorun.runtime.shown import is_scratch, read_shown, unsaved_figures
-from isorun.store.collect import Collected, WorkspaceDiff, collect, diff, place
+from isorun.runtime.shown import is_scratch, left_in_tmp, read_left, read_shown, unsaved_figures
+from isorun.store.collect import Collected, WorkspaceDiff, collect, diff
 from isorun.store.folder import RunFolder
 from isorun.store.journal import INDEX, listed, publish
-from isorun.store.unkept import without_folder
+from isorun.store.places import beside, kept_elsewhere, notices_of, place
 
 if TYPE_CHECKING:
     from isorun.runtime.hints.seen import Seen
@@ -78,10 +77,12 @@ class _Judgement:
         return _entries(self.changed, self.collected)
 
 
-async def finish(run: DeadRun, inspection: Inspection, aside: Aside) -> RunResult:
-    """Collect, have inspected what promises more than its presence, judge, write and return."""
+async def finish(run: DeadRun, inspection: Inspection, aside: Aside, *, large: bool) -> RunResult:
+    """Collect, have inspected what promises more than its presence, judge, write and return.
+
+    *large*: the run left more behind than is usual, see `aside`.
+    """
     contract = run.request.contract
-    large = is_large(os.fstatvfs(run.slot.out), run.ending.output.total)
     if contract is None or not to_inspect(contract) or run.ending.status is Status.LOST:  # no backend to look with
         return await aside.do(lambda: _concluded(run, _collected(run), {}), large=large)
     collected = await aside.do(_collected, run, large=large)
@@ -92,19 +93,14 @@ async def finish(run: DeadRun, inspection: Inspection, aside: Aside) -> RunResul
 def _collected(run: DeadRun) -> Collected:
     # Before anything of the program's is there: its file of such a name is refused, the record is not.
     publish(run.folder, run.ending.tool_calls)
-    collected = collect(
-        run.slot.out,
-        run.folder.out,
-        reserved=run.folder.reserved,
-        max_bytes=run.limits.workspace_bytes,
-        max_entries=run.limits.workspace_inodes,
-        given=run.given,
-    )
-    items = run.request.contract.items if run.request.contract else ()
-    wanted = {item.bare: item.path for item in items if item.bare}
+    room = {"max_bytes": run.limits.workspace_bytes, "max_entries": run.limits.workspace_inodes}
+    reserved = run.folder.reserved
+    collected = collect(run.slot.out, run.folder.out, reserved=reserved, given=run.given, **room)
+    collected = beside(run.slot.work, run.folder.out, collected, known=run.request.in_work, reserved=reserved, **room)
     before = run.request.sent
-    made = {path for path, file in collected.files.items() if before.get(path) != file.sha256}
-    return place(run.folder.out, collected, {bare: path for bare, path in wanted.items() if bare in made})
+    made = {path: file for path, file in collected.files.items() if before.get(path) != file.sha256}
+    items = run.request.contract.items if run.request.contract else ()
+    return place(run.folder.out, collected, dict(kept_elsewhere(items, made)))
 
 
 def _concluded(run: DeadRun, collected: Collected, found: Found) -> RunResult:
@@ -119,7 +115,7 @@ def _concluded(run: DeadRun, collected: Collected, found: Found) -> RunResult:
     problems = (run.ending.output.problem,) if run.ending.output.problem else ()
     result = replace(result, report_text=report_text(result, infra_errors=problems, left_out=judged.left_out))
     run.folder.write_result(result.stored())
-    return result if run.request.keep else without_folder(result, run.folder)
+    return result
 
 
 def _judged(run: DeadRun, collected: Collected, found: Found) -> _Judgement:
@@ -219,7 +215,8 @@ def _error(run: DeadRun, judged: _Judgement) -> RunError | None:
     if ending.exit.outside and status in (Status.KILLED, Status.LOST):
         return RunError(code=code, message=_said(ending.exit.outside), hint=_FROM_OUTSIDE)
     if code is Code.PROTOCOL_VIOLATION:
-        message = f"the program broke the tool protocol: {ending.violation}"
+        broken = f"the program broke the tool protocol: {ending.violation}"
+        message = f"the program was ended: {ending.exit.violation}" if ending.exit.violation else broken
     elif code is Code.TIMEOUT:
         message = f"exceeded its timeout of {run.request.timeout_s:g} s"
     else:
@@ -260,8 +257,10 @@ def _seen(run: DeadRun, collected: Collected) -> "Seen":
         limits=run.limits,
         program=request.code.decode("utf-8", "replace"),
         turn=request.turn if request.contract else None,
-        given=(MAIN_NAME, CODE_NAME, *(file.path.removeprefix("work/") for file in request.inputs)),
+        given=request.in_work,
+        left=read_left(run.slot.work),
         tools=request.grants,
+        loopback=request.loopback,
         files=collected.files,
         at_limit=_at_limit(collected, run.limits),
     )
@@ -276,11 +275,12 @@ def _at_limit(collected: Collected, limits: Limits) -> tuple[str, ...]:
 def _notices(run: DeadRun, judged: _Judgement) -> tuple[str, ...]:
     request, ending, changed, status = run.request, run.ending, judged.changed, judged.status
     found = list(request.contract.notices) if request.contract else []
-    found += [f"out/{bare} was moved to {path}, where it is promised" for bare, path in judged.collected.moved]
+    found += notices_of(judged.collected)
     found += _untouched(request, judged.verdicts)
     found += unsaved_figures(run.slot.work, judged.collected.files)
     found += _forgotten(ending.output.text("stderr"))
     found += _met(run, judged)
+    found += _caught(run, judged)
     if ending.exit.oom_kills and status is not Status.OUT_OF_MEMORY:
         found.append(f"{ending.exit.oom_kills} process(es) of the run were killed for memory")
     if ending.exit.process_limit_hits and ending.code is not Code.PROCESS_LIMIT:  # else the error itself says it
@@ -311,7 +311,8 @@ def _notices(run: DeadRun, judged: _Judgement) -> tuple[str, ...]:
 def _forgotten(stderr: str) -> tuple[str, ...]:
     if "was never awaited" not in stderr and "Warning: Glyph" not in stderr:
         return ()
-    from isorun.runtime.hints.daily import forgotten_awaits, missing_glyphs  # as in `_hint`
+    from isorun.runtime.hints.daily import forgotten_awaits  # as in `_hint`
+    from isorun.runtime.hints.glyphs import missing_glyphs
 
     return (*forgotten_awaits(stderr), *missing_glyphs(stderr))
 
@@ -324,6 +325,19 @@ def _met(run: DeadRun, judged: _Judgement) -> Iterator[str]:
         yield from full_places(_seen(run, judged.collected))
     for path in _at_limit(judged.collected, run.limits)[:_OTHERS_SHOWN]:
         yield f"{file_name(path)} has the size that a file may have, so its end is most likely missing"
+
+
+def _caught(run: DeadRun, judged: _Judgement) -> Iterator[str]:
+    """Of a program that ended well and left no file: the error that it printed at its end, and its files in /tmp."""
+    if judged.status is not Status.OK or judged.items():
+        return
+    yield from left_in_tmp(read_left(run.slot.work))
+    printed = (run.ending.output.text(stream) for stream in ("stdout", "stderr"))
+    if any(map(may_speak_of_an_error, printed)):
+        from isorun.runtime.hints.caught import last_words  # as in `_hint`
+
+        if hint := last_words(_seen(run, judged.collected)):
+            yield f"the program printed an error, ended well and wrote no file: {hint}"
 
 
 def _not_promised(request: AcceptedRun, collected: Collected) -> Iterator[str]:
@@ -360,7 +374,7 @@ def _untouched(request: AcceptedRun, verdicts: Sequence[Item]) -> list[str]:
 
 def _tree(request: AcceptedRun, collected: Collected) -> str:
     """The sandbox as the run left it: what it was given in work/, and what was collected of out/."""
-    given = (f"work/{MAIN_NAME}", f"work/{CODE_NAME}", *(file.path for file in request.inputs))
+    given = (f"work/{name}" for name in request.in_work)
     return tree((*given, *(f"out/{path}" for path in collected.files)))
 
 

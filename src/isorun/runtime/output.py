@@ -11,8 +11,11 @@ A caller that listens is told after all of this (`Listening`).
 
 import asyncio
 import codecs
+import functools
 import inspect
 import os
+import queue
+import threading
 import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
@@ -35,6 +38,7 @@ _CONTINUED = bytes(range(0x80, 0xC0))
 _PIECE = 16 << 10  # bytes that are decoded at once
 _DRAIN_S = 5.0
 _SLOW_S = 0.5  # of one call of the caller's function: the other runs notice
+_PATIENCE_S = 5.0
 _LONGEST_S = 0.25  # of leaving a pipe alone: a callback of the caller's that took seconds is no program's debt
 
 
@@ -198,6 +202,21 @@ def check_on_output(on_output: object) -> None:
         )
 
 
+class InThread:
+    """A function of the caller's that is called in a thread of its run's, where it may take its time."""
+
+    def __init__(self, function: OnOutput) -> None:
+        self.function = function
+
+    def __call__(self, stream: str, data: bytes) -> None:
+        self.function(stream, data)
+
+
+def listening_to(on_output: OnOutput) -> "Listening":
+    """What tells *on_output* of a run's output: in the event loop, or in a thread if it is an `InThread`."""
+    return ListeningInThread(on_output.function) if isinstance(on_output, InThread) else Listening(on_output)
+
+
 class Listening:
     """A caller's *on_output*, called when the run's own books are written, so that no failure of it changes them.
 
@@ -229,20 +248,72 @@ class Listening:
                 _log.error("on_output raised; the run goes on", exc_info=error)
         self._longest_s = max(self._longest_s, time.monotonic() - began)
 
+    async def told(self) -> None:
+        """Return when it has been told of all that was printed."""
+
     def notices(self) -> tuple[str, ...]:
         """What the caller should know of it."""
-        found = []
-        if self._failures:
-            found.append(
-                f"on_output raised {one_line(self._first, 100)} in {self._failures} of {self._calls} calls; "
-                "the result and user.log have every byte, the traceback is in the log of the host process"
-            )
+        return (*self._about_failures(), *self._about_slowness())
+
+    def _about_failures(self) -> list[str]:
+        if not self._failures:
+            return []
+        return [
+            f"on_output raised {one_line(self._first, 100)} in {self._failures} of {self._calls} calls; "
+            "the result and user.log have every byte, the traceback is in the log of the host process"
+        ]
+
+    def _about_slowness(self) -> list[str]:
         if self._longest_s >= _SLOW_S:
-            found.append(
+            return [
                 f"on_output took {self._longest_s:.1f} s in one call, and the other runs of its Runtime waited: "
                 "let it return at once, or iterate over the events of the run"
-            )
-        return tuple(found)
+            ]
+        return []
+
+
+class ListeningInThread(Listening):
+    """As `Listening`, with the calls in a thread, one after the other: only the run's own result waits for them.
+
+    The queue holds what was not told yet, which the run's ceiling for output bounds. A function that is still busy
+    `_PATIENCE_S` after the program's end is waited for no more; it is told of the rest all the same.
+    """
+
+    def __init__(self, on_output: OnOutput) -> None:
+        super().__init__(on_output)
+        self._waiting: queue.SimpleQueue[tuple[str, bytes] | Callable[[], object]] = queue.SimpleQueue()
+        self._thread = threading.Thread(target=self._tell_all, name="isorun-on-output", daemon=True)
+        self._is_late = False
+
+    def tell(self, stream: str, data: bytes) -> None:
+        """Hand on what was printed; it is told in its turn."""
+        if self._thread.ident is None:
+            self._thread.start()
+        self._waiting.put((stream, data))
+
+    def _tell_all(self) -> None:
+        while isinstance(item := self._waiting.get(), tuple):
+            with suppress(KeyboardInterrupt):  # meant for the main thread
+                super().tell(*item)
+        with suppress(RuntimeError):  # the loop is closed
+            item()
+
+    async def told(self) -> None:
+        """As of `Listening`; after `_PATIENCE_S` in any case, and then a notice says so."""
+        if self._thread.ident is None:
+            return
+        loop, done = asyncio.get_running_loop(), asyncio.Event()
+        self._waiting.put(functools.partial(loop.call_soon_threadsafe, done.set))
+        try:
+            async with asyncio.timeout(_PATIENCE_S):
+                await done.wait()
+        except TimeoutError:
+            self._is_late = True
+
+    def _about_slowness(self) -> list[str]:
+        if not self._is_late:
+            return []
+        return [f"on_output was still busy {_PATIENCE_S:g} s after the program's end; it is told of the rest later"]
 
 
 class PipeReader:

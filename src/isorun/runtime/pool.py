@@ -1,12 +1,13 @@
 """Slots that are built before anybody asks, so that a run does not wait for one.
 
 A slot is used once. The pool refills itself in the background; when it is empty, or
-a run wants other limits than the pool's, a slot is built while the caller waits,
+a run wants other limits than the pool's, or loopback, a slot is built while the caller waits,
 with the same walls. Slots are taken down in the background too: `__aexit__` returns
 only when the last one is gone.
 """
 
 import asyncio
+import time
 from collections import deque
 from collections.abc import Coroutine
 from contextlib import AsyncExitStack
@@ -20,6 +21,7 @@ from isorun.core.text import one_line
 
 _log = log_of("isorun.pool")
 _RETRY_S = 0.5
+_QUIET_S = 30.0  # between two warnings, while no slot can be built
 _AFTER_S = 0.001  # from a run's end to the end of its slot
 _BUILDERS = 3  # at once: most of a build is waiting, for the kernel and for two processes in turn
 
@@ -32,10 +34,10 @@ class Lease:
         self._stack = stack
 
     @classmethod
-    async def take(cls, backend: Backend, limits: Limits) -> "Lease":
+    async def take(cls, backend: Backend, limits: Limits, *, loopback: bool = False) -> "Lease":
         """A newly built slot."""
         async with AsyncExitStack() as stack:
-            slot = await stack.enter_async_context(backend.launch(limits))
+            slot = await stack.enter_async_context(backend.launch(limits, **({"loopback": True} if loopback else {})))
             return cls(slot, stack.pop_all())
 
     async def close(self) -> None:
@@ -54,6 +56,7 @@ class Pool:
         self._wanted = asyncio.Event()
         self._running = 0
         self._closing: set[asyncio.Task[None]] = set()
+        self._quiet_until = 0.0
         self._building = 0
         self._builders: list[asyncio.Task[None]] = []
         self.failures: list[BaseException] = []
@@ -79,16 +82,16 @@ class Pool:
         """Slots that are ready now."""
         return len(self._waiting)
 
-    async def take(self, limits: Limits) -> tuple[Lease, bool]:
+    async def take(self, limits: Limits, *, loopback: bool = False) -> tuple[Lease, bool]:
         """A slot, and whether it was waiting."""
-        while limits == self._limits and self._waiting:
+        while limits == self._limits and self._waiting and not loopback:
             lease = self._waiting.popleft()
             self._wanted.set()
             if lease.slot.is_waiting:
                 self._running += 1
                 return lease, True
             self._discard(lease)  # it died with its jail; the run gets another one
-        lease = await Lease.take(self._backend, limits)
+        lease = await Lease.take(self._backend, limits, loopback=loopback)
         self._running += 1
         return lease, False
 
@@ -134,9 +137,12 @@ class Pool:
         self._building += 1
         try:
             self._waiting.append(await Lease.take(self._backend, self._limits))
+            self._quiet_until = 0.0
         except IsorunError as error:
-            # The next run that finds the pool empty gets this error itself.
-            _log.warning("a slot could not be built ahead: %s", one_line(str(error)))
+            # The next run that finds the pool empty gets this error itself. An engine that is away says it every time.
+            if time.monotonic() >= self._quiet_until:
+                self._quiet_until = time.monotonic() + _QUIET_S
+                _log.warning("a slot could not be built ahead: %s", one_line(str(error)))
             await asyncio.sleep(_RETRY_S)
         except Exception:  # noqa: BLE001 - our own bug must not silently end the refilling
             _log.exception("a slot could not be built ahead")

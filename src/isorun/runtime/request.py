@@ -2,25 +2,29 @@
 
 import os
 import stat
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import accumulate
 from pathlib import Path
+from typing import Any
 
 from isorun.backends.base import File, FileId
 from isorun.core.contract.items import Contract, parse_contract
 from isorun.core.errors import InvalidRequest
-from isorun.core.ids import check_exec_id, check_prog_name, new_exec_id, turn_folder
+from isorun.core.guard.caller import caller
+from isorun.core.ids import check_exec_id, check_prog_name, is_built_in, new_exec_id, turn_folder
 from isorun.core.limits import Limits, check_own, with_own
-from isorun.core.request import NO_CODE, Named, RunRequest, is_utf8
+from isorun.core.request import LOOPBACK, NO_CODE, Named, RunRequest, is_utf8
 from isorun.core.text import shown
 from isorun.executor import rules
 from isorun.executor.shown.value import FORMS, TEXT
+from isorun.runtime.held.tools import HostTool, host_tools
 from isorun.runtime.inspection.schema import schema_fault
 from isorun.store.collect import fingerprints
 from isorun.store.folder import RunFolder
 
 MAIN_NAME = "main.py"
+_SAVE = "invalid_save_to"
 CODE_NAME = "user_code.py"
 #: Names in work/ that every run has already, and what is called so.
 _OURS = {
@@ -28,12 +32,22 @@ _OURS = {
     CODE_NAME: "the program itself",
     rules.STDIN_FILE: "the program's stdin",
     rules.LAST_TRACE: "where a timeout is noted",
+    rules.LEFT: "where files in /tmp are noted",
     rules.FIGURES: "where saved figures are noted",
     **{f"{rules.VALUE}.{ending}": "the value of the last line" for ending in (TEXT, *(form[1] for form in FORMS))},
 }
 _TAKEN = (
     "the input {source} cannot be work/{name}: that is {ours}; rename it, or give the folder that holds it as the input"
 )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Saving:
+    """Where the files of a run go afterwards, and which."""
+
+    to: Path  # absolute
+    option: str  # the one that said so
+    whole: bool  # all of out/ with what the host wrote there, or what the run itself wrote
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -55,26 +69,42 @@ class AcceptedRun:
     needs_turn: bool = True  # whether its turn's folder is there before it begins
     stdin: bytes | None = None
     grants: tuple[str, ...] = ()  # ids of the tools it may call
+    own_tools: Mapping[str, HostTool] = field(default_factory=dict)  # those of them that this process answers
     user_id: str = ""
     limits: Limits = field(default_factory=Limits)  # the host's, or lower ones of its own
+    loopback: bool = False  # whether it has its own, and sockets that reach that alone
     keep: bool = True  # whether its folder stays after the run
+    saving: Saving | None = None
+    session: str | None = None
+    caller: str = ""  # the file of the code that asked for it, for a list of runs
+
+    @property
+    def in_work(self) -> tuple[str, ...]:
+        """What is in work/ when the program begins: the run's own two files and the inputs, relative to it."""
+        return MAIN_NAME, CODE_NAME, *(file.path.removeprefix("work/") for file in self.inputs)
 
 
-def accept(request: RunRequest, limits: Limits, bundle_tools: Collection[str] = ()) -> AcceptedRun:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Offered:
+    """The tools that a run may be granted: those that it may name, and those that it gets if it names none."""
+
+    tools: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)  # as `Runtime.tools` describes them
+    by_default: tuple[str, ...] = ()
+    has_bundle: bool = False
+
+
+def accept(
+    request: RunRequest, limits: Limits, offered: "Offered | None" = None, *, allow_loopback: bool = True
+) -> AcceptedRun:
     """Check everything that a caller asked for; raises `InvalidRequest` naming the item and the remedy.
 
-    *limits* are the host's; the run may ask for lower ones. *bundle_tools* are the ids that may be granted, all of
-    them if the request names none.
+    *limits* are the host's; the run may ask for lower ones. *allow_loopback* is the operator's word.
     """
     check_own(limits, request.limits)
+    own = host_tools(request.tools) if isinstance(request.tools, Mapping) else {}
     host, limits = limits, with_own(limits, request.limits)
     exec_id = check_exec_id(request.exec_id) if request.exec_id is not None else new_exec_id()
-    contract = None
-    if request.contract is not None:
-        contract = parse_contract(
-            request.contract, turn=request.turn_id, exec_id=exec_id, max_items=limits.contract_items
-        )
-        _refuse_bad_schemas(contract)
+    contract = _check_contract(request, exec_id, limits)
     turn = contract.turn if contract else turn_folder(request.turn_id, (), exec_id)
     return AcceptedRun(
         exec_id=exec_id,
@@ -88,13 +118,26 @@ def accept(request: RunRequest, limits: Limits, bundle_tools: Collection[str] = 
         argv=request.argv,
         inputs=check_inputs(request.inputs, limits),
         env=dict(request.env),
-        before=_check_before(request.out),
+        before=_check_before(request),
         stdin=_check_stdin(request.stdin, limits),
-        grants=check_grants(request.tools, bundle_tools),
+        grants=granted(request.tools, own, offered or Offered()),
+        own_tools=own,
         user_id=request.user_id,
         limits=limits,
+        loopback=_check_network(request.network, allow_loopback),
         keep=request.keep,
+        saving=_check_saving(request),
+        session=request.session,
+        caller=caller(),
     )
+
+
+def _check_contract(request: RunRequest, exec_id: str, limits: Limits) -> Contract | None:
+    if request.contract is None:
+        return None
+    contract = parse_contract(request.contract, turn=request.turn_id, exec_id=exec_id, max_items=limits.contract_items)
+    _refuse_bad_schemas(contract)
+    return contract
 
 
 def _needs_turn(request: RunRequest, contract: Contract | None, turn: str) -> bool:
@@ -124,17 +167,23 @@ def _refuse_bad_schemas(contract: Contract) -> None:
             )
 
 
-def check_grants(tools: Sequence[str] | None, bundle_tools: Collection[str]) -> tuple[str, ...]:
-    """The ids in *tools*; None stands for all of the bundle's. Raises `InvalidRequest` for an unknown one."""
+def granted(tools: Iterable[str] | None, own: Collection[str], offered: Offered) -> tuple[str, ...]:
+    """The ids in *tools*, of those *offered* or of the caller's *own*. Raises `InvalidRequest` for an unknown one."""
     if tools is None:
-        return tuple(bundle_tools)
-    for tool in tools:
-        if tool not in bundle_tools:
-            known = (
-                f"it has {', '.join(bundle_tools)}" if bundle_tools else "no bundle is loaded; give bundle= (--bundle)"
-            )
-            raise InvalidRequest(f"the bundle has no tool {shown(tool)}: {known}", code="unknown_tool")
+        return offered.by_default
+    for tool_id in tools:
+        if tool_id not in own and tool_id not in offered.tools:
+            raise InvalidRequest(_unknown_tool(tool_id, offered), code="unknown_tool")
     return tuple(tools)
+
+
+def _unknown_tool(tool_id: str, offered: Offered) -> str:
+    if is_built_in(tool_id) and offered.has_bundle:
+        return f"{shown(tool_id)} is not there: set ISORUN_BUILTIN_TOOLS=1, or list generic_tools in the bundle"
+    if not offered.has_bundle and not offered.tools:
+        return f"the bundle has no tool {shown(tool_id)}: no bundle is loaded; give bundle= (--bundle)"
+    whose = "the bundle has" if offered.has_bundle else "there is"
+    return f"{whose} no tool {shown(tool_id)}: it has {', '.join(offered.tools)}"
 
 
 def check_count(name: str, count: object) -> int:
@@ -144,13 +193,24 @@ def check_count(name: str, count: object) -> int:
     return count
 
 
+def check_preload(names: object) -> tuple[str, ...]:
+    """*names* if they are a list of names of modules. Raises `InvalidRequest` (invalid_preload)."""
+    listed = tuple(names) if isinstance(names, Sequence) and not isinstance(names, str | bytes) else (None,)
+    if not all(isinstance(name, str) and name for name in listed):
+        raise InvalidRequest(
+            f'preload must be a list of names, as ["numpy"], got {shown(names)}', code="invalid_preload"
+        )
+    return listed
+
+
 def check_code(code: bytes, limits: Limits) -> bytes:
     """The program's bytes, at most as many as the operator allows."""
     if not code.strip():
         raise InvalidRequest(NO_CODE, code="missing_code")
     if len(code) > limits.source_bytes:
         raise InvalidRequest(
-            f"the code has {len(code)} bytes, more than {limits.source_bytes} (ISORUN_MAX_SOURCE_BYTES)",
+            f"the code has {len(code)} bytes, more than {limits.source_bytes}; give its data as inputs, or raise "
+            "ISORUN_MAX_SOURCE_BYTES",
             code="code_too_large",
         )
     return code
@@ -168,17 +228,30 @@ def check_timeout(timeout_s: float | None, limits: Limits) -> float:
     return timeout_s
 
 
+def _check_network(network: str, allow_loopback: bool) -> bool:
+    if network == LOOPBACK and not allow_loopback:
+        raise InvalidRequest(
+            'network="loopback" (--loopback) is not allowed here: ISORUN_ALLOW_LOOPBACK is 0; leave it out, or have '
+            "the operator set it to 1",
+            code="loopback_not_allowed",
+        )
+    return network == LOOPBACK
+
+
 def _check_stdin(stdin: bytes | None, limits: Limits) -> bytes | None:
     if stdin is not None and len(stdin) > limits.input_bytes:
         raise InvalidRequest(
-            f"stdin has {len(stdin)} bytes, more than {limits.input_bytes} (ISORUN_MAX_INPUT_BYTES)",
+            f"stdin has {len(stdin)} bytes, more than {limits.input_bytes}; send less, or raise ISORUN_MAX_INPUT_BYTES",
             code="inputs_too_large",
         )
     return stdin
 
 
 def check_inputs(inputs: Sequence[Path | Named], limits: Limits) -> tuple[File, ...]:
-    """Files and folders of the caller, as they will stand in work/. Links are refused, not followed."""
+    """Files and folders of the caller, as they will stand in work/.
+
+    A link that is itself named is followed; one inside a folder is refused.
+    """
     found: dict[str, File] = {}
     total = 0
     for given in inputs:
@@ -197,7 +270,8 @@ def check_inputs(inputs: Sequence[Path | Named], limits: Limits) -> tuple[File, 
     _refuse_nested(found)
     if total > limits.input_bytes:
         raise InvalidRequest(
-            f"the inputs have {total} bytes, more than {limits.input_bytes}; send less",
+            f"the inputs have {total} bytes, more than {limits.input_bytes}; send less, or raise "
+            "ISORUN_MAX_INPUT_BYTES",
             code="inputs_too_large",
         )
     return tuple(found.values())
@@ -265,14 +339,48 @@ def _raise(error: OSError) -> None:
     raise error
 
 
-def _check_before(out: Path | None) -> Path | None:
+def _check_before(request: RunRequest) -> Path | None:
+    folder = request.start_from
+    if folder is not None and request.session is not None:
+        raise InvalidRequest(
+            f"a run of session {request.session} starts from the session's files; give others as inputs (--input), and "
+            "leave out start_from (--start-from)",
+            code="invalid_session",
+        )
     try:
-        is_there = out is None or out.is_dir()
+        is_there = folder is None or folder.is_dir()
     except (OSError, ValueError) as error:
-        raise InvalidRequest(f"the folder {out} cannot be read: {error}", code="unreadable_input") from error
+        raise InvalidRequest(f"the folder {folder} cannot be read: {error}", code="unreadable_input") from error
     if not is_there:
-        raise InvalidRequest(f"there is no folder {out} to start from", code="missing_input")
-    return out
+        raise InvalidRequest(f"there is no folder {folder} to start from", code="missing_input")
+    return folder
+
+
+def _check_saving(request: RunRequest) -> Saving | None:
+    """Where the run's files are to go. A folder that cannot take them is better known before the run than after it."""
+    if request.out is not None and request.save_to is not None:
+        raise InvalidRequest("out (--out) and save_to (--save-to) both say where files go; leave out one", code=_SAVE)
+    to, option = (request.save_to, "save_to") if request.out is None else (request.out, "out")
+    if to is None:
+        return None
+    dashed = f"--{option.replace('_', '-')}"
+    try:
+        # Some meant by `out` what is called start_from: their folder is not empty, and stays as it is.
+        is_full = any(to.iterdir()) and option == "out"
+    except FileNotFoundError:
+        is_full = False
+    except (OSError, ValueError) as error:
+        reason = error.strerror if isinstance(error, OSError) else error
+        remedy = "name a folder that you may write to"
+        text = f"{option} ({dashed}) {to} cannot be used: {reason}; {remedy}"
+        raise InvalidRequest(text, code="out_unusable") from None
+    if is_full:
+        raise InvalidRequest(
+            f"out (--out) {to} is not empty; name a new or empty folder, or say save_to (--save-to) to replace files "
+            "there, or start_from (--start-from) to let out/ start as a copy of it",
+            code="out_not_empty",
+        )
+    return Saving(to=to.absolute(), option=option, whole=option == "out")
 
 
 def fingerprint_before(folder: Path) -> dict[str, str]:

@@ -10,13 +10,14 @@ and only after that, when nothing can write any more, are pipes drained and file
 
 import asyncio
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from math import ceil
 from typing import TYPE_CHECKING, Any
 
 from isorun.backends.base import File, Program, Slot, Usage
+from isorun.core.errors import InvalidRequest
 from isorun.core.guard.log import log_of
 from isorun.core.limits import Limits
 from isorun.core.outcome import Code, Exit, Status, Stop, classify
@@ -27,20 +28,23 @@ from isorun.core.text import one_line, one_word
 from isorun.executor import rules
 from isorun.executor.loader import MAIN
 from isorun.executor.status import line_of_isolation
+from isorun.runtime.clock import Clock, Freezing
 from isorun.runtime.events import Event, Feed
-from isorun.runtime.output import Listening, OnOutput, OutputLog, PipeReader, drain
+from isorun.runtime.held.tools import about_own, host_answers
+from isorun.runtime.output import OnOutput, OutputLog, PipeReader, drain, listening_to
 from isorun.runtime.request import AcceptedRun
+from isorun.runtime.shown import crash_dumps, read_trace
 from isorun.runtime.toolstream import open_tools
 from isorun.store.folder import RunFolder, failed, utc_now
-from isorun.store.kept import read_kept
 from isorun.wire.frames import MAX_FRAME
 from isorun.wire.values import CALL_VALUES
 
 if TYPE_CHECKING:
+    from isorun.runtime.held.calls import HostAnswers
     from isorun.supervisor.client import Supervisor
 
 _log = log_of("isorun")
-_TRACE = 8192
+_NODES_OF_OURS = 8  # the program, the loader, and what the loader notes beside them
 _EXEC_TOOLS = ("execute_code_python", "execute_code_python_side_effect")
 
 
@@ -54,7 +58,7 @@ class Options:
     save_figures: bool = True
     frame_bytes: int = MAX_FRAME  # the largest frame that the other end of the tool stream takes
     frame_values: int = CALL_VALUES  # and how many values in it
-    about: Mapping[str, list[str]] = field(default_factory=dict)  # of the bundle's tools, see `core.signatures.told`
+    about: Mapping[str, list[str]] = field(default_factory=dict)  # of the bundle's tools, see `core.signatures.about`
     cpus: float = 1.0  # what the program is told that it has
 
 
@@ -70,7 +74,8 @@ class Ending:
     stop: Stop | None
     violation: str
     last_trace: str
-    run_s: float
+    run_s: float  # of the run's own time, see `clock`
+    frozen_s: float
     output: OutputLog
     tool_calls: tuple[dict[str, Any], ...]  # records, see `supervisor.session.ToolSession`
     heard: tuple[str, ...] = ()  # notices about the caller's on_output
@@ -104,7 +109,7 @@ def program_for(request: AcceptedRun, options: Options) -> Program:
         stdin=request.stdin is not None,
         given=sorted(given),
         tools=_proxies(request.grants),
-        about={tool_id: options.about[tool_id] for tool_id in request.grants if tool_id in options.about},
+        about={**{i: options.about[i] for i in request.grants if i in options.about}, **about_own(request.own_tools)},
     )
     return Program(files=files, argv=request.argv, env=request.env, context=context, timeout_s=request.timeout_s)
 
@@ -134,6 +139,34 @@ def digests_in_out(request: AcceptedRun, program: Program) -> dict[str, str]:
     given = shown_names(request)
     paths = [_cwd_path(file.path) for file in request.inputs if _top(file) in given]
     return {path.removeprefix("out/"): program.digests[path] for path in paths if path in program.digests}
+
+
+def check_room(request: AcceptedRun) -> AcceptedRun:
+    """*request* if what it sends can stand in the workspace. Raises `InvalidRequest` (too_many_inputs)."""
+    if not request.inputs and not request.sent:
+        return request
+    given = shown_names(request)
+    files = {_cwd_path(file.path) if _top(file) in given else file.path for file in request.inputs}
+    files |= {f"out/{path}" for path in request.sent}
+    files |= {f"out/{name}" for name in _directories(request)}
+    # Each input in out/ has a link in work/, by which it is found beside the program, too.
+    needed, most = len(_with_folders(files)) + len(given) + _NODES_OF_OURS, request.limits.workspace_inodes
+    if needed > most:
+        raise InvalidRequest(
+            f"the inputs take {needed} files, folders and links in the workspace, which may have {most} "
+            "(ISORUN_MAX_WORKSPACE_INODES); send fewer, or an archive of them",
+            code="too_many_inputs",
+        )
+    return request
+
+
+def _with_folders(paths: Iterable[str]) -> set[str]:
+    found: set[str] = set()
+    for path in paths:
+        while path and path not in found:
+            found.add(path)
+            path = path.rpartition("/")[0]
+    return found
 
 
 def _top(file: File) -> str:
@@ -170,17 +203,19 @@ class Conduct:
         self._request = request
         self._owing = owing or Owing()
         self._supervisor = supervisor
-        self._listening = Listening(on_output) if on_output else None
+        self._listening = listening_to(on_output) if on_output else None
         self._slot = slot
         self._folder = folder
         self._limits = limits
         self._feed = feed
         self._stopped: asyncio.Future[Stop] = asyncio.get_running_loop().create_future()
         self._violation = ""
-        self._started = 0.0
+        self.clock = Clock(request.timeout_s)
+        self.freezing = Freezing(slot, self.clock, feed)
         self._calls: list[dict[str, Any]] = []
         self._claim: Claim | None = None
         self.output: OutputLog | None = None  # what it has printed
+        self.held: HostAnswers | None = None  # of the caller's own tools
 
     def stop(self, reason: Stop) -> None:
         """End the run; the first reason given counts."""
@@ -190,12 +225,7 @@ class Conduct:
     @property
     def program_started(self) -> bool:
         """Whether the program's first instruction was reached."""
-        return self._started > 0
-
-    @property
-    def run_s(self) -> float:
-        """Seconds since the program's first instruction."""
-        return time.monotonic() - self._started if self._started else 0.0
+        return self.clock.has_begun
 
     @property
     def tool_calls(self) -> tuple[dict[str, Any], ...]:
@@ -224,11 +254,11 @@ class Conduct:
             raise failed(str(self._folder.user_log), error) from error
         try:
             self._folder.append_infra("executor", "INFO", line_of_isolation(self._slot.isolation))
-            for line in self._slot.origin:
+            for line in self._slot.origin(self._folder.path):
                 _log.info("[docker.exec] %s", one_line(line))
                 self._folder.append_infra("docker.exec", "INFO", line)
             await self._slot.start(program)
-            self._started = time.monotonic()
+            self.clock.begin()
             self._feed.publish(Event(kind="started", at_s=0.0, data={"exec_id": self._request.exec_id}))
         except BaseException:
             output.close()
@@ -239,19 +269,31 @@ class Conduct:
             PipeReader(self._slot.stdout, lambda data: self._printed(output, "stdout", data), account),
             PipeReader(self._slot.stderr, lambda data: self._printed(output, "stderr", data), account),
         ]
-        tools = await open_tools(self._supervisor, self._request, self._slot, self._limits, self, self._owing)
+        self.held = host_answers(self._request, self._slot.out, self._feed, self._at, self.told)
+        tools = await open_tools(
+            self._supervisor, self._request, self._slot, self._limits, self, self._owing, self.held
+        )
         try:
+            self.freezing.begin(tools)
             self._folder.write_program(MAIN, self._request.code)  # while the program runs, not before
             stop = await self._until_end()
-            run_s = time.monotonic() - self._started
+            run_s, frozen_s = self.clock.run_s, self.clock.frozen_s
             exit_, usage = await self._slot.kill()
+            if exit_.violation:
+                self.violated(exit_.violation)
             await drain(readers)
+            if dumps := crash_dumps(read_trace(self._slot.work)):
+                self._printed(output, "stderr", dumps.encode())
         finally:
             for reader in readers:
                 reader.stop()
             account.close()
             await tools.close()
+            if self.held is not None:
+                self.held.close()
             output.close()
+        if self._listening is not None:
+            await self._listening.told()
         if self._stopped.done() and self._stopped.result() is Stop.VIOLATION:
             stop = Stop.VIOLATION  # found while draining: the last bytes count like the first
         status, code = classify(exit_, stop, self._claim)
@@ -263,8 +305,9 @@ class Conduct:
             claim=self._claim,
             stop=stop,
             violation=self._violation,
-            last_trace=_read_trace(self._slot.work) if stop else "",
+            last_trace=read_trace(self._slot.work) if stop else "",
             run_s=run_s,
+            frozen_s=frozen_s,
             output=output,
             tool_calls=tuple(self._calls),
             heard=self.heard,
@@ -274,13 +317,15 @@ class Conduct:
         """Wait for the first thing that ends the run; None if the program ended by itself."""
         ended = asyncio.ensure_future(self._slot.wait())
         try:
-            waited: set[asyncio.Future[Any]] = {ended, self._stopped}
-            await asyncio.wait(waited, timeout=self._request.timeout_s, return_when=asyncio.FIRST_COMPLETED)
+            while not (ended.done() or self._stopped.done()) and ((left := self.clock.left_s) is None or left > 0):
+                waited: set[asyncio.Future[Any]] = {ended, self._stopped, self.clock.moved}
+                await asyncio.wait(waited, timeout=left, return_when=asyncio.FIRST_COMPLETED)
             if ended.done():
+                await self.freezing.end()
                 await ended
                 return None
             self.stop(Stop.DEADLINE)  # without effect if another reason came first
-            self._slot.terminate()
+            await self.freezing.end(self._slot.terminate)
             await asyncio.wait({ended}, timeout=self._limits.grace_s)
             return self._stopped.result()
         finally:
@@ -289,7 +334,7 @@ class Conduct:
                 await ended
 
     def _at(self) -> float:
-        return round(time.monotonic() - self._started, 6) if self._started else 0.0
+        return round(self.clock.run_s, 6)
 
     def _printed(self, output: OutputLog, stream: str, data: bytes) -> None:
         output.feed(stream, data)
@@ -304,7 +349,7 @@ class Conduct:
         self._folder.append_infra("program", level, f"{name} {text}")
 
     def told(self, component: str, level: str, text: str) -> None:
-        """See `client.RunListener`."""
+        """See `opened.RunListener`."""
         self._folder.append_infra(component, level, text)
 
     def claimed(self, claim: Claim) -> None:
@@ -319,7 +364,7 @@ class Conduct:
         self.journalled([record])
 
     def journalled(self, records: Sequence[dict[str, Any]]) -> None:
-        """See `client.RunListener`."""
+        """See `opened.RunListener`."""
         self._calls += records
         # A program chose the id: with a blank in it, it could pass for another call's whole line.
         lines = (f"[tool_call] {one_word(r['tool_id'])} {r['call_id']} {r['status']} {r['ms']}" for r in records)
@@ -332,8 +377,3 @@ class Conduct:
         """See `session.Listener`."""
         self._violation = reason
         self.stop(Stop.VIOLATION)
-
-
-def _read_trace(work: int) -> str:
-    """What faulthandler wrote at SIGTERM; the program could have put anything in its place."""
-    return (read_kept(work, rules.LAST_TRACE, _TRACE) or b"").decode("utf-8", "replace")

@@ -1,24 +1,31 @@
-"""The supervisor of a Runtime's bundle, and what stands around it: Redis, PostgreSQL, credentials.
+"""Starts the supervisors of a Runtime, and reports on Redis, PostgreSQL and credentials of its bundle.
 
-Whether a service answers is asked by a connection alone: its credentials are not used here.
+The supervisor finds out whether a service can be reached. It is not given the service's credentials for that.
 """
 
 import asyncio
+import functools
+from collections.abc import Iterable, Mapping
 from contextlib import AsyncExitStack, ExitStack
-from typing import TYPE_CHECKING
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Self
 from urllib.parse import urlsplit
 
 from isorun.core.guard.log import log_of
+from isorun.core.ids import BUILT_IN_MODULE, is_built_in
 from isorun.core.process import StartProcess
 from isorun.core.text import one_line
 from isorun.runtime.choose import Chosen
+from isorun.runtime.request import AcceptedRun
 from isorun.settings import Settings, base_environment, supervisor_environment
 
 if TYPE_CHECKING:
     from isorun.supervisor.client import Supervisor
+    from isorun.supervisor.descriptor import Descriptor
+    from isorun.supervisor.serving.services import Address
+    from isorun.supervisor.worker.modes import ModePolicy
 
 _log = log_of("isorun")
-_CONNECT_S = 1.0
 _REDIS_PORT, _POSTGRES_PORT = 6379, 5432
 _KEYS = ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN", "AWS_PROFILE")
 
@@ -26,20 +33,22 @@ _KEYS = ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN", "AWS
 async def open_supervisor(
     settings: Settings, stack: AsyncExitStack, chosen: "Chosen | asyncio.Future[Chosen]"
 ) -> tuple["Supervisor | None", tuple[str, ...]]:
-    """The supervisor of the settings' bundle, left with *stack*, and the lines that every run's infra.log begins with.
+    """The supervisor of the settings' bundle, closed with *stack*, and the first lines of every run's infra.log.
 
-    It runs where the *chosen* backend has its tools run. None without a bundle. Raises
-    `InvalidRequest` (invalid_bundle) if it cannot be loaded, and `SetupFailed` if it dies or takes too long.
+    It runs where the *chosen* backend runs tools. None without a bundle. Raises `InvalidRequest` if that cannot
+    be loaded, `Unavailable` if a tool cannot run where it must, `SetupFailed` if it dies or takes too long.
     """
     if settings.bundle is None:
         return None, ()
-    # Not at the top: a run without a bundle does not pay for them.
+    # Not at the top, so that a run without a bundle does not pay for them.
     from isorun.supervisor.client import Supervisor
-    from isorun.supervisor.descriptor import NO_NETWORK, load_descriptor
+    from isorun.supervisor.descriptor import NO_NETWORK, SERVICES
     from isorun.supervisor.incarnation import Ahead, LocalProcess
+    from isorun.supervisor.serving.services import encode_services
 
-    descriptor = await asyncio.to_thread(load_descriptor, settings.bundle)
-    environment = supervisor_environment(settings)
+    descriptor = await asyncio.to_thread(descriptor_of, settings, settings.bundle)
+    services, statuses = _addresses(settings)
+    environment = environment_of(settings, descriptor) | ({SERVICES: encode_services(services)} if services else {})
     no_network = {NO_NETWORK: "1"} if settings.network_mode == "none" else {}
     here = {**base_environment(), **environment, **no_network}
     with ExitStack() as unused:
@@ -49,13 +58,13 @@ async def open_supervisor(
             unused.callback(ahead.abandon)
             start_here, chosen = ahead.start, await asyncio.shield(chosen)
         start = chosen.backend.supervisor(settings, descriptor.root)
-        environment = environment if start else here
-        supervisor = Supervisor(descriptor, environment, start=start or start_here)
+        environment, policy = environment if start else here, mode_policy_of(settings, in_container=bool(start))
+        supervisor = Supervisor(descriptor, environment, start=start or start_here, mode_policy=policy)
         await stack.enter_async_context(supervisor)
-    redis, postgres = await asyncio.gather(_redis(settings), _postgres(settings))
+    statuses |= supervisor.services
     has_keys = any(name in environment for name in _KEYS)
     lines = (
-        f"ready bundle={descriptor.name} redis={redis} postgres={postgres}",
+        f"ready bundle={descriptor.name} redis={statuses['redis']} postgres={statuses['postgres']}",
         f"AWS credentials: {'present, passed to the supervisor only' if has_keys else 'absent'}",
     )
     for line in lines:
@@ -63,28 +72,108 @@ async def open_supervisor(
     return supervisor, lines
 
 
-async def _redis(settings: Settings) -> str:
-    return await _answers(settings.redis_url, settings.redis_host, settings.redis_port, _REDIS_PORT)
+def descriptor_of(settings: Settings, bundle: str | Path | None, *, named: str = "") -> "Descriptor":
+    """The tools of *bundle*; without one the built-in tools. A bundle has those, too, if *named* is one of them, or the
+    operator has set so. Raises `InvalidRequest` (invalid_bundle).
+    """
+    from isorun.supervisor.descriptor import BUILT_INS, load_descriptor, with_built_ins
+
+    if bundle is None:
+        return BUILT_INS
+    descriptor = load_descriptor(bundle)
+    return with_built_ins(descriptor) if settings.builtin_tools or is_built_in(named) else descriptor
 
 
-async def _postgres(settings: Settings) -> str:
-    return await _answers(settings.database_url, settings.postgres_host, settings.postgres_port, _POSTGRES_PORT)
+def environment_of(settings: Settings, descriptor: "Descriptor") -> dict[str, str]:
+    """The environment of these tools' supervisor; it has the keys of search services only with the built-in tools."""
+    return supervisor_environment(settings, built_ins=any(one.module == BUILT_IN_MODULE for one in descriptor.entries))
 
 
-async def _answers(url: str | None, host: str | None, port: int, usual_port: int) -> str:
-    """`ok`, `not configured`, or `unreachable`."""
-    if url is not None:
+class Supervisors:
+    """The supervisors of one Runtime: that of its *bundle*, if it has one. Leaving the block ends the others.
+
+    Without a bundle a supervisor is started for the first run that needs it. It has the built-in tools, or no tools:
+    then it hands calls of the caller's own tools back to this process.
+    """
+
+    def __init__(self, settings: Settings, bundle: "Supervisor | None") -> None:
+        self.has_bundle = bundle is not None
+        self._settings, self._bundle = settings, bundle
+        self._started: dict[bool, Supervisor] = {}  # by whether they have the built-in tools
+        self._stack = AsyncExitStack()
+        self._starting = asyncio.Lock()
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *exc: object) -> None:
+        await self._stack.aclose()
+
+    async def of(self, request: AcceptedRun) -> "Supervisor | None":
+        """The supervisor for *request*; None: all its calls are denied. Raises what `open_supervisor` raises."""
+        if self._bundle is not None or not request.grants:
+            return self._bundle
+        has_built_ins = set(request.grants) != set(request.own_tools)
+        async with self._starting:
+            if has_built_ins not in self._started:
+                self._started[has_built_ins] = await self._stack.enter_async_context(self._new(has_built_ins))
+            return self._started[has_built_ins]
+
+    def _new(self, has_built_ins: bool) -> "Supervisor":
+        from isorun.supervisor.client import Supervisor
+        from isorun.supervisor.descriptor import BUILT_INS, NO_BUNDLE
+
+        # On this machine with every backend: these tools are isorun's, and those that can crash run in workers.
+        if not has_built_ins:
+            return Supervisor(NO_BUNDLE, base_environment())
+        environment = {**base_environment(), **environment_of(self._settings, BUILT_INS)}
+        network = self._settings.network_mode != "none"
+        return Supervisor(BUILT_INS, environment, network=network, mode_policy=mode_policy_of(self._settings))
+
+
+@functools.cache
+def built_in_tools() -> Mapping[str, Mapping[str, Any]]:
+    """The built-in tools as a supervisor that has them would describe them, by id."""
+    from isorun.supervisor.descriptor import BUILT_INS
+    from isorun.supervisor.registry import load_tools
+
+    return {tool_id: tool.described() for tool_id, tool in load_tools(BUILT_INS).items()}
+
+
+def by_default(tools: Iterable[str]) -> tuple[str, ...]:
+    """Those of *tools* that a run gets if it names none. Web tools are a way out, so a run has to name them."""
+    from isorun.tools.tools_insights import is_fetch_uri_content_tool, is_search_tool
+
+    return tuple(i for i in tools if not (is_search_tool(i) or is_fetch_uri_content_tool(i)))
+
+
+def mode_policy_of(settings: Settings, *, in_container: bool = False) -> "ModePolicy":
+    """The mode policy of the operator and isorun; *in_container*: whether the supervisor is in a container."""
+    from isorun.supervisor.worker.modes import ModePolicy
+    from isorun.tools.tools_insights import tool_isolation
+
+    return ModePolicy(operators=settings.tool_modes(), default=tool_isolation, in_container=in_container)
+
+
+def _addresses(settings: Settings) -> tuple[dict[str, "Address"], dict[str, str]]:
+    """Host and port of each service in the settings, and the status of each that has none."""
+    given = {
+        "redis": (settings.redis_url, settings.redis_host, settings.redis_port, _REDIS_PORT),
+        "postgres": (settings.database_url, settings.postgres_host, settings.postgres_port, _POSTGRES_PORT),
+    }
+    from isorun.supervisor.serving.services import UNREACHABLE  # as above
+
+    found: dict[str, Address] = {}
+    statuses: dict[str, str] = {}
+    for name, (url, host, port, usual_port) in given.items():
         try:
-            parts = urlsplit(url)
-            host, port = parts.hostname, parts.port or usual_port
+            parts = urlsplit(url or "")
+            at = (parts.hostname, parts.port or usual_port) if url is not None else (host, port)
         except ValueError:
-            return "unreachable"
-    if not host:
-        return "not configured"
-    try:
-        async with asyncio.timeout(_CONNECT_S):
-            _, writer = await asyncio.open_connection(host, port)
-    except (OSError, TimeoutError, UnicodeError):  # the last: a host name that no resolver takes
-        return "unreachable"
-    writer.close()
-    return "ok"
+            statuses[name] = UNREACHABLE
+            continue
+        if at[0]:
+            found[name] = (at[0], at[1])
+        else:
+            statuses[name] = "not configured"
+    return found, statuses

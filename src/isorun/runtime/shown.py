@@ -1,4 +1,4 @@
-"""What of a run is shown: the value of its last expression, its figures, and which files are only tools' own.
+"""What of a run is shown: the value of its last expression, its figures, its crash, and which files are tools' own.
 
 The program may have written all of it: it is bounded, decoded and never parsed.
 """
@@ -12,7 +12,17 @@ from isorun.executor import rules
 from isorun.executor.shown.value import FORMS, MOST_FORM, MOST_TEXT, TEXT
 from isorun.store.kept import read_kept
 
-_FIGURES_BYTES = 4096
+_TRACE = 128 << 10  # bytes; faulthandler writes 100 frames of at most 1 KB
+_FATAL = "Fatal Python error: "
+# Our frames and what called them, to the end of the stack; with a top-level await, asyncio's between them.
+_BELOW = re.compile(
+    r'^  File "[^"\n]{1,1000}/executor/loader\.py", line [0-9]{1,7} in (?:_execute|_awaited)\n'
+    r'(?:  File "[^\n]{1,2000}\n|  \.\.\.\n)*',
+    re.MULTILINE,
+)
+
+_FIGURES_BYTES = _LEFT_BYTES = 4096
+_PLAIN = re.compile(r"/tmp/[\w./-]{1,100}", re.ASCII)  # noqa: S108 - a name to compare with, of the slot's own
 _SCRATCH = frozenset(
     (
         *(".cache", ".git", ".hg", ".hypothesis", ".ipynb_checkpoints", ".mypy_cache", ".nox", ".pytest_cache"),
@@ -47,9 +57,36 @@ def read_shown(work: int) -> Shown:
     return Shown(text.decode("utf-8", "replace"), rich)
 
 
+def read_left(work: int) -> tuple[str, ...]:
+    """The names of files in /tmp that the program seems to have meant to keep, as its loader noted them."""
+    noted = read_kept(work, rules.LEFT, _LEFT_BYTES) or b""
+    return tuple(name for name in noted.decode("utf-8", "replace").split("\n") if _PLAIN.fullmatch(name))
+
+
+def left_in_tmp(names: tuple[str, ...]) -> Iterator[str]:
+    """A notice on files that are gone."""
+    if names:
+        yield f"left in /tmp, of which nothing comes back: {', '.join(names)}; write to OUTPUT_DIR instead"
+
+
 def unsaved_figures(work: int, files: Container[str]) -> Iterator[str]:
     """A notice that names the figures among *files* which the loader has saved."""
     named = (read_kept(work, rules.FIGURES, _FIGURES_BYTES) or b"").decode("utf-8", "replace").splitlines()
     figures = [name for name in named if re.fullmatch(r"figure-[0-9]+\.png", name) and name in files]
     if figures:
         yield f"figures that were shown or left open are saved as {', '.join(figures)}"
+
+
+def crash_dumps(trace: str) -> str:
+    """The dumps of crashes in what faulthandler wrote, without the frames that lie below the program's; often "".
+
+    The program may have written all of *trace*: it is printed as anything else that the program prints.
+    """
+    at = trace.find(_FATAL)
+    return _BELOW.sub("", trace[at:]) if at >= 0 else ""
+
+
+def read_trace(work: int) -> str:
+    """What faulthandler wrote at a crash and at SIGTERM; the program could have put anything in its place."""
+    written = read_kept(work, rules.LAST_TRACE, _TRACE) or b""
+    return written.rstrip(b"\0").decode("utf-8", "replace")  # the loader has made room with them

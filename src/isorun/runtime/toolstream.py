@@ -1,7 +1,7 @@
 """Who answers a run's tool calls: the supervisor of its bundle; without a bundle every call is denied.
 
 Both ends of that choice look alike to a run: opened once the program runs, closed once
-it is dead, and whatever the stream said in between is told to a listener.
+it is dead, and a listener is told all that the stream said in between.
 """
 
 from dataclasses import replace
@@ -14,7 +14,9 @@ from isorun.runtime.request import AcceptedRun
 from isorun.supervisor.session import CallLimits, ToolSession
 
 if TYPE_CHECKING:
-    from isorun.supervisor.client import RunListener, Supervisor
+    from isorun.runtime.held.calls import HostAnswers
+    from isorun.supervisor.client import Supervisor
+    from isorun.supervisor.opened import RunListener
 
 
 #: Without a bundle every call is denied, by the loop that all runs share: reading one takes it 2 ms at most.
@@ -24,6 +26,15 @@ _DENIED_VALUES = 1 << 10
 
 class Tools(Protocol):
     """A run's tool stream in somebody's hands."""
+
+    async def quiet(self) -> bool:
+        """Begin no call from here on, and return once no tool is at work; a call that the host answers may be open.
+
+        False: `go_on` came first.
+        """
+
+    def go_on(self, frozen_s: float) -> None:
+        """Begin calls again. Those that are open get *frozen_s* more: so long the run was frozen."""
 
     async def close(self) -> None:
         """Take what the dead program still sent; the listener is told nothing afterwards."""
@@ -44,13 +55,17 @@ async def open_tools(
     limits: Limits,
     listener: "RunListener",
     owing: Owing,
+    held: "HostAnswers | None" = None,
 ) -> Tools:
-    """Begin to answer the calls of the program in *slot*; *owing* knows the streams that this loop reads itself."""
+    """Begin to answer the calls of the program in *slot*; *owing* knows the streams that this loop reads itself.
+
+    *held* answers those of the caller's own tools.
+    """
     calls = call_limits(limits, has_tools=supervisor is not None)
     if supervisor is None:
         # Nothing is granted: the loader's claims are heard, every call is denied.
         return ToolSession(slot.tools, {}, calls, listener, owing=owing)
-    return await supervisor.open(
+    opened = await supervisor.open(
         exec_id=request.exec_id,
         turn=request.turn,
         user=request.user_id,
@@ -60,4 +75,9 @@ async def open_tools(
         new_stream=slot.new_stream,
         out=slot.out,
         listener=listener,
+        held=list(request.own_tools),
+        answers=held,
     )
+    if held is not None:
+        held.send_by(opened)
+    return opened

@@ -8,6 +8,7 @@ import pytest
 from isorun.core.errors import InvalidRequest
 from isorun.core.limits import Limits
 from isorun.core.request import RunRequest
+from isorun.executor import rules
 from isorun.runtime.request import accept
 
 LIMITS = Limits()
@@ -31,7 +32,7 @@ def refused(code: str = "print(1)", **options: object) -> tuple[str, str]:
         ({"timeout_s": True}, "invalid_timeout"),
         ({"timeout_s": 601}, "timeout_too_large"),
         ({"inputs": ["/nowhere/at/all"]}, "missing_input"),
-        ({"out": "/nowhere/at/all"}, "missing_input"),
+        ({"start_from": "/nowhere/at/all"}, "missing_input"),
         ({"contract": []}, "empty_contract"),
     ],
 )
@@ -81,6 +82,15 @@ def test_an_input_in_the_place_of_a_file_of_ours_is_refused(tmp_path: Path, name
         f"the input {source} cannot be work/{name}: that is {RESERVED[name]}; {remedy}",
     )
     assert accept(RunRequest.of("print(1)", inputs=[tmp_path]), LIMITS).inputs
+
+
+OURS = {name for name in vars(rules).values() if isinstance(name, str) and name.startswith(".isorun-")}
+
+
+@pytest.mark.parametrize("name", sorted({*OURS - {rules.VALUE}, f"{rules.VALUE}.txt", f"{rules.VALUE}.png"}))
+def test_no_input_has_the_name_of_a_note_of_the_loader(name: str) -> None:
+    """What the host reads there after the run, the program's side wrote; every such name is known to be ours."""
+    assert refused(inputs={name: "x"})[0] == "reserved_input"
 
 
 def test_two_inputs_of_one_name_are_refused(tmp_path: Path) -> None:
@@ -140,9 +150,8 @@ def test_limits_are_of_their_kind(change: dict[str, float]) -> None:
         ({"inputs": ["\ud800"]}, "invalid_input"),
         ({"inputs": {"a": Path("x\0y")}}, "invalid_input"),
         ({"timeout_s": 10**400}, "invalid_timeout"),
-        ({"out": "\ud800"}, "missing_input"),
-        ({"inputs": {".isorun-figures": "x"}}, "reserved_input"),
-        ({"inputs": {".isorun-value.txt": "x"}}, "reserved_input"),
+        ({"start_from": "\ud800"}, "missing_input"),
+        ({"save_to": "\ud800"}, "invalid_save_to"),
     ],
 )
 def test_nothing_but_a_refusal_comes_of_nonsense(options: dict[str, Any], code: str) -> None:
@@ -155,3 +164,15 @@ def test_links_in_a_circle_are_refused(tmp_path: Path) -> None:
     (tmp_path / "a").symlink_to(tmp_path / "b")
     (tmp_path / "b").symlink_to(tmp_path / "a")
     assert refused(inputs=[tmp_path / "a"])[0] in ("unreadable_input", "missing_input")
+
+
+def test_loopback_is_asked_for_and_may_be_forbidden() -> None:
+    """It is of who asks for it, and never of anybody where the operator says so."""
+    asked = RunRequest.of("print(1)", network="loopback")
+    assert [accept(one, LIMITS).loopback for one in (asked, RunRequest.of("print(1)"))] == [True, False]
+    with pytest.raises(
+        InvalidRequest, match=r"\(--loopback\) is not allowed here: ISORUN_ALLOW_LOOPBACK is 0"
+    ) as caught:
+        accept(asked, LIMITS, allow_loopback=False)
+    assert caught.value.code == "loopback_not_allowed"
+    assert not accept(RunRequest.of("print(1)", network="none"), LIMITS, allow_loopback=False).loopback

@@ -25,7 +25,7 @@ async def test_what_cannot_be_sent_is_refused_before_anything_starts(tmp_path: P
     given = {"settings": isorun.Settings(), "pool_size": 0, "workspace_root": tmp_path / "root"}
     async with isorun.Runtime(backend=backend, **given) as rt:
         with pytest.raises(isorun.InvalidRequest, match=r"^out/link is a symbolic link; only files can be sent in$"):
-            await rt.start("pass", out=tmp_path / "before")
+            await rt.start("pass", start_from=tmp_path / "before")
         assert list((tmp_path / "root").glob("codegen_*")) == []
         assert (await rt.execute("pass")).ok  # the only slot there is was not spent
 
@@ -57,7 +57,7 @@ def test_names_of_the_host_are_left_out(tmp_path: Path) -> None:
 def test_a_folder_that_is_gone_is_the_callers_error(tmp_path: Path) -> None:
     """Between the check and the reading the folder can vanish; that is no failure of the sandbox."""
     (tmp_path / "before").mkdir()
-    request = accept(RunRequest.of("pass", out=tmp_path / "before"), isorun.Limits())
+    request = accept(RunRequest.of("pass", start_from=tmp_path / "before"), isorun.Limits())
     assert request.before is not None
     (tmp_path / "before").rmdir()
     with pytest.raises(isorun.InvalidRequest) as caught:

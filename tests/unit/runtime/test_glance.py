@@ -1,5 +1,6 @@
 """What the host itself sees of a promised file, and that no kind of file is let through unseen."""
 
+import zipfile
 from pathlib import Path
 
 import pytest
@@ -42,6 +43,31 @@ def test_what_begins_as_its_type_passes(tmp_path: Path, suffix: str) -> None:
         cut, moved = b"\0" * at + mark[:-1], b"\1" * (at + 1) + mark
         hint = f"does not begin as {suffix} does: it is not {KINDS[suffix].mime}"
         assert seen(tmp_path, f"a{suffix}", cut) == seen(tmp_path, f"a{suffix}", moved) == [hint]
+
+
+PROMISED = """
+.7z .arrow .avi .avif .avro .doc .epub .feather .flac .geojson .gpkg .h5 .hdf5 .ico .jar .m4a .mid .mkv .mov
+.nc .ndjson .npz .odp .ods .odt .ogg .opus .orc .otf .ppt .psd .rar .sqlite3 .tif .ttf .wasm .webm .whl .woff
+.woff2 .xlsb .xlsm .zst .bib .cfg .ini .jsx .rst .sh .sql .srt .tex .tsx .vtt
+"""
+
+
+@pytest.mark.parametrize("suffix", PROMISED.split())
+def test_a_type_that_is_known_by_its_suffix_is_looked_at(suffix: str) -> None:
+    """The two tests above try each of these: other types than the commonest are promised, too."""
+    kind = kind_of(f"a{suffix}")
+    assert kind is not None
+    assert kind.mime != UNKNOWN_MIME
+
+
+@pytest.mark.parametrize("suffix", [".npz", ".odp", ".ods", ".odt", ".xlsb", ".xlsm"])
+def test_an_archive_by_another_name_passes(tmp_path: Path, suffix: str) -> None:
+    """As it is written by the usual means, one without members as well: numpy can save no arrays."""
+    for members in (["mimetype"], []):
+        with zipfile.ZipFile(tmp_path / "made", "w") as archive:
+            for member in members:
+                archive.writestr(member, "x")
+        assert seen(tmp_path, f"a{suffix}", (tmp_path / "made").read_bytes()) == []
 
 
 @pytest.mark.parametrize(

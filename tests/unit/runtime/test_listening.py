@@ -3,6 +3,9 @@
 import asyncio
 import functools
 import logging
+import threading
+import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -134,3 +137,86 @@ async def test_a_run_whose_sandbox_is_lost_tells_it_too(tmp_path) -> None:
         await run_with(raising(ValueError()), tmp_path, script)
     (stored,) = tmp_path.glob("codegen_*/out/result.json")
     assert "on_output raised ValueError in 1 of 1 calls" in stored.read_text()
+
+
+@pytest.fixture
+def rt(tmp_path) -> Iterator[isorun.SyncRuntime]:
+    """A SyncRuntime whose every run prints the same."""
+    with isorun.SyncRuntime(
+        backend=ScriptedBackend(_PRINTS), settings=isorun.Settings(), workspace_root=tmp_path, pool_size=0
+    ) as rt:
+        yield rt
+
+
+def test_a_slow_one_of_a_sync_runtime_holds_up_nobody(rt) -> None:
+    """Other runs end while it is busy; its own result waits, and says nothing of it."""
+    busy, go_on, got = threading.Event(), threading.Event(), []
+
+    def slow(stream: str, data: bytes) -> None:
+        busy.set()
+        assert go_on.wait(60)
+        got.append((stream, data))
+
+    run = rt.start("pass", on_output=slow)
+    assert busy.wait(60)
+    assert rt.execute("pass").ok
+    assert not got
+    threading.Timer(0.2, go_on.set).start()
+    result = run.result()
+    assert sorted(got) == [("stderr", b"three\n"), ("stdout", b"one\ntwo\n")]
+    assert result.notices == ()
+
+
+def test_one_that_never_returns_is_left_behind(rt, monkeypatch) -> None:
+    """The result comes in bounded time, whole, and says so."""
+    monkeypatch.setattr(output, "_PATIENCE_S", 0.2)
+    go_on = threading.Event()
+    try:
+        result = rt.start("pass", on_output=lambda stream, data: go_on.wait() and None).result()
+    finally:
+        go_on.set()
+    assert (result.status, result.stdout) == ("ok", "one\ntwo\n")
+    assert result.notices == ("on_output was still busy 0.2 s after the program's end; it is told of the rest later",)
+
+
+@pytest.mark.parametrize("session", ["", "s"])
+def test_one_of_a_sync_runtime_may_use_it(rt, session: str) -> None:
+    """Another run from inside it: in the loop's own thread that would have been waited for for ever."""
+    inner = []
+    starts = rt.session(session) if session else rt
+    run = starts.start("pass", on_output=lambda stream, data: inner.append(rt.execute("pass").status))
+    run.result()
+    assert inner == ["ok", "ok"]
+
+
+@pytest.mark.parametrize("error", [ValueError("secret"), SystemExit("secret"), KeyboardInterrupt()], ids=repr)
+def test_one_of_a_sync_runtime_that_raises_is_called_again(rt, error) -> None:
+    """As in the event loop; an interrupt, which only the main thread gets, ends no other thread."""
+    calls = []
+
+    def on_output(stream: str, data: bytes) -> None:
+        calls.append(stream)
+        raise error
+
+    result = rt.start("pass", on_output=on_output).result()
+    assert sorted(calls) == ["stderr", "stdout"]
+    assert result.stdout == "one\ntwo\n"
+    wanted = () if isinstance(error, KeyboardInterrupt) else (f"on_output raised {type(error).__name__} in 2 of 2",)
+    assert tuple(notice.partition(" calls")[0] for notice in result.notices) == wanted
+
+
+def test_a_run_that_outlives_its_runtime_tells_nobody(tmp_path, caplog, monkeypatch) -> None:
+    """Closing waits for the run and not for a caller's function that is still busy; nothing is raised in its thread."""
+    monkeypatch.setattr(output, "_PATIENCE_S", 0.2)
+    go_on = threading.Event()
+    rt = isorun.SyncRuntime(
+        backend=ScriptedBackend(_PRINTS), settings=isorun.Settings(), workspace_root=tmp_path, pool_size=0
+    ).open()
+    rt.start("pass", on_output=lambda stream, data: go_on.wait(60) and None)
+    rt.close()
+    go_on.set()
+    deadline = time.monotonic() + 60
+    while any(thread.name == "isorun-on-output" for thread in threading.enumerate()):
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+    assert not caplog.records

@@ -2,6 +2,9 @@
 
 import asyncio
 import itertools
+import subprocess
+import sys
+import threading
 from collections.abc import AsyncIterator, Iterator
 from contextlib import aclosing
 from pathlib import Path
@@ -172,3 +175,62 @@ def test_an_iterator_that_is_closed_cancels_what_runs(tmp_path) -> None:
         left = rt.map(["pass"] * 3, timeout_s=60)
     with pytest.raises(isorun.Misused, match=r"^this SyncRuntime is closed; open a new one$"):
         next(left)
+
+
+def test_closing_waits_for_no_iterator(tmp_path) -> None:
+    """One that waits for a queue for ever holds up neither `close()` nor who waits for its next result."""
+    asked, never = threading.Event(), threading.Event()
+    ended: list[object] = []
+
+    def programs() -> Iterator[str]:
+        yield "pass"
+        asked.set()
+        never.wait()
+
+    def take(rt: isorun.SyncRuntime) -> None:
+        try:
+            ended.extend(rt.map(programs()))
+        except isorun.Misused as error:
+            ended.append(str(error))
+
+    rt = isorun.SyncRuntime(backend=ScriptedBackend(_ENDS), settings=isorun.Settings(), workspace_root=tmp_path)
+    taker = threading.Thread(target=take, args=(rt.open(),), daemon=True)
+    closer = threading.Thread(target=rt.close, daemon=True)
+    taker.start()
+    assert asked.wait(30)
+    closer.start()
+    for thread in (closer, taker):
+        thread.join(30)
+        assert not thread.is_alive()
+    never.set()
+    assert isinstance(ended[0], isorun.RunResult)
+    assert "closed" in str(ended[1])
+
+
+def test_a_process_ends_beside_an_iterator_that_blocks(tmp_path) -> None:
+    """Its thread is not waited for: neither by the loop nor by the interpreter."""
+    code = f"""
+import threading, isorun
+from isorun.testing.fake import Script, ScriptedBackend
+asked = threading.Event()
+def programs():
+    asked.set()
+    threading.Event().wait()
+    yield
+def take():
+    try:
+        list(rt.open().map(programs()))
+    except isorun.Misused as error:
+        print(error)
+rt = isorun.SyncRuntime(backend=ScriptedBackend(Script()), settings=isorun.Settings(), workspace_root={str(tmp_path)!r})
+taker = threading.Thread(target=take)
+taker.start()
+asked.wait()
+rt.close()
+taker.join()
+print("ends")
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "closed" in done.stdout
+    assert done.stdout.endswith("ends\n")

@@ -8,8 +8,8 @@ import pytest
 
 import isorun
 from isorun.core.outcome import Exit
+from isorun.runtime.accepted.handle import Run
 from isorun.runtime.many.turns import Turns
-from isorun.runtime.runtime import Run
 from isorun.testing.fake import Script
 from tests.unit.runtime.test_runtime_scripted import runtime
 

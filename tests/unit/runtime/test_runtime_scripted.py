@@ -2,11 +2,14 @@
 
 import asyncio
 import math
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from pathlib import Path
 
 import pytest
 
 import isorun
+from isorun.backends.base import Slot, Usage
 from isorun.core.outcome import Exit
 from isorun.core.sent.claim import Claim
 from isorun.testing.fake import Script, ScriptedBackend
@@ -219,3 +222,42 @@ async def test_leaving_a_runtime_cancels_what_runs(tmp_path) -> None:
             if event.kind == "started":
                 break
     assert (await run.result()).status == "cancelled"
+
+
+class _FailsToEnd(ScriptedBackend):
+    """Its slots hang, and leaving one raises what no backend of ours raises."""
+
+    def __init__(self) -> None:
+        super().__init__(Script(stdout=b"x\n", at_sigterm=Exit(code=0)))
+        self.left = 0
+
+    @asynccontextmanager
+    async def launch(self, limits: isorun.Limits) -> AsyncIterator[Slot]:
+        async with super().launch(limits) as slot:
+            slot.kill = self._kill  # type: ignore[method-assign]  # of this slot alone
+            yield slot
+
+    async def _kill(self) -> tuple[Exit, Usage]:
+        self.left += 1
+        raise KeyError(f"slot {self.left}")
+
+
+@pytest.mark.parametrize("count", [1, 3])
+async def test_every_run_is_ended_before_an_error_of_a_backend_is_told(tmp_path, count: int) -> None:
+    """Closing stops at none of them; several errors are told together."""
+    backend = _FailsToEnd()
+    rt = isorun.Runtime(
+        backend=backend,
+        settings=isorun.Settings(),
+        workspace_root=tmp_path,
+        pool_size=0,
+        limits=isorun.Limits(grace_s=0.05),
+    )
+    await rt.__aenter__()
+    for _ in range(count):
+        await anext((await rt.start("pass", timeout_s=60)).events())
+    with pytest.raises((KeyError, ExceptionGroup)) as caught:
+        await rt.__aexit__(None, None, None)
+    assert backend.left == count
+    told = caught.value.exceptions if isinstance(caught.value, ExceptionGroup) else (caught.value,)
+    assert sorted(map(str, told)) == [f"'slot {n}'" for n in range(1, count + 1)]

@@ -8,15 +8,17 @@ from typing import Any, Unpack
 import pytest
 
 import isorun
-from isorun.api import Loop, SyncRun
+from isorun.api import Loop, SyncRun, SyncSession
 from isorun.core.outcome import Exit
-from isorun.runtime.runtime import Run, Runtime
+from isorun.runtime.accepted.handle import Run
+from isorun.runtime.carried.session import Session
+from isorun.runtime.runtime import Runtime
 from isorun.testing.fake import Script, ScriptedBackend
 from isorun.tools.subsystem import ToolSubsystem
 
 _ENDS = Script(stdout=b"x\n", exit=Exit(code=0))
 _HANGS = Script(stdout=b"x\n", at_sigterm=Exit(code=0))
-_OURS = {"started", "conducted_by", "waits_for"}  # of Run, for the Runtime
+_OURS = {"started", "conducted_by", "waits_for", "when_done"}  # of Run, for the Runtime
 
 
 def runtime(root: Path, script: Script = _ENDS) -> isorun.SyncRuntime:
@@ -30,10 +32,11 @@ def public(kind: type) -> set[str]:
 
 
 def test_each_method_has_its_twin() -> None:
-    """What `Runtime` and `Run` can do, their blocking views can: with the same arguments, under the same names."""
+    """What `Runtime`, `Run` and `Session` can do, their blocking views can: with the same names and arguments."""
     assert public(Run) - _OURS <= public(SyncRun)
     assert public(Runtime) <= public(isorun.SyncRuntime)
-    for original, twin in ((Run, SyncRun), (Runtime, isorun.SyncRuntime)):
+    assert public(Session) <= public(SyncSession)
+    for original, twin in ((Run, SyncRun), (Runtime, isorun.SyncRuntime), (Session, SyncSession)):
         for name in public(original) - _OURS:
             if inspect.isfunction(method := vars(original)[name]):
                 given = inspect.signature(method).parameters

@@ -11,6 +11,7 @@ from collections.abc import Iterable
 
 from isorun.core.limits import KIB
 from isorun.core.outcome import Code, Status
+from isorun.runtime.hints.caught import last_words
 from isorun.runtime.hints.daily import claim_hint, tail_hint, waited_hint
 from isorun.runtime.hints.met import limit_hint, met, said
 from isorun.runtime.hints.paths import output
@@ -33,7 +34,7 @@ def hint_for(status: Status, code: Code | None, seen: Seen) -> str:
         case Status.TIMED_OUT:
             line = last_line(seen.trace)
             last = NO_TRACE if line is None else f"last line executed: {line}"
-            return _joined(*ceilings, waited_hint(seen.stderr, seen), last)
+            return _joined(*ceilings, waited_hint(f"{seen.stdout}\n{seen.stderr}", seen), last)
         case Status.OUT_OF_MEMORY | Status.LIMIT_EXCEEDED:
             full = (*seen.exit.full_bytes, *seen.exit.full_inodes) if seen.exit else ()
             return limit_hint(code, full)
@@ -44,7 +45,7 @@ def hint_for(status: Status, code: Code | None, seen: Seen) -> str:
             return _joined(*ceilings) or (NO_ROOM if bus else "")
         case Status.CONTRACT_FAILED:
             printed = f"{seen.stdout}\n{seen.stderr}"
-            return _joined(*ceilings, tail_hint(printed, seen) or _contract_hint(code, seen.turn))
+            return _joined(*ceilings, tail_hint(printed, seen) or last_words(seen) or _contract_hint(code, seen))
         case _:
             return ""
 
@@ -72,7 +73,8 @@ def last_line(trace: str) -> int | None:
     return int(frame[1]) if frame else None
 
 
-def _contract_hint(code: Code | None, turn: str | None) -> str:
-    if code is Code.MISSING_OUTPUT_FILES:
-        return f"write each promised file beneath {output(turn)}"
-    return ""
+def _contract_hint(code: Code | None, seen: Seen) -> str:
+    if code is not Code.MISSING_OUTPUT_FILES:
+        return ""
+    left = f"; left in /tmp, of which nothing comes back: {', '.join(seen.left)}" if seen.left else ""
+    return f"write each promised file beneath {output(seen.turn)}{left}"

@@ -4,6 +4,7 @@ Pure: from values to text. The claim is the program's and hostile: it is bounded
 about it is said by `hints.hint`.
 """
 
+import re
 import signal
 from collections.abc import Callable
 
@@ -13,6 +14,10 @@ from isorun.core.sent.claim import Claim
 from isorun.core.text import one_line
 
 MAX_MESSAGE = 300  # characters of an exception's text
+_END = 2000  # characters
+_WORDS = re.compile(
+    r"rror|rrno|No module|No such|codec|esol[uv]|not found|EOF when|locale|depend|matching|\bE: |unable|No space"
+)
 PLACES = ("/workspace", "/tmp", "/dev/shm")  # noqa: S108 - mount points inside, no files of ours
 
 
@@ -21,6 +26,11 @@ def message_for(status: Status, code: Code | None, exit_: Exit | None, claim: Cl
     if code is None:
         return "" if status is Status.OK else f"the run ended as {status}"
     return _MESSAGES[code](exit_, claim, limits)
+
+
+def may_speak_of_an_error(printed: str) -> bool:
+    """Whether a look at the end of what a program printed may be worth its price: see `hints.caught`."""
+    return _WORDS.search(printed[-_END:]) is not None
 
 
 def _raised(claim: Claim | None) -> str:

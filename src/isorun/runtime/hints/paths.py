@@ -6,6 +6,7 @@ letters.
 
 import errno
 import re
+from difflib import get_close_matches
 from posixpath import basename, dirname, normpath
 
 from isorun.core.text import composed, folded, one_line
@@ -33,7 +34,13 @@ _TERMINALS = ("/dev/tty", "/dev/ptmx", "/dev/pts", "/dev/console")
 _PLAIN = re.compile(r"[\w./ -]{1,100}")
 _WINDOWS = re.compile(r"[A-Za-z]:[\\/]|\\\\")
 _SHOWN = 5  # names of given files
+_COMPARED = 200  # of them
 
+_HOMES = ("/tmp/Downloads", "/tmp/Desktop", "/tmp/Documents")  # noqa: S108 - HOME is /tmp
+_ADDRESS = re.compile(r"[a-z][a-z0-9+]{1,9}:/")
+
+NO_COMMAND = "no such command is in the sandbox: use Python, or another command"
+NO_ADDRESS = "that is an address, and a program has no network: give it the file with --input (inputs=)"
 NO_TERMINAL = "a program has no terminal and can make none: use pipes, and shutil.get_terminal_size() for a width"
 NO_SYSTEM = "the sandbox does not show that file of the machine: do without it"
 PLACES = f"files go to OUTPUT_DIR ({OUT}, the working directory) or /tmp; given files are in {WORK}"
@@ -55,7 +62,9 @@ def absent_hint(text: str, source: str, seen: Seen) -> str:
     if path is None:
         return ""
     if "child_exception_type" in source or "posix_spawn" in source:  # of subprocess
-        return "no such command is in the sandbox: use Python, or another command"
+        return NO_COMMAND
+    if _ADDRESS.match(path):
+        return NO_ADDRESS
     if hint := _given_elsewhere(path, seen):
         return hint
     if "non-existent directory" in text:
@@ -109,6 +118,8 @@ def _outside(path: str) -> str:
         return NO_TERMINAL
     if _WINDOWS.match(path):
         return f"there are no drives: {PLACES}"
+    if path.startswith("~") or _is_below(at, _HOMES):
+        return f"no home folder of yours is in the sandbox: {PLACES}"
     if _is_below(at, _WRITABLE):
         return ""
     return NO_SYSTEM if _is_below(at, _SYSTEM) else f"that path is not in the sandbox: {PLACES}"
@@ -120,11 +131,18 @@ def _inside(path: str, seen: Seen) -> str:
         shown = folder.removeprefix(f"{OUT}/")
         named = f'"{shown}"' if _PLAIN.fullmatch(shown) else "FOLDER"
         return f"the folder of that file may be missing: make it first, with os.makedirs({named}, exist_ok=True)"
-    given = sorted(name for name in seen.given if name not in _OURS)
+    given = _most_alike(basename(path), [name for name in seen.given if name not in _OURS])
     if not given:
         return "no such file was given to this run: write it first, or give it with --input (inputs=)"
     more = f" and {len(given) - _SHOWN} more" if len(given) > _SHOWN else ""
     return f"no such file is there; the given files, in {WORK}: {', '.join(map(one_line, given[:_SHOWN]))}{more}"
+
+
+def _most_alike(name: str, given: list[str]) -> list[str]:
+    """*given*, sorted, but those first whose names are nearly *name*: the program most likely means one of them."""
+    by_name = {basename(path): path for path in sorted(given)[:_COMPARED]}
+    alike = [by_name[near] for near in get_close_matches(name[:255], by_name, n=_SHOWN)]
+    return [*alike, *sorted(set(given).difference(alike))]
 
 
 def _is_known(folder: str, seen: Seen) -> bool:

@@ -15,10 +15,11 @@ MAX_TEXT = 16 << 10  # characters of what a program printed, or says of its exce
 class Seen:
     """All that is known of a run that has ended.
 
-    *claim*, *trace* (what faulthandler wrote at SIGTERM), *stdout* and *stderr* (their ends) are the program's word.
+    *claim*, *trace* (what faulthandler wrote at SIGTERM), *left* (names in /tmp), *stdout* and *stderr* (their ends)
+    are the program's word.
     The others are the host's: *turn*, the folder `turn_<id>` of a run with a contract; *given*, the files in work/;
-    *tools*, the names of the tools that it could call; *files*, what was collected of out/; *at_limit*, those of
-    *files* that have as many bytes as a file may have.
+    *tools*, the names of the tools that it could call; *loopback*, whether it had its own; *files*, what was collected
+    of out/; *at_limit*, those of *files* that have as many bytes as a file may have.
     """
 
     claim: Claim | None = None
@@ -31,5 +32,7 @@ class Seen:
     turn: str | None = None
     given: Collection[str] = ()
     tools: Collection[str] = ()
+    loopback: bool = False
     files: Collection[str] = ()
+    left: Collection[str] = ()
     at_limit: Collection[str] = ()

@@ -7,33 +7,33 @@ so it may be killed, hang or be taken over. It answers one line a file, in the o
 
 It must not need anything but the standard library, pypdf, Pillow, openpyxl and jsonschema,
 and must not unpack to a disk, follow a name inside a file, or open a nested archive. It is
-long because it is sent as one text and can import nothing of ours.
+long because it is sent as one text and can import nothing of ours. What only some kinds of
+file need is imported where they are opened: a slot looks at one run's files, once, and the
+libraries of archives, TOML and XML take longer to import than most tables to check.
 """
 
-import bz2
 import codecs
 import csv
-import gzip
 import io
 import json
 import logging
-import lzma
 import re
 import stat
 import struct
 import sys
-import tarfile
-import tomllib
 import unicodedata
 import warnings
-import zipfile
 import zlib
 from collections.abc import Callable, Iterable, Iterator
 from functools import partial
+from importlib import import_module
 from itertools import islice
 from pathlib import Path, PurePosixPath
-from typing import Any, NoReturn
-from xml.parsers import expat
+from typing import TYPE_CHECKING, Any, NoReturn
+
+if TYPE_CHECKING:
+    import tarfile
+    import zipfile
 
 INVALID = "artifact_invalid"
 TOO_LARGE = "artifact_too_large"
@@ -223,6 +223,8 @@ def _jsonl(file: Path, checks: Checks) -> Facts:
 
 
 def _toml(file: Path, checks: Checks) -> Facts:
+    import tomllib
+
     text = _utf8(file.read_bytes())
     try:
         tomllib.loads(text)
@@ -324,29 +326,34 @@ class _Unpacked(io.RawIOBase):
         return len(data)
 
 
-def _unpacked(file: Path, opener: Callable[..., Any] | None) -> Any:  # noqa: ANN401 - a readable file
+def _unpacked(file: Path, packer: str) -> Any:  # noqa: ANN401 - a readable file
     size = file.stat().st_size
     # A tar that is not packed has what it says, and no ratio.
-    return file.open("rb") if opener is None else _Unpacked(opener(file, "rb"), size)
+    return _Unpacked(import_module(packer).open(file, "rb"), size) if packer else file.open("rb")
 
 
-_DAMAGED = (OSError, EOFError, zlib.error, lzma.LZMAError)
+def _damaged() -> tuple[type[Exception], ...]:
+    from lzma import LZMAError
+
+    return OSError, EOFError, zlib.error, LZMAError
 
 
-def _packed(file: Path, checks: Checks, opener: Callable[..., Any] = gzip.open, mime: str = "") -> Facts:
+def _packed(file: Path, checks: Checks, packer: str = "gzip", mime: str = "") -> Facts:
     try:
-        with _unpacked(file, opener) as stream:
+        with _unpacked(file, packer) as stream:
             while stream.read(MIB):
                 pass
-    except _DAMAGED as error:
+    except _damaged() as error:
         raise Bad(f"does not unpack: {_without_path(error, file)}") from None
     return Facts(mimes=[mime])
 
 
-def _tar(file: Path, checks: Checks, opener: Callable[..., Any] | None = None, mime: str = "") -> Facts:
+def _tar(file: Path, checks: Checks, packer: str = "", mime: str = "") -> Facts:
+    import tarfile
+
     names, left = Names(), MAX_UNPACKED
     try:
-        with _unpacked(file, opener) as stream, tarfile.open(fileobj=stream, mode="r|") as archive:
+        with _unpacked(file, packer) as stream, tarfile.open(fileobj=stream, mode="r|") as archive:
             for number, member in enumerate(archive):
                 if number >= MAX_ENTRIES:
                     raise TooLarge(f"holds more than {MAX_ENTRIES} files")
@@ -359,13 +366,13 @@ def _tar(file: Path, checks: Checks, opener: Callable[..., Any] | None = None, m
                 pass
     except tarfile.TarError as error:
         raise Bad(f"is not a tar archive: {error}") from None
-    except _DAMAGED as error:
+    except _damaged() as error:
         raise Bad(f"does not unpack: {_without_path(error, file)}") from None
     names.check_not_empty()
     return Facts(mimes=[mime])
 
 
-def _check_member(member: tarfile.TarInfo) -> None:
+def _check_member(member: "tarfile.TarInfo") -> None:
     shown = f"{member.name[:MAX_SHOWN]!r}"
     if member.issym() or member.islnk():
         raise Bad(f"holds {shown}, a link; write the file itself")
@@ -392,7 +399,7 @@ def _other_name(extra: bytes) -> bytes | None:
 class Archive:
     """A zip file whose declared sizes are within bounds, read in pieces that are."""
 
-    def __init__(self, file: zipfile.ZipFile) -> None:
+    def __init__(self, file: "zipfile.ZipFile") -> None:
         self.file = file
         self.entries = {entry.filename: entry for entry in file.infolist() if not entry.is_dir()}
 
@@ -441,6 +448,8 @@ class Archive:
 
 
 def _archive(file: Path) -> Archive:
+    import zipfile
+
     try:
         archive = Archive(zipfile.ZipFile(file))
     except (zipfile.BadZipFile, UnicodeDecodeError, NotImplementedError) as error:
@@ -451,11 +460,13 @@ def _archive(file: Path) -> Archive:
 
 
 def _zip(file: Path, checks: Checks) -> Facts:
+    from zipfile import BadZipFile
+
     archive = _archive(file)
     with archive.file:
         try:
             archive.read_all()
-        except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError) as error:
+        except (BadZipFile, zlib.error, EOFError, NotImplementedError) as error:
             raise Bad(f"holds a damaged file: {error}") from None
         return Facts(mimes=["application/zip", *_office_mimes(archive)])
 
@@ -473,6 +484,8 @@ def parse_xml(
     doctype: bool = False,
 ) -> str:
     """The name of the root. Nothing is looked up: entities are refused, and a document type unless *doctype*."""
+    from xml.parsers import expat
+
     parser = expat.ParserCreate(namespace_separator=" ")
     root = ""
 
@@ -527,6 +540,8 @@ def _main_part(archive: Archive, wanted: str) -> str:
 
 def _office(file: Path, suffix: str) -> tuple[Archive, str]:
     """The archive, every XML part of it well-formed, and its main part's name."""
+    from zipfile import BadZipFile
+
     archive = _archive(file)
     try:
         main = _main_part(archive, suffix)
@@ -537,7 +552,7 @@ def _office(file: Path, suffix: str) -> tuple[Archive, str]:
             else:
                 for _ in archive.pieces(name):
                     pass
-    except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError) as error:
+    except (BadZipFile, zlib.error, EOFError, NotImplementedError) as error:
         raise Bad(f"is damaged: {error}") from None
     root = _OFFICE[suffix][0]
     if roots.get(main) != root:
@@ -787,32 +802,38 @@ def _must_contain(facts: Facts, wanted: str | list[str]) -> Iterator[str]:
 #: By suffix: what opens the file and says what it is, or raises `Bad`.
 KINDS: dict[str, Callable[[Path, Checks], Facts]] = {
     ".bmp": _image("BMP", "image/bmp"),
-    ".bz2": partial(_packed, opener=bz2.open, mime="application/x-bzip2"),
+    ".bz2": partial(_packed, packer="bz2", mime="application/x-bzip2"),
     ".csv": _csv,
     ".docx": _docx,
+    ".epub": _zip,
+    ".geojson": _json,
     ".gif": _image("GIF", "image/gif"),
-    ".gz": partial(_packed, opener=gzip.open, mime="application/gzip"),
+    ".gz": partial(_packed, packer="gzip", mime="application/gzip"),
     ".ipynb": _json,
+    ".jar": _zip,
     ".jpeg": _image("JPEG", "image/jpeg"),
     ".jpg": _image("JPEG", "image/jpeg"),
     ".json": _json,
     ".jsonl": _jsonl,
+    ".ndjson": _jsonl,
     ".pdf": _pdf,
     ".png": _image("PNG", "image/png"),
     ".pptx": _pptx,
     ".svg": partial(_xml, wanted="svg"),
     ".tar": partial(_tar, mime="application/x-tar"),
-    ".tar.bz2": partial(_tar, opener=bz2.open, mime="application/x-bzip2"),
-    ".tar.gz": partial(_tar, opener=gzip.open, mime="application/gzip"),
-    ".tar.xz": partial(_tar, opener=lzma.open, mime="application/x-xz"),
-    ".tgz": partial(_tar, opener=gzip.open, mime="application/gzip"),
+    ".tar.bz2": partial(_tar, packer="bz2", mime="application/x-bzip2"),
+    ".tar.gz": partial(_tar, packer="gzip", mime="application/gzip"),
+    ".tar.xz": partial(_tar, packer="lzma", mime="application/x-xz"),
+    ".tgz": partial(_tar, packer="gzip", mime="application/gzip"),
+    ".tif": _image("TIFF", "image/tiff"),
     ".tiff": _image("TIFF", "image/tiff"),
     ".toml": _toml,
     ".tsv": partial(_csv, mime="text/tab-separated-values", delimiter="\t"),
     ".webp": _image("WEBP", "image/webp"),
+    ".whl": _zip,
     ".xlsx": _xlsx,
     ".xml": _xml,
-    ".xz": partial(_packed, opener=lzma.open, mime="application/x-xz"),
+    ".xz": partial(_packed, packer="lzma", mime="application/x-xz"),
     ".zip": _zip,
 }
 

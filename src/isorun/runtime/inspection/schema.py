@@ -4,9 +4,12 @@ The schema is the caller's, never a program's: this is the one place of the host
 jsonschema. It must not look anything up outside the schema.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
+_UNBOUNDED = ("pattern", "patternProperties", "uniqueItems")
+_BESIDE_PATTERNS = ("additionalProperties", "unevaluatedProperties")
+_FAULT_CHARS = 300
 _REFERENCES = ("$ref", "$dynamicRef", "$recursiveRef")
 
 
@@ -25,6 +28,46 @@ def schema_fault(schema: dict[str, Any]) -> str:
         return f"is not a JSON schema at ${where}: {error.message[:200]}"
     except RecursionError:
         return "is nested too deep"
+
+
+def value_fault(schema: dict[str, Any], value: object) -> str:
+    """What of *value*, a program's, does not fit *schema*, which has no fault; "" if it fits.
+
+    What can take a program's own time for ever is left unlooked-at: `pattern`, `patternProperties`, `uniqueItems`.
+    """
+    from jsonschema import Draft202012Validator
+    from jsonschema.validators import extend, validator_for
+
+    kind = validator_for(schema, default=Draft202012Validator)
+    rest = {name: _without_patterns(kind.VALIDATORS[name]) for name in _BESIDE_PATTERNS if name in kind.VALIDATORS}
+    bounded = extend(kind, {**dict.fromkeys(_UNBOUNDED, _holds), **rest})
+    try:
+        error = next(bounded(schema).iter_errors(value), None)
+    except RecursionError:
+        return "it is nested too deep"
+    return "" if error is None else f"{'.'.join(map(str, error.absolute_path)) or 'arguments'}: {_about(error)}"
+
+
+def _holds(*_: object) -> Iterator[Any]:
+    """A keyword that every value fulfils."""
+    return iter(())
+
+
+def _without_patterns(check: Callable[..., Any]) -> Callable[..., Iterator[Any]]:
+    """*check*, of the properties that nothing else names; beside patterns those are not known."""
+
+    def checked(validator: object, wanted: object, value: object, schema: dict[str, Any]) -> Iterator[Any]:
+        if "patternProperties" not in schema:
+            yield from check(validator, wanted, value, schema) or ()
+
+    return checked
+
+
+def _about(error: Any) -> str:  # noqa: ANN401 - of jsonschema
+    """What is asked for; the value itself is the program's and may be a secret of its own."""
+    if error.validator in ("required", "additionalProperties"):
+        return str(error.message)[:_FAULT_CHARS]
+    return f"it must fulfil {error.validator}: {error.validator_value!r}"[:_FAULT_CHARS]
 
 
 def _leads_out(schema: dict[str, Any]) -> str:

@@ -1,9 +1,15 @@
 """Work on many items: some at once, results in the order of the items, no item taken before there is room for it."""
 
 import asyncio
+import threading
 from collections import deque
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Collection, Coroutine, Iterable
+from contextlib import suppress
+from contextvars import copy_context
+from functools import partial
 from typing import Any, TypeVar, cast
+
+from isorun.core.errors import Misused
 
 _Item = TypeVar("_Item")
 _Done = TypeVar("_Done")
@@ -17,11 +23,47 @@ async def each(items: Iterable[_Item]) -> AsyncIterator[_Item]:
         yield item
 
 
-async def each_aside(items: Iterable[_Item]) -> AsyncIterator[_Item]:
-    """*items*, for `ordered`; each is made in a thread, so making it may take long, or wait for the loop."""
+async def each_aside(items: Iterable[_Item], closing: asyncio.Event) -> AsyncIterator[_Item]:
+    """*items*, for `ordered`; each is made in a thread, so making it may take long, or wait for the loop.
+
+    Raises `Misused` once *closing* is set: an item may never come, and neither the loop nor this process waits for it.
+    """
     iterator = iter(items)
-    while (item := await asyncio.to_thread(next, iterator, _END)) is not _END:
-        yield cast("_Item", item)
+    closed = asyncio.ensure_future(closing.wait())
+    try:
+        while True:
+            made = _aside(next, iterator, _END)
+            await asyncio.wait({made, closed}, return_when=asyncio.FIRST_COMPLETED)
+            if closed.done():
+                raise Misused("it was closed before all programs were made")
+            if (item := made.result()) is _END:
+                return
+            yield cast("_Item", item)
+    finally:
+        closed.cancel()
+
+
+def _aside(work: Callable[..., _Done], *given: object) -> "asyncio.Future[_Done]":
+    """What *work* gives, in a thread that holds up no end: those of `asyncio.to_thread` are waited for."""
+    loop = asyncio.get_running_loop()
+    future: asyncio.Future[_Done] = loop.create_future()
+
+    def tell(done: Callable[[], None]) -> None:
+        if not future.done():
+            done()
+
+    def work_it() -> None:
+        try:
+            made = work(*given)
+        except BaseException as error:  # noqa: BLE001 - it is the caller's, who gets it as it is
+            told = partial(future.set_exception, error)
+        else:
+            told = partial(future.set_result, made)
+        with suppress(RuntimeError):  # the loop has been closed
+            loop.call_soon_threadsafe(tell, told)
+
+    threading.Thread(target=copy_context().run, args=(work_it,), name="isorun-next", daemon=True).start()
+    return future
 
 
 async def ordered(

@@ -2,11 +2,14 @@
 
 import errno
 import os
+from dataclasses import replace
 
 import pytest
 
+from isorun.core.outcome import Code, Exit, Status
 from isorun.core.sent.claim import Claim
-from isorun.runtime.hints.daily import claim_hint, forgotten_awaits
+from isorun.runtime.hints.daily import claim_hint, forgotten_awaits, tail_hint
+from isorun.runtime.hints.hint import hint_for
 from isorun.runtime.hints.paths import PLACES
 from isorun.runtime.hints.seen import Seen
 
@@ -249,3 +252,86 @@ def test_a_module_that_was_given_in_a_folder_is_pointed_to() -> None:
     claim = Claim(type="ModuleNotFoundError", message="No module named 'helper'")
     told = claim_hint(claim, Seen(given=("lib/helper.py",)))
     assert told == "lib/helper.py is in /workspace/work: write sys.path.append('/workspace/work/lib') first"
+
+
+NO_SERVER = (
+    "the program has no loopback either, so no server can listen: call the handler directly, use a Unix socket "
+    '(socket.AF_UNIX), or have the caller turn loopback on: --loopback (network="loopback")'
+)
+NONE_LISTENS = (
+    "no server listens there: the program reaches only servers that it starts itself, so start one first, wait until "
+    "it listens, and take the port that it got"
+)
+NO_FAMILY = "[Errno 97] Address family not supported by protocol"
+TO_ITSELF = "Popen(['python', '-m', 'http.server']); urlopen('http://127.0.0.1:8000/')"
+
+
+@pytest.mark.parametrize(
+    ("claim", "seen", "hint"),
+    [
+        (Claim(type="OSError", errno=97), Seen(stderr="  s = HTTPServer(a)\n"), NO_SERVER),
+        (Claim(type="OSError", errno=97), Seen(program="s.listen(); connect(('localhost', 80))"), NO_SERVER),
+        (Claim(type="OSError", errno=97), Seen(program="connect(('localhost', 80))"), NO_NETWORK),
+        (Claim(type="URLError", message=f"<urlopen error {NO_FAMILY}>"), Seen(program=TO_ITSELF), NO_SERVER),
+        (Claim(type="OSError", errno=97), Seen(program="app.run(); create_connection(('::1', 80))"), NO_SERVER),
+        (Claim(type="IndexError", source="port = server.sockets[0].getsockname()"), Seen(), NO_SERVER),
+        (Claim(type="IndexError", source="port = server.sockets[0].getsockname()"), Seen(loopback=True), ""),
+        (Claim(type="IndexError", source="port = servers[0]"), Seen(program=TO_ITSELF), ""),
+        (
+            Claim(type="OSError", message="could not bind on any address out of [('127.0.0.1', 0)]"),
+            Seen(program="start_server(echo, '127.0.0.1', 0)"),
+            NO_SERVER,
+        ),
+        (Claim(type="OSError", errno=97), Seen(program="x[1::1]; create_connection(('1.2.3.4', 80))"), NO_NETWORK),
+        (Claim(type="OSError", errno=97), Seen(program="connect(('1127.0.0.1', 1))"), NO_NETWORK),
+        (Claim(type="gaierror", errno=-3), Seen(program="connect('localhost.example.com')"), NO_NETWORK),
+        (Claim(type="OSError", errno=101), Seen(program=TO_ITSELF, loopback=True), NO_NETWORK),
+        (Claim(type="OSError", errno=113), Seen(loopback=True), NO_NETWORK),
+        (Claim(type="gaierror", message="anything"), Seen(loopback=True), NO_NETWORK),
+        (Claim(type="ConnectionRefusedError", errno=111), Seen(loopback=True), NONE_LISTENS),
+        (Claim(type="URLError", message="<urlopen error [Errno 111] anything>"), Seen(loopback=True), NONE_LISTENS),
+        (Claim(type="ConnectionRefusedError", errno=111), Seen(), ""),
+        (Claim(type="OSError", errno=97), Seen(program=TO_ITSELF, loopback=True), NO_NETWORK),  # of another family
+    ],
+)  # fmt: skip
+def test_a_server_is_a_matter_of_loopback(claim: Claim, seen: Seen, hint: str) -> None:
+    """A program that would reach itself is told who may turn that on; one that has it hears of the way out it lacks."""
+    assert claim_hint(claim, seen) == hint
+
+
+def test_a_server_in_a_child_is_seen_by_what_was_printed() -> None:
+    """As that of a program which caught the error and went on."""
+    printed = f"  server = socketserver.TCPServer(a, H)\nOSError: {NO_FAMILY}\n"
+    assert tail_hint(printed, Seen(stderr=printed)) == NO_SERVER
+    refused = "ConnectionRefusedError: [Errno 111] Connection refused\n"
+    assert tail_hint(refused, Seen(stderr=refused, loopback=True)) == NONE_LISTENS
+
+
+LOST = "a worker of the pool is gone, and the kernel killed no process of the run for memory: the worker"
+ALONE_SHOWS = "do its task without the pool (n_jobs=1) to see where"
+JOBLIB = (
+    "A worker process managed by the executor was unexpectedly terminated. This could be caused by a segmentation "
+    "fault while calling the function or by an excessive memory usage causing the Operating System to kill the "
+    "worker.\n\n"
+    "The exit codes of the workers are {%s}"
+)
+POOL = "A process in the process pool was terminated abruptly while the future was running or pending."
+
+
+@pytest.mark.parametrize(
+    ("kind", "text", "hint"),
+    [
+        ("TerminatedWorkerError", JOBLIB % "SIGSEGV(-11)", f"{LOST} was ended by SIGSEGV: {ALONE_SHOWS}"),
+        ("TerminatedWorkerError", JOBLIB % "EXIT(1)", f"{LOST} ended by itself, or crashed: {ALONE_SHOWS}"),
+        ("BrokenProcessPool", POOL, f"{LOST} ended by itself, or crashed: {ALONE_SHOWS}"),
+    ],
+)
+def test_a_worker_that_is_gone_is_told_with_what_the_kernel_counted(kind: str, text: str, hint: str) -> None:
+    """Not with the paths that a library looked for in vain meanwhile; where it was killed for memory, that is told."""
+    stderr = "FileNotFoundError: [Errno 2] No such file or directory: '/proc/meminfo'\n"
+    seen = Seen(claim=Claim(type=kind, message=text), stderr=stderr, exit=Exit(code=1))
+    assert hint_for(Status.FAILED, Code.PROGRAM_ERROR, seen) == hint
+    killed = hint_for(Status.FAILED, Code.PROGRAM_ERROR, replace(seen, exit=Exit(code=1, oom_kills=1)))
+    assert killed.startswith("1 process(es) of the run were killed for memory (")
+    assert LOST not in killed
+    assert "/proc" not in killed

@@ -7,6 +7,7 @@ import json
 import logging
 import lzma
 import sqlite3
+import subprocess
 import sys
 import tarfile
 import tempfile
@@ -131,6 +132,12 @@ GOOD: dict[str, tuple[str, Data, dict[str, object]]] = {
     "xz": ("a.csv.xz", lzma.compress(b"x"), {}),
     "tar": ("a.tar", tar(), {"mime": "application/x-tar"}),
     "tar.gz": ("v1.2.tar.gz", gzip.compress(tar()), {"mime": "application/gzip"}),
+    "tif": ("a.tif", picture("TIFF"), {"mime": "image/tiff"}),
+    "ndjson": ("a.ndjson", b'{"a": 1}\n[2]\n', {"mime": "application/jsonl"}),
+    "geojson": ("a.geojson", b'{"type": "Point"}', {"mime": "application/json", "json_schema": {"type": "object"}}),
+    "epub": ("a.epub", made.zipped({"mimetype": b"x"}), {}),
+    "jar": ("a.jar", made.zipped({"META-INF/": b"", "A.class": b"x"}), {}),
+    "wheel": ("a-1-py3-none-any.whl", made.zipped({"a.py": b"x"}), {"mime": "application/zip"}),
     "zip, of a project": (
         "a.zip",
         made.zipped({"./": b"", "src/": b"", "src/a.py": b"x", "logs/app.log": b"x", "results/result.json": b"{}"}),
@@ -621,7 +628,7 @@ PACKED = {"a.tar": "w", "a.tar.gz": "w:gz", "a.tgz": "w:gz", "a.tar.bz2": "w:bz2
 def test_an_archive_with_a_name_that_harms_is_invalid(tmp_path: Path, case: str) -> None:
     """Whoever unpacks what was handed out gets files beneath one folder, each once; zip and every tar alike."""
     names, hint = BAD_NAMES[case]
-    archives = {"a.zip": zipped(*map(entry, names))}
+    archives = dict.fromkeys(("a.zip", "a.epub", "a.jar", "a.whl"), zipped(*map(entry, names)))
     archives |= {name: tarred(*map(member, names), mode=mode) for name, mode in PACKED.items()}
     for name, data in archives.items():
         ((code, said),) = found(tmp_path, name, data)
@@ -751,3 +758,30 @@ def test_xml_declares_no_entities(tmp_path: Path, name: str, data: bytes) -> Non
     """None that grow, and none that name a file."""
     hint = "declares entities or a document type in its XML; write it without"
     assert found(tmp_path, name, data) == [(INVALID, hint)]
+
+
+_LOADS = """
+import runpy, sys
+from pathlib import Path
+inspect = runpy.run_path(sys.argv[1])["inspect"]
+assert inspect(Path(sys.argv[2]), sys.argv[3], {}) == []
+print(*sorted({"bz2", "gzip", "lzma", "tarfile", "tomllib", "xml.parsers.expat", "zipfile"} & set(sys.modules)))
+"""
+
+
+@pytest.mark.parametrize(
+    ("name", "data", "wanted"),
+    [
+        ("a.csv", b"a,b\n1,2\n", []),
+        ("a.json", b"[1]", []),
+        ("a.toml", b"a = 1\n", ["tomllib"]),
+        ("a.svg", b"<svg/>", ["xml.parsers.expat"]),
+    ],
+)
+def test_a_slot_loads_what_its_files_need(tmp_path: Path, name: str, data: bytes, wanted: list[str]) -> None:
+    """A run waits for its inspector, and the libraries of archives take longer to load than a table to check."""
+    file = tmp_path / "0"
+    file.write_bytes(data)
+    argv = [sys.executable, "-I", "-S", "-c", _LOADS, inspector.__file__, str(file), name]
+    done = subprocess.run(argv, capture_output=True, text=True, check=True)
+    assert done.stdout.split() == wanted

@@ -49,14 +49,15 @@ def store_lost(run: LostRun) -> None:
 
 def _result(run: LostRun, error: RunError) -> RunResult:
     request, folder, output = run.request, run.folder, run.conduct.output
-    run_s = run.conduct.run_s
+    run_s, frozen_s = run.conduct.clock.run_s, run.conduct.clock.frozen_s
+    ended = {"ended": utc_now(), "run_s": run_s, "frozen_s": frozen_s}
     unseen = RunResult.unseen(
         exec_id=request.exec_id,
         turn_id=request.turn,
         prog_name=request.prog_name,
         out_dir=folder.out,
         error=error,
-        timings={**run.timings, "ended": utc_now(), "run_s": run_s, "total_s": time.monotonic() - run.began},
+        timings={**run.timings, **ended, "total_s": time.monotonic() - run.began},
     )
     lost = replace(
         unseen,
