@@ -28,12 +28,14 @@ if TYPE_CHECKING:
     from isorun.core.result import RunResult as RunResult
     from isorun.model import model_request as model_request
     from isorun.model import model_tool as model_tool
-    from isorun.runtime.runtime import Run as Run
+    from isorun.runtime.accepted.handle import Run as Run
+    from isorun.runtime.carried.session import Session as Session
     from isorun.runtime.runtime import Runtime as Runtime
     from isorun.settings import Settings as Settings
     from isorun.supervisor.tool import ToolContext as ToolContext
     from isorun.supervisor.tool import ToolError as ToolError
     from isorun.supervisor.tool import tool as tool
+    from isorun.tools.calling import call_tool as call_tool
 
 _HOME = {
     "Artifact": "isorun.core.result",
@@ -43,11 +45,12 @@ _HOME = {
     "IsorunError": "isorun.core.errors",
     "Limits": "isorun.core.limits",
     "Misused": "isorun.core.errors",
-    "Run": "isorun.runtime.runtime",
+    "Run": "isorun.runtime.accepted.handle",
     "RunFailed": "isorun.core.result",
     "RunRequest": "isorun.core.request",
     "RunResult": "isorun.core.result",
     "Runtime": "isorun.runtime.runtime",
+    "Session": "isorun.runtime.carried.session",
     "Settings": "isorun.settings",
     "SetupFailed": "isorun.core.errors",
     "Status": "isorun.core.outcome",
@@ -55,6 +58,7 @@ _HOME = {
     "ToolContext": "isorun.supervisor.tool",
     "ToolError": "isorun.supervisor.tool",
     "Unavailable": "isorun.core.errors",
+    "call_tool": "isorun.tools.calling",
     "model_request": "isorun.model",
     "model_tool": "isorun.model",
     "run": "isorun.api",

@@ -1,28 +1,37 @@
 """The short ways in: `run` for one program, `SyncRuntime` for code without a loop.
 
-`SyncRuntime` and `SyncRun` name each method of `Runtime` and `Run` with its types, so that a type checker and an
-editor see them; a test holds the two pairs to the same methods. They must do nothing of their own but wait.
+`SyncRuntime`, `SyncRun` and `SyncSession` name each method of `Runtime`, `Run` and `Session` with its types, so that a
+type checker and an editor see them; a test holds each pair to the same methods. They must do nothing of their own but
+wait. The module is long because each of those methods stands here.
 """
 
 import asyncio
 import threading
-from collections.abc import AsyncGenerator, AsyncIterator, Coroutine, Iterable, Iterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Coroutine, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future
-from contextlib import suppress
+from contextlib import contextmanager, suppress
+from dataclasses import replace
 from pathlib import Path
-from typing import Any, Self, TypeVar, Unpack
+from typing import TYPE_CHECKING, Any, Self, TypeVar, Unpack
 
 from isorun.backends.base import Backend
 from isorun.core.errors import Misused
+from isorun.core.guard import at_end
+from isorun.core.guard.caller import calling
 from isorun.core.guard.life import Life
 from isorun.core.limits import Limits
-from isorun.core.request import OPTIONS, RunOptions, RunRequest, check_known, takes
+from isorun.core.request import NO_NETWORK, OPTIONS, OwnTool, RunOptions, RunRequest, check_known, takes
 from isorun.core.result import RunResult
+from isorun.runtime.accepted.handle import Run
+from isorun.runtime.carried.session import Session
 from isorun.runtime.events import Event
-from isorun.runtime.output import OnOutput
+from isorun.runtime.output import InThread, OnOutput, check_on_output
 from isorun.runtime.request import check_count
-from isorun.runtime.runtime import HostOptions, Run, Runtime, RuntimeOptions
+from isorun.runtime.runtime import HostOptions, Runtime, RuntimeOptions, names_built_in
 from isorun.settings import Settings
+
+if TYPE_CHECKING:
+    from isorun.runtime.held.calls import HeldCall
 
 _T = TypeVar("_T")
 _HOST_OPTIONS, _RUNTIME_OPTIONS = frozenset(HostOptions.__annotations__), frozenset(RuntimeOptions.__annotations__)
@@ -59,7 +68,8 @@ class Loop:
             self._life.check()  # first: in a fork the lock may be held by a thread that is not there
             with self._lock:
                 self._life.check()
-                future: Future[_T] = asyncio.run_coroutine_threadsafe(coroutine, self._loop)
+                with calling():
+                    future: Future[_T] = asyncio.run_coroutine_threadsafe(coroutine, self._loop)
         except Misused:
             coroutine.close()
             raise
@@ -96,8 +106,18 @@ async def _others_done() -> None:
         await asyncio.gather(*others, return_exceptions=True)
 
 
+async def _called(function: Callable[[float], None], argument: float) -> None:
+    function(argument)
+
+
 async def _next(items: AsyncIterator[_T]) -> _T | None:
     return await anext(items, None)
+
+
+def _in_thread(on_output: OnOutput | None) -> OnOutput | None:
+    """*on_output*, to be called in a thread of its run's. Raises `InvalidRequest`, see `check_on_output`."""
+    check_on_output(on_output)
+    return InThread(on_output) if on_output else None
 
 
 class SyncRun:
@@ -117,11 +137,20 @@ class SyncRun:
         """Whether the program's first instruction was reached."""
         return self._original.program_started
 
-    def events(self) -> Iterator[Event]:
-        """What happened and happens, until the outcome."""
-        events = self._original.events()
+    def events(self, after: int = 0) -> Iterator[Event]:
+        """What happened and happens, until the outcome; see `Run.events`."""
+        events = self._original.events(after)
         while (event := self._loop.call(_next(events))) is not None:
             yield event
+
+    @property
+    def held_calls(self) -> "tuple[HeldCall, ...]":
+        """The calls of the caller's own tools that wait for `answer`, in the order in which they were asked."""
+        return self._original.held_calls
+
+    def answer(self, call_id: int, value: object = None, *, error: str | None = None, kind: str = "ToolFailed") -> None:
+        """Give the program the result *value* of a held call, or raise there; see `Run.answer`."""
+        self._loop.call(self._original.answer(call_id, value, error=error, kind=kind))
 
     def result(self) -> RunResult:
         """The result, once the run has ended. Raises what the sandbox raised, if it did."""
@@ -130,6 +159,77 @@ class SyncRun:
     def cancel(self) -> RunResult:
         """End the run now and return its partial result; a run that has ended keeps its outcome."""
         return self._loop.call(self._original.cancel())
+
+    def freeze(self) -> None:
+        """Stop the program where it is, and its time with it; see `Run.freeze`."""
+        self._loop.call(self._original.freeze())
+
+    def thaw(self) -> None:
+        """Let a frozen program run on from where it was; see `Run.thaw`."""
+        self._loop.call(self._original.thaw())
+
+    @contextmanager
+    def frozen(self) -> Iterator[None]:
+        """`with run.frozen():` the run is frozen inside of the block, and thawed behind it."""
+        try:
+            self.freeze()
+            yield
+        finally:
+            self.thaw()
+
+    def extend(self, seconds: float) -> None:
+        """Put the run's deadline off by *seconds*; see `Run.extend`."""
+        self._loop.call(_called(self._original.extend, seconds))
+
+
+class SyncSession:
+    """As `Session`, each method blocking; `SyncRuntime.session` makes it."""
+
+    def __init__(self, session: Session, loop: Loop) -> None:
+        self._original = session
+        self._loop = loop
+        self.name = session.name
+
+    @property
+    def path(self) -> Path:
+        """The folder of its files, to be read; it is there once a run has left a file."""
+        return self._original.path
+
+    @property
+    def files(self) -> tuple[str, ...]:
+        """The paths of its files below `path`, POSIX and sorted; empty before the first run."""
+        return self._original.files
+
+    @takes(RunOptions)
+    def execute(self, code: str | bytes | Path | RunRequest, **options: Unpack[RunOptions]) -> RunResult:
+        """Run *code* with the session's files, and keep those that it leaves; see `Session.execute`."""
+        return self._loop.call(self._original.execute(code, **options))
+
+    @takes(RunOptions)
+    def start(
+        self,
+        code: str | bytes | Path | RunRequest,
+        *,
+        on_output: OnOutput | None = None,
+        **options: Unpack[RunOptions],
+    ) -> SyncRun:
+        """As `execute`, but return at once with a handle to watch, cancel or wait for; see `SyncRuntime.start`."""
+        told = _in_thread(on_output)
+        return SyncRun(self._loop.call(self._original.start(code, on_output=told, **options)), self._loop)
+
+    def close(self) -> None:
+        """Return once the runs that were started here have ended. No other is started here; the files stay."""
+        self._loop.call(self._original.close())
+
+    def remove(self) -> None:
+        """Remove its files. Raises `InvalidRequest`: session_in_use while a run has it, no_such_session."""
+        self._loop.call(self._original.remove())
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self.close()
 
 
 class SyncRuntime:
@@ -144,6 +244,7 @@ class SyncRuntime:
     def __init__(self, **options: Unpack[RuntimeOptions]) -> None:
         check_known(options, _RUNTIME_OPTIONS, "a SyncRuntime")
         self._original = Runtime(**options)
+        self._closing = asyncio.Event()
         self._life = Life("SyncRuntime", "use it as `with isorun.SyncRuntime() as rt:`, or call its open()")
 
     def open(self) -> Self:
@@ -161,19 +262,26 @@ class SyncRuntime:
             raise
         self._loop = loop
         self._life.opened()
+        at_end.will_close(self)
         return self
 
     def close(self) -> None:
-        """Cancel what still runs, and return when nothing of it exists any more.
+        """Cancel what still runs, and return when nothing of it exists any more. It waits for no iterator of `map`.
 
-        Only the first call does it. Nothing happens in a forked child, nor before it is opened.
+        Only the first call does it. Nothing happens in a forked child, nor before it is opened. If it is
+        still open when the interpreter ends, it is closed before `atexit` functions are called.
         """
         if not self._life.end():
             return
+        at_end.is_closed(self)
         try:
-            self._loop.call(self._original.__aexit__(None, None, None))
+            self._loop.call(self._end())
         finally:
             self._loop.close()
+
+    async def _end(self) -> None:
+        self._closing.set()
+        await self._original.__aexit__(None, None, None)
 
     def __enter__(self) -> Self:
         return self.open()
@@ -209,10 +317,10 @@ class SyncRuntime:
         self._life.check_begun()
         return self._original.tools
 
-    def prompt(self, *, tools: Sequence[str] | None = None) -> str:
+    def prompt(self, *, tools: Sequence[str] | Mapping[str, OwnTool] | None = None, network: str = NO_NETWORK) -> str:
         """A text for a model's prompt; see `Runtime.prompt`."""
         self._life.check()
-        return self._original.prompt(tools=tools)
+        return self._original.prompt(tools=tools, network=network)
 
     @property
     def waiting_slots(self) -> int:
@@ -236,10 +344,17 @@ class SyncRuntime:
     ) -> SyncRun:
         """As `execute`, but return at once with a handle to watch, cancel or wait for; see `Runtime.start`.
 
-        *on_output* is called in a thread of this Runtime, which does nothing else meanwhile.
+        *on_output* is called in a thread of the run's own, one call after the other. It may take its time and use
+        this Runtime; the run's result waits for it, until 5 s after the program's end.
         """
         self._life.check()
-        return SyncRun(self._loop.call(self._original.start(code, on_output=on_output, **options)), self._loop)
+        told = _in_thread(on_output)
+        return SyncRun(self._loop.call(self._original.start(code, on_output=told, **options)), self._loop)
+
+    def session(self, name: str) -> SyncSession:
+        """The session *name*, whose runs find the files that the one before has left; see `Runtime.session`."""
+        self._life.check()
+        return SyncSession(self._original.session(name), self._loop)
 
     @takes(RunOptions)
     def map(
@@ -260,7 +375,8 @@ class SyncRuntime:
         check_count("at_once", at_once)
         check_known(options, OPTIONS, "a run")
         execute = self._original.execute
-        return self._results(ordered(lambda code: execute(code, **options), each_aside(programs), at_once))
+        made = each_aside(programs, self._closing)
+        return self._results(ordered(lambda code: execute(code, **options), made, at_once))
 
     def _results(self, results: AsyncGenerator[RunResult]) -> Iterator[RunResult]:
         try:
@@ -283,5 +399,7 @@ def run(code: str | bytes | Path | RunRequest, **options: Unpack[OneRunOptions])
     check_known(options, OPTIONS | _HOST_OPTIONS, "a run")
     given: dict[str, Any] = dict(options)
     runtime = {name: given.pop(name) for name in _HOST_OPTIONS if name in given}
+    if names_built_in(given.get("tools")):  # beside a bundle, too
+        runtime["settings"] = replace(runtime.get("settings") or Settings.load(), builtin_tools=True)
     with SyncRuntime(**{"pool_size": 0, **runtime}) as twin:
         return twin.execute(code, **given)

@@ -18,7 +18,7 @@ from typing import Any, Literal
 from isorun.core.contract.items import item_schema
 from isorun.core.errors import InvalidRequest
 from isorun.core.limits import GIB, KIB, MIB, Limits
-from isorun.core.request import RunRequest
+from isorun.core.request import LOOPBACK, NO_NETWORK, RunRequest
 from isorun.core.signatures import description, signature
 from isorun.core.text import shown
 
@@ -34,6 +34,10 @@ _ABOUT = {
     "prog_name": "A name that is shown with the run, at most 64 characters.",
 }
 _TYPES = {bytes: "string", str: "string", float: "number"}
+_NETWORKS = {
+    NO_NETWORK: "A program has no network, so no server on localhost either, and",
+    LOOPBACK: "A program reaches no network but servers of its own, which it may start on 127.0.0.1, and",
+}
 _SHOWN_PACKAGES = 60
 #: Those that models ask for first, by the names under which they are installed.
 _WANTED = (
@@ -121,12 +125,12 @@ def _description(tools: Tools) -> str:
     return "\n".join(lines)
 
 
-def prompt_text(limits: Limits, python: str, packages: Sequence[str], tools: Tools) -> str:
+def prompt_text(limits: Limits, python: str, packages: Sequence[str], tools: Tools, network: str = NO_NETWORK) -> str:
     """What a model has to know to write programs that work at the first go. *python*: as it is to be named."""
     parts = [
         f"You can run Python programs with the tool {NAME}. Each program is a new process in a sealed sandbox.",
         f"- Python: {python}. {_packages(packages)}",
-        "- A program has no network, and pip cannot install anything.",
+        f"- {_NETWORKS[network]} pip cannot install anything.",
         "- The working directory is /workspace/out (OUTPUT_DIR): files written there are handed out.",
         "  Files that were given with the run are in it, too. Temporary files go to /tmp.",
         "  Other paths cannot be written.",

@@ -27,7 +27,7 @@ from isorun.core import quantity
 from isorun.core.errors import InvalidRequest
 from isorun.core.guard.log import log_of
 from isorun.core.limits import Limits, takes_unit
-from isorun.core.text import one_line
+from isorun.core.text import one_line, shown
 
 ENV_FILE = ".env.backend"
 ENVIRONMENT = "environment"
@@ -64,10 +64,11 @@ class _Found:
 
 @dataclass(frozen=True, slots=True)
 class _Kind:
-    """How a text becomes a value; `parse` raises ValueError for what is not `wants`."""
+    """How a text becomes a value; `parse` raises ValueError for what is not `wants`. A number has a text of its own."""
 
     wants: str
     parse: Callable[[str], object]
+    is_number: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,6 +105,8 @@ _NO_NETWORK = _Harmless("`none`", lambda value: value == "none")
 # It becomes part of a host's name, which a slash or an at sign would change to another host's.
 _REGION = _Harmless("letters, digits, `-`", lambda text: re.fullmatch(r"[a-z0-9-]{1,40}", text) is not None)
 
+_FORBIDS = _Harmless("0", lambda value: value is False)
+
 
 def _at_most(most: float) -> _Harmless:
     return _Harmless("lower", lambda value: value <= most)
@@ -116,7 +119,7 @@ def _whole(least: int, most: int) -> _Kind:
             raise ValueError(text)
         return int(text)
 
-    return _Kind(f"a whole number from {least} to {most}", parse)
+    return _Kind(f"a whole number from {least} to {most}", parse, is_number=True)
 
 
 def _positive(text: str) -> float:
@@ -197,6 +200,14 @@ def _names(text: str) -> tuple[str, ...]:
     return names
 
 
+def _pairs(text: str) -> tuple[str, ...]:
+    parts = tuple(part.strip() for part in text.split(",") if part.strip())
+    names = [part.partition("=")[0] for part in parts]
+    if not all(re.fullmatch(r"[A-Za-z]\w*\.\w+=[a-z_]+", part) for part in parts) or len(set(names)) < len(names):
+        raise ValueError(text)
+    return parts
+
+
 def _url(text: str) -> str:
     if not re.match(r"[a-z][a-z0-9+]*://.", text):
         raise ValueError(text)
@@ -225,13 +236,14 @@ _PORT = _whole(1, 65535)
 _NUMBER = _Kind("a finite number above 0", _positive)
 _SIZE = _Kind(f"{quantity.SIZE}, above 0", _size)
 _TIME = _Kind(f"{quantity.TIME}, above 0", _seconds)
-_HOURS = _Kind("a number of hours above 0, or a time such as 90m, 36h or 7d", _hours)
+_HOURS = _Kind("a number of hours above 0, or a time such as 90m, 36h or 7d", _hours, is_number=True)
 _BOOL = _Kind("1 or 0", _switch)
 _PATH = _Kind("a path", _path)
 _PROGRAM = _Kind("a program, or the folder of a virtual environment", _program)
 _ABSOLUTE = _Kind("an absolute path", _absolute)
 _GROUP = _Kind("a control group: an absolute path, or a name beneath every hierarchy", _group)
 _NAMES = _Kind("names of environment variables with commas between them", _names)
+_PAIRS = _Kind("pairs such as files.convert=local with commas between them, each tool once", _pairs)
 _LIST = _Kind("module names with commas between them", _modules)
 _URL = _Kind("a URL, scheme://...", _url)
 
@@ -256,8 +268,12 @@ class Settings:
     workspace_root: Annotated[Path | None, _From(_PATH, "EXEC_WORKSPACE_ROOT")] = None
     bundle: Annotated[Path | None, _From(_PATH)] = None  # whose tools programs may call
     tool_env: Annotated[tuple[str, ...], _From(_NAMES)] = ()  # variables that a bundle's tools may see
+    builtin_tools: Annotated[bool, _From(_BOOL)] = False  # beside a bundle's, and for runs that name no tools
+    tool_runtime: Annotated[tuple[str, ...], _From(_PAIRS)] = ()  # where tools run: id=mode
     retention_hours: Annotated[float, _From(_HOURS)] = 168.0
+    session_retention_hours: Annotated[float, _From(_HOURS)] = 720.0  # after the last use
     cgroup_parent: Annotated[Path | None, _From(_GROUP)] = None
+    allow_loopback: Annotated[bool, _From(_BOOL, harmless=_FORBIDS)] = True  # for runs that ask for it
     advertise_side_effect_tool: Annotated[bool, _From(_BOOL, harmless=_ANY)] = False
     require: Annotated[str | None, _From(_TEXT)] = None  # for the tests: skips that become failures
 
@@ -295,6 +311,15 @@ class Settings:
     # make the tools work for the stranger's account, so keys are not harmless.
     aws_region: Annotated[str | None, _From(_TEXT, harmless=_REGION)] = None
     aws_default_region: Annotated[str | None, _From(_TEXT, harmless=_REGION)] = None
+    font_path: Annotated[str | None, _From(_TEXT)] = None  # of documents: folders with colons between them
+    search_providers: Annotated[tuple[str, ...], _From(_LIST)] = ()  # of the built-in search, in their order
+    search_fixture: Annotated[Path | None, _From(_ABSOLUTE)] = None
+    searxng_url: Annotated[str | None, _From(_URL, mask=_hide_password)] = None
+    brave_url: Annotated[str | None, _From(_URL, mask=_hide_password)] = None
+    tavily_url: Annotated[str | None, _From(_URL, mask=_hide_password)] = None
+    web_proxy: Annotated[str | None, _From(_URL, mask=_hide_password)] = None
+    brave_api_key: Annotated[str | None, _From(_TEXT, mask=_hide)] = None
+    tavily_api_key: Annotated[str | None, _From(_TEXT, mask=_hide)] = None
     aws_access_key_id: Annotated[str | None, _From(_TEXT, mask=_hide)] = None
     aws_secret_access_key: Annotated[str | None, _From(_TEXT, mask=_hide)] = None
     aws_session_token: Annotated[str | None, _From(_TEXT, mask=_hide)] = None
@@ -308,6 +333,19 @@ class Settings:
     warnings: tuple[str, ...] = ()
     ignored: tuple[str, ...] = ()  # names in a ./.env.backend that nobody trusted
     found: Mapping[str, _Found] = field(default_factory=dict, hash=False, compare=False)
+
+    def __post_init__(self) -> None:
+        """Raises `InvalidRequest` for a number that `load` would refuse too: it may have been put here by a caller."""
+        for name, kind in _NUMBERS.items():
+            value = getattr(self, name)
+            try:
+                if value is not None or name not in _OPTIONAL:
+                    if isinstance(value, bool) or not isinstance(value, int | float):
+                        raise ValueError
+                    kind.parse(str(value))
+            except ValueError:
+                text = f"{name} must be {kind.wants}, got {shown(value)}"
+                raise InvalidRequest(text, code="invalid_setting") from None
 
     @classmethod
     def load(cls, env_file: str | Path | None = None, environ: Mapping[str, str] | None = None) -> "Settings":
@@ -355,6 +393,10 @@ class Settings:
         given = (f"{row.name}={row.value!r}" for row in self.rows() if row.source != "default")
         return f"Settings({', '.join(given)})"
 
+    def tool_modes(self) -> dict[str, str]:
+        """Where the operator has tools run, by their ids. Which ids and modes there are is the bundle's to say."""
+        return {tool_id: mode for tool_id, _, mode in (pair.partition("=") for pair in self.tool_runtime)}
+
     def host_paths(self) -> dict[str, str]:
         """Our folders and the engine's host's, as far as they are set: Docker-in-Docker."""
         pairs = (
@@ -390,13 +432,18 @@ class Settings:
 
 _LIMITS = {f"max_{f.name}": f.name for f in fields(Limits)}
 _SUPERVISOR_ONLY = tuple(f.name for f in fields(Settings) if f.name.startswith("aws_") or f.name == "no_proxy")
+_KEYS_OF_SEARCH = ("brave_api_key", "tavily_api_key")
+_OF_BUILT_INS = (
+    *("font_path", "search_providers", "search_fixture", "searxng_url", "brave_url", "tavily_url", "web_proxy"),
+    *_KEYS_OF_SEARCH,
+)
 
 
 def _rules() -> Iterator[tuple[str, _From]]:
     """Each setting with all its names, the canonical one first."""
     for key, hint in Settings.__annotations__.items():
         for rule in getattr(hint, "__metadata__", ()):
-            ours = key.upper() if key in _SUPERVISOR_ONLY else f"ISORUN_{key.upper()}"
+            ours = key.upper() if key in (*_SUPERVISOR_ONLY, *_KEYS_OF_SEARCH) else f"ISORUN_{key.upper()}"
             yield key, _From(rule.kind, ours, *rule.names, mask=rule.mask, harmless=rule.harmless)
     for f in fields(Limits):
         older = ("PY_CODE_EXEC_TIMEOUT",) if f.name == "wall_s" else ()
@@ -411,6 +458,8 @@ def _rules() -> Iterator[tuple[str, _From]]:
 
 
 _RULES = dict(_rules())
+_NUMBERS = {name: rule.kind for name, rule in _RULES.items() if rule.kind.is_number and name not in _LIMITS}
+_OPTIONAL = frozenset(f.name for f in fields(Settings) if f.default is None)
 
 
 _DEFAULTS = {f.name: f.default for f in fields(Settings)} | {
@@ -550,10 +599,12 @@ def _shown(value: object) -> str:
     return ",".join(value) if isinstance(value, tuple) else str(value)
 
 
-def supervisor_environment(settings: Settings) -> dict[str, str]:
-    """The names that go to the supervisor's environment, and never into an executor."""
-    given = {_RULES[key].names[0]: getattr(settings, key) for key in _SUPERVISOR_ONLY}
-    return {**{name: value for name, value in given.items() if value is not None}, **settings.tool_environment}
+def supervisor_environment(settings: Settings, *, built_ins: bool = False) -> dict[str, str]:
+    """What a supervisor's environment has, and an executor's never; with *built_ins* what those need, too."""
+    keys = (*_SUPERVISOR_ONLY, *_OF_BUILT_INS) if built_ins else _SUPERVISOR_ONLY
+    given = {_RULES[key].names[0]: getattr(settings, key) for key in keys}
+    texts = {name: _shown(value) for name, value in given.items() if value not in (None, ())}
+    return {**texts, **settings.tool_environment}
 
 
 def process_environment() -> dict[str, str]:

@@ -134,6 +134,9 @@ def test_the_prompt_says_what_a_program_has() -> None:
         "alias.name.sync(...)",
     ):
         assert part in text, text
+    assert "no network, so no server on localhost either" in text
+    serving = prompt_text(Limits(), "3.11.7", [], {}, "loopback")
+    assert "reaches no network but servers of its own, which it may start on 127.0.0.1, and pip cannot" in serving
     bare = prompt_text(Limits(), "python3 of an-image", [], {})
     assert "no other functions" in bare
     assert "Import a package to see whether it is there." in bare

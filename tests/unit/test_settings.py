@@ -5,6 +5,7 @@ Longer than 400 lines because A6 names some fifty settings and each has its row.
 
 import dataclasses
 import logging
+import math
 import os
 import subprocess
 import sys
@@ -13,6 +14,7 @@ from pathlib import Path
 
 import pytest
 
+import isorun
 from isorun import env_file
 from isorun import settings as settings_module
 from isorun.core.errors import InvalidRequest
@@ -72,6 +74,14 @@ def refused(env: dict[str, str]) -> str:
     return str(caught.value)
 
 
+def test_modes_of_tools_are_pairs() -> None:
+    """Each tool once; which tools and modes there are is for the bundle to say."""
+    settings = Settings.load(environ={"ISORUN_TOOL_RUNTIME": " a.b=local, a.c=none,"})
+    assert settings.tool_modes() == {"a.b": "local", "a.c": "none"}
+    for text in ("a.b", "a=local", "a.b=", "=local", "a.b=local,a.b=none", "a.b=local x.y=none", "a.b=LOCAL"):
+        assert "must be pairs such as files.convert=local" in refused({"ISORUN_TOOL_RUNTIME": text})
+
+
 def test_the_defaults_are_those_of_the_documents() -> None:
     """With nothing set every value is the documented default, and each row says so."""
     settings = Settings.load(environ={})
@@ -83,9 +93,14 @@ def test_the_defaults_are_those_of_the_documents() -> None:
         "ISORUN_BACKEND": "auto",
         "ISORUN_PRELOAD": "",
         "ISORUN_TOOL_ENV": "",
+        "ISORUN_TOOL_RUNTIME": "",
+        "ISORUN_BUILTIN_TOOLS": "0",
+        "ISORUN_SEARCH_PROVIDERS": "",
         "ISORUN_POOL_SIZE": "4",
         "ISORUN_ZYGOTE_RUNS": "1000",
         "ISORUN_RETENTION_HOURS": "168.0",
+        "ISORUN_ALLOW_LOOPBACK": "1",
+        "ISORUN_SESSION_RETENTION_HOURS": "720.0",
         "ISORUN_ADVERTISE_SIDE_EFFECT_TOOL": "0",
         "ISORUN_EXECUTOR_UID": "1001",
         "ISORUN_EXECUTOR_GID": "1000",
@@ -153,6 +168,7 @@ def test_each_older_name_is_accepted_and_ours_does_the_same(name: str) -> None:
         ("ISORUN_ZYGOTE_RUNS", "5", "zygote_runs", 5),
         ("ISORUN_MAX_RUNS", "8", "max_runs", 8),
         ("ISORUN_RETENTION_HOURS", "0.5", "retention_hours", 0.5),
+        ("ISORUN_SESSION_RETENTION_HOURS", "90d", "session_retention_hours", 2160.0),
         ("ISORUN_CGROUP_PARENT", "/sys/fs/cgroup/me", "cgroup_parent", Path("/sys/fs/cgroup/me")),
         ("ISORUN_ADVERTISE_SIDE_EFFECT_TOOL", "Yes", "advertise_side_effect_tool", True),
         ("ISORUN_REQUIRE", "namespace,root", "require", "namespace,root"),
@@ -505,3 +521,29 @@ def test_importing_settings_loads_no_third_party_package() -> None:
     code = "import sys, isorun.settings; print(*{m.partition('.')[0] for m in sys.modules})"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert not {"pydantic", "pydantic_core", "pydantic_settings", "dotenv", "difflib"} & set(done.stdout.split())
+
+
+NO_NUMBERS = [math.nan, math.inf, -1, -0.5, True, "5", [], 10**400]
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["pool_size", "max_runs", "zygote_runs", "retention_hours", "executor_uid", "executor_gid", "redis_port"],
+)
+def test_a_number_that_a_caller_put_there_is_checked_as_one_that_was_read(name: str) -> None:
+    """By the same rule; of what may be missing None stands for that."""
+    for value in NO_NUMBERS:
+        with pytest.raises(InvalidRequest, match=rf"^{name} must be a .+, got ") as caught:
+            Settings(**{name: value})
+        assert caught.value.code == "invalid_setting"
+        with pytest.raises(InvalidRequest, match=rf"^{name} must be "):
+            dataclasses.replace(Settings(), **{name: value})
+    default = getattr(Settings(), name)
+    assert getattr(Settings(**{name: default}), name) == default
+
+
+@pytest.mark.parametrize("value", [math.nan, -1, True, 1.5, "4"])
+def test_a_pool_of_no_whole_size_is_refused(value: object) -> None:
+    """A Runtime's own keyword is a setting, too."""
+    with pytest.raises(InvalidRequest, match=r"^pool_size must be a whole number from 0 to 1024, got "):
+        isorun.Runtime(pool_size=value)

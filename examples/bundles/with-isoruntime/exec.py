@@ -8,9 +8,19 @@ prints a line that begins with GOT. It is long because its twenty programs are. 
 import re
 from typing import Any
 
-from .verdicts import NOTE, Expected, Scenario
+from .verdicts import NOTE, Expected, OnOwnKernel, Scenario
 
 _PICK = re.compile(r"\s*(?:scenario\s+)?([0-9]{1,3})(?:[.):](?:\s.*)?)?\s*", re.IGNORECASE | re.DOTALL)
+
+
+_FORK_BOMB_ENDS_KERNEL = OnOwnKernel(
+    endings=tuple(
+        Expected(status=status, code=code, missing=1, comm_error=erred, says=("forking",))
+        for status, code in (("killed", "signal"), ("out_of_memory", "out_of_memory"))
+        for erred in (False, True)
+    ),
+    why="a fork bomb ends the kernel that it runs on, its own, and with it the run",
+)
 
 
 def pick(text: str) -> Scenario | None:
@@ -351,6 +361,7 @@ SCENARIOS: dict[int, Scenario] = {
             expected=Expected(
                 status="limit_exceeded", code="process_limit", missing=1, comm_error=True, says=("forking",)
             ),
+            on_own_kernel=_FORK_BOMB_ENDS_KERNEL,
         ),
         Scenario(
             number=16,

@@ -4,6 +4,7 @@ The workflow talks through `comm` and knows nothing of who listens: a terminal, 
 a test. It must not judge a run; `verdicts` compares, and the Runtime decided.
 """
 
+import asyncio
 import os
 import secrets
 from collections.abc import Iterable, Sequence
@@ -21,7 +22,7 @@ from isorun.tools.workspace import Synced, Workspace, Workspaces
 
 from . import exec_contract, exec_side_effects
 from .exec import SCENARIOS, pick
-from .verdicts import Scenario, Seen, wrong_with
+from .verdicts import Scenario, Seen, known_ending, wrong_with
 
 PROGRAM_ERROR = "Program error detected in user.log"
 _LOG_BYTES = 1 << 20  # of user.log's end that is searched and shown
@@ -51,6 +52,7 @@ class Report:
     scenario: Scenario
     seen: Seen
     wrong: tuple[str, ...]
+    known: str  # why it ended otherwise than expected and is not wrong; "" if it ended as expected
     text: str  # the execution report
     space: Workspace
     synced: Synced | None
@@ -96,6 +98,8 @@ class Workflow:
         return report
 
     async def _run(self, scenario: Scenario, subsystem: ToolSubsystem) -> Report:
+        if subsystem.runtime.backend.name == "docker":
+            await asyncio.to_thread(self.workspaces.check_shared, self.settings)
         exec_id = new_exec_id()
         turn = f"turn_{exec_id}"  # of its own, so that no run finds the files of another where its own belong
         path = exec_contract if scenario.mode == "contract" else exec_side_effects
@@ -121,6 +125,7 @@ class Workflow:
                 scenario=scenario,
                 seen=seen,
                 wrong=wrong_with(scenario, seen),
+                known=known_ending(scenario, seen),
                 text=_report(space, result, log, synced),
                 space=space,
                 synced=synced,
@@ -155,7 +160,12 @@ def followups() -> list[str]:
 
 
 def new_subsystem(settings: Settings, **options: Any) -> ToolSubsystem:
-    """The tools of this bundle, in a supervisor that holds a canary for scenario 14 to look for."""
+    """The tools of this bundle, in a supervisor that holds a canary for scenario 14 to look for.
+
+    Raises `InvalidRequest` (invalid_root) where the users' folders would go with a container: nothing is started.
+    """
+    if settings.backend == "docker":
+        Workspaces.of(settings).check_shared(settings)
     planted = replace(settings, aws_session_token=f"isorun-canary-{secrets.token_hex(16)}")
     return ToolSubsystem(Path(__file__).parent, settings=planted, **options)
 

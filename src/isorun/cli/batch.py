@@ -61,7 +61,7 @@ def batch(
         print("isorun: warning:", one_line(warning), file=sys.stderr)  # noqa: T201 - for the user
     stream = _opened(file)  # not closed: that would wait for a thread that is blocked in reading it
     with asyncio.Runner() as runner:
-        runtime = Runtime(backend=backend, settings=settings, bundle=bundle)
+        runtime = Runtime(backend=backend, settings=settings, bundle=bundle, preload=preload)
         try:
             all_ok = runner.run(_all(runtime, stream, _total(file), at_once, keep))
         except asyncio.CancelledError:

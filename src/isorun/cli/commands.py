@@ -25,10 +25,13 @@ COMMANDS = {
     "runs show": ("runs", "How one run ended."),
     "runs logs": ("runs", "What one run printed, or what the host did for it."),
     "runs rm": ("runs", "Remove stored runs, files and logs and all."),
-    "tools ls": ("tools", "The bundle's tools."),
+    "sessions ls": ("sessions", "The sessions, by name."),
+    "sessions rm": ("sessions", "Remove sessions and their files."),
+    "tools ls": ("tools", "The tools, one line each."),
     "tools describe": ("tools", "One tool: what it does, its parameters, its limits."),
+    "tools stubs": ("tools", "The tools as .pyi files, for an editor or a type checker."),
     "tools call": ("tools", "Call a tool as a program would, and print its result as JSON; 1 if it gave none."),
-    "demo": ("scenes.demo", "A program works on real data inside the walls, and fails to get out."),
+    "demo": ("scenes.demo", "Programs work on real data inside the walls, and others fail to get out."),
     "scenario": ("scenes.scenario", "Run scenarios of the example bundle; exit 0 only if each ended as it must."),
     "attack-matrix": (
         "attacks.command",
@@ -46,12 +49,13 @@ COMMANDS = {
 GROUPS = {
     "": "Run Python that you have not read, sealed, and know afterwards exactly what happened.",
     "runs": "Stored runs.",
+    "sessions": "Files that are carried from run to run.",
     "tools": "The tools of a bundle.",
     "image": "The image of the Docker backend.",
     "config": "Settings.",
 }
 _HEADINGS = {
-    "Programs": ("run", "batch", "runs", "tools"),
+    "Programs": ("run", "batch", "runs", "sessions", "tools"),
     "To see it at work": ("demo", "scenario", "attack-matrix"),
     "This machine": ("doctor", "image", "config", "cleanup"),
 }

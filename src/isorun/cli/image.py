@@ -55,7 +55,7 @@ def build(
     name = tag or settings.image
     spec = _spec(name, base_image, network, rebuild=rebuild)
     began = time.monotonic()
-    found = _build(spec, name)
+    found = _build(spec, name, json=json)
     found["seconds"] = round(time.monotonic() - began, 1)
     if json:
         print_json({"ok": True, **found})
@@ -107,13 +107,13 @@ def _spec(name: str, base_image: str | None, network: str, *, rebuild: bool) -> 
     return spec
 
 
-def _build(spec: SandboxSpec, name: str) -> dict[str, object]:
+def _build(spec: SandboxSpec, name: str, *, json: bool) -> dict[str, object]:
     """Build, then name the result *name*; what there is then. Raises `Unavailable`, `SetupFailed`, `InvalidRequest`."""
     from isorun.core.errors import SetupFailed
     from sandbox_runner.docker.command import DockerCli
     from sandbox_runner.docker.image import resolve_image
 
-    with _our_errors():
+    with _our_errors(with_end=json):
         cli = DockerCli()
         shown = _Lines(_show)
         # All that is wanted of a log is to write to it.
@@ -132,8 +132,8 @@ def _build(spec: SandboxSpec, name: str) -> dict[str, object]:
 
 
 @contextmanager
-def _our_errors() -> Iterator[None]:
-    """What sandbox_runner raises, as the errors that the exit codes are made of."""
+def _our_errors(*, with_end: bool) -> Iterator[None]:
+    """What sandbox_runner raises, as the errors that the exit codes are made of; *with_end* of a build's output."""
     from isorun.core.errors import InvalidRequest, SetupFailed, Unavailable
     from sandbox_runner.errors import DockerUnavailable, ImageBuildFailed, InvalidSpec, SandboxError
 
@@ -146,7 +146,8 @@ def _our_errors() -> Iterator[None]:
     except ImageBuildFailed as error:
         said, _, end = str(error).partition(_IN_A_LOG)
         failed = said.partition(";")[0]  # what follows are the names of sandbox_runner's own options
-        raise SetupFailed("image build", f"{failed}; {_HINT}; the end of its output:\n{end}") from None
+        told = f"the end of its output:\n{end}" if with_end else "its output is above"
+        raise SetupFailed("image build", f"{failed}; {_HINT}; {told}") from None
     except SandboxError as error:
         raise SetupFailed("image build", str(error)) from None
 

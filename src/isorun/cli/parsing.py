@@ -39,9 +39,9 @@ JSON = option("--json", "Print JSON.")
 BACKEND = option("--backend NAME", "auto, namespace or docker (default: ISORUN_BACKEND).")
 PRELOAD = option(
     "--preload NAMES",
-    "Modules to import beforehand, with commas; may be repeated.",
+    "Modules to import beforehand, with commas; may be repeated. Each must be there.",
     action="extend",
-    type=lambda text: text.split(","),
+    type=lambda text: [name.strip() for name in text.split(",") if name.strip()],
 )
 ENV_FILE = option("--env-file FILE", "A file of settings, NAME=value.", type=Path)
 

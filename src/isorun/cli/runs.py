@@ -37,14 +37,14 @@ def ls(limit: int | None = None, status: str | None = None, json: bool = False) 
     from isorun.cli.verdict import size
     from isorun.store.recovery import listing
 
-    root, most = _root(), limit or (None if json else _SHOWN)
+    root, most = stored_root(), limit or (None if json else _SHOWN)
     found = listing(root, status=_status(status), most=most)
     if json:
         print_json([asdict(run) for run in found])
     elif not found:
         say(f"no runs in {root}{f' with status {status}' if status else ''}")
     else:
-        rows = [(r.exec_id, r.status, _when(r.accepted), r.prog_name or "-", size(r.bytes_used)) for r in found]
+        rows = [(r.exec_id, r.status, when(r.accepted), r.prog_name or "-", size(r.bytes_used)) for r in found]
         columns = ("exec_id", "status", "accepted UTC", "program", "size")
         print_table(columns, rows, whole=("exec_id", "accepted UTC"))
         if limit is None and len(found) == most:
@@ -71,7 +71,7 @@ def show(exec_id: str, json: bool = False) -> int:
     from isorun.core.result import as_result
     from isorun.store.recovery import stored_file
 
-    root = _root()
+    root = stored_root()
     exec_id = _named(root, exec_id)
     data = stored_file(root, exec_id, "result.json")
     if data is None:
@@ -93,7 +93,7 @@ def logs(exec_id: str, infra: bool = False, json: bool = False) -> int:
     from isorun.cli.show import print_json
     from isorun.store.recovery import stored_file
 
-    root = _root()
+    root = stored_root()
     exec_id = _named(root, exec_id)
     names = {"user_log": "logs/user.log", "infra_log": "logs/infra.log"}
     if json:
@@ -112,7 +112,7 @@ def rm(exec_ids: list[str], json: bool = False) -> int:
     from isorun.cli.show import print_json, say
     from isorun.store.recovery import remove
 
-    root = _root()
+    root = stored_root()
     exec_ids = [_named(root, exec_id) for exec_id in exec_ids]  # all, before any is removed
     for exec_id in exec_ids:
         remove(root, exec_id)
@@ -123,7 +123,8 @@ def rm(exec_ids: list[str], json: bool = False) -> int:
     return 0
 
 
-def _root() -> Path:
+def stored_root() -> Path:
+    """The root that the settings name. Raises `InvalidRequest`, see `open_root`."""
     from isorun.settings import Settings, get_exec_workspace_root
     from isorun.store.folder import open_root
 
@@ -146,7 +147,7 @@ def _named(root: Path, name: str) -> str:
     return found[0]
 
 
-def _when(accepted: str) -> str:
+def when(accepted: str) -> str:
     """Month, day, hour and minute of an ISO time."""
     match = re.match(r"[0-9]{4}-([0-9]{2}-[0-9]{2})T([0-9]{2}:[0-9]{2})", accepted)
     return f"{match[1]} {match[2]}" if match else accepted or "-"

@@ -1,4 +1,4 @@
-"""`isorun tools`: the tools of a bundle, one of them, and a call of it, as a program would make it."""
+"""`isorun tools`: those of a bundle, or the built-in ones; one of them; a call of it, as a program would make it."""
 
 from __future__ import annotations
 
@@ -8,13 +8,17 @@ from typing import TYPE_CHECKING, Any
 from isorun.cli.parsing import JSON, option, seconds
 
 if TYPE_CHECKING:
-    from isorun.settings import Settings
+    from collections.abc import Mapping
 
-_BUNDLE = option("--bundle DIR", "The bundle's folder (default: ISORUN_BUNDLE).", type=Path)
+    from isorun.settings import Settings
+    from isorun.tools.calling import Called
+
+_BUNDLE = option("--bundle DIR", "The bundle's folder (default: ISORUN_BUNDLE, else the built-in tools).", type=Path)
 _ID = option("tool_id ID", "The tool, such as local_tools.write_note.")
 OPTIONS = {
     "ls": (_BUNDLE, JSON),
     "describe": (_ID, _BUNDLE, JSON),
+    "stubs": (_BUNDLE, option("--out DIR", "Where the files go (default: they are printed).", type=Path)),
     "call": (
         _ID,
         _BUNDLE,
@@ -26,7 +30,7 @@ OPTIONS = {
 
 
 def ls(bundle: Path | None = None, json: bool = False) -> int:
-    """The bundle's tools."""
+    """The tools, one line each."""
     from isorun.cli.show import print_json, print_table
 
     tools = _loaded(bundle)
@@ -65,62 +69,64 @@ def describe(tool_id: str, bundle: Path | None = None, json: bool = False) -> in
     return 0
 
 
+def stubs(bundle: Path | None = None, out: Path | None = None) -> int:
+    """The tools as `.pyi` files, one for each alias, for an editor or a type checker."""
+    from isorun.cli.show import say
+    from isorun.core.errors import InvalidRequest
+    from isorun.tools.stubs import stubs as made
+
+    for alias, text in made(_loaded(bundle)).items():
+        if out is None:
+            say(f"# {alias}.pyi")
+            say(text)
+            continue
+        try:
+            out.mkdir(parents=True, exist_ok=True)
+            (out / f"{alias}.pyi").write_text(text, encoding="utf-8")
+        except OSError as error:
+            raise InvalidRequest(f"--out {out} cannot be used: {error.strerror}", code="out_unusable") from None
+        say(f"wrote {out / alias}.pyi")
+    return 0
+
+
 def call(
     tool_id: str, bundle: Path | None = None, json: str = "{}", out: Path | None = None, timeout: float | None = None
 ) -> int:
     """Call a tool as a program would, and print its result as JSON; 1 if it gave none."""
-    import asyncio
     import sys
 
     from isorun.cli.show import print_json
     from isorun.core.records import summary
     from isorun.core.text import printable
-    from isorun.executor.calls.agent_io_tools import ToolError
 
-    result, lines, written = asyncio.run(_call(tool_id, bundle, _object(json), out, timeout))
-    for line in (*lines, *(f"wrote {path}" for path in written)):
+    done, written = _call(tool_id, bundle, _object(json), out, timeout)
+    for line in (*done.lines, *(f"wrote {path}" for path in written)):
         print(printable(line), file=sys.stderr)  # noqa: T201 - for the user
-    if isinstance(result, ToolError):
-        told = f"{type(result).__name__}: {printable(str(result))}"
+    if done.error is not None:
+        told = f"{type(done.error).__name__}: {printable(str(done.error))}"
         print(f"isorun: {told}", file=sys.stderr)  # noqa: T201 - for the user
         return 1
-    print_json(result, summary)
+    print_json(done.result, summary)
     return 0
 
 
-async def _call(
+def _call(
     tool_id: str, bundle: Path | None, params: dict[str, Any], out: Path | None, timeout_s: float | None
-) -> tuple[Any, list[str], list[Path]]:
+) -> tuple[Called, list[Path]]:
+    import asyncio
     import shutil
     import tempfile
 
-    from isorun.core.errors import InvalidRequest
-    from isorun.executor.calls.agent_io_tools import ToolError
-    from isorun.settings import base_environment, supervisor_environment
-    from isorun.supervisor.direct import direct_calls
+    from isorun.tools.calling import called
 
-    settings, root = _settings(bundle)
-    made = out is None
-    if out is None:
-        out = Path(tempfile.mkdtemp(prefix="isorun-tool-"))
-    else:
-        try:
-            out.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise InvalidRequest(f"--out {out} cannot be used: {error.strerror}", code="out_unusable") from None
+    settings, made = _settings(), out is None
+    out = Path(tempfile.mkdtemp(prefix="isorun-tool-")) if out is None else out
     before = _stamps(out)
-    environment = {**base_environment(), **supervisor_environment(settings)}
-    network = settings.network_mode != "none"
     written: list[Path] = []
     try:
-        async with direct_calls(root, out, environment, limits=settings.limits(), network=network) as calls:
-            _one(calls.tools, tool_id)
-            try:
-                result = await calls.call(tool_id, params, timeout_s=timeout_s)
-            except ToolError as error:  # a result too: what the tool printed, and its traceback, are still to be shown
-                result = error
+        done = asyncio.run(called(tool_id, params, settings, out=out, bundle=bundle, timeout_s=timeout_s))
         written += sorted(path for path, stamp in _stamps(out).items() if before.get(path) != stamp)
-        return result, list(calls.lines), written
+        return done, written
     finally:
         if made and not written:
             shutil.rmtree(out)
@@ -146,22 +152,23 @@ def _object(text: str) -> dict[str, Any]:
     return value
 
 
-def _settings(bundle: Path | None) -> tuple[Settings, Path]:
-    from isorun.core.errors import InvalidRequest
+def _settings() -> Settings:
     from isorun.settings import Settings
 
     settings = Settings.load()
     settings.check_embedded()
-    root = bundle or settings.bundle
-    if root is None:
-        raise InvalidRequest("which bundle? give --bundle DIR or set ISORUN_BUNDLE", code="no_bundle")
-    return settings, root
+    return settings
 
 
-def _loaded(bundle: Path | None) -> dict[str, Any]:
+def _loaded(bundle: Path | None) -> Mapping[str, Any]:
+    """The tools of the bundle, or of the settings' bundle; without either the built-in ones."""
     import asyncio
 
-    return asyncio.run(load(*_settings(bundle)))
+    from isorun.runtime.services import built_in_tools
+
+    settings = _settings()
+    root = bundle or settings.bundle
+    return built_in_tools() if root is None else asyncio.run(load(settings, root))
 
 
 async def load(settings: Settings, root: Path, backend: str = "namespace") -> dict[str, Any]:

@@ -73,7 +73,7 @@ def check(name: str) -> Callable[[Callable[P, Finding]], Check[P]]:
     return named
 
 
-def told(error: IsorunError) -> str:
+def said_by(error: IsorunError) -> str:
     """What *error* says, without the command that we are."""
     return error.reason if isinstance(error, Unavailable) else str(error)
 

@@ -24,7 +24,7 @@ from isorun.backends.docker.refusals import IMAGE_LABEL, IMAGE_VERSION, version_
 from isorun.backends.executor_ids import Identity
 from isorun.backends.remedy import Command, Remedy, by
 from isorun.core.errors import Unavailable
-from isorun.doctor.check import Finding, Row, check, failed, fine, install, told
+from isorun.doctor.check import Finding, Row, check, failed, fine, install, said_by
 from isorun.settings import KB_STORAGE, Settings, in_container, process_environment
 from sandbox_runner.docker.attached import run_to_end
 from sandbox_runner.docker.command import Answer, DockerCli
@@ -240,7 +240,7 @@ def look_at_ids(settings: Settings) -> Row:
     try:
         return check_ids(Identity.of_container(settings.executor_uid, settings.executor_gid))
     except Unavailable as error:
-        return check_ids(told(error))
+        return check_ids(said_by(error))
 
 
 @check("ids of the container")

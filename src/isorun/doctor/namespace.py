@@ -21,7 +21,7 @@ from isorun.backends.namespace.jail import staged, staging_directory, without_tr
 from isorun.backends.remedy import SWITCHES, Command, Remedy, actions_of, open_switches, read_switches
 from isorun.core.errors import IsorunError, Unavailable
 from isorun.core.limits import MIB, Limits
-from isorun.doctor.check import Finding, Row, check, failed, fine, install, told
+from isorun.doctor.check import Finding, Row, check, failed, fine, install, said_by
 from isorun.kernel import landlock
 from isorun.kernel.libc import has_contexts
 from isorun.settings import Settings
@@ -53,7 +53,7 @@ def check_python(python: str | None) -> Finding:
     try:
         found = describe(python)
     except IsorunError as error:
-        return failed(told(error), "set ISORUN_PROGRAM_PYTHON to Python 3.11 or newer")
+        return failed(said_by(error), "set ISORUN_PROGRAM_PYTHON to Python 3.11 or newer")
     return fine(f"{found.python} (Python {found.version})")
 
 
@@ -80,7 +80,7 @@ def check_bubblewrap(program: str | None, identity: Identity) -> Finding:
         open_ = Command.of("chmod", "o+rx", program)
         return failed(said, Remedy(f"{open_}, or {remedy}", open_))
     except Unavailable as error:
-        return failed(f"{program} does not start: {told(error)}", remedy)
+        return failed(f"{program} does not start: {said_by(error)}", remedy)
     except (OSError, subprocess.SubprocessError) as error:
         return failed(f"{program} does not start: {error}", remedy)
     return fine(f"{program} ({version.stdout.strip()})")
@@ -114,7 +114,7 @@ def check_seccomp() -> Finding:
     try:
         built = build_filter(cgroup=True)
     except IsorunError as error:
-        return failed(told(error), "a machine of x86_64 or aarch64")
+        return failed(said_by(error), "a machine of x86_64 or aarch64")
     return fine(f"our filter has {len(built)} bytes; kernel: {' '.join(actions)}")
 
 

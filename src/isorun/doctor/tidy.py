@@ -1,12 +1,14 @@
 """What `isorun cleanup` does: each kind of leftover, and the proof that nobody owns it any more.
 
 Runs and containers have a lease, a lock that the kernel drops with its holder, in whatever container. Control groups,
-jails and staging folders are this machine's and carry the process that made them, see `backends.namespace.owner`.
+jails and folders in /tmp are this machine's and carry the process that made them, see `kernel.processes.owner`.
 """
 
 import os
+import shutil
+import tempfile
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,13 +18,15 @@ from isorun.backends.executor_ids import Identity
 from isorun.backends.namespace import cgroup
 from isorun.backends.namespace.jail import STAGE, staging_places
 from isorun.backends.namespace.orphans import end_orphans
-from isorun.backends.namespace.owner import Owner
 from isorun.core.errors import CleanupFailed, IsorunError
 from isorun.core.guard.log import log_of
+from isorun.kernel.processes.owner import Owner
 from isorun.runtime.choose import docker_state
 from isorun.settings import Settings, get_exec_workspace_root
 from isorun.store.folder import open_root
 from isorun.store.recovery import recover, remove, sweep
+from isorun.store.sessions import sweep_sessions
+from isorun.supervisor.worker.spawner import TEMPORARY
 from sandbox_runner.docker.command import DockerCli, own_environment
 from sandbox_runner.docker.host_paths import HostPaths
 from sandbox_runner.errors import SandboxError
@@ -55,6 +59,8 @@ def tidy(settings: Settings, *, hours: float) -> Tidied:
         return sweep(root, older_than_s=hours * 3600, now=time.time())
 
     found.take("removed_runs", swept)  # first: it makes the room that ending a lost run takes
+    unused_s = settings.session_retention_hours * 3600
+    found.take("removed_sessions", lambda: sweep_sessions(root, older_than_s=unused_s, now=time.time()))
     found.take("lost_runs", lambda: recover(root, stuck))
     if hours == 0:
         found.gone["removed_runs"] += swept()
@@ -64,6 +70,7 @@ def tidy(settings: Settings, *, hours: float) -> Tidied:
     found.take("removed_containers", lambda: _containers(settings))
     found.take("removed_cgroups", lambda: _stale_cgroups(settings))
     found.take("removed_staging_folders", _stages)
+    found.take("removed_temporary_folders", lambda: remove_temporary(Path(tempfile.gettempdir())))
     return found
 
 
@@ -113,13 +120,20 @@ def _stages() -> list[str]:
 
 def remove_stages(place: Path) -> list[Path]:
     """Remove this user's empty staging folders in *place* whose host is dead: what died with its mount namespace."""
-    gone = []
-    for path in sorted(place.glob(f"{STAGE}*")):
-        owner = Owner.parse(path.name.removeprefix(STAGE).rpartition("-")[0])
+    return list(_removed_by(Path.rmdir, place, STAGE))
+
+
+def remove_temporary(place: Path) -> list[Path]:
+    """Remove this user's folders in *place*, with all in them, of workers whose monitor is dead."""
+    return list(_removed_by(shutil.rmtree, place, TEMPORARY))
+
+
+def _removed_by(remove: Callable[[Path], object], place: Path, prefix: str) -> Iterator[Path]:
+    for path in sorted(place.glob(f"{prefix}*")):
+        owner = Owner.parse(path.name.removeprefix(prefix).rpartition("-")[0])
         if owner is None or owner.is_alive:
             continue
-        with suppress(OSError):  # another user's, not a folder, not empty, or gone meanwhile
+        with suppress(OSError):  # another user's, not a folder, not to be removed, or gone meanwhile
             if path.lstat().st_uid == os.geteuid():
-                path.rmdir()
-                gone.append(path)
-    return gone
+                remove(path)
+                yield path

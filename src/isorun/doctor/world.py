@@ -21,7 +21,7 @@ from sandbox_runner.leftovers import listed
 
 ENTRYPOINT = Path("/usr/local/bin/docker-entrypoint.sh")
 SOCKET = "unix:///var/run/docker.sock"
-_GRACE_H = 24.0  # runs are removed when a Runtime starts, so a day may pass
+_GRACE_H = 24.0  # a Runtime removes runs once it is used, so a day may pass
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -51,6 +51,13 @@ LINES = [
     (["x.py", "--memory=256M", "--cpus", "0.5"], Wanted(file="x.py", memory="256M", cpus="0.5")),
     (["x.py", "--limit", "a=1", "--limit=b=2"], Wanted(file="x.py", limits=("a=1", "b=2"))),
     (["x.py", "--no-keep"], Wanted(file="x.py", keep=False)),
+    (
+        ["x.py", "--start-from", "a", "--save-to=b", "--session=c"],
+        Wanted(file="x.py", start_from=Path("a"), save_to=Path("b"), session="c"),
+    ),
+    (["x.py", "--exec-id", "job-7", "--user-id=Ana B"], Wanted(file="x.py", exec_id="job-7", user_id="Ana B")),
+    (["x.py", "--loopback"], Wanted(file="x.py", network="loopback")),
+    (["x.py", "--", "--loopback"], Wanted(file="x.py", args=("--loopback",))),
     (["x.py", "--timeout", "-1"], Wanted(file="x.py", timeout_s=-1)),
 ]
 BEHIND = "; what the program is to get comes after --"

@@ -41,7 +41,7 @@ def test_a_beginning_of_two_runs_is_refused(tmp_path: Path) -> None:
 @pytest.mark.parametrize(("accepted", "shown"), [("2026-03-04T05:06:07.890Z", "03-04 05:06"), ("", "-"), ("x", "x")])
 def test_a_time_is_short(accepted: str, shown: str) -> None:
     """Month, day, hour and minute; what is no time is shown as it is."""
-    assert runs._when(accepted) == shown
+    assert runs.when(accepted) == shown
 
 
 def test_an_id_stays_whole_in_80_columns(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:

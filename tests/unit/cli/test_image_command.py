@@ -192,7 +192,7 @@ def test_without_a_daemon(machine) -> None:
 
 
 def test_a_build_that_fails(machine) -> None:
-    """Exit 70, the exit code of the build, the end of what it printed, and what may help; no name is given."""
+    """Exit 70, the exit code of the build, and what may help; no name is given, and nothing is printed twice."""
     machine.behave(build="ERROR: No matching distribution found for numpy")
     done = machine.build()
     assert done.returncode == 70
@@ -201,10 +201,17 @@ def test_a_build_that_fails(machine) -> None:
     named = next(option for option in build if option.startswith("--tag=")).removeprefix("--tag=")
     assert last == (
         f"isorun: image build: the build of {named} failed (exit code 1); another base image is --base-image, the"
-        " host's own way to the package index is --network host; the end of its output: Step 1/2 : FROM base ]0;owned"
-        " Collecting numpy ERROR: No matching distribution found for numpy"
+        " host's own way to the package index is --network host; its output is above"
     )
+    assert done.stderr.count("ERROR: No matching distribution found for numpy") == 1
     assert machine.calls("tag") == []
+
+
+def test_a_build_that_fails_tells_a_reader_of_json_why(machine) -> None:
+    """The end of what it printed is in the error: such a reader has nothing else."""
+    machine.behave(build="ERROR: No matching distribution found for numpy")
+    message = json.loads(machine.build("--json").stdout)["error"]["message"]
+    assert message.endswith("ERROR: No matching distribution found for numpy")
 
 
 def test_a_name_that_the_engine_refuses(machine) -> None:

@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 
 from isorun.backends.namespace import orphans
-from isorun.backends.namespace.owner import Owner
 from isorun.core.errors import CleanupFailed
-from isorun.doctor.tidy import STAGE, Tidied, remove_stages
+from isorun.doctor.tidy import STAGE, TEMPORARY, Tidied, remove_stages, remove_temporary
+from isorun.kernel.processes.owner import Owner
 from sandbox_runner.namespace.bubblewrap import find_bubblewrap
 
 
@@ -48,6 +48,19 @@ def test_what_is_not_an_empty_folder_stays(dead: Owner, tmp_path: Path) -> None:
     (tmp_path / f"{STAGE}{dead}-link").symlink_to(full)
     assert remove_stages(tmp_path) == []
     assert (full / "file").exists()
+
+
+def test_only_the_temporary_folder_of_a_dead_monitor_is_removed(dead: Owner, tmp_path: Path) -> None:
+    """With all in it. A link is neither followed nor removed, and what it leads to stays."""
+    gone, stays = (tmp_path / f"{TEMPORARY}{owner}-x1_y2z" for owner in (dead, Owner.of_this_process()))
+    for folder in (gone, stays):
+        (folder / "deep").mkdir(parents=True)
+        (folder / "deep" / "file").write_text("x")
+    link = tmp_path / f"{TEMPORARY}{dead}-link"
+    link.symlink_to(stays)
+    assert remove_temporary(tmp_path) == [gone]
+    assert set(tmp_path.iterdir()) == {stays, link}
+    assert (stays / "deep" / "file").exists()
 
 
 def test_a_number_that_came_again_is_another_process(dead: Owner) -> None:

@@ -34,6 +34,7 @@ _ASSIGNED = re.compile(_NAME.pattern + r"=([^\s;,()`'\"]+)")
 #: Where a name stands that is no variable of an operator's.
 NOT_SET_BY_PEOPLE = {
     "ISORUN_MAX_": "the beginning of every limit's name",
+    "ISORUN_SUPERVISOR_ASKED": "of the supervisor's own process",
     "ISORUN_SUPERVISOR_NO_NETWORK": "of the supervisor's own process",
     "SANDBOX_RUNNER_BASE_IMAGE": "of the tests",
 }

@@ -19,8 +19,9 @@ from isorun.core.errors import InvalidRequest, IsorunError, Unavailable
 from isorun.core.result import RunResult
 from isorun.doctor import docker as docker_doctor
 from isorun.doctor import namespace, production, world
-from isorun.doctor.check import Finding, Row, check, failed, fine, told
+from isorun.doctor.check import Finding, Row, check, failed, fine, said_by
 from isorun.settings import BACKENDS, Settings, get_exec_workspace_root
+from isorun.supervisor.serving.services import UNREACHABLE
 from isorun.tools.bundles import example_bundle
 
 _NO_REMEDY = "no other check failed: the error says what to do; report it if it does not"
@@ -88,9 +89,10 @@ class Report:
             say("`isorun doctor --verbose` shows every check.")
             return
         embedded, engine = ("-", "FAILED") if self.docker else ("FAILED", "-")
-        print_rows("this machine", self.host, missing=embedded)
-        if self.engine:
-            print_rows("Docker", self.engine, missing=engine)
+        tables = [("this machine", self.host, embedded), ("Docker", list(self.engine), engine)]
+        for title, rows, missing in reversed(tables) if self.docker else tables:  # first what runs depend on
+            if rows:
+                print_rows(title, rows, missing=missing)
         if self.walls:
             print_rows("wall of the run", self.walls, "what the kernel says")
         if self.production:
@@ -193,7 +195,7 @@ def _check_bundle(settings: Settings, root: Path) -> Finding:
     try:
         tools = asyncio.run(load(settings, root, "docker" if settings.backend == "docker" else "namespace"))
     except IsorunError as error:
-        return failed(told(error), "correct the bundle, or unset ISORUN_BUNDLE")
+        return failed(said_by(error), "correct the bundle, or unset ISORUN_BUNDLE")
     return fine(f"{root}: {len(tools)} tools in {len({i.partition('.')[0] for i in tools})} modules")
 
 
@@ -217,7 +219,7 @@ def _run(code: str, settings: Settings, **options: Any) -> RunResult | IsorunErr
 
 
 def _failure(error: IsorunError) -> str:
-    return f"{type(error).__name__}: {told(error)}"
+    return f"{type(error).__name__}: {said_by(error)}"
 
 
 def tool_trial(settings: Settings, root: Path) -> list[Row]:
@@ -266,4 +268,4 @@ def _check_services(log: str) -> Finding:
         return failed("no supervisor was ready", "read the error above")
     said = f"redis {ready[1]}, postgres {ready[2]}"
     names = "REDIS_URL, REDIS_HOST, DATABASE_URL, POSTGRES_HOST, or PY_CODE_EXEC_NETWORK_MODE"
-    return failed(said, f"correct {names}; or start them") if "unreachable" in said else fine(said)
+    return failed(said, f"correct {names}; or start them") if UNREACHABLE in said else fine(said)

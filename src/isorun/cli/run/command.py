@@ -17,7 +17,9 @@ class Wanted:
     file: str = "-c"  # what a program without a file is called, as Python does
     code: str | None = None
     args: tuple[str, ...] = ()
+    exec_id: str | None = None
     turn_id: str | None = None
+    user_id: str = ""
     side_effects: bool = False
     contract: str | None = None
     timeout_s: float | None = None
@@ -26,6 +28,9 @@ class Wanted:
     limits: tuple[str, ...] = ()
     inputs: tuple[Path, ...] = ()
     env: tuple[str, ...] = ()
+    start_from: Path | None = None
+    save_to: Path | None = None
+    session: str | None = None
     out: Path | None = None
     backend: str | None = None
     bundle: Path | None = None
@@ -34,6 +39,7 @@ class Wanted:
     preload: tuple[str, ...] = ()
     env_file: Path | None = None
     stdin: bool = False
+    network: str = "none"
     keep: bool = True
     json: bool = False
 
@@ -60,7 +66,7 @@ def run(**given: object) -> int:
 
     wanted = wanted_of(given)
     with early_start(wanted) as early:
-        from isorun.cli.run.session import conduct  # the jail warms up meanwhile
+        from isorun.cli.run.conducting import conduct  # the jail warms up meanwhile
 
         return conduct(wanted, early)
 
@@ -70,7 +76,9 @@ OPTIONS = {
         option("file FILE|-", "The program, or - for stdin.", nargs="?"),
         option("-c CODE", "The program itself, in place of FILE.", dest="code"),
         option("args ARGS", "sys.argv[1:] of the program; put -- before them.", nargs=REST),
+        option("--exec-id ID", "The run's id, which names its folder; no run may have it yet (default: a new one)."),
         option("--turn-id ID", "The turn whose folder the program writes to."),
+        option("--user-id ID", "For whom the program runs: the tools are told, and the program is not."),
         option("--side-effects", "No contract: report what changed in out/ (the default)."),
         option("--contract JSON|@FILE", "The files the program promises: JSON, or @FILE."),
         option("--timeout TIME", "Wall time: seconds, or as 500ms, 90s, 10m.", dest="timeout_s", type=seconds),
@@ -91,7 +99,10 @@ OPTIONS = {
             "A variable for the program; without a value, ours. May be repeated.",
             action="append",
         ),
-        option("--out DIR", "Copy out/ to this folder, which must be new or empty.", type=Path),
+        option("--start-from DIR", "Let out/ start as a copy of this folder.", type=Path),
+        option("--save-to DIR", "Copy what the run wrote to this folder; files there are replaced.", type=Path),
+        option("--session NAME", "Start with the files of this session, and leave it what this run has in out/."),
+        option("--out DIR", "Copy all of out/, with its logs, to this folder, new or empty.", type=Path),
         BACKEND,
         option("--bundle DIR", "The folder whose tools the program may call.", type=Path),
         option("--tools IDS", "Only these tools, ids with commas (default: all of the bundle).", type=tool_ids),
@@ -100,8 +111,15 @@ OPTIONS = {
         ENV_FILE,
         option("--stdin", "Give our stdin to the program."),
         option(
+            "--loopback",
+            "Let the program start servers on 127.0.0.1, for itself alone.",
+            dest="network",
+            action="store_const",
+            const="loopback",
+        ),
+        option(
             "--no-keep",
-            "Remove the run's folder afterwards; --out is copied before.",
+            "Remove the run's folder afterwards; --save-to is copied before.",
             dest="keep",
             action="store_false",
         ),

@@ -26,7 +26,6 @@ def read_request(wanted: Wanted, limits: Limits) -> RunRequest:
         raise InvalidRequest("--side-effects means no contract; leave out one of it and --contract")
     if wanted.stdin and wanted.file == "-":
         raise InvalidRequest("stdin is the program (-), so --stdin has nothing to give to it")
-    _check_out(wanted.out)
     as_given: Any = {name: getattr(wanted, name) for name in OPTIONS & _named(wanted)}
     read: Any = {
         "contract": None if wanted.contract is None else _read_contract(wanted.contract),
@@ -34,8 +33,6 @@ def read_request(wanted: Wanted, limits: Limits) -> RunRequest:
         "argv": wanted.args,
         "env": _variables(wanted.env),
         "limits": _read_limits(wanted),
-        "keep": wanted.keep or wanted.out is not None,  # the copy comes first, see `session`
-        "out": None,  # --out is where the files go afterwards
         "stdin": _read_stdin(limits.input_bytes) if wanted.stdin and not sys.stdin.isatty() else None,
     }
     return RunRequest.of(_read_program(wanted, limits.source_bytes), **{**as_given, **read})
@@ -83,7 +80,9 @@ def _read_program(wanted: Wanted, most: int) -> bytes:
 def _read_stdin(most: int) -> bytes:
     data = sys.stdin.buffer.read(most + 1)
     if len(data) > most:
-        raise InvalidRequest(f"stdin has more than {most} bytes (ISORUN_MAX_INPUT_BYTES)", code="inputs_too_large")
+        raise InvalidRequest(
+            f"stdin has more than {most} bytes; send less, or raise ISORUN_MAX_INPUT_BYTES", code="inputs_too_large"
+        )
     return data
 
 
@@ -116,16 +115,3 @@ def _read_contract(text: str) -> object:
 def _prog_name(file: str) -> str | None:
     name = Path(file).name[:MAX_PROG_NAME]
     return name if file != "-" and is_visible(name) and name.strip() else None
-
-
-def _check_out(out: Path | None) -> None:
-    """A folder that holds something could lose it, or hold links that lead the copy elsewhere."""
-    if out is None:
-        return
-    try:
-        if any(out.iterdir()):
-            raise InvalidRequest(f"--out {out} is not empty; name a new or empty folder", code="out_not_empty")
-    except FileNotFoundError:
-        return
-    except OSError as error:
-        raise InvalidRequest(f"--out {out} cannot be used: {error.strerror}", code="out_unusable") from None

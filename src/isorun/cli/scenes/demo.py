@@ -1,25 +1,19 @@
-"""`isorun demo`: a program works on real data inside the walls, one breaks its promise, six fail to get out.
+"""`isorun demo`: two programs work on real data inside the walls, one breaks its promise, six fail to get out.
 
-The demo is a list of scenarios. Four are the example bundle's; the programs of the others are files in
-demo_programs/. Each is run like anybody's program, with the bundle's tools, and judged as `isorun scenario`
-judges; the demo succeeds only if every one ended as it must. All of it is shown once more in report.html. It must not
-import what the programs import, nor treat what they print as anything but hostile text.
+The demo is a list of scenarios (acts.py). Each is run like anybody's program and judged as `isorun scenario` judges;
+the demo succeeds only if every one ended as it must. All of it is shown once more in report.html. What programs print
+is hostile text, and must not be treated as anything else.
 """
 
 import asyncio
-import importlib.resources
-import importlib.util
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass, replace
-from functools import cache
-from importlib.resources.abc import Traversable
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from contextlib import asynccontextmanager, contextmanager
+from dataclasses import dataclass
 from pathlib import Path
-from types import ModuleType
-from typing import Any, TypeAlias
+from typing import Any
 
 from rich.console import Console
 from rich.markup import escape
@@ -29,81 +23,30 @@ from rich.table import Table
 from rich.text import Text
 
 from isorun.cli.parsing import option
-from isorun.cli.run.session import copy_out
+from isorun.cli.scenes.acts import Act, acts, is_useful, left_out, programs, says, search_settings, searches, wrong_with
 from isorun.cli.scenes.page import Row, write_page
 from isorun.cli.scenes.stage import Screen, mark, seconds, show_rows, show_rule, table
 from isorun.cli.scenes.words import WORDS
 from isorun.cli.show import print_json
 from isorun.cli.verdict import size
-from isorun.core.errors import InvalidRequest
-from isorun.core.report import error_lines, tracebacks
+from isorun.core.errors import InvalidRequest, SetupFailed
 from isorun.core.result import RunResult
 from isorun.core.text import one_line
 from isorun.runtime.runtime import Runtime
-from isorun.tools.bundles import bundle_module, example_bundle
+from isorun.settings import Settings
+from isorun.store.saving import save
+from isorun.tools.bundles import example_bundle
 
-_Scenario: TypeAlias = Any  # a class of the bundle, which is imported by its path
-
-_SCIENCE = ("numpy", "pandas", "matplotlib")
 _CREDIT = "Palmer penguins: Horst AM, Hill AP, Gorman KB (2020), CC-0"
-_EXCERPT = "def draw("
+_EXCERPT = ("def draw(", "async def look_up(")
 _TURN = "demo"
-_PROMISED = {
-    "chart.png": {"mime": "image/png", "min_bytes": 10_000},
-    "summary.xlsx": {"columns": ["species", "birds", "flipper_mm", "mass_g", "correlation"], "min_rows": 3},
-    "report.md": {"must_contain": "Pygoscelis papua"},
-}
-
-
-@cache
-def acts() -> tuple[_Scenario, ...]:
-    """The list: the first keeps a contract, the second breaks one, six try to get out."""
-    listed, own = bundle_module(example_bundle(), "exec").SCENARIOS, _verdicts()
-    broken = "found out/report.md, promised turn_demo/files/report.md"
-    calls = (*(("reference_tools.species", "ok"),) * 3, (own.NOTE, "ok"))
-    ends = own.Expected
-    science = all(importlib.util.find_spec(name) for name in _SCIENCE)
-    penguins = "penguins" if science else "penguins_plain"  # which needs what isorun itself requires
-    return (
-        _own(penguins, "A report on real data", ends(status="ok", succeeded=3, notes=1, calls=calls), *_PROMISED),
-        _own(
-            "misplaced",
-            "A promised file",
-            ends(status="contract_failed", code="missing_output_files", missing=1, because=broken),
-            "report.md",
-        ),
-        _shared(listed[13], "Reach the network"),
-        _own("host_files", "Read the host's files", ends(status="failed", code="program_error", comm_error=True)),
-        _shared(listed[15], "Fork bomb"),
-        _shared(listed[5], "Eat all memory"),
-        _shared(listed[19], "Fill the disk"),
-        replace(
-            _own("endless", "Never end", ends(status="timed_out", code="timeout", says=("20 digits",))), timeout_s=1.5
-        ),
-    )
-
-
-def _own(program: str, title: str, expected: object, *promises: str) -> _Scenario:
-    """A scenario of the demo alone; its program is a file."""
-    source = (_programs() / f"{program}.py").read_text("utf-8")
-    about = {"promises": promises, "checks": _PROMISED, "timeout_s": 60.0}
-    return _verdicts().Scenario(number=0, title=title, program=source, expected=expected, **about)
-
-
-def _shared(scenario: _Scenario, title: str) -> _Scenario:
-    """A scenario of the bundle's."""
-    return replace(scenario, title=title, timeout_s=60.0)
-
-
-def _verdicts() -> ModuleType:
-    return bundle_module(example_bundle(), "verdicts")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Played:
     """A scenario, how it really ended, and what was wrong with that (nothing, if the wall held)."""
 
-    act: _Scenario
+    act: Act
     result: RunResult
     wrong: tuple[str, ...]
 
@@ -117,56 +60,91 @@ OPTIONS = {
 
 
 def demo(json_output: bool = False, out: Path | None = None) -> int:
-    """A program works on real data inside the walls, one breaks its promise, and six others fail to get out."""
-    data = Path(str(_programs() / "penguins.csv"))
+    """Two programs work on real data inside the walls, one breaks its promise, and six others fail to get out."""
+    data = Path(str(programs() / "penguins.csv"))
     if out is not None and out.exists() and any(out.iterdir()):
         raise InvalidRequest(f"--out {out} is not empty; name a new or an empty folder", code="out_not_empty")
     began = time.monotonic()
     console = Console(highlight=False, quiet=json_output, soft_wrap=False)
     with _host_files() as targets:
         played = asyncio.run(_play(data, targets, console))
-    files = played[0].result
+    useful = [one.result for one in played if is_useful(one.act)]
     if out is not None:
-        copy_out(files, out)
+        _copy_out(useful, out)
     total_s = time.monotonic() - began
-    folder = out or files.out_dir
+    folders = [out] if out else [result.out_dir for result in useful]
     held = all(not one.wrong for one in played)
     # Beside the program's folder, not in it: that one holds what the program wrote.
-    report = write_page((out or files.out_dir.parent) / "report.html", map(_row, played), held=held, credit=_CREDIT)
+    to = (out or folders[0].parent) / "report.html"
+    report = write_page(to, map(_row, played), held=held, credit=_CREDIT, left_out=left_out())
     if json_output:
-        print_json(_as_json(played, held, folder, total_s) | {"report": str(report)})
+        print_json(_as_json(played, held, folders[0], total_s) | {"report": str(report)})
     else:
-        _close(console, played, held, folder, total_s, report)
+        _close(console, played, held, folders, total_s, report)
     return 0 if held else 1
 
 
-def _programs() -> Traversable:
-    return importlib.resources.files("isorun.cli") / "demo_programs"
+def _copy_out(useful: Sequence[RunResult], to: Path) -> None:
+    """All that the first of *useful* left, and the promised files of the others."""
+    for number, result in enumerate(useful):
+        promised = [Path(artifact.path) for artifact in result.artifacts]
+        passed_over = _all_but(promised) if number else lambda _: False
+        try:
+            faults = save(result.out_dir, to, passed_over=passed_over, before={})
+        except OSError as error:
+            faults = [f"{to}: {error.strerror or error}"]
+        if faults:
+            raise SetupFailed("--out", f"{faults[0]}; the files are in {result.out_dir}")
+
+
+def _all_but(files: Sequence[Path]) -> Callable[[str], bool]:
+    """Whether a path is neither one of *files* nor a folder on the way to one."""
+    return lambda path: not any(file.is_relative_to(path) for file in files)
 
 
 async def _play(data: Path, targets: Sequence[str], console: Console) -> list[Played]:
     console.print(f"[bold]isorun demo[/]  [dim]{escape(_CREDIT)}[/]")
+    if left_out():
+        console.print(Text(left_out(), style="yellow"))
     played = []
     async with Runtime(bundle=example_bundle(), pool_size=1) as runtime:
         for number, act in enumerate(acts(), 1):
             show_rule(console, f"{number}/{len(acts())}  {act.title}")
             _show_source(console, act)
-            screen = Screen(console)
-            run = await runtime.start(
-                act.program,
-                contract=act.contract(f"turn_{_TURN}") or None,
-                inputs=[data],
-                argv=targets,
-                turn_id=_TURN,
-                prog_name=act.title,
-                timeout_s=act.timeout_s,
-                on_output=screen.stdout,
-            )
-            result = await run.result()
-            screen.end_output()
+            async with runtime_for(act, runtime) as its:
+                result = await run(its, act, data, targets, console)
             played.append(Played(act=act, result=result, wrong=wrong_with(act, result)))
             _show_outcome(console, played[-1])
     return played
+
+
+@asynccontextmanager
+async def runtime_for(act: Act, runtime: Runtime) -> AsyncIterator[Runtime]:
+    """*runtime*, or one of its own for an act that searches: no other program is near its tools and settings."""
+    if not searches(act):
+        yield runtime
+        return
+    async with Runtime(settings=search_settings(Settings.load()), pool_size=0) as own:
+        yield own
+
+
+async def run(runtime: Runtime, act: Act, data: Path, targets: Sequence[str], console: Console) -> RunResult:
+    """Run *act* with the tools that are meant for it, its output shown as it comes."""
+    screen = Screen(console)
+    running = await runtime.start(
+        act.program,
+        contract=act.contract(f"turn_{_TURN}") or None,
+        inputs=[data],
+        argv=targets,
+        turn_id=_TURN,
+        prog_name=act.title,
+        timeout_s=act.timeout_s,
+        tools=act.tools if searches(act) else None,
+        on_output=screen.stdout,
+    )
+    result = await running.result()
+    screen.end_output()
+    return result
 
 
 @contextmanager
@@ -183,32 +161,11 @@ def _host_files() -> Iterator[tuple[str, ...]]:
         yield "/etc/shadow", str(mine), str(secret)
 
 
-def wrong_with(act: _Scenario, result: RunResult) -> tuple[str, ...]:
-    """Every way in which *result* is not what *act* must end like."""
-    verdicts = _verdicts()
-    log = (result.out_dir / "logs" / "user.log").read_text("utf-8", "replace")
-    notes = result.out_dir / "notes"
-    seen = verdicts.Seen(
-        result=result,
-        user_log=log,
-        notes=len(list(notes.iterdir())) if notes.is_dir() else 0,
-        comm_error=bool(error_lines(log) or tracebacks(log)),
-        synced=act.expected.synced,
-    )
-    wrong: tuple[str, ...] = verdicts.wrong_with(act, seen)
-    return wrong
-
-
 def _ending(status: str, code: str | None) -> str:
     return f"{status} · {code}" if code else status
 
 
-def says(act: _Scenario) -> str:
-    """What its program does, in the words of its first line."""
-    return str(act.program.split("\n")[0].strip('"# '))
-
-
-def _show_source(console: Console, act: _Scenario) -> None:
+def _show_source(console: Console, act: Act) -> None:
     lines = act.program.split("\n")
     first = next((n for n, line in enumerate(lines, 1) if line.startswith(_EXCERPT)), 0)
     if not first:  # an attack: a sentence is enough
@@ -251,6 +208,7 @@ def _row(played: Played) -> Row:
         tried=WORDS[title].tried,
         ending=_words(played),
         held=not played.wrong,
+        useful=is_useful(played.act),
         source=str(played.act.program),
         result=played.result,
     )
@@ -260,25 +218,28 @@ def _code(result: RunResult) -> str | None:
     return result.error.code if result.error else None
 
 
-def _close(console: Console, played: Sequence[Played], held: bool, folder: Path, total_s: float, report: Path) -> None:
+def _close(
+    console: Console, played: Sequence[Played], held: bool, folders: Sequence[Path], total_s: float, report: Path
+) -> None:
     show_rule(console, "What was seen")
     endings = table("program", "ending", "time", "", whole=True)
     for one in played:
         endings.add_row(one.act.title, Text(_words(one)), seconds(one.result), mark(one.wrong))
     console.print(endings)
     console.print()
-    result = played[0].result
     files = table("file", "size", "sha256", "time", "isolation", whole=True)
-    isolation = f"{result.isolation['level']}, {result.isolation['limits']}"
-    for artifact in result.artifacts:
-        name = one_line(Path(artifact.path).name, 40)
-        files.add_row(name, size(artifact.bytes), artifact.sha256[:12], seconds(result), isolation)
+    for result in (one.result for one in played if is_useful(one.act)):
+        isolation = f"{result.isolation['level']}, {result.isolation['limits']}"
+        for artifact in result.artifacts:
+            name = one_line(Path(artifact.path).name, 40)
+            files.add_row(name, size(artifact.bytes), artifact.sha256[:12], seconds(result), isolation)
     console.print(files)
     console.print()
     last = Table.grid(padding=(0, 1))
-    last.add_row("walls", Text(_walls(result), style="dim"))
+    last.add_row("walls", Text(_walls(played[0].result), style="dim"))
     console.print(last)
-    console.print(Text(f"files {folder / 'turn_demo' / 'files'}"), soft_wrap=True)
+    for folder in folders:
+        console.print(Text(f"files {folder / 'turn_demo' / 'files'}"), soft_wrap=True)
     console.print(Text(f"report {report}"), soft_wrap=True)
     word = "every wall held" if held else "NOT AS EXPECTED: see ✘ above"
     console.print(f"[bold {'green' if held else 'red'}]{word}[/] [dim]({total_s:.1f} s)[/]")
@@ -300,6 +261,7 @@ def _as_json(played: Sequence[Played], held: bool, folder: Path, total_s: float)
         "ok": held,
         "credit": _CREDIT,
         "folder": str(folder),
+        "left_out": left_out(),
         "total_s": total_s,
         "acts": [
             {

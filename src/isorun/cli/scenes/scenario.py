@@ -29,6 +29,7 @@ _Scenario: TypeAlias = Any  # a class of the bundle, which is imported by its pa
 _Report: TypeAlias = Any  # as well
 
 _MOST_ROUNDS = 1000
+_INFRA = "infra.log, its end:"  # a heading of the bundle's report
 _OWN = "scenarios"  # our own user: what --all leaves there is removed by the next round, or it would fill up
 
 
@@ -107,6 +108,15 @@ def _about(one: _Scenario) -> dict[str, Any]:
     return {**facts, "expected": str(one.expected), "program": one.program}
 
 
+def _without_infra(report: _Report) -> str:
+    """The report of a run that ended well; what the host noted is only named: its words would alarm a reader."""
+    before, _, rest = str(report.text).partition(f"\n{_INFRA}\n")
+    after = [line for line in rest.splitlines() if not line.startswith(" ")]
+    at = rest.find(f"\n{after[0]}") if after else -1
+    where = f"what the host did:\n  {report.space.out / 'logs' / 'infra.log'}"
+    return f"{before}\n{where}{rest[at:] if at >= 0 else ''}" if rest else before
+
+
 class _Stage:
     """Plays the chosen scenarios, and remembers how each ended."""
 
@@ -126,7 +136,8 @@ class _Stage:
                 if self._user is None and len(self._chosen) > 1:
                     await Workspaces.of(settings).clear(_OWN)
                 for one in self._chosen:
-                    screen = Screen(self._console if self._rounds == 1 else Console(quiet=True))
+                    expects = one.expected.comm_error is not False
+                    screen = Screen(self._console if self._rounds == 1 else Console(quiet=True), expects_error=expects)
                     flow = workflow.Workflow(screen, user_id=self._user or _OWN, settings=settings, subsystem=subsystem)
                     self._announce(one)
                     report = await flow.run(str(one.number))
@@ -151,7 +162,7 @@ class _Stage:
 
     def _report_of(self, report: _Report) -> str:
         if len(self._chosen) == 1:
-            return str(report.text)
+            return str(report.text) if report.wrong else _without_infra(report)
         # The log's lines were shown as they came; the tree and the tails are for one scenario at a time.
         lines = report.result.report_text.splitlines()
         return "\n".join(line for line in lines if not line.startswith(("  | ", "program log")))
@@ -169,6 +180,8 @@ class _Stage:
             rows.add_row(str(one.number), one.title, *words, seconds(slowest), ending)
         show_rule(self._console, "What was seen")
         self._console.print(rows)
+        for number, why in sorted({(one.scenario.number, one.known) for _, one in self._reports if one.known}):
+            self._console.print(Text(f"{number} ended otherwise, as it may here: {why}"), soft_wrap=True)
         space = self._reports[-1][1].space
         self._console.print(Text(f"workspace {space.workspace}"), soft_wrap=True)
         self._console.print(Text(f"sandbox   {space.sandbox}"), soft_wrap=True)
@@ -187,6 +200,7 @@ class _Stage:
                     **_about(report.scenario),
                     "real": str(report.seen),
                     "wrong": list(report.wrong),
+                    "known": report.known,
                     "comm_error": report.seen.comm_error,
                     "notes": report.seen.notes,
                     "synced": report.seen.synced,

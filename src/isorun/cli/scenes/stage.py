@@ -21,8 +21,8 @@ _LINES = 12  # of a program's output that are shown
 class Screen:
     """The terminal as a workflow's `comm`: the first lines of the output as they come, and errors."""
 
-    def __init__(self, console: Console) -> None:
-        self._console = console
+    def __init__(self, console: Console, *, expects_error: bool = False) -> None:
+        self._console, self._expects_error = console, expects_error
         self._rest = {"stdout": "", "stderr": ""}
         self._decoders = {name: codecs.getincrementaldecoder("utf-8")("replace") for name in self._rest}
         self._shown = 0
@@ -50,9 +50,10 @@ class Screen:
         self._shown += len(lines)
 
     def error(self, *, message: str, **details: object) -> None:
-        """Show the message."""
+        """Show the message; dimmed where it must come."""
         self.end_output()
-        self._console.print(Text.assemble(("  comm.error: ", "red"), message))
+        style, told = ("dim", " (as it must)") if self._expects_error else ("red", "")
+        self._console.print(Text.assemble(("  comm.error: ", style), message, (told, "dim")))
 
     def end_output(self) -> None:
         """Show a last line without an end, and say how much of the output was not shown."""

@@ -15,6 +15,9 @@ class Words(NamedTuple):
 
 WORDS = {
     "A report on real data": Words("make a chart, a workbook and a text", "done: three files, each checked"),
+    "A report with sources": Words(
+        "search, compare what it finds with the data, and write a PDF", "done: a PDF with its sources, checked"
+    ),
     "A promised file": Words("write a file to another place than promised", "noticed: it is not where it was promised"),
     "Reach the network": Words("connect to other machines and look up names", "stopped: a program has no network"),
     "Read the host's files": Words(

@@ -10,7 +10,6 @@ import signal
 import sys
 from contextlib import suppress
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 from isorun.cli.exits import INTERRUPTED
@@ -18,12 +17,13 @@ from isorun.cli.run.command import Wanted
 from isorun.cli.run.early import Early, settings_for
 from isorun.cli.run.given import read_request
 from isorun.cli.run.live import Live, Spinner, write
-from isorun.core.errors import CleanupFailed, InvalidRequest, SetupFailed, Unavailable
+from isorun.core.errors import CleanupFailed, Unavailable
 from isorun.core.outcome import Exit, cli_exit_code
 from isorun.core.request import RunRequest
 from isorun.core.result import RunResult
 from isorun.core.text import one_line
-from isorun.runtime.runtime import Run, Runtime
+from isorun.runtime.accepted.handle import Run
+from isorun.runtime.runtime import Runtime, names_built_in
 from isorun.settings import Settings
 
 _PATIENCE_S = 0.4  # without output before the spinner appears
@@ -36,7 +36,7 @@ def conduct(wanted: Wanted, early: Early | None) -> int:
     for warning in settings.warnings:
         print("isorun: warning:", one_line(warning), file=sys.stderr)  # noqa: T201 - for the user
     request = read_request(wanted, settings.limits())
-    work = _Session(wanted, settings, request, early)
+    work = _Conducting(wanted, settings, request, early)
     try:
         if early is not None:
             return early.runner.run(work.conducted())
@@ -46,7 +46,7 @@ def conduct(wanted: Wanted, early: Early | None) -> int:
         return INTERRUPTED
 
 
-class _Session:
+class _Conducting:
     def __init__(self, wanted: Wanted, settings: Settings, request: RunRequest, early: Early | None) -> None:
         self._wanted, self._settings, self._request, self._early = wanted, settings, request, early
         self._spinner = Spinner()
@@ -69,11 +69,6 @@ class _Session:
             if self._live is not None:
                 await asyncio.to_thread(self._live.finish)
             self._spinner.stop()
-        if self._wanted.out is not None:
-            copy_out(result, self._wanted.out)
-            if not self._wanted.keep:
-                remove_run(result.out_dir.parents[1], result.exec_id)
-                result = replace(result, kept=False)
         self._report(result)
         return cli_exit_code(result.status, _exit_of(result))
 
@@ -98,7 +93,11 @@ class _Session:
         return self._wanted.bundle is not None or self._settings.bundle is not None
 
     async def _run_on(self, backend: Any) -> RunResult:  # noqa: ANN401 - a name, a Backend or None
-        runtime = Runtime(backend=backend, settings=self._settings, bundle=self._wanted.bundle, pool_size=0)
+        preload = self._wanted.preload or None  # asked for by name: what is set stays a wish
+        bundle, settings = self._wanted.bundle, self._settings
+        if names_built_in(self._request.tools):  # beside a bundle, too
+            settings = replace(settings, builtin_tools=True)
+        runtime = Runtime(backend=backend, settings=settings, bundle=bundle, preload=preload, pool_size=0)
         result = None
         try:
             async with runtime:
@@ -109,10 +108,6 @@ class _Session:
         except CleanupFailed:
             if result is not None:  # what could not be removed is the error, and the run is still to be told
                 self._report(result)
-            raise
-        except Exception:
-            if not self._wanted.keep and self._interrupts.run is not None:
-                remove_run(runtime.root, self._interrupts.run.exec_id)
             raise
         return result
 
@@ -158,31 +153,6 @@ class _Interrupts:
             self._cancelling = asyncio.ensure_future(self.run.cancel())
             # Whoever waits for the run has its error too.
             self._cancelling.add_done_callback(lambda task: task.cancelled() or task.exception())
-
-
-def remove_run(root: Path, exec_id: str) -> None:
-    """Remove the run's folder, if it is there."""
-    from isorun.store.recovery import remove
-
-    with suppress(InvalidRequest):
-        remove(root, exec_id)
-
-
-def copy_out(result: RunResult, to: Path) -> None:
-    """Copy the run's out/ to *to*, new or empty; nothing that exists is written to or through."""
-    from isorun.store.collect import collect
-
-    try:
-        to.mkdir(parents=True, exist_ok=True)
-        out = os.open(result.out_dir, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-        try:
-            copied = collect(out, to, reserved=lambda _: False, max_bytes=1 << 62, max_entries=1 << 31)
-        finally:
-            os.close(out)
-    except OSError as error:
-        raise SetupFailed("--out", f"{error}; the files are in {result.out_dir}") from error
-    for refusal in copied.refused:
-        print(f"isorun: not copied: {one_line(refusal.path)}: {one_line(refusal.reason)}", file=sys.stderr)  # noqa: T201 - for the user
 
 
 def _exit_of(result: RunResult) -> Exit | None:
