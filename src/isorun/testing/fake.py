@@ -1,5 +1,7 @@
 """Two backends for tests of the runtime: a real loader without walls, and a slot that follows a script.
 
+The module is long because both are a whole backend and slot each, down to the last method.
+
 `FakeBackend` runs programs for real, in a plain subprocess and a temporary folder.
 `ScriptedBackend` runs nothing: it plays the endings that no program produces on
 demand. Neither seals anything, and each says so in `isolation`. They are given to
@@ -8,14 +10,12 @@ never be chosen for a caller.
 """
 
 import asyncio
-import json
 import os
 import shutil
 import signal
 import socket
-import subprocess
 import tempfile
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Iterable, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -23,33 +23,38 @@ from typing import Any
 
 from isorun.backends.base import Program, Slot, Usage
 from isorun.backends.ends import Ends
-from isorun.backends.environment import Environment, describe, environment_for, own_package
+from isorun.backends.environment import Environment, describe
 from isorun.backends.sending import send_program
 from isorun.core.errors import CleanupFailed, SetupFailed
 from isorun.core.limits import Limits
 from isorun.core.outcome import Exit
 from isorun.kernel.readiness import Channel, is_readable, wait_readable
 from isorun.settings import Settings
+from isorun.testing.forks import Forks
 from isorun.wire.messages import Message, Ready, encode
 from isorun.wire.session import Session, Side, State
 
 ISOLATION: Mapping[str, Any] = {"level": "none", "without": [], "backend": "fake", "walls": {}, "limits": "none"}
 _KILL_S = 10.0
+_STOP_S = 2.0
 _LOOK_AGAIN_S = 0.002
-_BOOT = "import sys; sys.path.insert(0, {path!r}); from isorun.testing.unsealed import main; main()"
 
 
 class FakeBackend:
-    """Slots that are plain subprocesses. No limit but wall time and output is enforced."""
+    """Slots that are plain processes. No limit but wall time and output is enforced."""
 
     name = "fake"
 
     async def __aenter__(self) -> "FakeBackend":
         self._environment = describe()
+        self._forks: Forks | None = None
+        self._opening = asyncio.Lock()
         return self
 
     async def __aexit__(self, *exc: object) -> None:
-        """Nothing is held between slots."""
+        """Of what is held between slots, nothing stays."""
+        if self._forks is not None:
+            self._forks.close()
 
     @property
     def environment(self) -> Environment:
@@ -61,6 +66,11 @@ class FakeBackend:
         """None."""
         return ()
 
+    @property
+    def failed_preloads(self) -> Mapping[str, str]:
+        """None: nothing is imported beforehand."""
+        return {}
+
     def infra_log(self) -> bytes:
         """This backend has no launcher that could print."""
         return b""
@@ -69,13 +79,13 @@ class FakeBackend:
         """As a child of this process; see `Backend.supervisor`."""
 
     @asynccontextmanager
-    async def launch(self, limits: Limits) -> AsyncIterator[Slot]:
+    async def launch(self, limits: Limits, *, loopback: bool = False) -> AsyncIterator[Slot]:
         """A process that waits for its program; see `Backend.launch`."""
+        forks = await self._opened()
         async with AsyncExitStack() as stack:
             ends = _Ends(stack)
             root = _folder(stack)
-            process = self._spawn(root, ends)
-            family = _Family(process)
+            family = _Family(forks, forks.fork(root, ends.theirs()))
             stack.callback(family.close)
             stack.push_async_callback(family.end)
             ends.close_theirs()
@@ -84,33 +94,28 @@ class FakeBackend:
                 raise SetupFailed("program process", "it ended before it was ready")
             yield FakeSlot(ends, control, family, *_directories(stack, root))
 
-    def _spawn(self, root: str, ends: "_Ends") -> subprocess.Popen[bytes]:
-        python = self._environment.python
-        config = {"root": root, "fds": ends.theirs(), "sys_path": list(self._environment.sys_path)}
-        boot = _BOOT.format(path=str(own_package()))
-        return subprocess.Popen(
-            [python, "-I", "-B", "-X", "utf8", "-c", boot, json.dumps(config)],
-            env=environment_for(python),
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.DEVNULL,
-            stderr=ends.theirs()[2],  # where a traceback of ours would be seen
-            pass_fds=ends.theirs(),
-            start_new_session=True,
-            cwd=root,
-        )
+    async def _opened(self) -> Forks:
+        """The interpreter that forks the programs; started for the first of them."""
+        async with self._opening:
+            if self._forks is None:
+                self._forks = await Forks.open(self._environment)
+        return self._forks
 
 
 class FakeSlot:
     """See `Slot`."""
 
     isolation = ISOLATION
-    origin = ()
 
     def __init__(self, ends: "_Ends", control: Channel, family: "_Family", work: int, out: int) -> None:
         self.stdout, self.stderr, self.tools = ends.stdout, ends.stderr, ends.tools
         self.work, self.out = work, out
         self._control = control
         self._family = family
+
+    def origin(self, folder: Path) -> tuple[str, ...]:
+        """See `Slot.origin`."""
+        return ()
 
     @property
     def is_waiting(self) -> bool:
@@ -134,6 +139,17 @@ class FakeSlot:
         with suppress(ProcessLookupError):
             signal.pidfd_send_signal(self._family.pidfd, signal.SIGTERM)
 
+    def extend(self, seconds: float) -> None:
+        """See `Slot.extend`. Nothing inside knows the time."""
+
+    async def freeze(self) -> None:
+        """See `Slot.freeze`. By SIGSTOP alone: a program that has itself woken runs on."""
+        await self._family.stop()
+
+    async def thaw(self) -> None:
+        """See `Slot.thaw`."""
+        self._family.wake()
+
     async def kill(self) -> tuple[Exit, Usage]:
         """See `Slot.kill`."""
         return await self._family.end()
@@ -147,39 +163,61 @@ class _Family:
     another process's while we look for its family.
     """
 
-    def __init__(self, process: subprocess.Popen[bytes]) -> None:
-        self._process = process
-        self.pidfd = os.pidfd_open(process.pid)
+    def __init__(self, forks: Forks, leader: int) -> None:
+        self._forks, self._leader = forks, leader
+        self.pidfd = os.pidfd_open(leader)
         self._ended: tuple[Exit, Usage] | None = None
+        self._stopped: set[int] = set()
 
     def close(self) -> None:
         os.close(self.pidfd)
+
+    async def stop(self) -> None:
+        """SIGSTOP to all of them, until none runs."""
+        try:
+            async with asyncio.timeout(_STOP_S):
+                before: set[int] | None = None  # a family that changes has somebody who was missed
+                while (family := _family_of(self._leader)) != before or _running(family):
+                    before, running = family, _running(family)
+                    self._stopped |= running
+                    _signal(running, signal.SIGSTOP)
+                    await asyncio.sleep(_LOOK_AGAIN_S)
+        except TimeoutError as error:
+            self.wake()
+            raise SetupFailed("freeze", f"processes run on {_STOP_S:.0f} s after SIGSTOP") from error
+
+    def wake(self) -> None:
+        """SIGCONT to those that were stopped here."""
+        _signal(self._stopped & _family_of(self._leader), signal.SIGCONT)
+        self._stopped.clear()
 
     async def end(self) -> tuple[Exit, Usage]:
         """Kill all of them; how the first one ended."""
         if self._ended is None:
             try:
                 async with asyncio.timeout(_KILL_S):
-                    while alive := _family_of(self._process.pid):
-                        for pid in alive:
-                            with suppress(ProcessLookupError):
-                                os.kill(pid, signal.SIGKILL)
+                    while alive := _family_of(self._leader):
+                        _signal(alive, signal.SIGKILL)
                         await asyncio.sleep(_LOOK_AGAIN_S)
                     await wait_readable(self.pidfd)
             except TimeoutError as error:
                 raise CleanupFailed(f"processes outlive SIGKILL by {_KILL_S:.0f} s") from error
-            self._ended = self._reap()
+            self._ended = self._forks.reap(self._leader)
         return self._ended
 
-    def _reap(self) -> tuple[Exit, Usage]:
-        _, status, used = os.wait4(self._process.pid, 0)
-        code = self._process.returncode = os.waitstatus_to_exitcode(status)
-        exit_ = Exit(code=code) if code >= 0 else Exit(signal=-code)
-        return exit_, Usage(cpu_s=used.ru_utime + used.ru_stime, max_rss_bytes=used.ru_maxrss * 1024)
+
+def _signal(pids: Iterable[int], number: int) -> None:
+    for pid in pids:
+        with suppress(ProcessLookupError):
+            os.kill(pid, number)
+
+
+def _running(family: Iterable[int]) -> set[int]:
+    return {pid for pid in family if (facts := _facts(pid)) and facts[0] not in "ZXTt"}
 
 
 def _family_of(leader: int) -> set[int]:
-    """The living processes of *leader*'s session, and the descendants of all of them."""
+    """The living processes of *leader*'s session and the descendants of all of them."""
     processes = {pid: facts for pid in _pids() if (facts := _facts(pid))}
     family = {pid for pid, (_, _, session) in processes.items() if pid == leader or session == leader}
     grown = True
@@ -264,7 +302,7 @@ class ScriptedBackend(FakeBackend):
         self.launched = 0
 
     @asynccontextmanager
-    async def launch(self, limits: Limits) -> AsyncIterator[Slot]:
+    async def launch(self, limits: Limits, *, loopback: bool = False) -> AsyncIterator[Slot]:
         """A slot without a process; see `Backend.launch`."""
         script = self._scripts[min(self.launched, len(self._scripts) - 1)]
         self.launched += 1
@@ -280,7 +318,6 @@ class ScriptedSlot:
     """See `Slot`. What it says must fit the kernel's buffers: nobody reads while it speaks."""
 
     isolation = ISOLATION
-    origin = ()
 
     def __init__(self, script: Script, ends: _Ends, work: int, out: int) -> None:
         self.stdout, self.stderr, self.tools = ends.stdout, ends.stderr, ends.tools
@@ -289,6 +326,10 @@ class ScriptedSlot:
         self._ends = ends
         self._exit = script.exit
         self._over = asyncio.Event()
+
+    def origin(self, folder: Path) -> tuple[str, ...]:
+        """See `Slot.origin`."""
+        return ()
 
     @property
     def is_waiting(self) -> bool:
@@ -325,6 +366,15 @@ class ScriptedSlot:
         if self._script.at_sigterm is not None:
             self._exit = self._exit or self._script.at_sigterm
             self._over.set()
+
+    def extend(self, seconds: float) -> None:
+        """See `Slot.extend`."""
+
+    async def freeze(self) -> None:
+        """See `Slot.freeze`: without a process."""
+
+    async def thaw(self) -> None:
+        """See `Slot.thaw`."""
 
     async def kill(self) -> tuple[Exit, Usage]:
         """See `Slot.kill`."""

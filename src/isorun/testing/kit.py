@@ -133,6 +133,38 @@ def _cancel(bench: Bench) -> None:
     _same((result.status, result.stdout), ("cancelled", "begun\n"), result)
 
 
+def _frozen(bench: Bench) -> None:
+    """A program stands still while it is frozen, goes on when it is thawed, and is cancelled frozen as any other."""
+    ticks = "import itertools, time\nfor n in itertools.count():\n    print(n, flush=True)\n    time.sleep(0.01)"
+    told: list[bytes] = []
+    run = bench.runtime.start(ticks, timeout_s=60, on_output=lambda _, data: told.append(data))
+    next(event for event in run.events() if event.kind == "output")
+    run.freeze()
+    time.sleep(1.5)  # what it had printed before is told
+    before = len(told)
+    time.sleep(0.5)
+    _same(len(told), before)
+    run.thaw()
+    until = time.monotonic() + _SETTLE_S
+    while len(told) == before and time.monotonic() < until:
+        time.sleep(0.01)
+    _same(len(told) > before, True)
+    run.freeze()
+    _same(run.cancel().status, "cancelled")
+    run.freeze()
+    run.thaw()
+
+
+def _frozen_time(bench: Bench) -> None:
+    """What a run is frozen does not count to its timeout."""
+    code = "import time\nend = time.time() + 6\nprint(flush=True)\nwhile time.time() < end: pass"
+    run = bench.runtime.start(code, timeout_s=5)
+    next(event for event in run.events() if event.kind == "output")
+    with run.frozen():
+        time.sleep(6.5)
+    _same(run.result().status, "ok")
+
+
 def _inputs(bench: Bench) -> None:
     """Files and folders lie beside the program, byte for byte, and the program's changes do not reach the caller's."""
     data = bytes(range(256)) * 300
@@ -150,14 +182,14 @@ def _inputs(bench: Bench) -> None:
 
 
 def _artifacts(bench: Bench) -> None:
-    """What the program writes below out/ is the caller's, byte for byte; what it writes elsewhere is not."""
+    """What the program writes below out/ is the caller's, byte for byte, and so is what it writes beside itself."""
     code = (
         "(OUT / 'a').mkdir()\n(OUT / 'a' / 'b.bin').write_bytes(bytes(range(256)) * 300)\n"
         "Path('../work/scratch').write_text('x')"
     )
     result = bench.run(code)
     found = [(artifact.path, artifact.bytes) for artifact in result.artifacts]
-    _same((result.status, found), ("ok", [("a/b.bin", 76800)]), result)
+    _same((result.status, found), ("ok", [("a/b.bin", 76800), ("scratch", 1)]), result)
     _same(result.artifacts[0].file.read_bytes() == bytes(range(256)) * 300, True)
 
 
@@ -258,6 +290,8 @@ CLAIMS: dict[str, Claim] = {
     "exit codes": _exit_code,
     "timeout": _timeout,
     "cancel": _cancel,
+    "frozen": _frozen,
+    "frozen time": _frozen_time,
     "inputs": _inputs,
     "artifacts": _artifacts,
     "contract": _contract,

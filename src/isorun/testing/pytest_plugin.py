@@ -64,6 +64,8 @@ def isorun_bundle(tmp_path: Path) -> Iterator[Callable[..., Tools]]:
     from isorun.api import Loop
     from isorun.settings import base_environment
     from isorun.supervisor.direct import direct_calls
+    from isorun.supervisor.worker.modes import ModePolicy
+    from isorun.tools.tools_insights import tool_isolation
 
     with ExitStack() as stack:
         loop = Loop()
@@ -72,7 +74,8 @@ def isorun_bundle(tmp_path: Path) -> Iterator[Callable[..., Tools]]:
         def opened(bundle: str | Path, env: Mapping[str, str] | None = None) -> Tools:
             out = tmp_path / f"out-{len(list(tmp_path.iterdir()))}"
             out.mkdir()
-            made = direct_calls(bundle, out, {**base_environment(), **(env or {})})
+            environment = {**base_environment(), **(env or {})}
+            made = direct_calls(bundle, out, environment, mode_policy=ModePolicy(default=tool_isolation))
             calls = loop.call(made.__aenter__())
             stack.callback(lambda: loop.call(made.__aexit__(None, None, None)))
             return Tools(calls, loop.call)
