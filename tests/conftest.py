@@ -26,7 +26,10 @@ HALVES = ("root", "user")
 #: Marks of the unit tests that root's half runs: what depends on who runs it. The user's half runs them all.
 ROOTS_OWN = ("root", "user", "uid")
 
-FACILITIES = ("namespace", "seccomp", "landlock", "cgroup", "user", "root", "docker", "gvisor", "control_group")
+FACILITIES = (
+    *("namespace", "seccomp", "landlock", "cgroup", "user", "root", "docker", "gvisor", "control_group"),
+    "libreoffice",
+)
 
 
 class Ids(NamedTuple):

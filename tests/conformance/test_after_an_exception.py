@@ -50,3 +50,43 @@ def test_half_a_cpu_needs_a_cgroup(tmp_path) -> None:
 
     with pytest.raises(Unavailable, match=r"cpus is 0\.5: without a cgroup a run is held to one whole CPU"):
         asyncio.run(opened())
+
+
+OWN_CLASSES = {
+    "a name that cannot be asked": (
+        "class M(type):\n    __name__ = property(lambda self: 1 / 0)\n"
+        "class E(Exception, metaclass=M): pass\nraise E('x')",
+        "the program raised E: x",
+    ),
+    "an errno that raises": (
+        "class E(OSError):\n    errno = property(lambda self: 1 / 0)\nraise E('x')",
+        "the program raised E: x",
+    ),
+    "a class that raises": (
+        "class E(Exception):\n    __class__ = property(lambda self: 1 / 0)\nraise E('x')",
+        "the program raised E: x",
+    ),
+    "a traceback that is refused": (
+        "class E(Exception):\n    def with_traceback(self, t): sys.exit(0)\nraise E('x')",
+        "the program raised E: x",
+    ),
+    "a code that raises": (
+        "class E(SystemExit):\n    code = property(lambda self: 1 / 0)\nraise E(3)",
+        "the program raised ZeroDivisionError: division by zero",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", OWN_CLASSES)
+def test_an_exception_that_fights_its_report_is_reported(run, name: str) -> None:
+    """Its class is the program's, and any part of it may raise: the exit code and the error are the program's own."""
+    code, message = OWN_CLASSES[name]
+    result = run(code)
+    assert (result.status, result.exit_code) == ("failed", 1), result.stderr
+    assert (result.error.code, result.error.message) == ("program_error", message)
+
+
+def test_an_exit_code_is_a_number_whatever_its_class(run) -> None:
+    """Of a class of the program's the number counts, and not what the class makes of it."""
+    result = run("class I(int):\n    def __and__(self, other): raise KeyError\nraise SystemExit(I(3))")
+    assert (result.status, result.exit_code, result.stderr) == ("failed", 3, "")

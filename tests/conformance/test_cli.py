@@ -1,13 +1,21 @@
-"""The command `isorun`, started as a user starts it: exit codes, streams, signals, JSON."""
+"""The command `isorun`, started as a user starts it: exit codes, streams, signals, JSON.
+
+What it reads, refuses and prints is marked `any_user`. Where programs run, whose files they leave and which processes
+are ended is what root and a user have of their own.
+"""
 
 import json
 import os
 import pty
+import random
 import select
 import signal
 import subprocess
 import sys
+import textwrap
+import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -123,10 +131,21 @@ REFUSALS = [
     (
         ("run", "/dev/zero"),
         2,
-        "isorun: the code has 1048577 bytes, more than 1048576 (ISORUN_MAX_SOURCE_BYTES)",
+        "isorun: the code has 1048577 bytes, more than 1048576; give its data as inputs, or raise "
+        "ISORUN_MAX_SOURCE_BYTES",
     ),
     (("run", "{p}", "--timeout", "nan"), 2, "isorun: timeout_s must be positive and finite, got nan"),
     (("run", "{p}", "--turn-id", "../x"), 2, "isorun: turn_id must be "),
+    (
+        ("run", "{p}", "--exec-id", "Job 7"),
+        2,
+        "isorun: exec_id must be 1 to 40 characters of a-z, 0-9 and '-', got 'Job 7'",
+    ),
+    (
+        ("run", "{p}", "--user-id", "a\nb"),
+        2,
+        "isorun: user_id must be at most 200 printable characters, got 'a\\nb'",
+    ),
     (("run", "{p}", "--contract", "[]"), 2, "isorun: the contract is empty: "),
     (("run", "{p}", "--contract", "["), 2, "isorun: --contract is not JSON ("),
     (("run", "{p}", "--contract", "@no"), 2, "isorun: no cannot be read: No such file or directory"),
@@ -136,8 +155,18 @@ REFUSALS = [
         "isorun: --side-effects means no contract; leave out one of it and --contract",
     ),
     (("run", "{p}", "--input", "no"), 2, "isorun: there is no input no"),
-    (("run", "{p}", "--out", "."), 2, "isorun: --out . is not empty; name a new or empty folder"),
-    (("run", "{p}", "--out", "{p}"), 2, "isorun: --out {p} cannot be used: Not a directory"),
+    (("run", "{p}", "--out", "."), 2, "isorun: out (--out) . is not empty; name a new or empty folder"),
+    (
+        ("run", "{p}", "--out", "{p}"),
+        2,
+        "isorun: out (--out) {p} cannot be used: Not a directory; name a folder that you may write to",
+    ),
+    (
+        ("run", "{p}", "--save-to", "{p}"),
+        2,
+        "isorun: save_to (--save-to) {p} cannot be used: Not a directory; name a folder that you may write to",
+    ),
+    (("run", "{p}", "--start-from", "no"), 2, "isorun: there is no folder no to start from"),
     (("run", "-", "--stdin"), 2, "isorun: stdin is the program (-), so --stdin has nothing to give to it"),
     (("run", "{p}", "--env-file", "no"), 2, "isorun: no: cannot be read: No such file or directory"),
     (
@@ -171,6 +200,7 @@ REFUSALS = [
 ]
 
 
+@pytest.mark.any_user
 @pytest.mark.parametrize(("words", "code", "line"), REFUSALS)
 def test_a_refusal_is_one_line(words: tuple[str, ...], code: int, line: str, program, isorun: Isorun) -> None:
     """What cannot be done is said in one line on stderr, with its exit code, and never as a traceback."""
@@ -180,6 +210,7 @@ def test_a_refusal_is_one_line(words: tuple[str, ...], code: int, line: str, pro
     assert _one_line(done).startswith(line.replace("{p}", path))
 
 
+@pytest.mark.any_user
 def test_without_a_daemon_docker_is_refused_in_one_line(program, isorun: Isorun) -> None:
     """Whether it is the daemon that is missing or the CLI; no other backend is taken."""
     done = isorun("run", program("pass"), "--backend", "docker", DOCKER_HOST=NOWHERE)
@@ -188,6 +219,7 @@ def test_without_a_daemon_docker_is_refused_in_one_line(program, isorun: Isorun)
     assert _one_line(done).startswith(told)
 
 
+@pytest.mark.any_user
 @pytest.mark.parametrize(
     ("options", "code", "word"),
     [
@@ -205,12 +237,28 @@ def test_with_json_a_refusal_is_an_object_too(options: tuple[str, ...], code: in
     assert told == {"ok": False, "error": {"code": word, "message": message}}
 
 
-def test_a_preload_that_fails_is_told(program, isorun: Isorun) -> None:
-    """The run goes on without it, and its notices and stderr say so."""
-    done = isorun("run", program("print(1)"), "--json", "--preload", "nosuch")
-    notice = "preload nosuch failed: ModuleNotFoundError: No module named 'nosuch'"
-    assert json.loads(done.stdout)["notices"] == [notice]
-    assert done.stderr.decode() == f"{notice}\n"
+@pytest.mark.any_user
+@pytest.mark.parametrize("words", [("nosuch",), ("json,nosuch",), ("json", "--preload", "nosuch, csv")])
+def test_a_preload_asked_for_by_name_that_fails_is_an_error(program, isorun: Isorun, words: tuple[str, ...]) -> None:
+    """Nothing is started; the error names the module and the interpreter that lacks it."""
+    before = isorun("runs", "ls", "--json").stdout
+    done = isorun("run", program("print(1)"), "--python", sys.executable, "--preload", *words)
+    assert (done.returncode, done.stdout) == (2, b"")
+    assert done.stderr.decode() == (
+        "isorun: preload nosuch failed: ModuleNotFoundError: No module named 'nosuch'; "
+        f"{sys.executable} cannot import it: install it there, or leave it out\n"
+    )
+    assert isorun("runs", "ls", "--json").stdout == before
+
+
+@pytest.mark.any_user
+def test_a_preload_of_the_settings_that_fails_is_told(program, isorun: Isorun) -> None:
+    """It was set for all programs: this one runs without it, and its notices say so."""
+    done = isorun("run", program("print(1)"), "--json", ISORUN_PRELOAD="nosuch")
+    assert json.loads(done.stdout)["notices"] == [
+        "preload nosuch failed: ModuleNotFoundError: No module named 'nosuch'"
+    ]
+    assert (done.returncode, done.stderr) == (0, b"")
 
 
 def test_an_input_opened_in_the_wrong_folder_has_a_hint(program, isorun: Isorun, tmp_path: Path) -> None:
@@ -226,23 +274,27 @@ def test_what_cannot_be_set_up_exits_70(program, isorun: Isorun) -> None:
     """A run whose results cannot be handed over is our failure, and names where they are."""
     done = isorun("run", program("print(1)"), "--out", "/proc/nothing")
     assert done.returncode == 70
-    assert b"isorun: --out: [Errno 2] No such file or directory: '/proc/nothing'; the files are in" in done.stderr
+    assert b"isorun: out: /proc/nothing: No such file or directory: not saved in /proc/nothing; " in done.stderr
+    assert b"; the run's files are in " in done.stderr
 
 
 # ---- run: what goes in ---------------------------------------------------------------------------
 
 
+@pytest.mark.any_user
 def test_arguments_after_two_dashes_are_the_programs(program, isorun: Isorun) -> None:
     """Options behind -- are not ours."""
     done = isorun("run", program("import sys; print(sys.argv[1:])"), "--", "--json", "-x", "a b")
     assert done.stdout == b"['--json', '-x', 'a b']\n"
 
 
+@pytest.mark.any_user
 def test_a_program_from_stdin(isorun: Isorun) -> None:
     """`isorun run -` reads the program."""
     assert isorun("run", "-", stdin=b"print('from stdin')").stdout == b"from stdin\n"
 
 
+@pytest.mark.any_user
 @pytest.mark.parametrize(("options", "said"), [(("--stdin",), b"'data\\n'\n"), ((), b"''\n")])
 def test_stdin_is_given_when_asked_for(options, said: bytes, program, isorun: Isorun) -> None:
     """By default the program's stdin is at its end, whatever ours holds."""
@@ -250,6 +302,7 @@ def test_stdin_is_given_when_asked_for(options, said: bytes, program, isorun: Is
     assert done.stdout == said
 
 
+@pytest.mark.any_user
 def test_an_env_file_sets_limits(program, isorun: Isorun, tmp_path: Path) -> None:
     """The settings of the file count for this run."""
     (tmp_path / "settings").write_text("ISORUN_MAX_WALL_S=1\n")
@@ -258,6 +311,7 @@ def test_an_env_file_sets_limits(program, isorun: Isorun, tmp_path: Path) -> Non
     assert _one_line(done) == "isorun: timeout_s is 2, more than ISORUN_MAX_WALL_S (PY_CODE_EXEC_TIMEOUT) allows: 1"
 
 
+@pytest.mark.any_user
 def test_a_setting_that_does_not_exist_is_said(program, isorun: Isorun) -> None:
     """A misspelt ceiling would not hold; the user hears of it."""
     done = isorun("run", program("pass"), ISORUN_MAX_MEMORY="1")
@@ -282,6 +336,86 @@ def test_files_go_in_and_come_out(program, isorun: Isorun, tmp_path: Path) -> No
     assert b"turn_5/files/copy.txt" in done.stderr
 
 
+def test_a_run_has_the_ids_that_its_caller_gives(program, isorun: Isorun, tmp_path: Path) -> None:
+    """--exec-id names the run and its folder, and no other run may have it; --user-id is what a tool is told."""
+    root = tmp_path / "runs"
+    bundle = tmp_path / "bundle"
+    bundle.mkdir()
+    (bundle / "who.py").write_text(
+        "import isorun\n\n\n@isorun.tool\ndef ids(ctx: isorun.ToolContext) -> list[str]:\n"
+        '    """Whose run it is."""\n    return [ctx.user_id, ctx.exec_id]\n'
+    )
+    (bundle / "tools_descriptor.py").write_text("TOOLS = [{'ref': 'who.py', 'alias': 'who'}]\n")
+    text = "print(await who.ids())"
+    words = ("run", program(text), "--bundle", str(bundle), "--exec-id", "job-7", "--user-id", "Ana B")
+    done = isorun(*words, ISORUN_WORKSPACE_ROOT=str(root))
+    assert done.stdout == b"['Ana B', 'job-7']\n", done.stderr
+    assert (root / "codegen_job-7/out").is_dir()
+    again = isorun(*words, ISORUN_WORKSPACE_ROOT=str(root))
+    assert again.returncode == 2
+    assert _one_line(again) == "isorun: there is a run job-7 already; give another exec_id, or none for a new one"
+
+
+def test_a_run_goes_on_in_a_session(program, isorun: Isorun, tmp_path: Path) -> None:
+    """Each finds the files of the one before; `sessions ls` has it, `sessions rm` removes it."""
+    root = {"ISORUN_WORKSPACE_ROOT": str(tmp_path / "runs")}
+    line = (
+        "run",
+        program("open('n', 'a').write('x'); print(len(open('n').read()))"),
+        "--session",
+        "my-work",
+        "--no-keep",
+    )
+    assert [isorun(*line, **root).stdout for _ in range(3)] == [b"1\n", b"2\n", b"3\n"]
+    (told,) = json.loads(isorun("sessions", "ls", "--json", **root).stdout)
+    assert (told["name"], told["files"], told["bytes"], told["in_use"]) == ("my-work", 1, 3, False)
+    table = isorun("sessions", "ls", **root).stdout.decode()
+    assert table.splitlines()[-1].split()[:3] == ["my-work", "1", "3"], table
+    assert isorun("sessions", "rm", "my-work", "../x", **root).returncode == 2
+    assert isorun("sessions", "rm", "my-work", **root).stdout == b"removed my-work\n"
+    gone = isorun("sessions", "rm", "my-work", **root)
+    assert (gone.returncode, b"session my-work is not in" in gone.stderr) == (2, True)
+    assert b"no sessions in" in isorun("sessions", "ls", **root).stdout
+
+
+def test_a_session_that_runs_is_not_removed(program, isorun: Isorun, started) -> None:
+    """Its run ends as it would have; killed, it leaves the session free."""
+    process = started("run", program(WAITS), "--session", "busy")
+    assert process.stdout.readline() == b"begin\n"
+    done = isorun("sessions", "rm", "busy")
+    assert (done.returncode, b"session busy is used by a run" in done.stderr) == (2, True)
+    process.kill()
+    process.wait()
+    assert isorun("run", program("print(1)"), "--session", "busy").stdout == b"1\n"
+
+
+@pytest.mark.any_user
+def test_a_command_that_is_killed_leaves_the_session_whole(program, isorun: Isorun, started, environment) -> None:
+    """Wherever in its run it was: the next one finds all files of one run, the last or the one before."""
+    text = """
+        from pathlib import Path
+        was = sorted(Path().iterdir())
+        texts = {path.read_text() for path in was}
+        assert len(was) in (0, 20) and len(texts) < 2, (was, texts)
+        for number in range(20):
+            Path(f"{number}").write_text(str(int(min(texts, default="0")) + 1))
+        print(min(texts, default="0"), flush=True)
+    """
+    file = program(textwrap.dedent(text))
+    began = time.monotonic()
+    assert isorun("run", file, "--session", "killed", "--no-keep").stdout == b"0\n"
+    took_s, chance = time.monotonic() - began, random.Random(5)
+    for _ in range(12):
+        process = started("run", file, "--session", "killed", "--no-keep")
+        with suppress(subprocess.TimeoutExpired):
+            process.wait(chance.uniform(0.3, 1.1) * took_s)
+        process.kill()
+        process.wait()
+    done = isorun("run", file, "--session", "killed")
+    assert (done.returncode, int(done.stdout) >= 1) == (0, True), done.stderr
+
+
+@pytest.mark.any_user
 def test_a_contract_from_a_file(program, isorun: Isorun, tmp_path: Path) -> None:
     """@FILE holds the contract; a kept one exits 0."""
     item = {"filename": "turn_1/files/a.txt", "description": "a"}
@@ -294,6 +428,7 @@ def test_a_contract_from_a_file(program, isorun: Isorun, tmp_path: Path) -> None
 # ---- run: what comes out -------------------------------------------------------------------------
 
 
+@pytest.mark.any_user
 def test_json_is_the_stored_result_and_nothing_else(program, isorun: Isorun) -> None:
     """--json prints the whole RunResult, which is what result.json holds; the program's output is inside."""
     text = "import sys; print('out'); print('err', file=sys.stderr); open('a.txt', 'w').write('a')"
@@ -304,6 +439,7 @@ def test_json_is_the_stored_result_and_nothing_else(program, isorun: Isorun) -> 
     assert (result["stdout"], result["stderr"], result["artifacts"][0]["path"]) == ("out\n", "err\n", "a.txt")
 
 
+@pytest.mark.any_user
 def test_a_pipe_gets_the_bytes_as_they_are(program, isorun: Isorun) -> None:
     """stdout is the program's stdout, byte for byte; the verdict goes to stderr."""
     text = "import sys; sys.stdout.buffer.write(b'\\x1b[31m\\xff\\x00\\r'); sys.stderr.buffer.write(b'\\xfe\\n')"
@@ -312,6 +448,7 @@ def test_a_pipe_gets_the_bytes_as_they_are(program, isorun: Isorun) -> None:
     assert done.stderr.startswith(b"\xfe\nok ")
 
 
+@pytest.mark.any_user
 def test_a_terminal_gets_no_control_characters(program, environment: dict[str, str]) -> None:
     """On a terminal a hostile program's escapes are text."""
     ours, theirs = pty.openpty()
@@ -345,6 +482,7 @@ def _all_of(terminal: int) -> bytes:
     return bytes(found)
 
 
+@pytest.mark.any_user
 def test_a_short_run_imports_nothing_heavy(program, isorun: Isorun, environment, tmp_path: Path) -> None:
     """The gate of the cold start: no rich or pydantic on the way to the first output."""
     done = subprocess.run(
@@ -398,6 +536,7 @@ def test_an_interrupt_cancels_and_prints_the_partial_result(number: int, program
     assert _all_gone(family)
 
 
+@pytest.mark.any_user
 def test_an_interrupt_with_json_prints_the_partial_result(program, started, environment) -> None:
     """The partial result is a whole RunResult."""
     process = started("run", program(WAITS), "--json")
@@ -447,6 +586,7 @@ def test_a_terminals_ctrl_c_reaches_us_and_not_the_jail(program, environment) ->
     assert b"cancelled" in shown
 
 
+@pytest.mark.any_user
 def test_a_reader_that_goes_away_ends_the_run(program, started) -> None:
     """`isorun run x.py | head -1` does not go on for ten minutes."""
     process = started("run", program("while True: print('y' * 1000)"))
@@ -456,6 +596,7 @@ def test_a_reader_that_goes_away_ends_the_run(program, started) -> None:
     assert b"cancelled " in process.stderr.read()
 
 
+@pytest.mark.any_user
 @pytest.mark.parametrize("closed", ["<&-", ">&-", "2>&-", "<&- >&- 2>&-"])
 def test_a_closed_stream_is_no_place_for_something_else(closed: str, program, isorun: Isorun, environment) -> None:
     """Without stdin, stdout or stderr the program still runs to its end, and its output goes nowhere else."""
@@ -464,6 +605,7 @@ def test_a_closed_stream_is_no_place_for_something_else(closed: str, program, is
     assert subprocess.run(command, capture_output=True, env=environment).returncode == 9
 
 
+@pytest.mark.any_user
 def test_a_table_that_nobody_reads_is_no_error(environment: dict[str, str]) -> None:
     """`isorun config show | head -1` says nothing about pipes."""
     out, into = os.pipe()
@@ -557,6 +699,7 @@ def _started(result: dict) -> bytes:
     return log.split(" START ")[1].split(" =====")[0].encode()
 
 
+@pytest.mark.any_user
 def test_config_shows_each_setting_its_source_and_no_secret(isorun: Isorun) -> None:
     """A secret is masked, the name that was read is told, a slip is a warning on stderr."""
     given = {"POSTGRES_PASSWORD": "hunter2", "PY_CODE_EXEC_TIMEOUT": "30", "ISORUN_POOLSIZE": "1"}
@@ -583,6 +726,15 @@ def test_cleanup_removes_what_has_ended(program, isorun: Isorun, tmp_path: Path)
     assert json.loads(isorun("runs", "ls", "--json", **root).stdout) == []
 
 
+def test_cleanup_removes_sessions_that_were_not_used(program, isorun: Isorun, tmp_path: Path) -> None:
+    """By a setting of their own: `--all` speaks of runs."""
+    root = {"ISORUN_WORKSPACE_ROOT": str(tmp_path / "runs")}
+    isorun("run", program("open('a', 'w').close()"), "--session", "s", **root)
+    assert json.loads(isorun("cleanup", "--all", "--json", **root).stdout)["removed_sessions"] == []
+    done = isorun("cleanup", "--json", ISORUN_SESSION_RETENTION_HOURS="0.000001", **root)
+    assert json.loads(done.stdout)["removed_sessions"] == ["s"]
+
+
 def test_cleanup_ends_the_runs_of_a_killed_host(program, isorun: Isorun, started, environment) -> None:
     """A run whose host was killed is lost, and says so."""
     process = started("run", program(WAITS))
@@ -593,6 +745,7 @@ def test_cleanup_ends_the_runs_of_a_killed_host(program, isorun: Isorun, started
     assert b"lost\n  host_lost: the host process died before the run ended\n" in isorun("runs", "show", exec_id).stdout
 
 
+@pytest.mark.any_user
 @pytest.mark.parametrize("words", [("--help",), ("run", "--help"), ("runs", "--help"), ("doctor", "--help")])
 def test_help_is_help(words: tuple[str, ...], isorun: Isorun) -> None:
     """Asking for help is not an error."""
@@ -601,11 +754,13 @@ def test_help_is_help(words: tuple[str, ...], isorun: Isorun) -> None:
     assert b"Usage: isorun" in done.stdout
 
 
+@pytest.mark.any_user
 def test_version(isorun: Isorun) -> None:
     """`isorun --version` names what was installed."""
     assert isorun("--version").stdout == b"isorun 0.1.0\n"
 
 
+@pytest.mark.any_user
 def test_a_run_may_have_lower_limits_of_its_own(isorun: Isorun) -> None:
     """`--memory`, `--cpus` and `--limit` are in the result; sizes and times as people write them."""
     words = ("--memory", "256M", "--limit", "processes=9", "--limit", "grace_s=500ms", "--timeout", "1m")
@@ -615,6 +770,7 @@ def test_a_run_may_have_lower_limits_of_its_own(isorun: Isorun) -> None:
     assert shown == {"memory_bytes": 256 << 20, "tmp_bytes": 32 << 20, "processes": 9, "grace_s": 0.5, "wall_s": 60}
 
 
+@pytest.mark.any_user
 @pytest.mark.parametrize(
     ("words", "says"),
     [
@@ -639,6 +795,7 @@ def test_a_limit_that_cannot_be_is_named(isorun: Isorun, words: tuple[str, ...],
     assert says in done.stderr.decode()
 
 
+@pytest.mark.any_user
 def test_a_program_may_stand_on_the_command_line(isorun: Isorun) -> None:
     """`-c CODE`, with all other words its arguments, and our stdin if `--stdin` says so."""
     done = isorun("run", "-c", "print(sys.argv[1:], sys.stdin.read())", "--stdin", "a", "--", "-b", stdin=b"typed")

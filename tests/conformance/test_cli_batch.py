@@ -39,6 +39,7 @@ def lines_of(*requests: dict[str, Any]) -> bytes:
     return b"".join(json.dumps(request).encode() + b"\n" for request in requests)
 
 
+@pytest.mark.any_user
 def test_results_come_in_the_order_of_the_lines(batch) -> None:
     """The slowest is first; each has its line's number, and blank lines count."""
     slow = {"code": "import time; time.sleep(0.5); print(0)"}
@@ -52,6 +53,7 @@ def test_results_come_in_the_order_of_the_lines(batch) -> None:
     assert all(one["ok"] and one["status"] == "ok" for one in told)
 
 
+@pytest.mark.any_user
 def test_a_bad_line_costs_no_other(batch) -> None:
     """No JSON, no object, an unknown option, a file that is not there, an error of the program: each has its entry."""
     given = (
@@ -74,6 +76,7 @@ def test_a_bad_line_costs_no_other(batch) -> None:
     assert told[4]["error"]["message"] == "a run has no option 'timeout'; did you mean timeout_s?"
 
 
+@pytest.mark.any_user
 def test_of_a_file_and_with_nothing_kept(environment, tmp_path) -> None:
     """`--no-keep` is for each line; an empty file is no failure, a missing one is a mistake."""
     (tmp_path / "jobs.jsonl").write_bytes(lines_of({"code": "print(1)"}, {"code": "print(2)"}))
@@ -88,6 +91,22 @@ def test_of_a_file_and_with_nothing_kept(environment, tmp_path) -> None:
     assert list((tmp_path / "runs").glob("codegen_*")) == []
 
 
+@pytest.mark.any_user
+def test_lines_of_one_session_go_in_their_order(batch, tmp_path) -> None:
+    """Each finds what the lines before it left, with as many at once as there are; and files go where a line says."""
+    code = "print(sorted(os.listdir())); open(sys.argv[1], 'w').close()"
+    lines = lines_of(*({"code": code, "argv": [name], "session": "s"} for name in "abc"))
+    last = {"code": "open('d', 'w').close()", "start_from": "from", "save_to": "to"}
+    (tmp_path / "from").mkdir()
+    (tmp_path / "from/e").write_text("e")
+    returned, told, _ = batch(lines + lines_of(last, {"code": "1", "session": "S"}), "--at-once", "5")
+    assert returned == 1
+    assert [line["stdout"] for line in told[:3]] == ["[]\n", "['a']\n", "['a', 'b']\n"]
+    assert [path.name for path in (tmp_path / "to").iterdir()] == ["d"]
+    assert told[4]["error"]["code"] == "invalid_session"
+
+
+@pytest.mark.any_user
 def test_a_result_comes_before_the_next_line_is_there(environment, tmp_path) -> None:
     """Lines may come from a program that waits for the answers."""
     pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
@@ -113,6 +132,7 @@ def test_an_interrupt_ends_it_though_nothing_more_is_said(environment, tmp_path)
         assert (folder / "out/result.json").exists()
 
 
+@pytest.mark.any_user
 def test_a_terminal_shows_a_bar(environment, tmp_path) -> None:
     """On stderr, with how many are done of how many; stdout has the results alone."""
     (tmp_path / "jobs.jsonl").write_bytes(lines_of(*({"code": f"print({n})"} for n in range(3))))

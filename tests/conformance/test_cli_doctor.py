@@ -50,6 +50,7 @@ def test_without_docker_the_embedded_backend_is_all_that_counts(doctor: Doctor) 
         assert ("Docker" in text, "FAILED" in text, "workspace root" in text) == (False, False, bool(words))
 
 
+@pytest.mark.any_user
 @pytest.mark.parametrize(("words", "variables"), [(("--backend", "docker"), {}), ((), {"ISORUN_BACKEND": "docker"})])
 def test_with_the_docker_backend_a_failed_docker_line_is_exit_4(words, variables, doctor: Doctor) -> None:
     """Asked for by the option or by the setting: what a container needs decides, what a namespace needs does not."""
@@ -88,6 +89,7 @@ def test_a_trial_that_fails_otherwise_is_no_lack_of_a_backend(doctor: Doctor) ->
     assert "→ mend workspace root, then look again: isorun doctor\n" in done.stdout
 
 
+@pytest.mark.any_user
 @pytest.mark.parametrize("columns", ["60", "100"])
 def test_the_width_is_the_one_that_is_asked_for(doctor: Doctor, columns: str) -> None:
     """Also through a pipe, where there is no terminal to ask."""
@@ -98,6 +100,7 @@ def test_the_width_is_the_one_that_is_asked_for(doctor: Doctor, columns: str) ->
 GOOD, BAD = Row("a", True, ""), Row("b", False, "")
 
 
+@pytest.mark.any_user
 @pytest.mark.parametrize(
     ("changes", "failed"),
     [
@@ -116,6 +119,7 @@ def test_what_decides_the_exit_code(changes, failed) -> None:
     assert bool(replace(report, **changes).failed) == failed
 
 
+@pytest.mark.any_user
 def test_a_backend_that_there_is_not_is_a_slip(doctor: Doctor) -> None:
     """Nothing is looked at for a name that means nothing."""
     done = doctor("--backend", "podman")

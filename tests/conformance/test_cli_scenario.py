@@ -1,4 +1,7 @@
-"""`isorun scenario` as a user runs it: what it shows, what it exits with, and what it says of a wrong verdict."""
+"""`isorun scenario` as a user runs it: what it shows, what it exits with, and what it says of a wrong verdict.
+
+Root's half of CI runs one scenario by the command; how each of them ends on root's backends is `test_scenarios`.
+"""
 
 import json
 import os
@@ -36,12 +39,14 @@ def everything(tmp_path_factory: pytest.TempPathFactory) -> "subprocess.Complete
     return isorun(tmp_path_factory.mktemp("all"), "--all", columns=150)
 
 
+@pytest.mark.any_user
 def test_all_of_them_are_as_expected(everything) -> None:
     """Exit 0, nothing on stderr, and the last line counts the verdicts."""
     assert (everything.returncode, everything.stderr) == (0, ""), everything.stdout
     assert everything.stdout.splitlines()[-1] == "20 of 20 verdicts as expected"
 
 
+@pytest.mark.any_user
 @pytest.mark.parametrize("number", SCENARIOS)
 def test_a_row_has_the_expected_verdict_beside_the_real_one(everything, number) -> None:
     """The closing table has one row for each scenario, with both verdicts, the time and the mark."""
@@ -52,13 +57,14 @@ def test_a_row_has_the_expected_verdict_beside_the_real_one(everything, number) 
     assert " ".join(own).count(expected.split(",")[0]) >= 2
 
 
+@pytest.mark.any_user
 def test_output_and_report_are_shown(everything) -> None:
     """Each scenario's own heading, its output as it came, comm.error, both verdicts, and its report."""
     for part in (
         "0. Happy path: a file and a note ──",
         "  │ wrote a file and a note",
         "  │ RuntimeError: this program always fails",
-        "  comm.error: Program error detected in user.log",
+        "  comm.error: Program error detected in user.log (as it must)",
         "  ✔ expected contract_failed · missing_output_files, 1 succeeded, 1 missing",
         "    real     contract_failed · missing_output_files, 1 succeeded, 1 missing after ",
         "    runtime failure: timeout: exceeded its timeout of 3 s",
@@ -70,11 +76,17 @@ def test_output_and_report_are_shown(everything) -> None:
 
 
 def test_one_scenario_shows_its_whole_report(tmp_path) -> None:
-    """The tree, the ends of both logs, what was synced, and where everything is; in 80 columns."""
+    """The tree, the end of the program's log, what was synced, and where everything is; in 80 columns.
+
+    Of a run that ended as it must, what the host noted is not shown: a planted credential there would alarm a reader.
+    """
     done = isorun(tmp_path, "0", "--user", "carol")
     assert (done.returncode, done.stderr) == (0, ""), done.stdout
-    for part in ("sandbox:", "user.log, its end:", "infra.log, its end:", "synced to the workspace:", "2 files, "):
+    for part in ("sandbox:", "user.log, its end:", "what the host did:", "synced to the workspace:", "2 files, "):
         assert part in done.stdout
+    for part in ("AWS credentials", "redis=", "[solver.codegen]"):
+        assert part not in done.stdout
+    assert "AWS credentials: present" in (tmp_path / "sandbox/carol/out/logs/infra.log").read_text()
     assert f"workspace {tmp_path}/workspace/carol" in done.stdout
     kept = files_below(tmp_path / "workspace/carol")
     assert [path.split("/")[1][:5] for path in kept] == ["notes", "turn_"]
@@ -82,6 +94,7 @@ def test_one_scenario_shows_its_whole_report(tmp_path) -> None:
     assert max(len(line) for line in done.stdout.splitlines() if line not in folders) <= 80
 
 
+@pytest.mark.any_user
 def test_json_holds_expected_real_and_the_whole_result(tmp_path) -> None:
     """One object; the result is the run's own, and the program is there to read."""
     done = isorun(tmp_path, "3", "--json")
@@ -94,6 +107,7 @@ def test_json_holds_expected_real_and_the_whole_result(tmp_path) -> None:
     assert one["program"] == SCENARIOS[3].program
 
 
+@pytest.mark.any_user
 def test_rounds_are_counted(tmp_path, monkeypatch, capsys) -> None:
     """--repeat prints a line for each run, and the table says how many of each were as expected."""
     _only(monkeypatch, tmp_path, 0, 12)
@@ -105,6 +119,7 @@ def test_rounds_are_counted(tmp_path, monkeypatch, capsys) -> None:
     assert shown.splitlines()[-1] == "6 of 6 verdicts as expected"
 
 
+@pytest.mark.any_user
 def test_a_verdict_that_is_not_as_expected_is_told_and_fails(tmp_path, monkeypatch, capsys) -> None:
     """The wrong fact is named, the mark is a cross, the last line says NOT ALL, and the exit code is 1."""
     _only(monkeypatch, tmp_path, 0, 3)
@@ -119,6 +134,7 @@ def test_a_verdict_that_is_not_as_expected_is_told_and_fails(tmp_path, monkeypat
     assert json.loads(capsys.readouterr().out)["ok"] is False
 
 
+@pytest.mark.any_user
 def test_all_keeps_nothing_of_its_own_rounds_and_everything_of_a_users(tmp_path, monkeypatch, capsys) -> None:
     """Without --user each round begins with an empty workspace; with it, nothing is ever removed."""
     _only(monkeypatch, tmp_path, 0, 12)
@@ -169,6 +185,7 @@ def test_an_interrupt_ends_it_at_once(tmp_path, number) -> None:
     assert process.returncode == 130
 
 
+@pytest.mark.any_user
 def test_list_starts_nothing(tmp_path) -> None:
     """`list`, and no word at all, print each scenario with its expected verdict; as JSON too."""
     done = isorun(tmp_path, "list", columns=150)
@@ -181,6 +198,7 @@ def test_list_starts_nothing(tmp_path) -> None:
     assert files_below(tmp_path) == []
 
 
+@pytest.mark.any_user
 @pytest.mark.parametrize(
     ("words", "code", "message"),
     [
@@ -202,6 +220,7 @@ def test_a_slip_is_one_line(tmp_path, words, code, message) -> None:
     assert files_below(tmp_path / "workspace") == []
 
 
+@pytest.mark.any_user
 def test_no_scenario_is_an_error_of_its_own() -> None:
     """In Python too, with a code."""
     with pytest.raises(InvalidRequest) as caught:

@@ -1,5 +1,6 @@
-"""`isorun tools ls|describe|call` and `isorun run --bundle --tools`, started as a user starts them."""
+"""`isorun tools ls|describe|stubs|call` and `isorun run --bundle --tools`, started as a user starts them."""
 
+import ast
 import hashlib
 import json
 import os
@@ -94,6 +95,22 @@ def test_ls_shows_every_tool(isorun: Isorun, bundle: Path) -> None:
     assert told["notes.write"]["parameters"]["required"] == ["text"]
 
 
+def test_stubs_go_to_a_folder_or_to_stdout(isorun: Isorun, bundle: Path, tmp_path: Path) -> None:
+    """A file for each alias, which Python can read; the same text where no folder is named."""
+    done = isorun("tools", "stubs", "--bundle", bundle, "--out", tmp_path / "typings")
+    assert done.returncode == 0, done.stderr
+    made = {path.name: path.read_text() for path in (tmp_path / "typings").iterdir()}
+    assert sorted(made) == ["notes.pyi", "other.pyi"]
+    assert "write: _write" in made["notes.pyi"]
+    assert "(self, *, text: str, name: str = 'notes/a', kind: str | None = None) -> str" in made["notes.pyi"]
+    for text in made.values():
+        ast.parse(text)
+    printed = isorun("tools", "stubs", "--bundle", bundle).stdout
+    assert all(text in printed for text in made.values())
+    refused = isorun("tools", "stubs", "--bundle", bundle, "--out", tmp_path / "typings/notes.pyi")
+    assert (refused.returncode, "cannot be used" in refused.stderr) == (2, True)
+
+
 def test_describe_shows_one(isorun: Isorun, bundle: Path) -> None:
     """What it does, its parameters, its limits, what it returns; not the context."""
     done = isorun("tools", "describe", "notes.write", "--bundle", bundle)
@@ -174,7 +191,6 @@ NO_TOOL = "isorun: the bundle has no tool notes.nope; it has notes.write, "
 NO_GRANT = "the bundle has no tool 'notes.nope': it has notes.write, "
 NOT_AN_OBJECT = "isorun: --json must be an object of arguments, got list"
 REFUSALS = [
-    (("tools", "ls"), 2, "isorun: which bundle? give --bundle DIR or set ISORUN_BUNDLE"),
     (("tools", "ls", "--bundle", "nowhere"), 2, NO_BUNDLE),
     (("tools", "describe", "notes.nope", *BUNDLE), 2, NO_TOOL),
     (("tools", "call", "notes.nope", *BUNDLE), 2, NO_TOOL),
@@ -248,3 +264,39 @@ def test_run_tells_the_calls_in_json(isorun: Isorun, bundle: Path) -> None:
     assert [(call["tool_id"], call["status"]) for call in calls] == [("notes.names", "ok"), ("other.f", "ok")]
     folder = Path(json.loads(done.stdout)["out_dir"])
     assert all((folder / call["record"]).is_file() for call in calls)
+
+
+WRITTEN = """
+import docx, openpyxl, pptx, pypdf
+from PIL import Image
+
+text = "# Penguins\\n\\nOn the islands.\\n\\n|species|mass|\\n|-|-:|\\n|Adelie|3.7|\\n"
+for form in ("pdf", "png", "docx", "pptx", "html"):
+    await getattr(generic_tools, "write_" + form)(path="report." + form, content=text)
+await generic_tools.write_xlsx(path="report.xlsx", columns=["species", "mass"], rows=[["Adelie", 3.7]])
+await generic_tools.write_file(path="report.bin", content=bytes(range(256)))
+
+print("Adelie" in pypdf.PdfReader(OUT / "report.pdf").pages[0].extract_text())
+picture = Image.open(OUT / "report.png")
+picture.load()
+print(picture.format, len(set(picture.convert("L").getdata())) > 2)
+print(docx.Document(OUT / "report.docx").tables[0].cell(1, 0).text)
+print(pptx.Presentation(OUT / "report.pptx").slides[0].shapes.title.text)
+print("<td>Adelie" in (OUT / "report.html").read_text())
+print([[cell.value for cell in row] for row in openpyxl.load_workbook(OUT / "report.xlsx").active.rows])
+print((OUT / "report.bin").read_bytes() == bytes(range(256)))
+"""
+
+
+def test_run_writes_seven_files_that_open_in_the_slot(isorun: Isorun, tmp_path: Path) -> None:
+    """With nothing configured but the names of the tools; the usual libraries read each file in the program itself."""
+    program, out = tmp_path / "report.py", tmp_path / "made"
+    program.write_text(WRITTEN)
+    names = ",".join(f"generic_tools.write_{form}" for form in ("pdf", "png", "docx", "pptx", "html", "xlsx", "file"))
+    done = isorun("run", program, "--tools", names, "--out", out, "--timeout", "60")
+    assert done.returncode == 0, done.stdout + done.stderr
+    rows = "[['species', 'mass'], ['Adelie', 3.7]]"
+    assert done.stdout.splitlines()[:7] == ["True", "PNG True", "Adelie", "Penguins", "True", rows, "True"], done.stderr
+    assert sorted(path.suffix for path in out.glob("report.*")) == sorted(
+        (".pdf", ".png", ".docx", ".pptx", ".html", ".xlsx", ".bin")
+    )

@@ -17,6 +17,7 @@ import pytest
 
 import isorun
 from isorun.backends.namespace.backend import NamespaceBackend, Options
+from tests.conftest import half
 
 PROGRAMS = sorted((Path(__file__).parent / "programs").glob("*.py"))
 KINDS = {
@@ -24,6 +25,8 @@ KINDS = {
     "no-cgroup": Options(use_cgroup=False),
     "preloaded": Options(preloads=("numpy", "pandas", "matplotlib.pyplot")),
 }
+#: Root has the cgroups; an ordinary user without any would have the second kind twice.
+KINDS_OF_HALF = {"": (*KINDS,), "root": ("cgroup",), "user": ("no-cgroup", "preloaded")}
 TURN = "turn_same"
 TIMEOUT_S = 50
 
@@ -68,9 +71,10 @@ def run_outside(program: Path, base: Path) -> Seen:
         timeout=TIMEOUT_S,
     )
     files = {
-        str(path.relative_to(out)): hashlib.sha256(path.read_bytes()).hexdigest()
-        for path in out.rglob("*")
-        if path.is_file() and not path.is_symlink()
+        str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).hexdigest()
+        for folder in (work, out)  # what it makes beside itself comes back, too, unless out/ has such a name
+        for path in folder.rglob("*")
+        if path.is_file() and not path.is_symlink() and path != copy
     }
     return Seen(done.returncode, done.stdout.splitlines(), last_line(done.stderr), files)
 
@@ -88,7 +92,7 @@ def outside(tmp_path_factory: pytest.TempPathFactory) -> Callable[[Path], Seen]:
     return once
 
 
-@pytest.fixture(scope="module", params=KINDS)
+@pytest.fixture(scope="module", params=KINDS_OF_HALF[half()])
 def inside(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator["isorun.SyncRuntime"]:
     """A runtime of each kind; the one named after cgroups uses them only where the machine has one."""
     backend = NamespaceBackend(KINDS[request.param])

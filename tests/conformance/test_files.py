@@ -175,7 +175,7 @@ def test_a_file_that_was_there_before_is_noticed(run, tmp_path: Path) -> None:
     result = run(
         "Path('turn_1/files/changed.csv').write_text('a\\n2\\n'); Path('turn_1/files/new.csv').write_text('a\\n1\\n')",
         contract=contract("kept.csv", "changed.csv", "new.csv"),
-        out=tmp_path / "out",
+        start_from=tmp_path / "out",
     )
     assert result.ok, result.report_text
     assert result.notices == ("turn_1/files/kept.csv was in out/ before the run and was not changed",)

@@ -114,3 +114,29 @@ def test_cleanup_without_all_says_what_it_could_not_end(small: Path, command: Co
     assert json.loads(done.stdout)["problems"] == [f"run {exec_id} cannot be ended; `isorun cleanup --all` removes it"]
     big.unlink()
     assert json.loads(command("cleanup", "--json").stdout)["lost_runs"] == [exec_id]
+
+
+def test_a_session_that_finds_no_room_is_as_it_was(small: Path, command: Command) -> None:
+    """Neither the run nor the copy of its files fits; with room again, the next run finds the old files."""
+    line = ("run", "program.py", "--session", "s", "--no-keep")
+    assert command(*line, program="open('a', 'wb').write(bytes(1 << 20))").returncode == 0
+    done = command(*line, program="open('b', 'wb').write(bytes(3 << 20)); open('a', 'w').close()")
+    assert done.returncode == 70, done.stderr
+    command("cleanup", "--all")
+    done = command(*line, program="import os; print([(name, os.path.getsize(name)) for name in sorted(os.listdir())])")
+    assert done.stdout == "[('a', 1048576)]\n"
+
+
+def test_a_folder_to_save_to_that_is_full_loses_nothing(small: Path, command: Command, tmp_path: Path) -> None:
+    """What fits is saved, the rest is named, no half of a file stays there, and the run's folder has all of it."""
+    line = ("run", "program.py", "--no-keep", "--save-to", str(small.parent / "to"))
+    env = {"ISORUN_WORKSPACE_ROOT": str(tmp_path / "runs"), "ISORUN_BACKEND": "namespace"}
+    (tmp_path / "program.py").write_text("open('a', 'w').write('x'); open('big', 'wb').write(bytes(6 << 20))")
+    done = subprocess.run(
+        [*COMMAND, *line], env={**inherited(), **env}, cwd=tmp_path, capture_output=True, text=True, timeout=60
+    )
+    assert done.returncode == 70
+    assert "isorun: save_to: big: No space left on device: not saved in " in done.stderr
+    assert os.listdir(small.parent / "to") == ["a"]
+    (run,) = (tmp_path / "runs").glob("codegen_*")
+    assert (run / "out/big").stat().st_size == 6 << 20

@@ -10,13 +10,13 @@ from pathlib import Path
 import pytest
 
 from isorun.backends.base import Backend, Program, Slot, Usage
-from isorun.core.errors import Unavailable
+from isorun.core.errors import SetupFailed, Unavailable
 from isorun.core.limits import Limits
 from isorun.core.outcome import Exit
 from isorun.testing.fake import FakeBackend
 from isorun.testing.kit import CLAIMS, check
 
-pytestmark = pytest.mark.timeout(180)  # fourteen claims, each some programs
+pytestmark = pytest.mark.timeout(180)  # sixteen claims, each some programs
 
 
 def test_every_claim_of_the_kit_holds(rt, new_backend) -> None:
@@ -61,6 +61,15 @@ class Forgetful(_Changed):
         slot.start = started  # type: ignore[method-assign] - of this one object
 
 
+class Restless(_Changed):
+    """Says that a program is frozen, and lets it run."""
+
+    def change(self, slot: Slot) -> None:
+        async def nothing() -> None: ...
+
+        slot.freeze = nothing  # type: ignore[method-assign] - of this one object
+
+
 class Littering(FakeBackend):
     """Leaves a process, which somebody else must end."""
 
@@ -86,6 +95,7 @@ def ended() -> Iterator[None]:
     [
         (AlwaysWell, {"exit codes"}),
         (Forgetful, {"inputs", "arguments", "stdin"}),
+        (Restless, {"frozen"}),
         (Littering, {"nothing left"}),
     ],
 )
@@ -137,3 +147,16 @@ def test_no_claim_is_an_assert_statement() -> None:
     )
     done = subprocess.run([sys.executable, "-O", "-c", code], capture_output=True, text=True, cwd=Path("/"))
     assert (done.stdout, done.returncode) == ("0\n", 0), done.stderr
+
+
+@pytest.mark.any_user
+async def test_without_its_interpreter_the_fake_backend_launches_nothing() -> None:
+    """Programs are forked from it. Its end is an error of the sandbox, not of a program, and the backend is left."""
+    async with FakeBackend() as backend:
+        async with backend.launch(Limits()):
+            interpreter = backend._forks._process
+        interpreter.kill()
+        interpreter.wait()
+        with pytest.raises(SetupFailed, match="the interpreter that forks them is dead"):
+            async with backend.launch(Limits()):
+                pass

@@ -54,6 +54,75 @@ def test_a_crash_dump_is_in_the_log(run) -> None:
     assert re.search(r'user_code\.py", line 3 in <module>', body(result))
 
 
+CRASHES = {
+    "at the top": ("import ctypes\nctypes.string_at(0)", "line 2 in <module>"),
+    "by abort": ("def f():\n    os.abort()\nf()", "line 3 in <module>"),
+    "behind an await": ("import ctypes\nawait asyncio.sleep(0)\nctypes.string_at(0)", "line 3 in <module>"),
+    "in a coroutine": (
+        "import ctypes\nasync def main():\n    ctypes.string_at(0)\nasyncio.run(main())",
+        "line 4 in <module>",
+    ),
+}
+
+
+@pytest.mark.parametrize(("code", "last"), CRASHES.values(), ids=CRASHES)
+def test_a_crash_dump_has_the_programs_frames_alone(run, code: str, last: str) -> None:
+    """In the log, the result and the report: none of the loader's, and nothing of where isorun lies."""
+    result = run(code)
+    for shown in (body(result), result.stderr, result.report_text, "".join(result.user_tracebacks)):
+        assert "Fatal Python error: " in shown
+        assert f'user_code.py", {last}\n' in shown + "\n"
+        assert "executor" not in shown
+        assert "main.py" not in shown
+    assert result.stderr.count("Fatal Python error") == 1
+    assert result.status == "killed"
+
+
+def test_a_child_that_crashes_says_so_where_its_stderr_goes(run) -> None:
+    """At once, and not in the program's place."""
+    result = run("""
+        import ctypes
+        if os.fork() == 0:
+            os.dup2(os.open("child.txt", os.O_WRONLY | os.O_CREAT), 2)
+            ctypes.string_at(0)
+        os.wait()
+        print("Fatal Python error: Segmentation fault" in open("child.txt").read())
+    """)
+    assert (result.status, result.stdout, result.stderr) == ("ok", "True\n", "")
+
+
+def test_a_crash_on_a_full_disk_has_its_dump(run, sealed: str) -> None:
+    """Room for it was kept when the slot was built."""
+    result = run("""
+        import mmap
+        for number in range(4):
+            file = open(f"{number}", "w+b")
+            file.truncate(90 << 20)
+            part = mmap.mmap(file.fileno(), 0)
+            for at in range(0, 90 << 20, 4096):
+                part[at] = 1
+    """)
+    assert (result.status, result.signal) == ("killed", 7), result.report_text
+    assert 'user_code.py", line 8 in <module>' in result.stderr
+
+
+def test_a_crash_dump_is_whole_where_tracebacks_are(own) -> None:
+    """`EXEC_TRACEBACK_REMAP=0` leaves it as it is."""
+    with own(settings=isorun.Settings(traceback_remap=False)) as rt:
+        assert "loader.py" in rt.execute("import ctypes\nctypes.string_at(0)").stderr
+
+
+def test_a_crash_dump_that_is_forged_is_output_like_any_other(run) -> None:
+    """The program can write what it likes into the file that the dump is in: it has a bound, and decides nothing."""
+    code = """
+        with open(os.path.join(os.path.dirname(__file__), ".isorun-last-trace"), "wb") as file:
+            file.write(b"Fatal Python error: \\xff\\n" + b"x" * 10_000_000)
+    """
+    result = run(code)
+    assert (result.status, result.exit_code) == ("ok", 0)
+    assert len(result.stderr) < 200_000
+
+
 def test_one_stream_is_in_order(run) -> None:
     """A thousand lines of one stream stand in the order in which they were written."""
     result = run("for n in range(1000): print(n)")

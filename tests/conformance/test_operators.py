@@ -127,11 +127,13 @@ def test_hint_no_network(run, code) -> None:
 
 @pytest.mark.usefixtures("sealed")
 def test_hint_no_network_where_a_tool_has_one(own, tmp_path) -> None:
-    """The tools of the bundle that reach the network are named, if the program may call them."""
+    """Tools that reach the network are named by the hint, if the program may call them."""
     source = '@isorun.tool\ndef web_search(query: str) -> str:\n    """Search."""\n    return query\n'
     code = "import socket; socket.create_connection(('127.0.0.1', 80), 3)"
     with own(bundle=write_bundle(tmp_path / "bundle", generic_tools=source)) as runtime:
-        allowed, denied = runtime.execute(code), runtime.execute(code, tools=[])
+        allowed = runtime.execute(code, tools=["generic_tools.web_search"])
+        denied, unnamed = runtime.execute(code, tools=[]), runtime.execute(code)
+    assert unnamed.error.hint == denied.error.hint  # what reaches the web is granted by its name alone
     assert allowed.error.hint == "the program has no network: use generic_tools.web_search instead"
     assert denied.error.hint == "the program has no network: give it what it needs with --input (inputs=)"
 

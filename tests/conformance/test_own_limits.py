@@ -77,3 +77,15 @@ def test_a_timeout_above_the_runs_own_is_refused(rt) -> None:
     with pytest.raises(isorun.InvalidRequest) as caught:
         rt.execute("pass", limits={"wall_s": 5}, timeout_s=6)
     assert str(caught.value) == "timeout_s is 6, more than wall_s of the run's own limits: 5; leave out one"
+
+
+@sealed
+@pytest.mark.parametrize("what", ["code", "inputs", "stdin", "start_from"])
+def test_what_is_larger_than_one_file_may_be_names_that_limit(rt, tmp_path, what) -> None:
+    """It fits the workspace, so more of that would not help: the program, an input, its stdin, a file of out/."""
+    (tmp_path / "big").write_bytes(b"#" * 5000)
+    sent = {"inputs": {"big": b"#" * 5000}, "stdin": "#" * 5000, "start_from": tmp_path}
+    code = "#" * 5000 if what == "code" else "pass"
+    with pytest.raises(isorun.InvalidRequest, match=r"raise file_bytes or ISORUN_MAX_FILE_BYTES$") as caught:
+        rt.execute(code, limits={"file_bytes": 4096}, **({} if what == "code" else {what: sent[what]}))
+    assert caught.value.code == "inputs_too_large"

@@ -138,11 +138,47 @@ def test_a_notebook_shows_pictures(run) -> None:
     assert result["figure-1.png"]._repr_png_().startswith(b"\x89PNG")
 
 
+#: A Chinese character that no usual font has, also where fonts for Chinese are installed.
+RARE = "\\U00030001"
+
+
 def test_what_stands_in_matplotlibs_place_is_not_seen(run) -> None:
     """A warning names the program's line, and a traceback has the program's frame and matplotlib's alone."""
-    code = PLOT + "plt.title('\\u6f22')\nplt.savefig('a.png')\nplt.savefig('none/b.png')"
+    code = PLOT + f"plt.title('{RARE}')\nplt.savefig('a.png')\nplt.savefig('none/b.png')"
     result = run(code, timeout_s=30)
     assert "user_code.py:4: UserWarning: Glyph" in result.stderr
     assert "executor" not in result.stderr
     assert result.error.where == "user_code.py:5"
-    assert "the font has no signs for some characters of a figure: they are drawn as empty squares" in result.notices
+    assert any("(Chinese, Japanese or Korean), so empty squares are drawn" in notice for notice in result.notices)
+
+
+FONT = """
+    from fontTools.fontBuilder import FontBuilder
+    from fontTools.pens.ttGlyphPen import TTGlyphPen
+    pen = TTGlyphPen(None)
+    pen.moveTo((0, 0)); pen.lineTo((0, 900)); pen.lineTo((900, 900)); pen.closePath()
+    made = FontBuilder(1000, isTTF=True)
+    made.setupGlyphOrder([".notdef", "han"])
+    made.setupCharacterMap({0x30001: "han"})
+    made.setupGlyf({".notdef": TTGlyphPen(None).glyph(), "han": pen.glyph()})
+    made.setupHorizontalMetrics({".notdef": (500, 0), "han": (1000, 0)})
+    made.setupHorizontalHeader(ascent=800, descent=-200)
+    made.setupNameTable({"familyName": NAME, "styleName": "Regular", "psName": "Made"})
+    made.setupOS2(sTypoAscender=800, usWinAscent=800, usWinDescent=200)
+    made.setupPost()
+    folder = Path.home() / ".fonts"
+    folder.mkdir()
+    made.save(folder / "made.ttf")
+    import matplotlib.pyplot as plt
+    plt.plot([1, 2])
+    plt.title("a\\U00030001")
+    plt.savefig("a.png")
+"""
+
+
+@pytest.mark.parametrize(("name", "squares"), [("Noto Sans Telugu", 0), ("Unknown Font", 1)])
+def test_a_font_that_has_the_characters_is_used_if_it_is_there(run, sealed: str, name: str, squares: int) -> None:
+    """One of the usual fonts, which the program need not name; else a notice says what is drawn."""
+    result = run(FONT.replace("NAME", repr(name)), timeout_s=30)
+    assert result.status == "ok", result.report_text
+    assert sum("empty squares" in notice for notice in result.notices) == squares

@@ -33,7 +33,7 @@ def test_created_modified_and_deleted(run, before) -> None:
         Path("gone.txt").unlink()
         Path("sub/new.txt").write_text("new")
         """,
-        out=before,
+        start_from=before,
     )
     assert dict(result.workspace_diff) == {
         "created": ("sub/new.txt",),
@@ -59,14 +59,14 @@ def test_same_size_and_mtime_is_found(run, before) -> None:
         os.utime(path, ns=(facts.st_atime_ns, facts.st_mtime_ns))
         assert path.stat().st_size == facts.st_size and path.stat().st_mtime_ns == facts.st_mtime_ns
         """,
-        out=before,
+        start_from=before,
     )
     assert result.workspace_diff["modified"] == ("sub/sly.txt",)
 
 
 def test_rewritten_with_the_same_content_is_not_modified(run, before) -> None:
     """A new mtime alone is no change."""
-    result = run("Path('same.txt').write_text('text of same.txt')", out=before)
+    result = run("Path('same.txt').write_text('text of same.txt')", start_from=before)
     assert set(result.workspace_diff.values()) == {()}
 
 
@@ -89,7 +89,7 @@ def test_a_program_cannot_pass_for_the_runtime(run, name) -> None:
 
 def test_the_callers_own_folder_is_not_touched(run, before) -> None:
     """The given out/ is copied in; what the program does to it is done to the copy."""
-    run("Path('same.txt').write_text('!'); Path('gone.txt').unlink(); Path('new').write_text('n')", out=before)
+    run("Path('same.txt').write_text('!'); Path('gone.txt').unlink(); Path('new').write_text('n')", start_from=before)
     assert (before / "same.txt").read_text() == "text of same.txt"
     assert sorted(path.name for path in before.iterdir()) == ["gone.txt", "same.txt", "sub"]
 
@@ -168,7 +168,9 @@ def test_a_given_out_keeps_what_can_be_executed(run, before) -> None:
     (before / "bin").mkdir()
     (before / "bin/tool").write_text(SCRIPT)
     (before / "bin/tool").chmod(0o750)
-    result = run("import subprocess; print(subprocess.run(['bin/tool'], capture_output=True).stdout)", out=before)
+    result = run(
+        "import subprocess; print(subprocess.run(['bin/tool'], capture_output=True).stdout)", start_from=before
+    )
     assert (result.stdout, result.stderr) == ("b'ran bin/tool\\n'\n", "")
 
 
@@ -205,7 +207,7 @@ def test_a_given_out_with_a_link_is_refused(run, before) -> None:
     """The same holds for the out/ to start from, and the folder of the run does not stay."""
     (before / "link").symlink_to("/etc/passwd")
     with pytest.raises(isorun.InvalidRequest):
-        run("print(Path('link').exists())", out=before)
+        run("print(Path('link').exists())", start_from=before)
 
 
 @pytest.mark.usefixtures("sealed")
@@ -221,7 +223,7 @@ def test_inputs_that_do_not_fit_are_refused(own, tmp_path) -> None:
 
 def test_a_refused_file_is_not_deleted(run, before) -> None:
     """What the program put a link in the place of is refused; to call it deleted would be a second verdict."""
-    result = run("Path('gone.txt').unlink(); Path('gone.txt').symlink_to('same.txt')", out=before)
+    result = run("Path('gone.txt').unlink(); Path('gone.txt').symlink_to('same.txt')", start_from=before)
     assert dict(result.workspace_diff) == {"created": (), "modified": (), "deleted": ()}
     assert result.notices == ("gone.txt: artifact_symlink_blocked: is a symbolic link",)
 
@@ -229,7 +231,7 @@ def test_a_refused_file_is_not_deleted(run, before) -> None:
 def test_the_out_of_an_earlier_run_can_be_given(run) -> None:
     """What the host wrote into it is neither sent into the next run nor missed after it."""
     first = run("Path('kept.txt').write_text('x')")
-    second = run("print([path.name for path in Path().rglob('*') if path.is_file()])", out=first.out_dir)
+    second = run("print([path.name for path in Path().rglob('*') if path.is_file()])", start_from=first.out_dir)
     assert (second.ok, second.stdout) == (True, "['kept.txt']\n")
     assert dict(second.workspace_diff) == {"created": (), "modified": (), "deleted": ()}
     assert second.notices == ()

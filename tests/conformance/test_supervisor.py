@@ -483,6 +483,19 @@ def test_the_supervisor_says_what_it_found(own, bundle: Path, listener: int, nob
         assert "hush" not in log
 
 
+@pytest.mark.parametrize("service", ["redis", "postgres"])
+def test_whether_a_service_answers_is_the_supervisors_word(own, bundle: Path, listener: int, service: str) -> None:
+    """A supervisor without network reaches nothing, whatever this process does; its tools are not told the address."""
+    given = {f"{service}_host": "127.0.0.1", f"{service}_port": listener, "network_mode": "none"}
+    with own(bundle=bundle, settings=replace(isorun.Settings(), **given)) as runtime:
+        result = runtime.execute(PRELUDE + "show(await probe.process())", timeout_s=10)
+    assert f"{service}=unreachable" in infra(result)
+    with socket.create_connection(("127.0.0.1", listener)):
+        pass  # the control: this process reaches it
+    (process,) = shown(result)
+    assert not {name for name in process["environ"] if name.startswith("ISORUN")}
+
+
 def test_without_a_bundle_there_is_no_such_line(run) -> None:
     """No supervisor is ready where none is."""
     assert "[supervisor]" not in infra(run("pass"))

@@ -19,7 +19,7 @@ from pathlib import Path
 import pytest
 
 from isorun import InvalidRequest, SetupFailed
-from isorun.tools.folders import in_thread
+from isorun.runtime.aside import in_thread
 from isorun.tools.workspace import STATE, Workspaces
 from tests.conformance.sync_child import FILES, generation_of, write
 
@@ -51,6 +51,7 @@ def killer(how: str, root: Path) -> Iterator[Callable[[int, float], None]]:
         process.stdin.close()
 
 
+@pytest.mark.any_user
 @pytest.mark.timeout(300)  # on a disk that others use, each of some thousand fsync takes its time
 def test_a_killed_sync_leaves_the_old_or_the_new_state(tmp_path, spaces) -> None:
     """100 kills at random points: out/ is always one generation, whole, and the next start removes the rest."""
@@ -91,6 +92,7 @@ async def opened_and_left_by(user: str, spaces: Workspaces) -> None:
         pass
 
 
+@pytest.mark.any_user
 def test_control_a_naive_copy_is_caught_half_way(tmp_path) -> None:
     """The same kills, against a copy without the exchange, find a folder that is neither old nor new."""
     chance = random.Random(7)

@@ -24,7 +24,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Whoever asks first for the image may have to wait for it to be built, which counts as the test's own time."""
     for item in items:
         if "executor_image" in getattr(item, "fixturenames", ()) and item.get_closest_marker("timeout") is None:
-            item.add_marker(pytest.mark.timeout(300))
+            item.add_marker(pytest.mark.timeout(540))
 
 
 @pytest.fixture(scope="session")
@@ -49,7 +49,7 @@ def executor_image(docker_engine: Engine) -> str:
     # Its own network: where the engine's containers have no way out, the host's is the one that is there.
     options = ["--tag", TAG, "--base-image", docker_engine.base_image, "--network", "host", "--json"]
     command = [sys.executable, "-m", "isorun", "image", "build", *options]
-    built = subprocess.run(command, capture_output=True, text=True, timeout=240)
+    built = subprocess.run(command, capture_output=True, text=True, timeout=480)
     assert built.returncode == 0, built.stderr[-4000:]
     name: str = json.loads(built.stdout)["image"]
     return name

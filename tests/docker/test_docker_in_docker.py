@@ -56,6 +56,20 @@ def test_scenario_0_ends_as_its_table_says(host: Host, translate: bool) -> None:
     code, said = host.isorun("scenario", "0", translate=translate)
     assert code == 0, said
     assert "[entrypoint] ✅ Docker access verified for appuser" in said
+    assert list(host.workspace.glob("sandbox/*/out/logs/user.log"))  # the example's folders outlive the container
+
+
+@pytest.mark.parametrize("translate", [True, False], ids=["HOST_*", "own mounts"])
+@pytest.mark.parametrize("folder", ["/home/appuser/sandbox", "/exec-workspace2", "/exec-workspace/../tmp/sandbox"])
+def test_a_sandbox_root_of_the_container_alone_is_refused(host: Host, folder: str, translate: bool) -> None:
+    """Before anything starts, with the setting's name and the folders that the host shares."""
+    options = ("-e", f"ISO_RUNTIME_SANDBOX_ROOT={folder}")
+    code, said = host.isorun("scenario", "0", translate=translate, options=options)
+    assert code == 2, said
+    assert "set ISO_RUNTIME_SANDBOX_ROOT to a folder below those that the host shares: " in said
+    assert "/exec-workspace" in said.split("shares: ")[1]
+    assert not list(host.workspace.glob("codegen_*"))
+    assert "[supervisor]" not in said
 
 
 def test_scenario_12_ends_as_its_table_says(host: Host) -> None:
@@ -74,8 +88,8 @@ def test_the_log_says_which_paths_are_whose(host: Host) -> None:
     assert (made.read_text(), made.stat().st_uid) == ("by a sibling", 1000)
     log = (folder / "out/logs/infra.log").read_text()
     assert "[docker.exec] Running in Docker-in-Docker mode" in log
-    assert "[docker.exec] Container paths: workdir=/exec-workspace/.isorun-1000/containers/host_" in log
-    assert f"[docker.exec] Host paths: workdir={host.workspace}/.isorun-1000/containers/host_" in log
+    assert f"[docker.exec] Container paths: workdir=/exec-workspace/{folder.name}\n" in log
+    assert f"[docker.exec] Host paths: workdir={folder}\n" in log
 
 
 #: What no watcher sees: a folder that is the program's own, files without a name, holes that are filled later.

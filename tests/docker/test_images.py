@@ -136,11 +136,12 @@ def test_docker_build_as_printed(place, docker_engine, executor_image) -> None:
 
 
 def test_a_base_without_python_says_so(docker_engine, name) -> None:
-    """The build fails in its first step, and the command's one line ends with the reason."""
+    """The build fails in its first step. What it printed has the reason, once, and the last line says where to look."""
     recipe = f"FROM {docker_engine.base_image}\nLABEL test={name}\nRUN rm -f /usr/bin/python3 /usr/local/bin/python3\n"
     docker_engine.run("build", "-t", f"{name}:base", "-", input=recipe)
     options = ("--tag", f"{name}:1", "--base-image", f"{name}:base")
     command = [sys.executable, "-m", "isorun", "image", "build", *options]
     done = subprocess.run(command, capture_output=True, text=True, timeout=50)
     assert done.returncode == 70, done.stderr
-    assert "install.sh: the base image has no python3" in done.stderr.splitlines()[-1]
+    assert done.stderr.count("install.sh: the base image has no python3") == 1
+    assert done.stderr.splitlines()[-1].endswith("; its output is above")

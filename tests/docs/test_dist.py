@@ -210,9 +210,10 @@ def test_doctor_finds_every_wall(installed, require) -> None:
 @slow
 @pytest.mark.user
 def test_the_demo_runs(installed) -> None:
-    """`isorun demo` finds its data and its programs in the wheel, and every wall holds."""
+    """`isorun demo` finds its data, programs and searches in the wheel, and with its extra what writes a PDF."""
     done = installed.run("isorun", "demo")
     assert (done.returncode, done.stderr) == (0, ""), done.stdout
+    assert "report.pdf" in done.stdout
     assert done.stdout.splitlines()[-1].startswith("every wall held (")
 
 

@@ -89,12 +89,14 @@ def test_doctor_finds_every_wall(clone, require) -> None:
 
 
 def test_the_demo_needs_nothing_installed_beside_it(clone, require) -> None:
-    """`isorun demo`, the README's first line, works without the extras: every wall holds, and there is a report."""
+    """`isorun demo`, the README's first line, works without the extras, and says what it leaves out: a PDF."""
     assert clone.run("python", "-c", "import pandas").returncode == 1
     done = clone.run("isorun", "demo")
     if done.returncode == 4:
         require("namespace", done.stderr)
     assert (done.returncode, done.stderr) == (0, ""), done.stdout
+    assert done.stdout.splitlines()[-1].startswith("every wall held (")
+    assert "A report with sources is left out; it needs typst, mdit-py-plugins" in " ".join(done.stdout.split())
     (report,) = [line.removeprefix("report ") for line in done.stdout.splitlines() if line.startswith("report ")]
     assert "data:image/png;base64," in Path(report).read_text(encoding="utf-8")
 

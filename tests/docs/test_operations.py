@@ -9,6 +9,7 @@ import pytest
 
 from isorun.cli.doctor.checkup import tool_checks
 from isorun.doctor import production
+from isorun.runtime.services import built_in_tools
 from tests.docs.pages import ROOT, rows_below
 from tests.unit.doctor.test_docker_doctor import TROUBLES
 
@@ -32,13 +33,25 @@ CHECKLIST = (
 OF_DOCTOR = {"a program, sealed", "host path of the bundles", "host path of the KB storage"}
 
 
-@pytest.fixture(scope="module")
-def script() -> ModuleType:
-    """`tools/docs/settings_table.py`."""
-    spec = importlib.util.spec_from_file_location("settings_table", ROOT / "tools" / "docs" / "settings_table.py")
+def loaded(name: str) -> ModuleType:
+    """A script of tools/docs/."""
+    spec = importlib.util.spec_from_file_location(name, ROOT / "tools" / "docs" / f"{name}.py")
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module
+
+
+@pytest.fixture(scope="module")
+def script() -> ModuleType:
+    """`tools/docs/settings_table.py`."""
+    return loaded("settings_table")
+
+
+def test_the_reference_of_the_built_in_tools_is_their_schemas() -> None:
+    """`python tools/docs/built_in_tools.py --write` would change nothing; each tool has its section."""
+    text = (ROOT / "docs/reference/built-in-tools.md").read_text()
+    assert loaded("built_in_tools").page() == text
+    assert [line for line in text.splitlines() if line.startswith("## ")] == [f"## {one}" for one in built_in_tools()]
 
 
 def test_the_table_of_variables_is_the_settings(script) -> None:

@@ -11,6 +11,7 @@ import subprocess
 import sys
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -260,8 +261,21 @@ def checkout(place: dict[str, str], tmp_path_factory: pytest.TempPathFactory) ->
     return place | {"CHECKOUT": str(folder), "PATH": f"{folder / 'bin'}:{place['PATH']}"}
 
 
+def wherever(command: Command) -> bool:
+    """Whether it is the same whoever types it: it installs, checks or collects. Others make sandboxes, need an engine,
+    or look at a run of this user's.
+    """
+    return not (command.facility or "smoke" in command.printed or "$ROOT" in command.typed)
+
+
+def typed() -> list[Any]:
+    """The commands that run."""
+    marks = {command: pytest.mark.any_user if wherever(command) else () for command in COMMANDS}
+    return [pytest.param(command, marks=marks[command], id=command.printed) for command in COMMANDS if command.typed]
+
+
 @pytest.mark.timeout(200)  # two of them make an environment and fetch what they need
-@pytest.mark.parametrize("command", [c for c in COMMANDS if c.typed], ids=lambda c: c.printed)
+@pytest.mark.parametrize("command", typed())
 def test_the_command_runs(command, place, tmp_path, request, require) -> None:
     """It exits with 0 and shows what its document says that it shows."""
     if command.facility and shutil.which("docker") is None:

@@ -1,18 +1,31 @@
 """The page about the service: its units are well formed, and name settings and commands that there are."""
 
 import configparser
+import os
 import re
 import shutil
+import signal
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
 from isorun.settings import Settings
+from isorun.store.recovery import listing, recover
 from tests.docs.pages import blocks_of
 
 pytestmark = pytest.mark.any_user
 
+#: As the program of the page: its main thread waits, and another one has a run.
+SERVES = """
+import threading, isorun
+with isorun.SyncRuntime() as runtime:
+    told = lambda stream, data: print(data.decode(), end="", flush=True)
+    code = "import time; print('begun', flush=True); time.sleep(600)"
+    threading.Thread(target=runtime.execute, args=(code,), kwargs={"on_output": told}, daemon=True).start()
+    threading.Event().wait()
+"""
 PAGE = Path("docs/exec/service.md")
 UNITS = {block.marks["file"]: block.text for block in blocks_of(PAGE) if "file" in block.marks}
 
@@ -36,7 +49,7 @@ def test_each_setting_of_a_unit_is_a_setting(name) -> None:
     known = {row.name for row in Settings().rows()}
     given = [value.partition("=")[0] for value in read(name)["Service"]["Environment"]]
     assert given
-    assert set(given) <= known
+    assert set(given) - {"PYTHONUNBUFFERED"} <= known  # which is Python's own
 
 
 def test_the_service_delegates_its_control_group() -> None:
@@ -44,6 +57,31 @@ def test_the_service_delegates_its_control_group() -> None:
     service = read("isorun-web.service")["Service"]
     assert service["Delegate"] == ["yes"]
     assert service["Environment"][0] == read("isorun-cleanup.service")["Service"]["Environment"][0]
+
+
+def test_each_unit_makes_the_folder_of_the_runs() -> None:
+    """The timer may come before the service's first start, and nothing is there then."""
+    for name in ("isorun-web.service", "isorun-cleanup.service"):
+        service = read(name)["Service"]
+        assert (service["StateDirectory"], service["StateDirectoryMode"]) == (["isorun-web"], ["0700"])
+
+
+@pytest.mark.parametrize(("number", "status"), [(None, "cancelled"), (signal.SIGTERM, "lost")])
+def test_the_units_signal_ends_the_runs_of_the_program(tmp_path, number: int | None, status: str) -> None:
+    """They are stored as cancelled; after SIGTERM, which ends Python at once, the next host finds them lost."""
+    service = read("isorun-web.service")["Service"]
+    number = number or signal.Signals[service["KillSignal"][0]]
+    environment = {**os.environ, "ISORUN_WORKSPACE_ROOT": str(tmp_path), "ISORUN_BACKEND": "namespace"}
+    with subprocess.Popen([sys.executable, "-c", SERVES], env=environment, stdout=subprocess.PIPE) as process:
+        try:
+            assert process.stdout is not None
+            assert process.stdout.readline() == b"begun\n"
+            process.send_signal(number)
+            process.wait(timeout=60)
+        finally:
+            process.kill()
+    recover(tmp_path)
+    assert [run.status for run in listing(tmp_path)] == [status]
 
 
 def test_systemd_reads_the_units(tmp_path) -> None:

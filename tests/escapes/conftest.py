@@ -22,6 +22,7 @@ from tests.bundles import write_bundle
 from tests.conftest import half
 from tests.docker.conftest import TAG, docker_engine, executor_image  # noqa: F401 - fixtures of one kind of ceilings
 from tests.escapes.attacking import idle, still_answers
+from tests.escapes.naive import SECRET
 from tests.escapes.tool_bundle import SOURCES
 
 MIB = 1 << 20
@@ -162,11 +163,29 @@ def sharing(sealed, without, ceilings) -> SyncRuntime:
 
 
 @pytest.fixture
-def unharmed(sealed) -> Iterator[None]:
-    """After the test: `sealed` answers, and no process or cgroup of any run is left."""
+def unharmed(request, sealed) -> Iterator[None]:
+    """After the test: `sealed` answers, and no process or cgroup of any run is left.
+
+    A test that has `answers` runs nothing: the module's attacks were made before it, and this was asked after them.
+    """
     yield
+    if "answers" not in request.fixturenames:
+        nothing_is_harmed(sealed)
+
+
+def nothing_is_harmed(sealed: SyncRuntime) -> None:
+    """See `unharmed`."""
     still_answers(sealed)
     assert idle(time.monotonic() + 3.0) == []
+
+
+@pytest.fixture
+def secret(tmp_path: Path) -> Path:
+    """A file of the host that anybody may read."""
+    file = tmp_path / "host/a.md"
+    file.parent.mkdir()
+    file.write_text(SECRET)
+    return file
 
 
 @pytest.fixture(scope="session")

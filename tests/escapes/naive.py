@@ -9,6 +9,8 @@ import textwrap
 from pathlib import Path
 
 MIB = 1 << 20
+#: What the fixture `secret` has in a file of the host.
+SECRET = "the host's own, not for programs"
 _PROLOG = """
 import os, socket, sys, time
 from pathlib import Path
@@ -27,6 +29,11 @@ def unsealed(folder: Path, code: str) -> Path:
     command = [sys.executable, "-c", _PROLOG + textwrap.dedent(code)]
     subprocess.run(command, cwd=out, stdout=subprocess.DEVNULL, check=True, timeout=20)
     return out
+
+
+def texts_in(folder: Path) -> str:
+    """What all files beneath *folder* hold; links are followed."""
+    return "\n".join(path.read_text(errors="replace") for path in folder.rglob("*") if path.is_file())
 
 
 def copied(out: Path) -> Path:

@@ -16,23 +16,9 @@ import pytest
 
 from tests.artifacts import contract
 from tests.escapes.attacking import attack
-from tests.escapes.naive import PROLOG, copied, opened, unsealed
+from tests.escapes.naive import PROLOG, SECRET, copied, opened, texts_in, unsealed
 
 pytestmark = pytest.mark.usefixtures("unharmed")
-SECRET = "the host's own, not for programs"
-
-
-@pytest.fixture
-def secret(tmp_path: Path) -> Path:
-    """A file of the host that anybody may read."""
-    file = tmp_path / "host/a.md"
-    file.parent.mkdir()
-    file.write_text(SECRET)
-    return file
-
-
-def texts_in(folder: Path) -> str:
-    return "\n".join(path.read_text(errors="replace") for path in folder.rglob("*") if path.is_file())
 
 
 LINKS = {

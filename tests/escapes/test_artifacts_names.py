@@ -99,7 +99,7 @@ def test_a_rewrite_of_equal_size_with_its_time_set_back_is_found(sealed, tmp_pat
     now = (unsealed(tmp_path, code) / "data.csv").stat()
     assert (now.st_size, now.st_mtime_ns) == (was.st_size, was.st_mtime_ns)
 
-    result = attack(sealed, PROLOG + textwrap.dedent(code), out=before)
+    result = attack(sealed, PROLOG + textwrap.dedent(code), start_from=before)
     assert result.workspace_diff["modified"] == ("data.csv",), result.report_text
     assert (before / "data.csv").read_text() == "a\n1\n"
 

@@ -125,6 +125,7 @@ def test_keyrings_are_refused(sealed, without) -> None:
     assert inside(without("seccomp"), KEYS.replace("KEYRING", "-2"))[:2] == ["ok", "ok"]
 
 
+@pytest.mark.embedded
 def test_a_user_keyring_is_a_slots_own(without) -> None:
     """By namespace and not by filter alone: what one run adds to its uid's keyring the next does not find."""
     runtime = without("seccomp")
@@ -186,6 +187,18 @@ def test_the_neighbour_of_a_descriptor_hoarder_can_be_built(modest) -> None:
     control is the hoarder itself, which is refused any more.
     """
     assert _beside(modest, HOARD, "answer = 6 * 7") == 42
+
+
+LIMITS = "import resource; answer = resource.getrlimit(resource.RLIMIT_NOFILE)"
+
+
+def test_the_neighbour_of_a_descriptor_hoarder_starts(sealed) -> None:
+    """In a container too, where pid 1 is ours and of the program's uid: it may have more on their way than a program.
+
+    The program itself has its own limit, soft and hard. The control is the hoarder, which is refused any more.
+    """
+    assert inside(sealed, LIMITS) == [sealed.limits.open_files] * 2
+    assert _beside(sealed, HOARD, LIMITS) == [sealed.limits.open_files] * 2
 
 
 REOPENED = """

@@ -157,6 +157,7 @@ answer = [copied, mount.returncode == 0, mount.stdout]
     assert inside(without("no_new_privs", "seccomp", "landlock"), code) == [["1001", "1001"], False, ""]
 
 
+@pytest.mark.embedded
 @pytest.mark.root
 def test_a_setuid_binary_does_lend_outside(tmp_path) -> None:
     """The control: the same kind of copy, run by uid 1001 where it is neither nosuid nor no_new_privs."""

@@ -46,6 +46,7 @@ def test_the_new_interface_mounts_nothing(sealed, without) -> None:
     assert inside(without(*BARE), NEW) == ["ok"] * 6
 
 
+@pytest.mark.embedded
 @pytest.mark.parametrize("off", TWO_OF_THREE)
 def test_each_wall_alone_holds_mounts(without, off) -> None:
     """Any one of filter, Landlock and missing capabilities refuses both interfaces by itself."""
@@ -67,6 +68,7 @@ def test_masks_are_neither_unmounted_nor_made_writable(sealed) -> None:
         assert answers == ["EPERM", "EPERM"], path
 
 
+@pytest.mark.embedded
 def test_what_the_jail_mounted_holds_without_three_walls(without) -> None:
     """Mounts that came from the jail are locked together by the kernel, as another user namespace made them.
 

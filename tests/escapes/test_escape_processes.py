@@ -4,10 +4,12 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 
 import pytest
 
+from tests.escapes.attacking import cgroups_left, idle, processes_inside
 from tests.escapes.probing import inside, outside
 
 pytestmark = pytest.mark.usefixtures("unharmed")
@@ -20,6 +22,18 @@ def host_process() -> Iterator[subprocess.Popen[bytes]]:
     with subprocess.Popen(["/bin/sleep", "60"], **ids) as process:
         yield process
         process.kill()
+
+
+@pytest.mark.embedded
+def test_what_is_looked_for_after_each_attack_can_be_seen(sealed, ceilings) -> None:
+    """The control of `unharmed`: the processes of a program that runs are found, and its cgroups where it has any."""
+    child = "if os.fork() == 0: time.sleep(30)"
+    program = sealed.start(f"import os, time\n{child}\nprint('there', flush=True)\ntime.sleep(30)")
+    assert [event.kind for _, event in zip(range(2), program.events(), strict=False)] == ["started", "output"]
+    assert len(processes_inside()) == 3  # init, the program and its child
+    assert bool(cgroups_left()) == (ceilings == "cgroup")
+    program.cancel()
+    assert idle(time.monotonic() + 3.0) == []
 
 
 @pytest.mark.embedded
@@ -143,6 +157,7 @@ def test_no_process_is_read_or_traced(sealed, without) -> None:
     assert inside(without("seccomp"), own_child) == ["ok"] * 5
 
 
+@pytest.mark.embedded
 @pytest.mark.parametrize("off", [("seccomp",), ("seccomp", "landlock")])
 def test_init_cannot_be_read_even_without_the_filter(without, off) -> None:
     """init is outside of the program's Landlock domain and non-dumpable: either makes the kernel refuse."""

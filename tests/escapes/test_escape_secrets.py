@@ -82,6 +82,7 @@ def beside_a_secret(ceilings, monkeypatch, tmp_path) -> SyncRuntime:
         yield runtime
 
 
+@pytest.mark.embedded
 def test_no_secret_of_the_host_is_in_memory(beside_a_secret) -> None:
     """A canary in the environment of the process that started the zygote is nowhere in the program's
     memory."""
@@ -92,6 +93,7 @@ def test_no_secret_of_the_host_is_in_memory(beside_a_secret) -> None:
     assert inside(beside_a_secret, given, stdin=_CANARY) != []
 
 
+@pytest.mark.embedded
 def test_no_secret_of_the_host_is_in_the_environment(beside_a_secret) -> None:
     """Neither os.environ nor the environment block the kernel keeps holds it; outside both do."""
     code = (
@@ -106,6 +108,7 @@ answer = ["AWS_SECRET_ACCESS_KEY" in os.environ, needle() in block]
     assert outside(code) == [True, True]
 
 
+@pytest.mark.embedded
 def test_no_secret_of_the_host_is_in_a_file(beside_a_secret, tmp_path) -> None:
     """No file that a program can open below the writable and synthetic places holds it; nor is the host's
     there."""
@@ -234,6 +237,7 @@ def test_the_peer_handle_is_harmless_without_seccomp_too(exposed) -> None:
         assert (found["signals"], found["taken"], found["joined"]) == (["EINVAL"], "EPERM", "EPERM")
 
 
+@pytest.mark.embedded
 def test_a_handle_of_an_own_child_works() -> None:
     """The control of the tests above: towards a process one may signal, the same calls succeed."""
     code = """

@@ -73,13 +73,14 @@ def test_the_tool_stream_lists_no_interface(sealed, without) -> None:
     assert "lo" in shared[1]
 
 
-def test_every_backend_keeps_to_that(sealed) -> None:
+@pytest.mark.parametrize("network", ["none", "loopback"])
+def test_every_backend_keeps_to_that(sealed, network) -> None:
     """In a container, too: one socket, of the namespace that a new one is made in, and no ioctl of either family."""
     code = f"""{HELD}
 calls = (0x8910, 0x8912, 0x8927, 0x8946, 0x894C, 0x8B01)
 answer = [foreign(), sorted({{attempt(lambda: fcntl.ioctl(3, number, bytes(40))) for number in calls}})]
 """
-    assert inside(sealed, code) == [[True], ["ENOTTY"]]
+    assert inside(sealed, code, network=network) == [[True], ["ENOTTY"]]
 
 
 def _bind(name: str) -> str:
@@ -91,7 +92,8 @@ def _is_listed(name: str) -> bool:
 
 
 @pytest.mark.embedded
-def test_no_name_is_taken_outside(sealed, without) -> None:
+@pytest.mark.parametrize("network", ["none", "loopback"])
+def test_no_name_is_taken_outside(sealed, without, network) -> None:
     """An abstract name that is bound on the tool stream is not seen on the host, and a second run may bind it too.
     The control shares the host's network: its name is seen there, and is taken for the next."""
     name = f"isorun-test-{uuid.uuid4()}"
@@ -99,12 +101,15 @@ def test_no_name_is_taken_outside(sealed, without) -> None:
     for walls, seen, second in (((), False, "ok"), (("network", "landlock"), True, "EADDRINUSE")):
         runtime = without(*walls)
         run = runtime.start(
-            "import os, sys, json\nfrom raw_calls import *\n" + _bind(name) + wait, inputs=[RAW_CALLS], timeout_s=20
+            "import os, sys, json\nfrom raw_calls import *\n" + _bind(name) + wait,
+            inputs=[RAW_CALLS],
+            timeout_s=20,
+            network=network,
         )
         said = next(event.data["text"] for event in run.events() if event.kind == "output")
         assert json.loads(said) == "ok"
         assert _is_listed(name) is seen
-        assert inside(runtime, _bind(name)) == second
+        assert inside(runtime, _bind(name), network=network) == second
         assert run.cancel().status == "cancelled"
 
 

@@ -4,6 +4,7 @@ import platform
 
 import pytest
 
+from tests.escapes.conftest import nothing_is_harmed
 from tests.escapes.probing import inside, outside
 
 pytestmark = pytest.mark.usefixtures("unharmed")
@@ -50,7 +51,9 @@ MOUNT = (ctypes.c_int * 1)()
 def answers(sealed, without) -> tuple[dict[str, str], dict[str, str]]:
     """Every call of the table once with all walls, and once without the filter."""
     code = _BUFFERS + "answer = {" + ", ".join(f"{k!r}: said({c})" for k, (c, _) in CALLS.items()) + "}"
-    return inside(sealed, code), inside(without("seccomp"), code)
+    found = inside(sealed, code), inside(without("seccomp"), code)
+    nothing_is_harmed(sealed)
+    return found
 
 
 @pytest.mark.parametrize("name", CALLS)

@@ -155,9 +155,22 @@ for number in range({each}):
             try: one.connect(f"/tmp/{{child}}-{{number}}")
             except BlockingIOError: break
 """,
+    "senders that are closed": """
+for number in range({each}):
+    receiver, name = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM), bytes(1) + b"%d-%d" % (child, number)
+    receiver.bind(name)
+    globals().setdefault("held", []).append(receiver)
+    for _ in range(5):
+        with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as one: one.sendto(bytes(190_000), name)
+""",
 }
 #: Where no cgroup counts, the watcher counts sockets and descriptors. What it does not see is in docs/security.md.
 UNSEEN = ("epolls",)
+OTHERS = {
+    "records": (1000, 28),
+    "epolls": (500, 6),
+    "senders that are closed": (40, 4),
+}  # how many, in how many processes
 
 
 def program(kind: str, each: int, children: int) -> str:
@@ -174,6 +187,107 @@ def test_what_the_kernel_keeps_is_in_the_ceiling(without, ceilings, kind) -> Non
     assert (few.status, few.stdout) == ("ok", "all\n")
     if ceilings == "no-cgroup" and kind in UNSEEN:
         return
-    each, children = {"records": (1000, 28), "epolls": (500, 6)}.get(kind, (500, 28))
+    each, children = OTHERS.get(kind, (500, 28))
     result = attack(without(limits=TIGHT), program(kind, each, children), timeout_s=25)
     assert ended(result) == KILLED or any("killed for memory" in notice for notice in result.notices)
+
+
+ONE_CONNECTION = """
+import socket
+with socket.create_server(("127.0.0.1", 0)) as server, socket.socket() as client:
+    client.connect(server.getsockname())
+    client.setblocking(False)
+    held = 0
+    try:
+        while True: held += client.send(bytes(1 << 16))
+    except BlockingIOError: pass
+    print(held)
+"""
+
+
+@pytest.mark.linux
+def test_a_connection_holds_little(sealed, without) -> None:
+    """What is sent and not read belongs to no process: with loopback a connection, accepted or not, holds a few pages.
+    The control has the sizes of the machine."""
+    assert int(sealed.execute(ONE_CONNECTION, network="loopback").stdout) <= 256 << 10
+    assert int(without("sizes").execute(ONE_CONNECTION, network="loopback").stdout) >= 1 << 20
+
+
+IN_SOCKETS = {
+    "not accepted": """
+def fill(kept):
+    server = socket.create_server(("127.0.0.1", 0), backlog=4096)
+    kept.append(server)
+    for _ in range({each}):
+        with socket.create_connection(server.getsockname()) as client:
+            client.setblocking(False)
+            try:
+                while True: client.send(bytes(65536))
+            except BlockingIOError: pass
+""",
+    "closed with data unsent": """
+def fill(kept):
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        for _ in range({each}):
+            with socket.socket() as client:
+                client.connect(server.getsockname())
+                kept.append(server.accept()[0])
+                client.setblocking(False)
+                try:
+                    while True: client.send(bytes(65536))
+                except BlockingIOError: pass
+""",
+    "datagrams": """
+def fill(kept):
+    for _ in range({each}):
+        one = socket.socket(socket.AF_INET6, socket.SOCK_DGRAM)
+        one.bind(("::1", 0))
+        one.connect(one.getsockname())
+        one.setblocking(False)
+        kept.append(one)
+        for _ in range(16): one.send(bytes(32_000))
+""",
+    "datagrams, then disconnected": """
+def fill(kept):
+    libc = ctypes.CDLL(None)
+    for _ in range({each}):
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sender:
+            sender.bind(("127.0.0.1", 0))
+            one = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+            one.connect(sender.getsockname())
+            for _ in range(8): sender.sendto(bytes(60_000), one.getsockname())
+        libc.connect(one.fileno(), bytes(16), 16)  # to nobody: it is no socket of UDP's list any more
+        kept.append(one)
+""",
+    "reset with data unread": """
+def fill(kept):
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        for _ in range({each}):
+            with socket.socket() as client:
+                client.connect(server.getsockname())
+                kept.append(server.accept()[0])
+                client.setblocking(False)
+                try:
+                    while True: client.send(bytes(65536))
+                except BlockingIOError: pass
+                client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+""",
+}
+
+
+@pytest.mark.linux
+@pytest.mark.parametrize("kind", IN_SOCKETS)
+def test_what_is_in_sockets_counts(without, kind) -> None:
+    """Hundreds of full ones end the run as out of memory, whoever holds its memory; a few do not."""
+    runtime, code = without(limits=TIGHT), BEGIN + IN_SOCKETS[kind]
+    lots = """
+def body(child):
+    kept = []
+    for _ in range(20): fill(kept)
+    signal.pause()
+each(8, body)
+"""
+    result = attack(runtime, code.format(each=40) + lots, network="loopback")
+    assert (*ended(result), result.stdout) == (*KILLED, "")
+    few = runtime.execute(code.format(each=20) + "\nfill([])\nprint('all')", network="loopback")
+    assert (ended(few)[1], few.stdout) == (None, "all\n")

@@ -1,5 +1,7 @@
 """Resources: output. Floods, endless lines, bytes that are no text, and pipes that are closed or kept."""
 
+import time
+
 import pytest
 
 from tests.escapes.attacking import attack, disk_bytes, ended
@@ -41,6 +43,18 @@ def test_one_endless_line_is_cut_and_the_run_goes_on(sealed) -> None:
     assert result.usage["output_bytes"] == 96 * 65536 + 4
     # Control: a line that fits is whole.
     assert sealed.execute("print('x' * 100_000)").stdout == "x" * 100_000 + "\n"
+
+
+def test_a_long_line_behind_a_redraw_does_not_hold_up_the_host(sealed) -> None:
+    """The host finds out what a terminal would still show. A pattern for that took minutes for one such line, and
+    nothing else of the host ran meanwhile. The control is how long it takes for a line without a redraw.
+    """
+    before = time.process_time()
+    plain = sealed.execute("print('x' * 200_000)")
+    took = time.process_time() - before
+    result = attack(sealed, "print('\\r' + 'x' * 200_000)", timeout_s=20)
+    assert (result.status, result.user_log_tail) == ("ok", plain.user_log_tail)
+    assert time.process_time() - before < took + 5
 
 
 @pytest.mark.parametrize("close", ["os.close(1)", "sys.stdout.close()", "os.dup2(os.open('/dev/null', 1), 1)"])

@@ -1,12 +1,46 @@
 """Records of the wire for tests that need one and do not care what it says."""
 
+import errno
+
 from isorun.core.sent.context import RunContext
 from isorun.core.sent.facts import ContainerFacts
 from isorun.core.sent.sealing import Sealing
 
+#: What a filter answers to sockets of each kind, without and with loopback.
+SOCKETS = {
+    False: dict.fromkeys(("inet", "inet6", "raw", "netlink", "packet"), errno.EAFNOSUPPORT),
+    True: {
+        "inet": 0,
+        "inet6": 0,
+        "raw": errno.EPROTONOSUPPORT,
+        "netlink": errno.EAFNOSUPPORT,
+        "packet": errno.EAFNOSUPPORT,
+    },
+}
+_DEV = "Inter-|   Receive    |  Transmit\n face |bytes    packets|bytes    packets\n    lo:       0       0 0 0\n"
+_ROUTE = "Iface\tDestination\tGateway\n"
+_IPV6 = "00000000000000000000000000000001 80 0000 00 0000 00000000 00000002 00000000 80200001       lo\n"
+_TRIE = """\
+Local:
+  +-- 127.0.0.0/8 2 0 2
+     +-- 127.0.0.0/31 1 0 0
+        |-- 127.0.0.0
+           /8 host LOCAL
+        |-- 127.0.0.1
+           /32 host LOCAL
+     |-- 127.255.255.255
+        /32 link BROADCAST
+"""
+#: Files of /proc/<pid>/net, without and with loopback.
+NETWORK = {
+    False: {"dev": _DEV, "fib_trie": "", "route": _ROUTE, "ipv6_route": ""},
+    True: {"dev": _DEV, "fib_trie": _TRIE, "route": _ROUTE, "ipv6_route": _IPV6},
+}
+
 SEALING = Sealing(
     without=[],
     cgroup=True,
+    loopback=False,
     nproc=8,
     data_bytes=None,
     file_bytes=1 << 20,
@@ -42,6 +76,7 @@ FACTS = ContainerFacts(
     mountinfo="",
     rlimits="",
     namespaces={},
+    network={},
     fds=[],
     sizes={},
     cgroup={},
