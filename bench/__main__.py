@@ -14,7 +14,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from bench import containers, figures
+from bench import containers, documents, figures, freezing, held_calls, peers, web_pages
 
 _HERE = Path(__file__).parent
 _PAGE = _HERE.parent / "docs" / "performance.md"
@@ -22,6 +22,8 @@ _PAGE = _HERE.parent / "docs" / "performance.md"
 
 async def measure(count: int, say: Console) -> tuple[list[figures.Figure], dict[str, Any]]:
     """Every figure, in one run, one after the other."""
+    say.print("peers, once each …")
+    await peers.check()
     say.print("slot hit to first user bytecode …")  # no spinner: its thread would be measured too
     found = [await figures.first_bytecode(count)]
     say.print("whole runs …")
@@ -30,15 +32,29 @@ async def measure(count: int, say: Console) -> tuple[list[figures.Figure], dict[
     pandas, _ = await figures.with_pandas(count)
     say.print("tool calls …")
     tools = await figures.tool_calls(20 * count)
+    say.print("freezing …")
+    frozen = await freezing.figures(count)
     say.print("cold start of the command …")
     cold = figures.cold_cli(max(count // 10, 5))
     say.print("neighbours of floods …")
     floods = await figures.beside_floods(max(count // 2, 10))
     say.print("peers …")
-    peers = await figures.peer_figures(max(count // 5, 10), ours)
+    beside = await figures.peer_figures(max(count // 5, 10), ours)
     say.print("containers …")
     in_docker = await containers.figures(max(count // 4, 10), ours)
-    return [*found, *whole, *pandas, *tools, cold, *floods, *peers, *in_docker], isolation
+    built_in = await built_in_and_own(count, say)  # last: their libraries stay in this process
+    lines = [*found, *whole, *pandas, *tools, *frozen, cold, *floods, *beside, *in_docker, *built_in]
+    return lines, isolation
+
+
+async def built_in_and_own(count: int, say: Console) -> list[figures.Figure]:
+    """Of the built-in tools, and of functions of the caller's own."""
+    say.print("held calls …")
+    held = await held_calls.figures(10 * count)
+    say.print("documents …")
+    written = await documents.figures(max(count // 2, 2))
+    say.print("pages of the web …")
+    return [*held, *written, *await web_pages.figures(max(count // 4, 2))]
 
 
 def machine() -> dict[str, Any]:
@@ -78,6 +94,9 @@ what a disk adds depends on the file system and on what was deleted before.
 A neighbour of a flood runs beside a program that makes the host work as much as it can; it is compared with the same
 neighbour beside a program that spins and sends nothing, so that the ratio is the host's work.
 
+Chromium is given the HTML that `write_html` makes of the page that `write_pdf` is given. Its time is that of
+`new_page`, `set_content` and `page.pdf` of Playwright, without a file; ours is that of the program's call, with one.
+
 Paced: a run begins when the pool is full and the machine has rested 20 ms. The numbers behind the table, with the walls
 of the measured runs, are in `bench/results.json`.
 """
@@ -92,12 +111,16 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m bench", description=__doc__)
     parser.add_argument("--count", type=int, default=200, help="measurements of each figure")
     parser.add_argument("--floods", nargs="*", metavar="WORD", help="neighbours of floods only, of names with a WORD")
+    parser.add_argument("--tools", action="store_true", help="built-in tools and held calls only")
     parser.add_argument("--no-write", action="store_true", help="print only")
     options = parser.parse_args()
     about = machine()
     console = Console(stderr=not sys.stdout.isatty())
     if options.floods is not None:
         found, isolation = asyncio.run(figures.beside_floods(options.count, options.floods)), {}
+        options.no_write = True
+    elif options.tools:
+        found, isolation = asyncio.run(built_in_and_own(options.count, console)), {}
         options.no_write = True
     else:
         found, isolation = asyncio.run(measure(options.count, console))

@@ -6,7 +6,7 @@ import time
 
 import isorun
 from bench import peers
-from bench.figures import CONTRACT, HELLO, MEMORY, Figure, complete, filled, shown, vars_of
+from bench.figures import CONTRACT, HELLO, MEMORY, Figure, complete, filled, shown, timed, vars_of
 from bench.measure import Spread
 from isorun.settings import Settings
 
@@ -27,9 +27,9 @@ async def figures(count: int, embedded: Spread) -> list[Figure]:
     peer = Spread.of([await peers.docker_python(peers.HELLO) for _ in range(max(count // 4, 5))])
     times = peer.p50 / hits.p50
     return [
-        _figure("docker: pool hit to the program's first output, paced", hits, _HIT_MS),
-        _figure("docker: pool empty, to the program's first output", empty, _EMPTY_MS),
-        _figure("docker: whole `execute` at a hit, hello file under contract, paced", wholes, None),
+        timed("docker: pool hit to the program's first output, paced", hits, _HIT_MS),
+        timed("docker: pool empty, to the program's first output", empty, _EMPTY_MS),
+        timed("docker: whole `execute` at a hit, hello file under contract, paced", wholes, None),
         Figure(
             name="peer: hardened `docker run` of Python",
             value=f"{shown(peer)} ({times:.0f}× a hit in Docker; {peer.p50 / embedded.p50:.0f}× a whole run, embedded)",
@@ -38,11 +38,6 @@ async def figures(count: int, embedded: Spread) -> list[Figure]:
             raw={"ms": vars_of(peer), "times_ours": round(peer.p50 / embedded.p50, 2), "times_a_hit": round(times, 2)},
         ),
     ]
-
-
-def _figure(name: str, spread: Spread, most: float | None) -> Figure:
-    gate, ok = (f"p50 ≤ {most} ms", spread.p50 <= most) if most else ("", None)
-    return Figure(name=name, value=shown(spread), gate=gate, ok=ok, raw={"ms": vars_of(spread)})
 
 
 def _runtime(root: str, pool: int) -> isorun.Runtime:

@@ -3,13 +3,15 @@
 import asyncio
 import os
 import shutil
+import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from isorun.backends.environment import describe
+from bench import chromium
+from isorun.backends.environment import beneath, describe
 from isorun.settings import Settings
 from sandbox_runner.namespace.sandbox import find_bubblewrap
 
@@ -23,8 +25,11 @@ async def plain_python(code: str) -> float:
         return await _timed([sys.executable, "-I", "-c", code], {"OUTPUT_DIR": folder})
 
 
-def bubblewrap_argv(folder: str, code: str) -> list[str]:
-    """A cold Python in a bubblewrap sandbox with its own namespaces, as one would write it by hand."""
+def bubblewrap_argv(folder: str, code: str, python: str = sys.executable) -> list[str]:
+    """A cold *python* in a bubblewrap sandbox with its own namespaces, as one would write it by hand.
+
+    Wherever it lies: the folders it is read from are mounted last, so that no other mount hides them.
+    """
     program = find_bubblewrap()
     if program is None:
         raise SystemExit("bubblewrap is missing: the peer cannot be measured")
@@ -33,25 +38,28 @@ def bubblewrap_argv(folder: str, code: str) -> list[str]:
         "--unshare-all",
         "--die-with-parent",
         "--new-session",
-        "--proc",
-        "/proc",
-        "--dev",
-        "/dev",
+        *("--proc", "/proc"),
+        *("--dev", "/dev"),
+        *("--tmpfs", "/tmp"),
     ]
     for name in ("bin", "lib", "lib64"):
         if Path(f"/{name}").is_symlink():
             argv += ["--symlink", str(Path(f"/{name}").readlink()), f"/{name}"]
-    environment = describe()
-    for path in (*_SYSTEM, *environment.binds):
+    environment = describe(python)
+    shown = (*_SYSTEM, *environment.binds)
+    for path in shown:
         argv += ["--ro-bind", path, path]
-    argv += ["--tmpfs", "/tmp", "--bind", folder, "/out", "--setenv", "OUTPUT_DIR", "/out"]
-    return [*argv, sys.executable, "-I", "-c", code]
+    for target, path in environment.symlinks:
+        if not any(beneath(path, root) for root in shown):
+            argv += ["--symlink", target, path]
+    argv += ["--bind", folder, "/out", "--setenv", "OUTPUT_DIR", "/out"]
+    return [*argv, python, "-I", "-c", code]
 
 
-async def bubblewrapped_python(code: str) -> float:
-    """Seconds of one cold Python in bubblewrap."""
+async def bubblewrapped_python(code: str, python: str = sys.executable) -> float:
+    """Seconds of one cold *python* in bubblewrap."""
     with tempfile.TemporaryDirectory() as folder:
-        return await _timed(bubblewrap_argv(folder, code), {})
+        return await _timed(bubblewrap_argv(folder, code, python), {})
 
 
 IMAGE = Settings.load().image
@@ -60,13 +68,16 @@ IMAGE = Settings.load().image
 def docker_is_there() -> bool:
     """Whether an engine answers and has an image with Python to measure."""
     docker = shutil.which("docker")
-    return docker is not None and os.system(f"{docker} image inspect {IMAGE} >/dev/null 2>&1") == 0
+    if docker is None:
+        return False
+    asked = subprocess.run([docker, "image", "inspect", IMAGE], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    return asked.returncode == 0
 
 
 async def docker_python(code: str) -> float:
-    """Seconds of one hardened `docker run` of Python."""
+    """Seconds of one hardened `docker run` of Python, by the program and the engine that `docker_is_there` asked."""
     argv = [
-        "docker",
+        shutil.which("docker") or "docker",
         "run",
         "--rm",
         "--network",
@@ -79,10 +90,19 @@ async def docker_python(code: str) -> float:
     ]
     argv += ["--security-opt", "no-new-privileges", "--memory", "1g", "--cpus", "1", "--tmpfs", "/out"]
     argv += ["-e", "OUTPUT_DIR=/out", IMAGE, "python3", "-I", "-c", code]
-    return await _timed(argv, {})
+    return await _timed(argv, os.environ)
 
 
-async def _timed(argv: Sequence[str], env: dict[str, str]) -> float:
+async def check() -> None:
+    """Run each once. Raises SystemExit for one that does not work: better known before the minutes than after them."""
+    await plain_python(HELLO)
+    await bubblewrapped_python(HELLO)
+    if docker_is_there():
+        await docker_python(HELLO)
+    await chromium.check()
+
+
+async def _timed(argv: Sequence[str], env: Mapping[str, str]) -> float:
     began = time.perf_counter()
     process = await asyncio.create_subprocess_exec(
         *argv,

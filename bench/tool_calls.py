@@ -3,6 +3,7 @@
 import json
 import multiprocessing
 import socket
+import tempfile
 import time
 from collections.abc import Callable
 from multiprocessing.connection import Connection
@@ -13,11 +14,12 @@ import isorun
 from bench.measure import Spread
 
 BUNDLE = Path(__file__).parent / "echo_bundle"
+PARAMS = '{"text": "hello"}'
 #: Run inside: one kind of call over and over; the first tenth is not counted.
 PROGRAM = """
 import sys, time
 tool, style, count, pause = sys.argv[1], sys.argv[2], int(sys.argv[3]), float(sys.argv[4])
-params, seconds = {"text": "hello"}, []
+params, seconds = json.loads(sys.argv[5]), []
 for _ in range(count + count // 10):
     if pause:
         time.sleep(pause)
@@ -29,11 +31,15 @@ for _ in range(count + count // 10):
     seconds.append(time.perf_counter() - began)
 print(json.dumps(seconds[count // 10:]))
 """
+PLAIN = "`tool_call_sync`, tool that is a plain function, one after the other"
+APART = "the same tool in a worker (mode `local`), one after the other"
+APART_MS = 0.3  # that a worker may add to the call of a plain function
 KINDS = {
     "`tool_call_sync`, coroutine tool, one after the other": ("echo.waiting", "sync", 0.0),
     "`await tool_call`, coroutine tool, one after the other": ("echo.waiting", "async", 0.0),
     "`tool_call_sync`, coroutine tool, 5 ms between calls": ("echo.waiting", "sync", 0.005),
-    "`tool_call_sync`, tool that is a plain function, one after the other": ("echo.blocking", "sync", 0.0),
+    PLAIN: ("echo.blocking", "sync", 0.0),
+    APART: ("echo.apart", "sync", 0.0),
 }
 
 
@@ -41,13 +47,14 @@ async def measured(count: int, check: Callable[[dict[str, Any]], object]) -> dic
     """Seconds of each call, by kind; *check* is given the isolation of every measured run."""
     found = {}
     limits = isorun.Limits(tool_calls=10 * count)
-    async with isorun.Runtime(bundle=BUNDLE, limits=limits, pool_size=1, workspace_root="/dev/shm") as runtime:
-        for name, (tool, style, pause) in KINDS.items():
-            most = count // 20 if pause else count
-            result = await runtime.execute(PROGRAM, argv=[tool, style, str(most), str(pause)])
-            result.raise_for_status()
-            check(dict(result.isolation))
-            found[name] = json.loads(result.stdout)
+    with tempfile.TemporaryDirectory(prefix="isorun-bench-", dir="/dev/shm") as root:
+        async with isorun.Runtime(bundle=BUNDLE, limits=limits, pool_size=1, workspace_root=root) as runtime:
+            for name, (tool, style, pause) in KINDS.items():
+                most = count // 20 if pause else count
+                result = await runtime.execute(PROGRAM, argv=[tool, style, str(most), str(pause), PARAMS])
+                result.raise_for_status()
+                check(dict(result.isolation))
+                found[name] = json.loads(result.stdout)
     return found
 
 

@@ -1,4 +1,4 @@
-"""A tool that does nothing, twice: what a call costs is then all that is measured."""
+"""A tool that does nothing, in three places: what a call costs is then all that is measured."""
 
 import isorun
 
@@ -12,4 +12,10 @@ async def waiting(text: str) -> str:
 @isorun.tool
 def blocking(text: str) -> str:
     """Return *text*, from a thread of the supervisor's."""
+    return text
+
+
+@isorun.tool
+def apart(text: str) -> str:
+    """Return *text*, from a worker's process."""
     return text

@@ -1,3 +1,4 @@
 """The tools that the benchmark calls."""
 
 TOOLS = [{"ref": "echo.py", "alias": "echo"}]
+TOOL_RUNTIME = {"echo.apart": "local"}
