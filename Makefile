@@ -45,14 +45,14 @@ $(STAMP): pyproject.toml packages/sandbox_runner/pyproject.toml requirements/dev
 $(DEMO_STAMP): pyproject.toml packages/sandbox_runner/pyproject.toml requirements/demo.txt
 	@echo "1/3  a virtual environment, in $(VENV)"
 	$(venv)
-	@echo "2/3  what the demo needs, pinned by hash: numpy, pandas, matplotlib and others"
+	@echo "2/3  what the demo needs, pinned by hash: numpy, pandas, matplotlib, typst and others"
 	@$(BIN)/python -m pip install --require-hashes -r requirements/demo.txt
 	@echo "3/3  isorun itself, from this checkout"
 	@$(BIN)/python -m pip install --quiet --no-deps --no-build-isolation -e .
 	@$(BIN)/python -m compileall -q -x demo_programs src packages
 	@touch $@
 
-demo: $(DEMO_STAMP) ## a program works on real data inside the walls, and fails to get out; installs that alone
+demo: $(DEMO_STAMP) ## programs work on real data inside the walls, and others fail to get out; installs what that needs
 	$(BIN)/isorun demo
 
 # An engine, what measures the machine and what is short take most of the time: they are left to test-all.
@@ -64,9 +64,12 @@ test-all: test-unit test-kit test-packages test-escapes ## every test; ISORUN_RE
 test-unit: setup
 	$(PYTEST) -m "not alone and not slow" -n $(WORKERS) --dist worksteal tests/unit
 
+# Each worker reads all the modules that it is given, so it is given those that have such tests.
+marked = $(shell grep -rl --include='test_*.py' 'mark\.$(1)' $(2))
+
 test-kit: setup # and the unit tests that are too slow to be waited for
-	$(PYTEST) -m "not alone and (slow or not unit)" -n $(WORKERS) --dist loadfile tests/unit tests/conformance \
-		tests/docker tests/docs
+	$(PYTEST) -m "not alone and (slow or not unit)" -n $(WORKERS) --dist loadfile $(call marked,slow,tests/unit) \
+		tests/conformance tests/docker tests/docs
 
 test-packages: setup # with the package's own configuration
 	$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile packages/sandbox_runner/tests --timeout=60
@@ -81,7 +84,7 @@ SOAK := tests/escapes/test_soak.py
 test-limits: setup # what measures the machine, or is short, or takes all there is: nothing may run beside it
 	$(PYTEST) -m alone tests/escapes --ignore=$(SOAK)
 	@# In a session of its own: the kit's keeps sandboxes open, and an attack looks for what is left of any.
-	$(PYTEST) -m alone tests --ignore=tests/escapes
+	$(PYTEST) -m alone $(filter-out tests/escapes/%,$(call marked,alone,tests))
 
 test-soak: setup # thousands of runs, and what is left of them: another soak may run beside it
 	$(PYTEST) $(SOAK)
