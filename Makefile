@@ -117,6 +117,7 @@ lock: ## compile requirements/*.txt and those of the images anew (needs uv)
 	$(LOCK) pyproject.toml requirements/build.in --extra demo --extra dev -c requirements/base.txt \
 		-o requirements/dev.txt
 	$(LOCK) pyproject.toml requirements/build.in --extra demo -c requirements/dev.txt -o requirements/demo.txt
+	$(LOCK) pyproject.toml --extra server --extra mcp -c requirements/dev.txt -o requirements-chat.txt
 	$(LOCK) requirements/image.in -c requirements/dev.txt -o deployment/docker/py-code-exec/requirements.txt
 	$(LOCK) requirements/build.in -c requirements/dev.txt -o deployment/docker/all_in_one/requirements-build.txt
 
