@@ -306,6 +306,13 @@ class Settings:
     postgres_user: Annotated[str | None, _From(_TEXT, "POSTGRES_USER")] = None
     postgres_password: Annotated[str | None, _From(_TEXT, "POSTGRES_PASSWORD", mask=_hide)] = None
     postgres_db: Annotated[str | None, _From(_TEXT, "POSTGRES_DB")] = None
+    service_data: Annotated[Path | None, _From(_PATH)] = None  # of the chat service: its database and its uploads
+    user_runs_at_once: Annotated[int, _From(_COUNT, harmless=_at_most(8))] = 8  # of one user of the service
+    user_runs_per_day: Annotated[int, _From(_COUNT, harmless=_at_most(10_000))] = 10_000
+    user_bytes: Annotated[int, _From(_SIZE, harmless=_at_most(2 << 30))] = 2 << 30  # of runs' files and uploads
+    model_url: Annotated[str | None, _From(_URL, mask=_hide_password)] = None  # of an OpenAI-compatible endpoint
+    model: Annotated[str | None, _From(_TEXT)] = None
+    model_key: Annotated[str | None, _From(_TEXT, mask=_hide)] = None
 
     # For the supervisor only. The names are other people's and have no twin of ours. A stranger's key would
     # make the tools work for the stranger's account, so keys are not harmless.

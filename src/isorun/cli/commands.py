@@ -41,6 +41,10 @@ COMMANDS = {
         "doctor.command",
         "Look at this machine, run a program, and say which walls stand; exit 4 if not all do.",
     ),
+    "serve": ("service", "Serve the page and the HTTP interface, until Ctrl-C."),
+    "users add": ("service", "Add a user of the service, and print the key that lets him in. It is shown once."),
+    "users ls": ("service", "The users of the service, and how their keys begin."),
+    "users revoke": ("service", "Let in nobody any more by a key, or remove a user with all that he has."),
     "image build": ("image", "Build the image that the Docker backend runs programs in."),
     "config show": ("config", "Every setting with its value, its source, and the name it was read from."),
     "config trust": ("config", "Let a .env.backend say everything, as it is now; trust it again once it changes."),
@@ -51,12 +55,14 @@ GROUPS = {
     "runs": "Stored runs.",
     "sessions": "Files that are carried from run to run.",
     "tools": "The tools of a bundle.",
+    "users": "Who may use the service.",
     "image": "The image of the Docker backend.",
     "config": "Settings.",
 }
 _HEADINGS = {
     "Programs": ("run", "batch", "runs", "sessions", "tools"),
     "To see it at work": ("demo", "scenario", "attack-matrix"),
+    "For others": ("serve", "users"),
     "This machine": ("doctor", "image", "config", "cleanup"),
 }
 _VERSION = option("--version", "Print the version.")

@@ -179,7 +179,7 @@ def remove(root: Path, exec_id: str) -> None:
     """
     check_exec_id(exec_id)
     with opened(root) as where:
-        if exec_id not in _runs(where):
+        if not _is_ours(where, exec_id):
             raise InvalidRequest(f"there is no run {exec_id} in {where.path}", code="no_such_run")
         with locked(where.fd, PREFIX + exec_id) as run_fd:
             if run_fd is None or (not _has_result(run_fd) and _host_lives(where, run_fd)):
@@ -233,28 +233,54 @@ def exec_ids(root: Path) -> list[str]:
 def stored_file(root: Path, exec_id: str, name: str) -> bytes | None:
     """The file *name* (`result.json`, `logs/user.log`) of a stored run's out/, at most `MAX_READ` bytes of it.
 
-    None if it is not there. In a root that many users write to, a folder of another user is none of our runs, and no
-    link on the way is followed. Raises `InvalidRequest`: no_such_run, or unreadable for a link or a special file.
+    None if it is not there. Raises as `open_stored` does.
+    """
+    file = open_stored(root, exec_id, name)
+    if file is None:
+        return None
+    with os.fdopen(file, "rb") as content:
+        return content.read(MAX_READ)
+
+
+def open_stored(root: Path, exec_id: str, name: str) -> int | None:
+    """A descriptor of the file *name* of a stored run's out/, for the caller to close; None if it is not there.
+
+    In a root that many users write to, a folder of another user is none of our runs, and no link on the way is
+    followed. Raises `InvalidRequest`: no_such_run, or unreadable for a link, a special file, or a name such as `../x`.
     """
     check_exec_id(exec_id)
+    *folders, last = name.split("/")
     with opened(root) as where, ExitStack() as fds:
-        if exec_id not in _runs(where):
+        if not _is_ours(where, exec_id):
             raise InvalidRequest(f"there is no run {exec_id} in {where.path}", code="no_such_run")
+        if "\0" in name or not {"", ".", ".."}.isdisjoint([*folders, last]):
+            raise InvalidRequest(f"{one_line(name, 200)} names no file of run {exec_id}", code="unreadable")
         try:
             fd = where.fd
-            for part in (PREFIX + exec_id, "out", *name.split("/")[:-1]):
+            for part in (PREFIX + exec_id, "out", *folders):
                 fd = open_folder(part, fd)
                 fds.callback(os.close, fd)
-            file = os.open(name.rpartition("/")[2], os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK, dir_fd=fd)
-            fds.callback(os.close, file)
+            file = os.open(last, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, dir_fd=fd)
         except FileNotFoundError:
             return None
-        except OSError as exc:
-            raise InvalidRequest(f"{name} of run {exec_id} cannot be read: {exc.strerror}", code="unreadable") from None
+        except (OSError, UnicodeError) as exc:
+            reason = exc.strerror if isinstance(exc, OSError) else "no file has such a name"
+            raise InvalidRequest(
+                f"{one_line(name, 200)} of run {exec_id} cannot be read: {reason}", code="unreadable"
+            ) from None
         if not stat.S_ISREG(os.fstat(file).st_mode):
-            raise InvalidRequest(f"{name} of run {exec_id} is not a file", code="unreadable")
-        with os.fdopen(os.dup(file), "rb") as content:
-            return content.read(MAX_READ)
+            os.close(file)
+            raise InvalidRequest(f"{one_line(name, 200)} of run {exec_id} is not a file", code="unreadable")
+        return file
+
+
+def _is_ours(where: Root, exec_id: str) -> bool:
+    """Whether this user has a folder of that run: not a look at all runs, of which there may be thousands."""
+    try:
+        found = os.stat(PREFIX + exec_id, dir_fd=where.fd, follow_symlinks=False)
+    except FileNotFoundError:
+        return False
+    return stat.S_ISDIR(found.st_mode) and found.st_uid == os.geteuid()
 
 
 @contextmanager

@@ -1,0 +1,78 @@
+"""What there is: tools, scenarios, the walls, who is signed in; and whether all is well."""
+
+from typing import Any
+
+from fastapi import APIRouter, Request, Response
+from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
+from sqlalchemy import text
+from sqlalchemy.exc import SQLAlchemyError
+
+import isorun
+from isorun.service.api.runs import Open
+from isorun.service.auth import CurrentUser
+from isorun.service.problems import Problem
+
+router = APIRouter(tags=["about"])
+
+
+@router.get("/v1/me")
+async def me(user: CurrentUser) -> dict[str, str]:
+    """Who is signed in."""
+    return {"id": user.id, "name": user.name}
+
+
+@router.get("/v1/tools")
+async def tools(_: CurrentUser, service: Open) -> dict[str, Any]:
+    """The tools that a run may be granted."""
+    known = service.runtime.tools
+    return {"tools": [{"id": name, **_about(one)} for name, one in known.items()]}
+
+
+def _about(tool: Any) -> dict[str, Any]:  # noqa: ANN401 - a description of the registry's
+    return {"description": tool.get("description", ""), "parameters": tool.get("parameters", {})}
+
+
+@router.get("/v1/scenarios")
+async def scenarios(_: CurrentUser, service: Open) -> dict[str, Any]:
+    """The scenarios of the example bundle."""
+    return {"scenarios": service.scenarios}
+
+
+@router.get("/v1/status")
+async def status(_: CurrentUser, service: Open) -> dict[str, Any]:
+    """What runs here, and behind which walls."""
+    runtime = service.runtime
+    return {
+        "version": isorun.__version__,
+        "backend": runtime.backend.name,
+        "bundle": service.bundle.name,
+        "model": service.settings.model if service.settings.model_url else None,
+        "open_runs": service.runs.open,
+        "waiting_slots": runtime.waiting_slots,
+    }
+
+
+@router.get("/healthz", response_class=Response)
+async def healthz() -> Response:
+    """This process answers."""
+    return Response("ok\n", media_type="text/plain")
+
+
+@router.get("/readyz", response_class=Response)
+async def readyz(request: Request, service: Open) -> Response:
+    """It can take runs: its database answers. Raises `Problem` 503."""
+    del request
+    if service.closing.is_set():
+        raise Problem(503, "closing", "the service is ending")
+    try:
+        async with service.database.read() as connection:
+            await connection.execute(text("SELECT 1"))
+    except (OSError, SQLAlchemyError):
+        raise Problem(503, "database_away", "the database does not answer") from None
+    return Response("ready\n", media_type="text/plain")
+
+
+@router.get("/metrics", response_class=Response)
+async def metrics(_: CurrentUser) -> Response:
+    """For Prometheus."""
+    return Response(generate_latest(), media_type=CONTENT_TYPE_LATEST)

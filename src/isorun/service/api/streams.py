@@ -1,0 +1,49 @@
+"""Events as server-sent events, from where a client was when it lost the connection."""
+
+import asyncio
+import json
+from collections.abc import AsyncIterator
+from dataclasses import asdict
+from typing import Annotated
+
+from fastapi import Header, Query
+from fastapi.sse import ServerSentEvent
+
+from isorun.service.problems import Problem
+from isorun.service.store.records import Stored
+
+_MOST = 2**53
+
+
+def last_seen(
+    last_event_id: Annotated[str | None, Header()] = None, after: Annotated[int, Query(ge=0, le=_MOST)] = 0
+) -> int:
+    """The number of the last event that the client has. Raises `Problem` 422."""
+    if last_event_id is None or not last_event_id:
+        return after
+    if not (last_event_id.isascii() and last_event_id.isdigit() and len(last_event_id) <= 15):
+        raise Problem(422, "invalid_last_event_id", "Last-Event-ID is the number of an event")
+    return int(last_event_id)
+
+
+async def told(events: AsyncIterator[Stored], closing: asyncio.Event) -> AsyncIterator[ServerSentEvent]:
+    """*events*, each as a message; the end once the service closes."""
+    end = asyncio.ensure_future(closing.wait())
+    try:
+        while True:
+            coming = asyncio.ensure_future(anext(events, None))
+            await asyncio.wait({coming, end}, return_when=asyncio.FIRST_COMPLETED)
+            if not coming.done():
+                coming.cancel()
+                await asyncio.wait({coming})
+                return
+            if (one := coming.result()) is None:
+                return
+            yield ServerSentEvent(raw_data=as_json(one), event=one.kind, id=str(one.seq))
+    finally:
+        end.cancel()
+
+
+def as_json(event: Stored) -> str:
+    """One line of JSON."""
+    return json.dumps(asdict(event), ensure_ascii=False, separators=(",", ":"))

@@ -1,0 +1,29 @@
+"""The application: its routes, its errors, and what is open while it runs."""
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+from fastapi import FastAPI
+
+import isorun
+from isorun.service import problems
+from isorun.service.api import about, artifacts, runs, uploads
+from isorun.service.context import Service
+from isorun.service.guard import Guard
+
+
+def create_app(service: Service, *, hosts: frozenset[str] = frozenset()) -> FastAPI:
+    """The application over an open *service*, which answers to the names *hosts*; empty: to any."""
+
+    @asynccontextmanager
+    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+        app.state.service = service
+        yield
+
+    app = FastAPI(title="isorun", version=isorun.__version__, lifespan=lifespan, docs_url=None, redoc_url=None)
+    app.state.service = service
+    problems.install(app)
+    for router in (runs.router, artifacts.router, uploads.router, about.router):
+        app.include_router(router)
+    app.add_middleware(Guard, hosts=hosts, uploads={"/v1/files": uploads.MOST_UPLOAD})
+    return app

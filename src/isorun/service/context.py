@@ -1,0 +1,166 @@
+"""Everything that is open while the service runs, and the order in which it opens and closes."""
+
+import asyncio
+import fcntl
+import logging
+import os
+import secrets
+import time
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+from fastapi import Request
+
+from isorun.core.errors import InvalidRequest, Unavailable
+from isorun.runtime.runtime import Runtime
+from isorun.service.runs.runs import Runs
+from isorun.service.runs.wakes import LocalWakes
+from isorun.service.store.accounts import Accounts
+from isorun.service.store.database import Database, url_of
+from isorun.service.store.records import Records
+from isorun.service.store.uploads import Uploads
+from isorun.settings import Settings
+from isorun.tools.bundles import bundle_module, example_bundle
+from isorun.tools.subsystem import ToolSubsystem
+
+_log = logging.getLogger("isorun.service")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Service:
+    """What the routes use. `bundle`: the folder whose tools programs may call."""
+
+    settings: Settings
+    folder: Path
+    database: Database
+    accounts: Accounts
+    records: Records
+    runs: Runs
+    wakes: LocalWakes
+    subsystem: ToolSubsystem
+    bundle: Path
+    uploads: Uploads
+    closing: asyncio.Event  # set once the service ends: streams end, too
+
+    async def close(self) -> None:
+        """End every run, and then every stream; no run begins any more."""
+        await self.runs.close()
+        self.closing.set()
+
+    @property
+    def scenarios(self) -> list[dict[str, Any]]:
+        """The scenarios of the bundle, if it has any."""
+        if not (self.bundle / "workflow.py").is_file():
+            return []
+        return [_scenario(one) for one in self.bundle_module("exec").SCENARIOS.values()]
+
+    @property
+    def runtime(self) -> Runtime:
+        """Where programs run."""
+        return self.subsystem.runtime
+
+    def bundle_module(self, name: str) -> ModuleType:
+        """A module of the example bundle."""
+        return bundle_module(self.bundle, name)
+
+
+def service_of(request: Request) -> Service:
+    """The open service, for routes."""
+    found: Service = request.app.state.service
+    return found
+
+
+def data_folder(settings: Settings) -> Path:
+    """Where the database and the uploads are. Raises `InvalidRequest` (invalid_root)."""
+    if settings.service_data is not None:
+        return settings.service_data
+    try:
+        return (settings.data_home or Path("~/.local/share").expanduser()) / "isorun" / "service"
+    except RuntimeError:
+        raise InvalidRequest("this user has no home; set ISORUN_SERVICE_DATA", code="invalid_root") from None
+
+
+@asynccontextmanager
+async def open_database(settings: Settings) -> AsyncIterator[tuple[Path, Database]]:
+    """The data folder, made if it is missing, and the database. Raises `InvalidRequest`, `Unavailable`."""
+    folder = data_folder(settings).absolute()
+    try:
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    except OSError as error:
+        text = f"{folder} cannot be made: {error.strerror}; set ISORUN_SERVICE_DATA"
+        raise InvalidRequest(text, code="invalid_root") from None
+    async with Database(url_of(settings, folder)) as database:
+        yield folder, database
+
+
+@asynccontextmanager
+async def open_service(settings: Settings, **options: Any) -> AsyncIterator[Service]:  # noqa: ANN401 - Runtime's
+    """The service, open. Raises what its parts raise; then nothing is left open."""
+    async with AsyncExitStack() as stack:
+        folder, database = await stack.enter_async_context(open_database(settings))
+        if database.is_sqlite:
+            stack.callback(os.close, _only_one(folder))
+        bundle = settings.bundle or example_bundle(settings=settings)
+        subsystem = await stack.enter_async_context(_subsystem(bundle, settings, options))
+        records, wakes = Records(database), LocalWakes()
+        runs = Runs(
+            records=records,
+            wakes=wakes,
+            runtime=subsystem.runtime,
+            settings=settings,
+            host_id=f"{int(time.time())}-{secrets.token_hex(6)}",
+        )
+        if lost := await runs.close_lost(None):
+            _log.warning("%d runs of an earlier process were lost", lost)
+        stack.push_async_callback(runs.close)
+        yield Service(
+            settings=settings,
+            folder=folder,
+            database=database,
+            accounts=Accounts(database),
+            records=records,
+            runs=runs,
+            wakes=wakes,
+            subsystem=subsystem,
+            bundle=bundle,
+            uploads=Uploads(database, folder / "uploads"),
+            closing=asyncio.Event(),
+        )
+
+
+def _scenario(one: Any) -> dict[str, Any]:  # noqa: ANN401 - a class of the bundle, which is imported by its path
+    return {
+        "number": one.number,
+        "title": one.title,
+        "followup": one.followup,
+        "mode": one.mode,
+        "timeout_s": one.timeout_s,
+        "expects": str(one.expected),
+        "code": one.program,
+    }
+
+
+def _subsystem(bundle: Path, settings: Settings, options: dict[str, Any]) -> ToolSubsystem:
+    workflow = bundle / "workflow.py"
+    if workflow.is_file():
+        made: ToolSubsystem = bundle_module(bundle, "workflow").new_subsystem(settings, **options)
+        return made
+    return ToolSubsystem(bundle, settings=settings, **options)
+
+
+def _only_one(folder: Path) -> int:
+    """A lock that no second process of the service gets: without Redis it would not hear of the first one's runs."""
+    descriptor = os.open(folder / "service.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        os.close(descriptor)
+        raise Unavailable(
+            f"another process serves {folder} already; end it, set ISORUN_SERVICE_DATA to another folder, "
+            "or set DATABASE_URL and REDIS_URL so that several can share the work"
+        ) from None
+    return descriptor

@@ -1,0 +1,102 @@
+"""The one shape of every error over HTTP (RFC 9457), and who writes it.
+
+No text repeats what was sent, names a path of the host or shows a traceback.
+"""
+
+import logging
+from collections.abc import Mapping
+from http import HTTPStatus
+from typing import Any
+
+from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import JSONResponse
+from starlette.exceptions import HTTPException
+
+from isorun.core.errors import InvalidRequest, IsorunError, Unavailable
+
+MEDIA_TYPE = "application/problem+json"
+_log = logging.getLogger("isorun.service")
+_CODES = {
+    401: ("not_signed_in", "send your key as `Authorization: Bearer …`, or sign in on the page"),
+    404: ("not_found", "look at /openapi.json for what there is"),
+    405: ("method_not_allowed", "look at /openapi.json for what there is"),
+}
+
+
+class Problem(Exception):
+    """An answer that is an error: its HTTP status, a stable code, one sentence, and what to do."""
+
+    def __init__(
+        self, status: int, code: str, detail: str, *, hint: str = "", headers: Mapping[str, str] | None = None
+    ) -> None:
+        super().__init__(detail)
+        self.status, self.code, self.detail, self.hint = status, code, detail, hint
+        self.headers = dict(headers or {})
+
+
+def not_found(what: str = "it") -> Problem:
+    """The same bytes for what is not there and for what is another user's."""
+    return Problem(404, "not_found", f"there is no such {what}, or it is not yours")
+
+
+def answer(problem: Problem) -> JSONResponse:
+    """*problem* as a response."""
+    body = {
+        "type": f"/errors/{problem.code}",
+        "title": HTTPStatus(problem.status).phrase,
+        "status": problem.status,
+        "detail": problem.detail,
+        "code": problem.code,
+        "hint": problem.hint,
+    }
+    return JSONResponse(body, problem.status, problem.headers, MEDIA_TYPE)
+
+
+def install(app: FastAPI) -> None:
+    """Write every error of *app* in this shape."""
+    app.add_exception_handler(Problem, _problem)
+    app.add_exception_handler(HTTPException, _http)
+    app.add_exception_handler(RequestValidationError, _invalid)
+    app.add_exception_handler(IsorunError, _ours)
+    app.add_exception_handler(Exception, _unexpected)
+
+
+async def _problem(_: Request, error: Exception) -> JSONResponse:
+    assert isinstance(error, Problem)
+    return answer(error)
+
+
+async def _http(_: Request, error: Exception) -> JSONResponse:
+    assert isinstance(error, HTTPException)
+    status = HTTPStatus(error.status_code)
+    code, hint = _CODES.get(status, (status.name.lower(), ""))
+    return answer(Problem(status, code, f"{status.phrase.lower()}", hint=hint, headers=error.headers))
+
+
+async def _invalid(_: Request, error: Exception) -> JSONResponse:
+    assert isinstance(error, RequestValidationError)
+    places = [_place(one) for one in error.errors()[:5]]
+    return answer(Problem(422, "invalid_request", "; ".join(places), hint="/openapi.json has the shape of each body"))
+
+
+def _place(error: Mapping[str, Any]) -> str:
+    # The names of fields are ours, or stand in the body: of those only what looks like a name is repeated.
+    names = [str(part) for part in error["loc"] if str(part).isidentifier() or isinstance(part, int)]
+    return f"{'.'.join(names[:6])[:200]}: {error['type'].replace('_', ' ')}"
+
+
+async def _ours(request: Request, error: Exception) -> JSONResponse:
+    if isinstance(error, InvalidRequest):
+        return answer(Problem(422, error.code, str(error)))
+    if isinstance(error, Unavailable):
+        _log.error("no sandbox can be built: %s", error)
+        return answer(
+            Problem(503, "unavailable", "this host cannot build a sandbox", hint="ask who runs it: `isorun doctor`")
+        )
+    return await _unexpected(request, error)
+
+
+async def _unexpected(request: Request, error: Exception) -> JSONResponse:
+    _log.error("%s %s failed", request.method, request.url.path, exc_info=error)
+    return answer(Problem(500, "internal_error", "the service failed; what happened is in its log"))

@@ -1,0 +1,36 @@
+"""What each user may have at once, a day, and in all."""
+
+from datetime import UTC, datetime, timedelta
+
+from isorun.service.problems import Problem
+from isorun.service.store.accounts import User
+from isorun.service.store.records import Records
+from isorun.settings import Settings
+from isorun.store.recovery import rfc3339
+
+
+class Quotas:
+    """Those that *settings* name, where a user has none of his own."""
+
+    def __init__(self, records: Records, settings: Settings) -> None:
+        self._records, self._settings = records, settings
+
+    async def check(self, user: User) -> None:
+        """Raise `Problem` if *user* may not begin a run now: 429, or 507 if it is for his files."""
+        day = rfc3339((datetime.now(UTC) - timedelta(days=1)).timestamp())
+        now, today, size = await self._records.used(user.id, day)
+        settings = self._settings
+        if now >= (most := user.runs_at_once or settings.user_runs_at_once):
+            detail = f"{now} of your runs have not ended, and you may have {most} at once"
+            raise too_many("too_many_runs", detail, "wait for one of them, or cancel one")
+        if today >= (most := user.runs_per_day or settings.user_runs_per_day):
+            detail = f"you began {today} runs in the last 24 hours, and you may begin {most}"
+            raise too_many("too_many_runs_today", detail, "wait, or ask for a higher quota", after_s=3600)
+        if size >= (most := user.bytes or settings.user_bytes):
+            detail = f"your runs have files of {size} bytes, and you may have {most}"
+            raise Problem(507, "no_room_left", detail, hint="delete runs that you do not need")
+
+
+def too_many(code: str, detail: str, hint: str, *, after_s: int = 1) -> Problem:
+    """A 429 that says when to try again."""
+    return Problem(429, code, detail, hint=hint, headers={"Retry-After": str(after_s)})

@@ -1,0 +1,98 @@
+"""The service as a process: opens it, prints where it is, and ends it so that nobody waits in vain."""
+
+import asyncio
+import logging
+import signal
+import socket
+import sys
+from collections.abc import Callable
+from types import FrameType
+
+import uvicorn
+
+from isorun.core.errors import InvalidRequest, Unavailable
+from isorun.service.app import create_app
+from isorun.service.auth import sign_in_link
+from isorun.service.context import Service, open_service
+from isorun.settings import Settings
+
+LOOPBACK = ("127.0.0.1", "::1", "localhost")
+_END_S = 2  # for connections, once the runs have ended
+
+
+class _Server(uvicorn.Server):
+    """Ends the runs first: each open stream gets its outcome, and then has no reason to stay open."""
+
+    def __init__(self, config: uvicorn.Config, service: Service) -> None:
+        super().__init__(config)
+        self._service = service
+        self._ending: asyncio.Task[None] | None = None
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        """The second signal does not wait."""
+        if self._ending is not None:
+            super().handle_exit(sig, frame)
+            return
+        self._ending = asyncio.get_running_loop().create_task(
+            self._end(lambda: uvicorn.Server.handle_exit(self, sig, frame))
+        )
+
+    async def _end(self, leave: Callable[[], None]) -> None:
+        try:
+            await self._service.close()
+        finally:
+            leave()
+
+
+async def serve(settings: Settings, host: str, port: int) -> None:
+    """Serve until a signal comes. Raises `InvalidRequest`, `Unavailable`, `SetupFailed`."""
+    listening = _listening(host, port)
+    async with open_service(settings) as service:
+        if host not in LOOPBACK and not await service.accounts.any_key():
+            raise InvalidRequest(
+                f"{host} can be reached by others, and nobody has a key: `isorun users add NAME` makes one",
+                code="no_key",
+            )
+        names = frozenset(LOOPBACK) if host in LOOPBACK else frozenset()
+        config = uvicorn.Config(
+            create_app(service, hosts=names),
+            log_config=None,
+            access_log=False,
+            server_header=False,
+            timeout_graceful_shutdown=_END_S,
+            lifespan="on",
+            ws="websockets-sansio",
+        )
+        await _announce(service, host, listening)
+        await _Server(config, service).serve(sockets=[listening])
+
+
+def _listening(host: str, port: int) -> socket.socket:
+    try:
+        family = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0][0]
+        made = socket.socket(family, socket.SOCK_STREAM)
+        made.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        made.bind((host, port))
+    except OSError as error:
+        text = f"{host}:{port} cannot be listened on: {error.strerror}; name another with --port, or --port 0 for any"
+        raise Unavailable(text) from None
+    return made
+
+
+async def _announce(service: Service, host: str, listening: socket.socket) -> None:
+    port = listening.getsockname()[1]
+    shown = f"[{host}]" if ":" in host else host
+    url = f"http://{shown}:{port}"
+    if host in LOOPBACK:
+        url += await sign_in_link(service.accounts, await service.accounts.local())
+    sys.stdout.write(f"isorun serves at {url}\n")
+    sys.stdout.flush()
+
+
+def run(settings: Settings, host: str, port: int) -> None:
+    """As `serve`, from a program without a loop."""
+    logging.basicConfig(
+        level=logging.INFO, format="%(asctime)s %(levelname)s [%(name)s] %(message)s", stream=sys.stderr
+    )
+    signal.signal(signal.SIGPIPE, signal.SIG_IGN)
+    asyncio.run(serve(settings, host, port))

@@ -1,0 +1,178 @@
+"""Users, and what they show to be let in: keys of programs, links that work once, cookies of browsers.
+
+A secret is shown once, when it is made. The database holds its digest, so that whoever reads it can open nothing.
+"""
+
+import hashlib
+import re
+import secrets
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from typing import Any, Literal
+
+from sqlalchemy import delete, insert, select, update
+from sqlalchemy.exc import IntegrityError
+
+from isorun.core.errors import InvalidRequest
+from isorun.core.text import shown
+from isorun.service.store.database import Database
+from isorun.service.store.tables import keys, users
+from isorun.store.folder import utc_now
+
+Kind = Literal["key", "once", "session"]
+LOCAL = "local"  # the user of who runs the service for himself
+_NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,31}")
+_PREFIX = {"key": "isr_", "once": "", "session": ""}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class User:
+    """Who asks. The quotas are his own; None: the service's."""
+
+    id: str
+    name: str
+    runs_at_once: int | None = None
+    runs_per_day: int | None = None
+    bytes: int | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Account:
+    """A user as `isorun users ls` shows him. `prefixes`: how his keys begin."""
+
+    user: User
+    created: str
+    prefixes: tuple[str, ...]
+
+
+class Accounts:
+    """The users and keys in *database*."""
+
+    def __init__(self, database: Database) -> None:
+        self._db = database
+
+    async def add(self, name: str) -> User:
+        """A new user. Raises `InvalidRequest`: invalid_user, or user_exists."""
+        if not _NAME.fullmatch(name):
+            raise InvalidRequest(
+                f"the name of a user must be 1 to 32 characters of a-z, 0-9, '_' and '-', got {shown(name)}",
+                code="invalid_user",
+            )
+        user = User(id=f"u_{secrets.token_hex(8)}", name=name)
+        try:
+            async with self._db.write() as connection:
+                await connection.execute(insert(users).values(id=user.id, name=name, created=utc_now()))
+        except IntegrityError:
+            raise InvalidRequest(f"there is a user {name} already", code="user_exists") from None
+        return user
+
+    async def find(self, name: str) -> User | None:
+        """The user of that name."""
+        async with self._db.read() as connection:
+            row = (await connection.execute(select(users).where(users.c.name == name))).mappings().first()
+        return _user(row) if row else None
+
+    async def local(self) -> User:
+        """The one user of a service that has no others."""
+        if (found := await self.find(LOCAL)) is not None:
+            return found
+        return await self.add(LOCAL)
+
+    async def all(self) -> list[Account]:
+        """Every user, by name."""
+        async with self._db.read() as connection:
+            rows = (await connection.execute(select(users).order_by(users.c.name))).mappings().all()
+            held = (
+                await connection.execute(
+                    select(keys.c.user_id, keys.c.prefix).where(keys.c.kind == "key", keys.c.revoked.is_(None))
+                )
+            ).all()
+        return [
+            Account(
+                user=_user(row),
+                created=row["created"],
+                prefixes=tuple(text for owner, text in held if owner == row["id"]),
+            )
+            for row in rows
+        ]
+
+    async def remove(self, name: str) -> None:
+        """The user and all that the database has of him. Raises `InvalidRequest` (no_such_user)."""
+        async with self._db.write() as connection:
+            if not (await connection.execute(delete(users).where(users.c.name == name))).rowcount:
+                raise InvalidRequest(f"there is no user {name}; `isorun users ls` shows them", code="no_such_user")
+
+    async def new_secret(self, user: User, kind: Kind, *, lives: timedelta | None = None) -> str:
+        """A secret that lets *user* in; it is shown nowhere again."""
+        secret = f"{_PREFIX[kind]}{secrets.token_urlsafe(32)}"
+        expires = None if lives is None else _time(datetime.now(UTC) + lives)
+        async with self._db.write() as connection:
+            await connection.execute(
+                insert(keys).values(
+                    id=f"k_{secrets.token_hex(8)}",
+                    user_id=user.id,
+                    kind=kind,
+                    sha256=_digest(secret),
+                    prefix=secret[:8],
+                    created=utc_now(),
+                    expires=expires,
+                )
+            )
+        return secret
+
+    async def owner_of(self, secret: str, kind: Kind) -> User | None:
+        """Whom *secret* lets in, if anybody; one that is used once lets nobody in a second time."""
+        valid = (
+            (keys.c.sha256 == _digest(secret))
+            & (keys.c.kind == kind)
+            & keys.c.revoked.is_(None)
+            & (keys.c.expires.is_(None) | (keys.c.expires > utc_now()))
+        )
+        question = select(users).join(keys, keys.c.user_id == users.c.id).where(valid)
+        if kind == "once":
+            async with self._db.write() as connection:
+                row = (await connection.execute(question)).mappings().first()
+                used = await connection.execute(update(keys).where(valid).values(revoked=utc_now()))
+                return _user(row) if row and used.rowcount else None
+        async with self._db.read() as connection:
+            row = (await connection.execute(question)).mappings().first()
+        return _user(row) if row else None
+
+    async def revoke(self, prefix: str) -> int:
+        """Let in nobody by a key that begins with *prefix*, of at least 8 characters. How many there were."""
+        if len(prefix) < 8:
+            raise InvalidRequest(
+                "give the first 8 characters of the key; `isorun users ls` shows them", code="too_short"
+            )
+        async with self._db.write() as connection:
+            begins = keys.c.prefix == prefix[:8]
+            done = await connection.execute(
+                update(keys).where(begins, keys.c.kind == "key", keys.c.revoked.is_(None)).values(revoked=utc_now())
+            )
+        return done.rowcount
+
+    async def forget(self, secret: str) -> None:
+        """Sign the browser with the cookie *secret* out."""
+        async with self._db.write() as connection:
+            await connection.execute(delete(keys).where(keys.c.sha256 == _digest(secret), keys.c.kind == "session"))
+
+    async def any_key(self) -> bool:
+        """Whether somebody could sign in with a key."""
+        async with self._db.read() as connection:
+            question = select(keys.c.id).where(keys.c.kind == "key", keys.c.revoked.is_(None)).limit(1)
+            return (await connection.execute(question)).first() is not None
+
+
+def _user(row: Mapping[Any, Any]) -> User:
+    names = ("id", "name", "runs_at_once", "runs_per_day", "bytes")
+    return User(**{name: row[name] for name in names})
+
+
+def _digest(secret: str) -> str:
+    # Of 32 random bytes: what a slow hash is for, guessing, is not possible.
+    return hashlib.sha256(secret.encode("utf-8", "surrogatepass")).hexdigest()
+
+
+def _time(moment: datetime) -> str:
+    return moment.isoformat(timespec="milliseconds").replace("+00:00", "Z")

@@ -1,0 +1,124 @@
+"""The tables, as the newest migration leaves them. Times are UTC in RFC 3339; ids are texts that nobody can guess."""
+
+from sqlalchemy import JSON, BigInteger, Boolean, Column, Float, ForeignKey, Index, Integer, MetaData, Table, Text
+
+metadata = MetaData()
+
+users = Table(
+    "users",
+    metadata,
+    Column("id", Text, primary_key=True),
+    Column("name", Text, nullable=False, unique=True),
+    Column("created", Text, nullable=False),
+    Column("runs_at_once", Integer),  # quotas of this user alone; None: the service's
+    Column("runs_per_day", Integer),
+    Column("bytes", BigInteger),
+)
+
+#: Keys of programs, and what a browser signs in with. Of each only the digest is kept.
+keys = Table(
+    "keys",
+    metadata,
+    Column("id", Text, primary_key=True),
+    Column("user_id", ForeignKey("users.id", ondelete="CASCADE"), nullable=False),
+    Column("kind", Text, nullable=False),  # key, once (a sign-in link) or session (a cookie)
+    Column("sha256", Text, nullable=False, unique=True),
+    Column("prefix", Text, nullable=False),
+    Column("created", Text, nullable=False),
+    Column("expires", Text),
+    Column("revoked", Text),
+)
+
+conversations = Table(
+    "conversations",
+    metadata,
+    Column("id", Text, primary_key=True),
+    Column("user_id", ForeignKey("users.id", ondelete="CASCADE"), nullable=False),
+    Column("title", Text, nullable=False),
+    Column("created", Text, nullable=False),
+    Column("last_turn", Integer, nullable=False),
+    Column("last_event", Integer, nullable=False),
+    Index("conversations_of", "user_id", "created"),
+)
+
+messages = Table(
+    "messages",
+    metadata,
+    Column("conversation_id", ForeignKey("conversations.id", ondelete="CASCADE"), primary_key=True),
+    Column("number", Integer, primary_key=True),
+    Column("turn", Integer, nullable=False),
+    Column("role", Text, nullable=False),
+    Column("content", JSON, nullable=False),
+    Column("created", Text, nullable=False),
+)
+
+runs = Table(
+    "runs",
+    metadata,
+    Column("id", Text, primary_key=True),
+    Column("user_id", ForeignKey("users.id", ondelete="CASCADE"), nullable=False),
+    Column("conversation_id", ForeignKey("conversations.id", ondelete="SET NULL")),
+    Column("turn", Integer),
+    Column("status", Text, nullable=False),  # queued, running, or the word of its end
+    Column("host_id", Text, nullable=False),  # the process that conducts it
+    Column("client", Text, nullable=False),
+    Column("scenario", Integer),
+    Column("prog_name", Text, nullable=False),
+    Column("asked", JSON, nullable=False),  # code, contract, timeout_s, tools, inputs
+    Column("created", Text, nullable=False),
+    Column("started", Text),
+    Column("ended", Text),
+    Column("bytes", BigInteger, nullable=False),  # of its files
+    Column("cost", JSON),  # wall_s, cpu_s, max_rss_bytes
+    Column("result", JSON),
+    Index("runs_of", "user_id", "created"),
+    Index("runs_on", "host_id", "status"),
+)
+
+#: What happened, of a run and of a conversation. `stream` is the run, or else the conversation; an event of a run in a
+#: conversation has a number in both.
+events = Table(
+    "events",
+    metadata,
+    Column("stream", Text, primary_key=True),
+    Column("seq", Integer, primary_key=True),
+    Column("conversation_id", Text),
+    Column("conversation_seq", Integer),
+    Column("kind", Text, nullable=False),
+    Column("at", Text, nullable=False),
+    Column("turn", Integer),
+    Column("data", JSON, nullable=False),
+    Index("events_of_conversation", "conversation_id", "conversation_seq"),
+)
+
+uploads = Table(
+    "uploads",
+    metadata,
+    Column("id", Text, primary_key=True),
+    Column("user_id", ForeignKey("users.id", ondelete="CASCADE"), nullable=False),
+    Column("name", Text, nullable=False),
+    Column("bytes", BigInteger, nullable=False),
+    Column("sha256", Text, nullable=False),
+    Column("mime", Text, nullable=False),
+    Column("created", Text, nullable=False),
+    Index("uploads_of", "user_id", "created"),
+)
+
+idempotency = Table(
+    "idempotency",
+    metadata,
+    Column("user_id", ForeignKey("users.id", ondelete="CASCADE"), primary_key=True),
+    Column("key", Text, primary_key=True),
+    Column("body_sha256", Text, nullable=False),
+    Column("run_id", Text, nullable=False),
+    Column("created", Text, nullable=False),
+)
+
+#: The processes of the service. One whose beat is old has died, and its runs with it.
+hosts = Table(
+    "hosts",
+    metadata,
+    Column("id", Text, primary_key=True),
+    Column("beat", Float, nullable=False),  # seconds since 1970
+    Column("stopped", Boolean, nullable=False),
+)

@@ -1,0 +1,95 @@
+"""Files that users bring along: the bytes in a folder, under names of ours; the rest in the database."""
+
+import hashlib
+import mimetypes
+import secrets
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import BinaryIO
+
+from sqlalchemy import delete, func, insert, select
+
+from isorun.service.problems import Problem, not_found
+from isorun.service.store.accounts import User
+from isorun.service.store.database import Database
+from isorun.service.store.tables import uploads
+from isorun.store.folder import utc_now
+
+_PIECE = 1 << 20
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Upload:
+    """A file of a user's."""
+
+    id: str
+    name: str
+    bytes: int
+    sha256: str
+    mime: str
+    created: str
+
+
+class Uploads:
+    """Those in *folder*, by what *database* says."""
+
+    def __init__(self, database: Database, folder: Path) -> None:
+        self._db, self._folder = database, folder
+        folder.mkdir(mode=0o700, exist_ok=True)
+
+    async def used(self, user: User) -> int:
+        """Bytes of the user's uploads."""
+        question = select(func.coalesce(func.sum(uploads.c.bytes), 0)).where(uploads.c.user_id == user.id)
+        async with self._db.read() as connection:
+            return int((await connection.execute(question)).scalar_one())
+
+    def write(self, source: BinaryIO, name: str) -> Upload:
+        """Copy *source*; blocks. It is nobody's until `add`."""
+        upload_id, digest, size = f"f_{secrets.token_hex(8)}", hashlib.sha256(), 0
+        with (self._folder / upload_id).open("xb") as target:
+            while piece := source.read(_PIECE):
+                digest.update(piece)
+                size += len(piece)
+                target.write(piece)
+        mime = mimetypes.guess_type(name)[0] or "application/octet-stream"
+        return Upload(id=upload_id, name=name, bytes=size, sha256=digest.hexdigest(), mime=mime, created=utc_now())
+
+    async def add(self, user: User, upload: Upload) -> None:
+        """It is the user's from now on."""
+        values = {name: getattr(upload, name) for name in Upload.__slots__}
+        async with self._db.write() as connection:
+            await connection.execute(insert(uploads).values(user_id=user.id, **values))
+
+    async def all(self, user: User) -> list[Upload]:
+        """The user's, newest first."""
+        question = select(uploads).where(uploads.c.user_id == user.id).order_by(uploads.c.created.desc())
+        async with self._db.read() as connection:
+            rows = (await connection.execute(question)).mappings().all()
+        return [Upload(**{name: row[name] for name in Upload.__slots__}) for row in rows]
+
+    async def named(self, user: User, ids: Sequence[str]) -> list[tuple[str, Path]]:
+        """The name and the place of each of *ids*. Raises `Problem` 404 for one that the user has not."""
+        if not ids:
+            return []
+        known = {one.id: one for one in await self.all(user)}
+        if not set(ids) <= set(known):
+            raise not_found("file among inputs")
+        names = [known[one].name for one in ids]
+        if len(set(names)) < len(names):
+            raise Problem(
+                422, "same_name", "two of the inputs have the same name", hint="upload one under another name"
+            )
+        return [(known[one].name, self._folder / one) for one in ids]
+
+    async def remove(self, user: User, upload_id: str) -> None:
+        """The file and its row. Raises `Problem` 404."""
+        async with self._db.write() as connection:
+            mine = (uploads.c.id == upload_id) & (uploads.c.user_id == user.id)
+            if not (await connection.execute(delete(uploads).where(mine))).rowcount:
+                raise not_found("file")
+        self.discard(upload_id)
+
+    def discard(self, upload_id: str) -> None:
+        """Remove the bytes of one that is nobody's."""
+        (self._folder / Path(upload_id).name).unlink(missing_ok=True)
