@@ -6,6 +6,8 @@ from pathlib import Path
 from typing import Any
 
 import isorun
+from isorun.core.request import RunRequest
+from isorun.runtime.accepted.handle import Run
 from isorun.tools.bundles import bundle_module, example_bundle
 from isorun.tools.workspace import Workspaces
 from tests.docker.conftest import TAG
@@ -27,6 +29,9 @@ class Heard:
 
     def say(self, text: str) -> None:
         self.said.append(text)
+
+    async def started(self, run: Run, request: RunRequest) -> None:
+        """Its output is shown as it comes."""
 
     def suggest(self, followups: Sequence[str]) -> None:
         self.followups = list(followups)

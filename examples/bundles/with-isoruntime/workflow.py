@@ -15,7 +15,9 @@ from typing import Any, Protocol
 from isorun.core.ids import new_exec_id
 from isorun.core.outcome import Code
 from isorun.core.report import error_lines, one_line, printable, tail, tracebacks, tree
+from isorun.core.request import RunRequest
 from isorun.core.result import RunResult
+from isorun.runtime.accepted.handle import Run
 from isorun.settings import Settings
 from isorun.tools.subsystem import ToolSubsystem
 from isorun.tools.workspace import Synced, Workspace, Workspaces
@@ -40,6 +42,9 @@ class Comm(Protocol):
 
     def output(self, stream: str, data: bytes) -> None:
         """What the program prints, as it comes; must return at once."""
+
+    async def started(self, run: Run, request: RunRequest) -> None:
+        """A program has begun; what this raises ends it."""
 
     def error(self, *, message: str, **details: Any) -> None:
         """Something that the user must not overlook."""
@@ -115,6 +120,7 @@ class Workflow:
                 tools=scenario.tools,
                 runtime=subsystem.runtime,
                 on_output=self.comm.output,
+                on_start=self.comm.started,
             )
             synced = await self._sync(space, result)
             log = _end_of(space.out / "logs" / "user.log")

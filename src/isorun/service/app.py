@@ -7,7 +7,7 @@ from fastapi import FastAPI
 
 import isorun
 from isorun.service import problems
-from isorun.service.api import about, artifacts, runs, uploads
+from isorun.service.api import about, artifacts, conversations, runs, uploads
 from isorun.service.context import Service
 from isorun.service.guard import Guard
 
@@ -23,7 +23,7 @@ def create_app(service: Service, *, hosts: frozenset[str] = frozenset()) -> Fast
     app = FastAPI(title="isorun", version=isorun.__version__, lifespan=lifespan, docs_url=None, redoc_url=None)
     app.state.service = service
     problems.install(app)
-    for router in (runs.router, artifacts.router, uploads.router, about.router):
+    for router in (runs.router, artifacts.router, uploads.router, conversations.router, about.router):
         app.include_router(router)
     app.add_middleware(Guard, hosts=hosts, uploads={"/v1/files": uploads.MOST_UPLOAD})
     return app

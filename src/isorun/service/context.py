@@ -2,16 +2,17 @@
 
 import asyncio
 import fcntl
+import functools
 import logging
 import os
 import secrets
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
-from typing import Any
+from typing import Any, Protocol
 
 from fastapi import Request
 
@@ -19,10 +20,13 @@ from isorun.core.errors import InvalidRequest, Unavailable
 from isorun.runtime.runtime import Runtime
 from isorun.service.runs.runs import Runs
 from isorun.service.runs.wakes import LocalWakes
-from isorun.service.store.accounts import Accounts
+from isorun.service.store.accounts import Accounts, User
 from isorun.service.store.database import Database, url_of
 from isorun.service.store.records import Records
+from isorun.service.store.talks import Talks
 from isorun.service.store.uploads import Uploads
+from isorun.service.talk.comm import TurnComm
+from isorun.service.talk.turns import Turns
 from isorun.settings import Settings
 from isorun.tools.bundles import bundle_module, example_bundle
 from isorun.tools.subsystem import ToolSubsystem
@@ -30,7 +34,14 @@ from isorun.tools.subsystem import ToolSubsystem
 _log = logging.getLogger("isorun.service")
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+class Agent(Protocol):
+    """Who answers what is no scenario."""
+
+    async def answer(self, comm: TurnComm, user: User, text: str, files: Sequence[str]) -> None:
+        """Talk through *comm*, and run programs for *user*. Raises what ends the turn as failed."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class Service:
     """What the routes use. `bundle`: the folder whose tools programs may call."""
 
@@ -44,12 +55,19 @@ class Service:
     subsystem: ToolSubsystem
     bundle: Path
     uploads: Uploads
+    talks: Talks
+    agent: Agent | None
     closing: asyncio.Event  # set once the service ends: streams end, too
 
     async def close(self) -> None:
-        """End every run, and then every stream; no run begins any more."""
-        await self.runs.close()
+        """End every run and turn, and then every stream; no run begins any more."""
+        await asyncio.gather(self.runs.close(), self.turns.close())
         self.closing.set()
+
+    @functools.cached_property
+    def turns(self) -> Turns:
+        """What is said, and what comes of it."""
+        return Turns(self)
 
     @property
     def scenarios(self) -> list[dict[str, Any]]:
@@ -128,6 +146,8 @@ async def open_service(settings: Settings, **options: Any) -> AsyncIterator[Serv
             subsystem=subsystem,
             bundle=bundle,
             uploads=Uploads(database, folder / "uploads"),
+            talks=Talks(database),
+            agent=None,
             closing=asyncio.Event(),
         )
 

@@ -7,9 +7,8 @@ its own. All four return a `RunResult`; a program that fails is a result, never 
 exception. From inside a run none of them is answered (`nested_execution`).
 """
 
-import asyncio
 import inspect
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from contextvars import ContextVar
 from functools import partial
@@ -20,6 +19,7 @@ from isorun.core.errors import InvalidRequest, SetupFailed
 from isorun.core.request import ProgramOptions, RunRequest, takes
 from isorun.core.result import RunResult
 from isorun.model import legal_name, parameters
+from isorun.runtime.accepted.handle import Run
 from isorun.runtime.aside import in_thread
 from isorun.runtime.carried.session import Session
 from isorun.runtime.output import OnOutput
@@ -33,11 +33,16 @@ _runtime: ContextVar[Runtime | Session | None] = ContextVar("isorun_runtime", de
 _Runs = TypeVar("_Runs", Runtime, Session)
 
 
+#: Is told of a run that has begun, with what was asked of it. What it raises cancels the run, and is raised.
+OnStart = Callable[[Run, RunRequest], Awaitable[None]]
+
+
 class FolderOptions(ProgramOptions, total=False):
     """The keywords of `run_exec_tool` and `run_exec_tool_no_contract`."""
 
     runtime: Runtime | None
     on_output: OnOutput | None
+    on_start: OnStart | None
 
 
 @asynccontextmanager
@@ -131,9 +136,10 @@ async def run_exec_tool(
 
     *options*: those of a program (`prog_name`, `turn_id`, `argv`, `stdin`, `env`, `tools`, `user_id`, `limits`,
     `network`), as in `Runtime.execute`; `runtime` (else that of `using`, else one for this call), `on_output` (as
-    in `Runtime.start`). Raises as `Runtime.execute` does; the two folders are then as they were,
-    less the records of an earlier run's tool calls. Raises `SetupFailed` (outdir), which names the
-    run's own folder, if the files cannot be put into the two: they may then hold a part of them.
+    in `Runtime.start`), `on_start` (awaited with the `Run` and its request once it has begun). Raises as
+    `Runtime.execute` does; the two folders are then as they were, less the records of an earlier run's tool calls.
+    Raises `SetupFailed` (outdir), which names the run's own folder, if the files cannot be put into the two: they may
+    then hold a part of them.
     """
     if contract is None:
         raise InvalidRequest("there is no contract; use run_exec_tool_no_contract", code="missing_contract")
@@ -209,6 +215,7 @@ async def _run_in_folders(
     *,
     runtime: Runtime | None = None,
     on_output: OnOutput | None = None,
+    on_start: OnStart | None = None,
     **options: Unpack[ProgramOptions],
 ) -> RunResult:
     inputs = inputs_of(ready(workdir))
@@ -219,9 +226,11 @@ async def _run_in_folders(
     async with _open_runtime(runtime) as chosen:
         run = await chosen.start(request, on_output=on_output)
         try:
+            if on_start is not None:
+                await on_start(run, request)
             result = await run.result()
-        except asyncio.CancelledError:
-            await run.cancel()
+        except BaseException:
+            await run.cancel()  # a run that has ended keeps its end, and raises it again
             raise
         await _put(result, workdir, outdir)
     return result

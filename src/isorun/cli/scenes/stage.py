@@ -12,8 +12,10 @@ from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
+from isorun.core.request import RunRequest
 from isorun.core.result import RunResult
 from isorun.core.text import one_line
+from isorun.runtime.accepted.handle import Run
 
 _LINES = 12  # of a program's output that are shown
 
@@ -29,6 +31,9 @@ class Screen:
 
     def say(self, text: str) -> None:
         """The report; it is shown from the object, with the verdicts."""
+
+    async def started(self, run: Run, request: RunRequest) -> None:
+        """Its output is shown as it comes."""
 
     def suggest(self, followups: Sequence[str]) -> None:
         """Nothing can be clicked here."""

@@ -198,6 +198,11 @@ class Runs:
         live.row |= changes
         await self._tell(live.stream)
 
+    async def tell(self, stream: Stream, happened: Sequence[Happened]) -> None:
+        """Put *happened* into a conversation's own events."""
+        await self.records.add(stream, 0, happened)
+        await self._tell(stream)
+
     async def _tell(self, stream: Stream) -> None:
         await self._wakes.tell(*(name for name in (stream.run, stream.conversation) if name))
 
@@ -229,6 +234,11 @@ class Runs:
         except TimeoutError:
             row = await self.row(user, run_id)
         return whole(row)
+
+    async def settled(self, run_id: str) -> None:
+        """Once the store has the end of a run of this process; at once for any other."""
+        if (live := self._live.get(run_id)) is not None:
+            await live.ended.wait()
 
     async def events(self, run_id: str, after: int = 0) -> AsyncIterator[Stored]:
         """What happened and happens behind event *after*, until the outcome."""

@@ -1,0 +1,103 @@
+"""Conversations and what was said in them."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, cast
+
+from sqlalchemy import delete, func, insert, select, update
+
+from isorun.service.problems import not_found
+from isorun.service.store.accounts import User
+from isorun.service.store.database import Database
+from isorun.service.store.tables import conversations, events, messages
+from isorun.store.folder import utc_now
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Message:
+    """Something that was said. `content` is what its role says: text, files, tool calls."""
+
+    number: int
+    turn: int
+    role: str
+    content: dict[str, Any]
+    created: str
+
+
+class Talks:
+    """The conversations in *database*."""
+
+    def __init__(self, database: Database) -> None:
+        self._db = database
+
+    async def create(self, user: User, conversation_id: str, title: str) -> None:
+        """A new one."""
+        values = {"id": conversation_id, "user_id": user.id, "title": title, "created": utc_now()}
+        async with self._db.write() as connection:
+            await connection.execute(insert(conversations).values(**values, last_turn=0, last_event=0))
+
+    async def all(self, user: User, most: int = 200) -> Sequence[Mapping[str, Any]]:
+        """The user's, newest first."""
+        columns = (conversations.c.id, conversations.c.title, conversations.c.created, conversations.c.last_turn)
+        question = select(*columns).where(conversations.c.user_id == user.id)
+        question = question.order_by(conversations.c.created.desc(), conversations.c.id.desc()).limit(most)
+        async with self._db.read() as connection:
+            return cast("Sequence[Mapping[str, Any]]", (await connection.execute(question)).mappings().all())
+
+    async def one(self, user: User, conversation_id: str) -> Mapping[str, Any]:
+        """The conversation. Raises `Problem` 404."""
+        mine = (conversations.c.id == conversation_id) & (conversations.c.user_id == user.id)
+        async with self._db.read() as connection:
+            row = (await connection.execute(select(conversations).where(mine))).mappings().first()
+        if row is None:
+            raise not_found("conversation")
+        return cast("Mapping[str, Any]", row)
+
+    async def rename(self, conversation_id: str, title: str) -> None:
+        """Give it a title."""
+        async with self._db.write() as connection:
+            mine = conversations.c.id == conversation_id
+            await connection.execute(update(conversations).where(mine).values(title=title))
+
+    async def remove(self, user: User, conversation_id: str) -> None:
+        """The conversation and what was said; its runs stay. Raises `Problem` 404."""
+        mine = (conversations.c.id == conversation_id) & (conversations.c.user_id == user.id)
+        async with self._db.write() as connection:
+            if not (await connection.execute(delete(conversations).where(mine))).rowcount:
+                raise not_found("conversation")
+            await connection.execute(delete(events).where(events.c.stream == conversation_id))
+
+    async def next_turn(self, conversation_id: str) -> int:
+        """The number of a new turn."""
+        raised = update(conversations).where(conversations.c.id == conversation_id)
+        raised = raised.values(last_turn=conversations.c.last_turn + 1)
+        async with self._db.write() as connection:
+            return int((await connection.execute(raised.returning(conversations.c.last_turn))).scalar_one())
+
+    async def add(self, conversation_id: str, turn: int, role: str, contents: Sequence[dict[str, Any]]) -> None:
+        """Put *contents* behind what was said."""
+        async with self._db.write() as connection:
+            last = select(func.coalesce(func.max(messages.c.number), 0))
+            found = await connection.execute(last.where(messages.c.conversation_id == conversation_id))
+            first = int(found.scalar_one()) + 1
+            rows = [
+                {
+                    "conversation_id": conversation_id,
+                    "number": number,
+                    "turn": turn,
+                    "role": role,
+                    "content": content,
+                    "created": utc_now(),
+                }
+                for number, content in enumerate(contents, first)
+            ]
+            if rows:
+                await connection.execute(insert(messages), rows)
+
+    async def said(self, conversation_id: str) -> list[Message]:
+        """All of it, in order."""
+        question = select(messages).where(messages.c.conversation_id == conversation_id).order_by(messages.c.number)
+        async with self._db.read() as connection:
+            rows = (await connection.execute(question)).mappings().all()
+        names = ("number", "turn", "role", "content", "created")
+        return [Message(**{name: row[name] for name in names}) for row in rows]

@@ -1,0 +1,1 @@
+"""Turns of a conversation: what the user says, and what comes of it."""
