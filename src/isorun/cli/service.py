@@ -32,7 +32,7 @@ OPTIONS = {
     "ls": (_JSON,),
     "revoke": (
         option("which KEY|NAME", "The first 8 characters of a key, or with --user the name of a user."),
-        option("--user", "Remove the user, his runs' rows and conversations too."),
+        option("--user", "Remove the user, with conversations and the records of runs."),
     ),
 }
 
@@ -81,7 +81,7 @@ def ls(json: bool = False) -> int:
 
 
 def revoke(which: str, user: bool = False) -> int:
-    """Let in nobody any more by a key, or remove a user with all that he has."""
+    """Revoke a key, or remove a user with everything of theirs."""
     from isorun.cli.show import say
 
     async def done(accounts: "Accounts") -> str:
@@ -90,7 +90,7 @@ def revoke(which: str, user: bool = False) -> int:
             return f"removed {which}"
         if not await accounts.revoke(which):
             raise InvalidRequest(f"no key begins with {which[:8]}; `isorun users ls` shows them", code="no_such_key")
-        return f"the key {which[:8]}… lets in nobody any more"
+        return f"the key {which[:8]}… is revoked"
 
     say(_with_accounts(done))
     return 0

@@ -1,7 +1,7 @@
 """Who asks: a program by its key, a browser by its cookie.
 
-A browser sends its cookie whoever made it ask, so what changes something must come from a page of ours: the browser
-says so in Sec-Fetch-Site or Origin. A key is sent by nobody who does not have it.
+A browser also sends its cookie when another site's page makes it ask. So a request that changes something must come
+from our own page; the browser tells in Sec-Fetch-Site or Origin. A key needs no such check.
 """
 
 from datetime import timedelta
@@ -26,7 +26,7 @@ async def current_user(request: Request, service: Annotated[Service, Depends(ser
     raise Problem(
         401,
         "not_signed_in",
-        "nobody is signed in",
+        "you are not signed in",
         hint="send your key as `Authorization: Bearer …`, or sign in on the page",
         headers={"WWW-Authenticate": "Bearer"},
     )

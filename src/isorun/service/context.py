@@ -35,7 +35,7 @@ _log = logging.getLogger("isorun.service")
 
 
 class Agent(Protocol):
-    """Who answers what is no scenario."""
+    """Answers messages that name no scenario."""
 
     async def answer(self, comm: TurnComm, user: User, text: str, files: Sequence[str]) -> None:
         """Talk through *comm*, and run programs for *user*. Raises what ends the turn as failed."""

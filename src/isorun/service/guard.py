@@ -6,6 +6,7 @@ Plain ASGI, and not a decorator of responses: a stream passes through it as it i
 import logging
 import time
 from collections.abc import Mapping
+from contextlib import suppress
 
 from prometheus_client import Histogram
 from starlette.datastructures import Headers, MutableHeaders
@@ -70,19 +71,25 @@ class Guard:
         return self._uploads.get(scope["path"], MOST_BODY)
 
     async def _bounded(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Also for a body that comes in pieces and says no length."""
+        """Also for a body that comes in pieces and says no length. What the routes say of such a body is not sent."""
         left = self._most(scope)
 
         async def bounded() -> Message:
             nonlocal left
             message = await receive()
-            if message["type"] == "http.request":
-                left -= len(message.get("body", b""))
-                if left < 0:
-                    raise _too_large(self._most(scope))
+            left -= len(message.get("body", b"")) if message["type"] == "http.request" else 0
+            if left < 0:
+                raise _too_large(self._most(scope))
             return message
 
-        await self._app(scope, bounded, send)
+        async def unless_too_large(message: Message) -> None:
+            if left >= 0:
+                await send(message)
+
+        with suppress(Problem):
+            await self._app(scope, bounded, unless_too_large)
+        if left < 0:
+            await answer(_too_large(self._most(scope)))(scope, receive, send)
 
 
 def _too_large(most: int) -> Problem:

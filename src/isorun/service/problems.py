@@ -37,7 +37,7 @@ class Problem(Exception):
 
 def not_found(what: str = "it") -> Problem:
     """The same bytes for what is not there and for what is another user's."""
-    return Problem(404, "not_found", f"there is no such {what}, or it is not yours")
+    return Problem(404, "not_found", f"this {what} does not exist, or is not yours")
 
 
 def answer(problem: Problem) -> JSONResponse:

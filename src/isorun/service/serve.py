@@ -1,4 +1,4 @@
-"""The service as a process: opens it, prints where it is, and ends it so that nobody waits in vain."""
+"""The service as a process: prints its URL, and ends runs before streams, so that each stream has its outcome."""
 
 import asyncio
 import logging
@@ -6,6 +6,8 @@ import signal
 import socket
 import sys
 from collections.abc import Callable
+from logging.handlers import RotatingFileHandler
+from pathlib import Path
 from types import FrameType
 
 import uvicorn
@@ -17,6 +19,7 @@ from isorun.service.context import Service, open_service
 from isorun.settings import Settings
 
 LOOPBACK = ("127.0.0.1", "::1", "localhost")
+_LOG_BYTES = 16 << 20
 _END_S = 2  # for connections, once the runs have ended
 
 
@@ -50,7 +53,7 @@ async def serve(settings: Settings, host: str, port: int) -> None:
     async with open_service(settings) as service:
         if host not in LOOPBACK and not await service.accounts.any_key():
             raise InvalidRequest(
-                f"{host} can be reached by others, and nobody has a key: `isorun users add NAME` makes one",
+                f"{host} can be reached by others, and no user has a key yet: make one with `isorun users add NAME`",
                 code="no_key",
             )
         names = frozenset(LOOPBACK) if host in LOOPBACK else frozenset()
@@ -96,3 +99,13 @@ def run(settings: Settings, host: str, port: int) -> None:
     )
     signal.signal(signal.SIGPIPE, signal.SIG_IGN)
     asyncio.run(serve(settings, host, port))
+
+
+def _log_file(folder: Path) -> logging.Handler:
+    """Raises `InvalidRequest` (invalid_setting)."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        return RotatingFileHandler(folder / "service.log", maxBytes=_LOG_BYTES, backupCount=4)
+    except OSError as error:
+        text = f"LOG_DIR {folder} cannot be written to: {error.strerror}; name another folder"
+        raise InvalidRequest(text, code="invalid_setting") from None

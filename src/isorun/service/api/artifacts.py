@@ -116,7 +116,7 @@ def _pieces(descriptor: int, first: int, left: int) -> Iterator[bytes]:
 
 
 def _part(wanted: str, size: int) -> tuple[int, int] | None:
-    """First and last byte; None for all of it, also for what is no Range that we know. Raises `Problem` 416."""
+    """First and last byte; None for the whole file, also if the header is not understood. Raises `Problem` 416."""
     found = _RANGE.fullmatch(wanted.strip())
     if found is None or found[0] == "bytes=-":
         return None

@@ -75,7 +75,7 @@ async def request_of(body: RunBody, user: User, service: Service) -> RunRequest:
 
 
 def _session(user: User, name: str) -> str:
-    """A name of the user's own, which nobody else's can be."""
+    """The user's name for a session, as the Runtime knows it: two users never share one."""
     return f"{user.id.removeprefix('u_')}-{hashlib.sha256(name.encode()).hexdigest()[:32]}"
 
 
@@ -105,7 +105,7 @@ async def view(run_id: RunId, user: CurrentUser, service: Open) -> dict[str, Any
 
 @router.post("/{run_id}/cancel", status_code=202)
 async def cancel(run_id: RunId, user: CurrentUser, service: Open) -> dict[str, Any]:
-    """Let a run end now. What it printed and wrote stays; one that has ended keeps its outcome."""
+    """Let a run end now. Its output and its files stay. A run that has ended keeps its outcome."""
     return await service.runs.cancel(user, run_id)
 
 

@@ -1,1 +1,1 @@
-"""Runs as the service keeps them: begun for a user, followed into the store, told to whoever watches."""
+"""Runs as the service keeps them: begun for a user, followed into the store, told to every watcher."""

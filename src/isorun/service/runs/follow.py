@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
+from contextlib import suppress
 from typing import Any
 
 from isorun.runtime.accepted.handle import Run
@@ -21,11 +22,11 @@ class Batches:
     def __init__(self, write: Write) -> None:
         self._write = write
         self._waiting: list[Event] = []
-        self._more = asyncio.Event()
+        self._more, self._ended = asyncio.Event(), asyncio.Event()
         self._room, self._skipped = _MOST_BYTES, 0
 
     async def follow(self, run: Run) -> list[Happened]:
-        """Write what happens, until the outcome; what is not written yet, without it."""
+        """Write what happens, until the outcome; what is not written yet, without it. Raises what a write raises."""
         writer = asyncio.create_task(self._write_soon())
         try:
             async for event in run.events():
@@ -34,20 +35,22 @@ class Batches:
                 self._waiting.append(event)
                 self._more.set()
         finally:
-            writer.cancel()
-            await asyncio.wait({writer})
-        if not writer.cancelled() and (error := writer.exception()) is not None:
-            raise error
+            # Not cancelled: a write that has begun must end before the next one.
+            self._ended.set()
+            self._more.set()
+            await writer
         return self._taken()[0]
 
     async def _write_soon(self) -> None:
         while True:
             await self._more.wait()
-            await asyncio.sleep(_SOON_S)
-            happened, started = self._taken()
+            with suppress(TimeoutError):
+                async with asyncio.timeout(_SOON_S):
+                    await self._ended.wait()
+            if self._ended.is_set():
+                return
             self._more.clear()
-            # Not cut off: what was taken would be lost.
-            await asyncio.shield(asyncio.ensure_future(self._write(happened, started)))
+            await self._write(*self._taken())
 
     def _taken(self) -> tuple[list[Happened], str | None]:
         taken, self._waiting = self._waiting, []

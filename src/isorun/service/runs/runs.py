@@ -1,7 +1,7 @@
 """The host of runs: begins them for users, within their quotas, and sees each to its end in the store.
 
-Theory of operation. A run begins in the Runtime of this process, and then has its row: whoever gets an answer has a
-run that is stored. A task follows it and writes what happens; nobody else writes about it. If this process dies, the
+Theory of operation. A run begins in the Runtime of this process, and then its row is stored; the caller is answered
+after that. One task follows the run and alone writes about it. If this process dies, the
 next one (or, with Redis, one of the others) finds the row still open, and closes it as `lost`, with what was written.
 """
 

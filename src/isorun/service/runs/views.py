@@ -49,7 +49,7 @@ def whole(row: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def stored_result(stored: bytes, exec_id: str, root: Path) -> dict[str, Any] | None:
-    """What the database keeps of a result.json; what a program can make long is bounded in that. None if it is none."""
+    """What the database keeps of a result.json, which is bounded. None if the bytes are not a result."""
     told = as_result(stored)
     if told is None:
         return None

@@ -1,6 +1,6 @@
 """Users, and what they show to be let in: keys of programs, links that work once, cookies of browsers.
 
-A secret is shown once, when it is made. The database holds its digest, so that whoever reads it can open nothing.
+A secret is shown once, when it is made. The database holds its digest, which does not let a reader of it in.
 """
 
 import hashlib
@@ -21,14 +21,14 @@ from isorun.service.store.tables import keys, users
 from isorun.store.folder import utc_now
 
 Kind = Literal["key", "once", "session"]
-LOCAL = "local"  # the user of who runs the service for himself
+LOCAL = "local"  # the user of a service that one person runs alone
 _NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,31}")
 _PREFIX = {"key": "isr_", "once": "", "session": ""}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class User:
-    """Who asks. The quotas are his own; None: the service's."""
+    """A user. The quotas are the user's own; None: the service's."""
 
     id: str
     name: str
@@ -39,7 +39,7 @@ class User:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Account:
-    """A user as `isorun users ls` shows him. `prefixes`: how his keys begin."""
+    """A user as `isorun users ls` shows it. `prefixes`: how its keys begin."""
 
     user: User
     created: str
@@ -98,10 +98,12 @@ class Accounts:
         ]
 
     async def remove(self, name: str) -> None:
-        """The user and all that the database has of him. Raises `InvalidRequest` (no_such_user)."""
+        """The user and everything that the database has of that user. Raises `InvalidRequest` (no_such_user)."""
         async with self._db.write() as connection:
             if not (await connection.execute(delete(users).where(users.c.name == name))).rowcount:
-                raise InvalidRequest(f"there is no user {name}; `isorun users ls` shows them", code="no_such_user")
+                raise InvalidRequest(
+                    f"the user {name} does not exist; `isorun users ls` shows them", code="no_such_user"
+                )
 
     async def new_secret(self, user: User, kind: Kind, *, lives: timedelta | None = None) -> str:
         """A secret that lets *user* in; it is shown nowhere again."""
@@ -122,7 +124,7 @@ class Accounts:
         return secret
 
     async def owner_of(self, secret: str, kind: Kind) -> User | None:
-        """Whom *secret* lets in, if anybody; one that is used once lets nobody in a second time."""
+        """The user whom *secret* lets in, or None. A secret of kind `once` works a single time."""
         valid = (
             (keys.c.sha256 == _digest(secret))
             & (keys.c.kind == kind)
@@ -140,7 +142,7 @@ class Accounts:
         return _user(row) if row else None
 
     async def revoke(self, prefix: str) -> int:
-        """Let in nobody by a key that begins with *prefix*, of at least 8 characters. How many there were."""
+        """Revoke the keys that begin with *prefix*, of at least 8 characters. How many there were."""
         if len(prefix) < 8:
             raise InvalidRequest(
                 "give the first 8 characters of the key; `isorun users ls` shows them", code="too_short"

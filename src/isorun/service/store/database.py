@@ -32,7 +32,7 @@ def url_of(settings: Settings, folder: Path) -> URL:
         driver = _DRIVERS.get(url.get_backend_name())
         if driver is None:
             raise InvalidRequest(
-                f"DATABASE_URL is of {url.get_backend_name()}: give one that begins with postgresql:// or sqlite://",
+                f"DATABASE_URL is of {url.get_backend_name()}: give a URL that begins with postgresql:// or sqlite://",
                 code="invalid_setting",
             )
         return url.set(drivername=driver)

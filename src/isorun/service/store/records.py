@@ -37,7 +37,7 @@ class Happened:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Stored(Happened):
-    """An event with its number in the stream that was asked for. `run` is None for one of a conversation."""
+    """An event with its number in the stream that was asked for. `run` is absent for a conversation's own event."""
 
     seq: int
     run: str | None
@@ -144,7 +144,7 @@ class Records:
             return cast("Sequence[Row]", (await connection.execute(question)).mappings().all())
 
     async def last(self, stream: str) -> int:
-        """The number of the last event of a run or a conversation; 0 if there is none."""
+        """The number of the last event of a run or a conversation; 0 if it has no event."""
         question = select(func.coalesce(func.max(events.c.seq), 0)).where(events.c.stream == stream)
         async with self._db.read() as connection:
             return int((await connection.execute(question)).scalar_one())

@@ -1,4 +1,4 @@
-"""The tables, as the newest migration leaves them. Times are UTC in RFC 3339; ids are texts that nobody can guess."""
+"""The tables, as the newest migration leaves them. Times are UTC in RFC 3339; ids are random texts."""
 
 from sqlalchemy import JSON, BigInteger, Boolean, Column, Float, ForeignKey, Index, Integer, MetaData, Table, Text
 

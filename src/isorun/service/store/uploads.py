@@ -45,7 +45,7 @@ class Uploads:
             return int((await connection.execute(question)).scalar_one())
 
     def write(self, source: BinaryIO, name: str) -> Upload:
-        """Copy *source*; blocks. It is nobody's until `add`."""
+        """Copy *source*; blocks. It has no owner until `add`."""
         upload_id, digest, size = f"f_{secrets.token_hex(8)}", hashlib.sha256(), 0
         with (self._folder / upload_id).open("xb") as target:
             while piece := source.read(_PIECE):
@@ -69,7 +69,7 @@ class Uploads:
         return [Upload(**{name: row[name] for name in Upload.__slots__}) for row in rows]
 
     async def named(self, user: User, ids: Sequence[str]) -> list[tuple[str, Path]]:
-        """The name and the place of each of *ids*. Raises `Problem` 404 for one that the user has not."""
+        """The name and the place of each of *ids*. Raises `Problem` 404 if the user does not have one of them."""
         if not ids:
             return []
         known = {one.id: one for one in await self.all(user)}
@@ -91,5 +91,5 @@ class Uploads:
         self.discard(upload_id)
 
     def discard(self, upload_id: str) -> None:
-        """Remove the bytes of one that is nobody's."""
+        """Remove the bytes of an upload that has no owner."""
         (self._folder / Path(upload_id).name).unlink(missing_ok=True)

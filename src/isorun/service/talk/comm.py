@@ -1,4 +1,4 @@
-"""Whoever answers a turn talks through this: everything becomes an event of the conversation, in order."""
+"""The way from the answer of a turn to its conversation: everything becomes an event of it, in order."""
 
 from collections.abc import Sequence
 from typing import Any

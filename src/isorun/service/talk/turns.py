@@ -1,6 +1,6 @@
 """One turn after the other in each conversation: a scenario of the bundle, or the agent.
 
-A turn that was accepted has an end, `turn_ended`, whatever happens in it. It belongs to the process that took it.
+Every turn that was accepted ends with the event `turn_ended`, also if it fails. It belongs to the process that took it.
 """
 
 import asyncio
@@ -100,7 +100,9 @@ class Turns:
                 await self._play(comm, user, text)
                 return
         if service.agent is None:
-            raise Problem(422, "no_agent", "nobody here can answer that", hint="run a program on the Code tab")
+            raise Problem(
+                422, "no_agent", "this service has no agent to answer that", hint="run a program on the Code tab"
+            )
         await service.agent.answer(comm, user, text, files)
 
     async def _play(self, comm: TurnComm, user: User, text: str) -> None:

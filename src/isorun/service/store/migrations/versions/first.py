@@ -8,7 +8,7 @@ down_revision = None
 
 
 def upgrade() -> None:
-    """Make them."""
+    """Make them. Long because each column stands here."""
     op.create_table(
         "events",
         sa.Column("stream", sa.Text(), nullable=False),
