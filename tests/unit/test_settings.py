@@ -90,6 +90,9 @@ def test_the_defaults_are_those_of_the_documents() -> None:
     values = {row.name: row.value for row in settings.rows() if row.value is not None}
     limits = {f"ISORUN_MAX_{name.upper()}": str(value) for name, value in dataclasses.asdict(Limits()).items()}
     assert values == limits | {
+        "ISORUN_USER_RUNS_AT_ONCE": "8",
+        "ISORUN_USER_RUNS_PER_DAY": "10000",
+        "ISORUN_USER_BYTES": str(2 << 30),
         "ISORUN_BACKEND": "auto",
         "ISORUN_PRELOAD": "",
         "ISORUN_TOOL_ENV": "",
