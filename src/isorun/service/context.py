@@ -7,12 +7,12 @@ import logging
 import os
 import secrets
 import time
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
-from typing import Any, Protocol
+from typing import Any
 
 from fastapi import Request
 
@@ -20,12 +20,12 @@ from isorun.core.errors import InvalidRequest, Unavailable
 from isorun.runtime.runtime import Runtime
 from isorun.service.runs.runs import Runs
 from isorun.service.runs.wakes import LocalWakes
-from isorun.service.store.accounts import Accounts, User
+from isorun.service.store.accounts import Accounts
 from isorun.service.store.database import Database, url_of
 from isorun.service.store.records import Records
 from isorun.service.store.talks import Talks
 from isorun.service.store.uploads import Uploads
-from isorun.service.talk.comm import TurnComm
+from isorun.service.talk.agent import AgentTurns, open_agent
 from isorun.service.talk.turns import Turns
 from isorun.settings import Settings
 from isorun.tools.bundles import bundle_module, example_bundle
@@ -34,14 +34,7 @@ from isorun.tools.subsystem import ToolSubsystem
 _log = logging.getLogger("isorun.service")
 
 
-class Agent(Protocol):
-    """Answers messages that name no scenario."""
-
-    async def answer(self, comm: TurnComm, user: User, text: str, files: Sequence[str]) -> None:
-        """Talk through *comm*, and run programs for *user*. Raises what ends the turn as failed."""
-
-
-@dataclass(frozen=True, kw_only=True)
+@dataclass(eq=False, kw_only=True)
 class Service:
     """What the routes use. `bundle`: the folder whose tools programs may call."""
 
@@ -56,8 +49,8 @@ class Service:
     bundle: Path
     uploads: Uploads
     talks: Talks
-    agent: Agent | None
     closing: asyncio.Event  # set once the service ends: streams end, too
+    agent: AgentTurns | None = None  # until it is open
 
     async def close(self) -> None:
         """End every run and turn, and then every stream; no run begins any more."""
@@ -135,7 +128,7 @@ async def open_service(settings: Settings, **options: Any) -> AsyncIterator[Serv
         if lost := await runs.close_lost(None):
             _log.warning("%d runs of an earlier process were lost", lost)
         stack.push_async_callback(runs.close)
-        yield Service(
+        service = Service(
             settings=settings,
             folder=folder,
             database=database,
@@ -147,9 +140,10 @@ async def open_service(settings: Settings, **options: Any) -> AsyncIterator[Serv
             bundle=bundle,
             uploads=Uploads(database, folder / "uploads"),
             talks=Talks(database),
-            agent=None,
             closing=asyncio.Event(),
         )
+        service.agent = await stack.enter_async_context(open_agent(service))
+        yield service
 
 
 def _scenario(one: Any) -> dict[str, Any]:  # noqa: ANN401 - a class of the bundle, which is imported by its path

@@ -5,6 +5,8 @@ from typing import Any
 
 import pytest
 
+pytestmark = pytest.mark.slow  # a service is opened for each
+
 
 async def begun(client: Any) -> str:  # noqa: ANN401 - an httpx2 client
     """The id of a new conversation."""
@@ -105,3 +107,21 @@ async def test_a_removed_conversation_leaves_its_runs(inside) -> None:
     assert (await alice.get(f"/v1/conversations/{conversation}")).status_code == 404
     (run,) = (await alice.get("/v1/runs")).json()["runs"]
     assert (run["scenario"], run["conversation"]) == (0, None)
+
+
+async def test_the_agent_plays_the_conversation_over_an_uploaded_table(inside) -> None:
+    """Without a model the script does: its first draft breaks its promise, and the next one keeps it."""
+    alice = await inside.as_user("alice")
+    conversation = await begun(alice)
+    table = "city,people\nOslo,700\nBergen,280\n"
+    upload = (await alice.post("/v1/files", files={"file": ("cities.csv", table.encode(), "text/csv")})).json()
+    body = {"text": "Analyse the table", "files": [upload["id"]]}
+    await alice.post(f"/v1/conversations/{conversation}/messages", json=body)
+    events = await told(inside, conversation)
+    assert events[-1].data == {"status": "ended"}
+    assert "".join(one.data["delta"] for one in events if one.kind == "text") != ""
+    view = (await alice.get(f"/v1/conversations/{conversation}")).json()
+    assert [run["status"] for run in view["runs"]] == ["contract_failed", "ok"]
+    assert view["runs"][1]["inputs"] == [{"name": "cities.csv"}]
+    assert "summary.csv" in view["runs"][1]["files"][0]["path"]
+    assert {one["role"] for one in view["messages"]} == {"user", "assistant"}

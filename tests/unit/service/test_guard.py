@@ -8,6 +8,8 @@ import pytest
 from isorun.service.app import create_app
 from isorun.service.store.accounts import User
 
+pytestmark = pytest.mark.slow  # a service is opened for each
+
 _UNSAFE = [("POST", "/v1/runs"), ("POST", "/v1/conversations"), ("POST", "/v1/files"), ("DELETE", "/v1/runs/a")]
 _READ = ["/v1/runs", "/v1/me", "/v1/tools", "/v1/scenarios", "/v1/conversations", "/v1/files", "/v1/status", "/metrics"]
 

@@ -5,6 +5,8 @@ import json
 
 import pytest
 
+pytestmark = pytest.mark.slow  # a service is opened for each
+
 _WRITES = "print('hello')\nopen(OUTPUT_DIR + '/a.csv', 'w').write('a,b\\n1,2\\n')"
 
 

@@ -13,6 +13,7 @@ from isorun.service.api.streams import last_seen, told
 from isorun.service.auth import CurrentUser
 from isorun.service.runs import views
 from isorun.service.schema import ConversationBody, MessageBody
+from isorun.service.talk.agent import HISTORY
 
 router = APIRouter(prefix="/v1/conversations", tags=["conversations"])
 ConversationId = Annotated[str, Path(pattern="^c_[0-9a-f]{16}$")]
@@ -43,7 +44,7 @@ async def view(conversation: ConversationId, user: CurrentUser, service: Open) -
     return {
         **{name: row[name] for name in ("id", "title", "created", "last_event")},
         "goes_on": service.turns.goes_on(conversation),
-        "messages": [asdict(one) for one in said],
+        "messages": [asdict(one) for one in said if one.role != HISTORY],
         "runs": [views.whole(run) for run in runs],
     }
 

@@ -1,5 +1,6 @@
 """The way from the answer of a turn to its conversation: everything becomes an event of it, in order."""
 
+import asyncio
 from collections.abc import Sequence
 from typing import Any
 
@@ -16,16 +17,17 @@ class TurnComm:
 
     def __init__(self, *, runs: Runs, talks: Talks, user: User, conversation: str, turn: int) -> None:
         self._runs, self._talks, self._user = runs, talks, user
-        self._conversation, self._turn = conversation, turn
+        self.conversation, self.turn = conversation, turn
         self.scenario: int | None = None
         self.run_id = ""
         self._waiting: list[Happened] = []
+        self._flushing = asyncio.Lock()
         self._said: list[dict[str, Any]] = []
 
     @property
     def origin(self) -> Origin:
         """Of the runs of this turn."""
-        return Origin(client="chat", conversation=self._conversation, turn=self._turn, scenario=self.scenario)
+        return Origin(client="chat", conversation=self.conversation, turn=self.turn, scenario=self.scenario)
 
     def put(self, kind: str, **data: Any) -> None:  # noqa: ANN401 - what the event is about
         """Say it with the next flush."""
@@ -56,10 +58,11 @@ class TurnComm:
         self._said.append({"error": message, **details})
 
     async def flush(self) -> None:
-        """Store what waits."""
-        happened, self._waiting = self._waiting, []
-        if happened:
-            await self._runs.tell(Stream(conversation=self._conversation, turn=self._turn), happened)
-        said, self._said = self._said, []
-        if said:
-            await self._talks.add(self._conversation, self._turn, "assistant", said)
+        """Store what waits, in the order in which it was put."""
+        async with self._flushing:
+            happened, self._waiting = self._waiting, []
+            if happened:
+                await self._runs.tell(Stream(conversation=self.conversation, turn=self.turn), happened)
+            said, self._said = self._said, []
+            if said:
+                await self._talks.add(self.conversation, self.turn, "assistant", said)

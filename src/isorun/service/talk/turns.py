@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from isorun.core.errors import IsorunError
+from isorun.service.agent.script.plays import can_play
 from isorun.service.problems import Problem
 from isorun.service.store.accounts import User
 from isorun.service.store.records import Happened, Stream
@@ -92,18 +93,20 @@ class Turns:
         await asyncio.shield(asyncio.ensure_future(comm.flush()))
 
     async def _answer(self, comm: TurnComm, user: User, text: str, files: Sequence[str]) -> None:
+        """A scenario that *text* names; else the agent. Without a model, what the script cannot play gets the list."""
         service = self._service
-        if (service.bundle / "workflow.py").is_file() and not files:
+        has_scenarios = (service.bundle / "workflow.py").is_file()
+        if has_scenarios and not files:
             picked = service.bundle_module("exec").pick(text)
-            if picked is not None or service.agent is None:
+            if picked is not None or not (service.settings.model_url or can_play(text)):
                 comm.scenario = None if picked is None else picked.number
                 await self._play(comm, user, text)
                 return
         if service.agent is None:
-            raise Problem(
-                422, "no_agent", "this service has no agent to answer that", hint="run a program on the Code tab"
-            )
+            raise Problem(503, "not_ready", "the service is starting", hint="try again in a second")
         await service.agent.answer(comm, user, text, files)
+        if has_scenarios:
+            comm.suggest(service.bundle_module("workflow").followups())
 
     async def _play(self, comm: TurnComm, user: User, text: str) -> None:
         service = self._service

@@ -95,6 +95,11 @@ def next_line(messages: Sequence[Mapping[str, Any]], *, can_run: bool = True) ->
     return _step(left[0], table, begins=not now, may_write=may_write)
 
 
+def can_play(asked: str) -> bool:
+    """Whether the script knows what to do about a message."""
+    return _wanted(asked) is not None
+
+
 def _step(step: str, table: str, *, begins: bool, may_write: bool) -> Line:
     who = WHO if begins else ""
     if step == "analysis":
