@@ -20,7 +20,14 @@ def create_app(service: Service, *, hosts: frozenset[str] = frozenset()) -> Fast
         app.state.service = service
         yield
 
-    app = FastAPI(title="isorun", version=isorun.__version__, lifespan=lifespan, docs_url=None, redoc_url=None)
+    app = FastAPI(
+        title="isorun",
+        version=isorun.__version__,
+        lifespan=lifespan,
+        docs_url=None,
+        redoc_url=None,
+        responses=problems.RESPONSES,
+    )
     app.state.service = service
     problems.install(app)
     for router in (runs.router, artifacts.router, uploads.router, conversations.router, about.router):

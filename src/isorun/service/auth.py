@@ -8,6 +8,7 @@ from datetime import timedelta
 from typing import Annotated
 
 from fastapi import Depends, Request, Response
+from fastapi.security import HTTPBearer
 
 from isorun.service.context import Service, service_of
 from isorun.service.problems import Problem
@@ -19,7 +20,11 @@ _LINK = timedelta(hours=12)
 _SAFE = ("GET", "HEAD", "OPTIONS")
 
 
-async def current_user(request: Request, service: Annotated[Service, Depends(service_of)]) -> User:
+async def current_user(
+    request: Request,
+    service: Annotated[Service, Depends(service_of)],
+    _: Annotated[object, Depends(HTTPBearer(auto_error=False, description="Your key, `isr_…`."))],
+) -> User:
     """Whom the request comes from. Raises `Problem`: 401, or 403 for a browser that another page made ask."""
     if (user := await user_of(request, service)) is not None:
         return user

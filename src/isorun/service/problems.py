@@ -12,6 +12,7 @@ from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
+from starlette.routing import Match, Route
 
 from isorun.core.errors import InvalidRequest, IsorunError, Unavailable
 
@@ -33,6 +34,23 @@ class Problem(Exception):
         super().__init__(detail)
         self.status, self.code, self.detail, self.hint = status, code, detail, hint
         self.headers = dict(headers or {})
+
+
+_SHAPE = {
+    "type": "object",
+    "properties": {name: {"type": "string"} for name in ("type", "title", "detail", "code", "hint")}
+    | {"status": {"type": "integer"}},
+    "required": ["type", "title", "status", "detail", "code", "hint"],
+}
+#: For the description of the interface: what every route may answer beside its own.
+RESPONSES: dict[int | str, dict[str, Any]] = {
+    status: {"description": about, "content": {MEDIA_TYPE: {"schema": _SHAPE}}}
+    for status, about in (
+        (422, "The request cannot be understood or carried out."),
+        ("4XX", "The request is refused; `code` and `hint` say why and what to do."),
+        ("5XX", "The service failed or is ending."),
+    )
+}
 
 
 def not_found(what: str = "it") -> Problem:
@@ -67,11 +85,24 @@ async def _problem(_: Request, error: Exception) -> JSONResponse:
     return answer(error)
 
 
-async def _http(_: Request, error: Exception) -> JSONResponse:
+async def _http(request: Request, error: Exception) -> JSONResponse:
     assert isinstance(error, HTTPException)
     status = HTTPStatus(error.status_code)
     code, hint = _CODES.get(status, (status.name.lower(), ""))
-    return answer(Problem(status, code, f"{status.phrase.lower()}", hint=hint, headers=error.headers))
+    headers = dict(error.headers or {})
+    if status == HTTPStatus.METHOD_NOT_ALLOWED:
+        headers["Allow"] = ", ".join(sorted(_allowed(request)))
+    return answer(Problem(status, code, f"{status.phrase.lower()}", hint=hint, headers=headers))
+
+
+def _allowed(request: Request) -> set[str]:
+    """The methods of every route with the path; the framework names those of the first one alone."""
+    return {
+        method
+        for route in request.app.routes
+        if isinstance(route, Route) and route.matches(request.scope)[0] is not Match.NONE
+        for method in route.methods or ()
+    }
 
 
 async def _invalid(_: Request, error: Exception) -> JSONResponse:

@@ -1,11 +1,12 @@
 """The bodies that the HTTP interface takes. Unknown fields are refused: a slip would silently change a run."""
 
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
 _CODE = 1 << 20
 _TEXT = 200
+FileId = Annotated[str, Field(pattern="^f_[0-9a-f]{16}$")]
 
 
 class _Body(BaseModel):
@@ -15,7 +16,7 @@ class _Body(BaseModel):
 class RunBody(_Body):
     """A run that is asked for. What each field means is said in docs/exec/run-python.md."""
 
-    code: Annotated[str, Field(max_length=_CODE)]
+    code: Annotated[str, Field(min_length=1, max_length=_CODE)]
     contract: list[dict[str, Any]] | None = None
     timeout_s: Annotated[float, Field(gt=0, le=86_400, allow_inf_nan=False)] | None = None
     prog_name: Annotated[str, Field(max_length=64)] | None = None
@@ -24,9 +25,9 @@ class RunBody(_Body):
     argv: Annotated[list[str], Field(max_length=100)] = []
     env: dict[str, str] = {}
     tools: Annotated[list[str], Field(max_length=200)] | None = None
-    inputs: Annotated[list[str], Field(max_length=100)] = []
+    inputs: Annotated[list[FileId], Field(max_length=100)] = []
     session: Annotated[str, Field(max_length=64)] | None = None
-    network: Annotated[str, Field(max_length=20)] = "none"
+    network: Literal["none", "loopback"] = "none"
 
 
 class ConversationBody(_Body):
@@ -39,4 +40,4 @@ class MessageBody(_Body):
     """Something that the user says: a scenario, or for the agent."""
 
     text: Annotated[str, Field(min_length=1, max_length=20_000)]
-    files: Annotated[list[str], Field(max_length=100)] = []
+    files: Annotated[list[FileId], Field(max_length=100)] = []

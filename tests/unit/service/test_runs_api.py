@@ -150,7 +150,7 @@ async def test_uploads_are_inputs_of_runs(inside, ran) -> None:
     view = await ran(alice, "print(open('sales.csv').read())", inputs=[upload["id"]])
     assert view["result"]["stdout"] == "a,b\n1,2\n\n"
     refused = await bob.post("/v1/runs", json={"code": "pass", "inputs": [upload["id"]]})
-    assert refused.status_code == 404
+    assert (refused.status_code, refused.json()["code"]) == (422, "unknown_file")
     assert (await bob.delete(f"/v1/files/{upload['id']}")).status_code == 404
     assert (await alice.delete(f"/v1/files/{upload['id']}")).status_code == 204
     assert (await alice.get("/v1/files")).json() == {"files": []}

@@ -3,6 +3,7 @@
 from typing import Any
 
 from fastapi import APIRouter, Request, Response
+from fastapi.responses import PlainTextResponse
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 from sqlalchemy import text
 from sqlalchemy.exc import SQLAlchemyError
@@ -52,13 +53,13 @@ async def status(_: CurrentUser, service: Open) -> dict[str, Any]:
     }
 
 
-@router.get("/healthz", response_class=Response)
+@router.get("/healthz", response_class=PlainTextResponse)
 async def healthz() -> Response:
     """This process answers."""
     return Response("ok\n", media_type="text/plain")
 
 
-@router.get("/readyz", response_class=Response)
+@router.get("/readyz", response_class=PlainTextResponse)
 async def readyz(request: Request, service: Open) -> Response:
     """It can take runs: its database answers. Raises `Problem` 503."""
     del request
@@ -72,7 +73,7 @@ async def readyz(request: Request, service: Open) -> Response:
     return Response("ready\n", media_type="text/plain")
 
 
-@router.get("/metrics", response_class=Response)
+@router.get("/metrics", response_class=PlainTextResponse)
 async def metrics(_: CurrentUser) -> Response:
     """For Prometheus."""
     return Response(generate_latest(), media_type=CONTENT_TYPE_LATEST)

@@ -7,7 +7,7 @@ import mimetypes
 import os
 import re
 from collections.abc import Iterator
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 from urllib.parse import quote
 
 from fastapi import APIRouter, Header, Query, Response
@@ -25,6 +25,16 @@ _SEALED = "sandbox; default-src 'none'; style-src 'unsafe-inline'; img-src data:
 _SHOWN = ("image/png", "image/jpeg", "image/gif", "image/webp", "application/pdf", "text/plain", "text/html")
 _RANGE = re.compile(r"bytes=([0-9]{0,15})-([0-9]{0,15})")
 _PIECE = 256 << 10
+_ANY: dict[str, Any] = {"*/*": {"schema": {"type": "string", "format": "binary"}}}
+_BYTES: dict[int | str, dict[str, Any]] = {
+    200: {"description": "All of it.", "content": _ANY},
+    206: {"description": "The part that was asked for.", "content": _ANY},
+    304: {"description": "It has not changed."},
+}
+_TEXT: dict[int | str, dict[str, Any]] = {
+    200: {"description": "All of it.", "content": {"text/plain": {"schema": {"type": "string"}}}},
+    206: {"description": "The part that was asked for.", "content": {"text/plain": {"schema": {"type": "string"}}}},
+}
 
 
 @router.get("/files")
@@ -34,7 +44,7 @@ async def files(run_id: RunId, user: CurrentUser, service: Open) -> dict[str, An
     return {"files": view["files"]}
 
 
-@router.get("/files/{path:path}", response_class=Response)
+@router.get("/files/{path:path}", response_class=Response, responses=_BYTES)
 async def file(
     run_id: RunId,
     path: str,
@@ -57,13 +67,15 @@ async def file(
     return _sent(descriptor, path, mime, wanted, {"ETag": tag, "Cache-Control": "private, no-cache"}, download=download)
 
 
-@router.get("/logs/{name}", response_class=Response)
+@router.get("/logs/{name}", response_class=Response, responses=_TEXT)
 async def log(
-    run_id: RunId, name: str, user: CurrentUser, service: Open, wanted: Annotated[str, Header(alias="Range")] = ""
+    run_id: RunId,
+    name: Literal["user", "infra"],
+    user: CurrentUser,
+    service: Open,
+    wanted: Annotated[str, Header(alias="Range", max_length=100)] = "",
 ) -> Response:
     """`user`: what the program printed and logged. `infra`: what the host did for it."""
-    if name not in ("user", "infra"):
-        raise not_found("log")
     await service.runs.row(user, run_id)
     descriptor = await _opened(service, run_id, f"logs/{name}.log")
     return _sent(descriptor, f"{name}.log", "text/plain", wanted, {}, download=False)

@@ -69,12 +69,14 @@ class Uploads:
         return [Upload(**{name: row[name] for name in Upload.__slots__}) for row in rows]
 
     async def named(self, user: User, ids: Sequence[str]) -> list[tuple[str, Path]]:
-        """The name and the place of each of *ids*. Raises `Problem` 404 if the user does not have one of them."""
+        """The name and the place of each of *ids*. Raises `Problem` 422 if the user does not have one of them."""
         if not ids:
             return []
         known = {one.id: one for one in await self.all(user)}
         if not set(ids) <= set(known):
-            raise not_found("file among inputs")
+            raise Problem(
+                422, "unknown_file", "one of the files does not exist, or is not yours", hint="upload it again"
+            )
         names = [known[one].name for one in ids]
         if len(set(names)) < len(names):
             raise Problem(
