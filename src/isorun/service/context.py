@@ -7,7 +7,7 @@ import logging
 import os
 import secrets
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +17,7 @@ from typing import Any
 from fastapi import Request
 
 from isorun.core.errors import InvalidRequest, Unavailable
+from isorun.core.result import RunResult
 from isorun.runtime.runtime import Runtime
 from isorun.service.runs.runs import Runs
 from isorun.service.runs.wakes import LocalWakes
@@ -51,6 +52,7 @@ class Service:
     talks: Talks
     closing: asyncio.Event  # set once the service ends: streams end, too
     agent: AgentTurns | None = None  # until it is open
+    _isolation: "asyncio.Future[RunResult] | None" = None
 
     async def close(self) -> None:
         """End every run and turn, and then every stream; no run begins any more."""
@@ -68,6 +70,12 @@ class Service:
         if not (self.bundle / "workflow.py").is_file():
             return []
         return [_scenario(one) for one in self.bundle_module("exec").SCENARIOS.values()]
+
+    async def isolation(self) -> Mapping[str, Any]:
+        """The walls of this service's programs, read back from one that does nothing; looked at once."""
+        if self._isolation is None:
+            self._isolation = asyncio.ensure_future(self.runtime.execute("pass", keep=False, tools=[]))
+        return (await asyncio.shield(self._isolation)).isolation
 
     @property
     def runtime(self) -> Runtime:

@@ -199,3 +199,12 @@ async def test_what_a_browser_would_run_is_sent_sealed(inside, ran) -> None:
     script = await alice.get(f"/v1/runs/{view['id']}/files/x.js")
     assert script.headers["content-disposition"].startswith("attachment;")
     assert script.headers["x-content-type-options"] == "nosniff"
+
+
+async def test_the_walls_are_those_that_were_read_back(inside) -> None:
+    """What the service says of its isolation is what a run of its own says; here a backend without walls."""
+    alice = await inside.as_user("alice")
+    status = (await alice.get("/v1/status")).json()
+    assert status["isolation"]["level"] == "none"
+    assert status["isolation"]["backend"] == status["backend"] == "fake"
+    assert (await alice.get("/v1/runs")).json()["runs"] == []  # and it is no user's run

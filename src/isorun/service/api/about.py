@@ -46,6 +46,7 @@ async def status(_: CurrentUser, service: Open) -> dict[str, Any]:
     return {
         "version": isorun.__version__,
         "backend": runtime.backend.name,
+        "isolation": dict(await service.isolation()),
         "bundle": service.bundle.name,
         "model": service.settings.model if service.settings.model_url else None,
         "open_runs": service.runs.open,
