@@ -54,6 +54,15 @@ def test_the_reference_of_the_built_in_tools_is_their_schemas() -> None:
     assert [line for line in text.splitlines() if line.startswith("## ")] == [f"## {one}" for one in built_in_tools()]
 
 
+def test_the_reference_of_the_http_interface_is_what_the_service_says() -> None:
+    """`python tools/docs/http_interface.py --write` would change nothing; each operation has its section."""
+    text = (ROOT / "docs/reference/http.md").read_text()
+    script = loaded("http_interface")
+    assert script.page() == text
+    operations = [f"## {method.upper()} {path}" for path, one in script.described()["paths"].items() for method in one]
+    assert [line for line in text.splitlines() if line.startswith("## ")] == operations
+
+
 def test_the_table_of_variables_is_the_settings(script) -> None:
     """`python tools/docs/settings_table.py --write` would change nothing."""
     assert script.written(TEXT) == TEXT

@@ -1,7 +1,6 @@
 """The application: its routes, its errors, and what is open while it runs."""
 
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from typing import Any
 
 from fastapi import FastAPI
 
@@ -14,23 +13,26 @@ from isorun.service.guard import Guard
 
 def create_app(service: Service, *, hosts: frozenset[str] = frozenset()) -> FastAPI:
     """The application over an open *service*, which answers to the names *hosts*; empty: to any."""
+    app = _application()
+    app.state.service = service
+    app.add_middleware(Guard, hosts=hosts, uploads={"/v1/files": uploads.MOST_UPLOAD})
+    return app
 
-    @asynccontextmanager
-    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
-        app.state.service = service
-        yield
 
+def described() -> dict[str, Any]:
+    """The interface as OpenAPI, as /openapi.json has it."""
+    return _application().openapi()
+
+
+def _application() -> FastAPI:
     app = FastAPI(
         title="isorun",
         version=isorun.__version__,
-        lifespan=lifespan,
         docs_url=None,
         redoc_url=None,
         responses=problems.RESPONSES,
     )
-    app.state.service = service
     problems.install(app)
     for router in (runs.router, artifacts.router, uploads.router, conversations.router, about.router):
         app.include_router(router)
-    app.add_middleware(Guard, hosts=hosts, uploads={"/v1/files": uploads.MOST_UPLOAD})
     return app
