@@ -19,8 +19,8 @@ Made by `tools/docs/http_interface.py --write` from the service's own descriptio
 How to start the service, and an example with curl: [chat-service.md](../chat-service.md).
 
 Programs send their key as `Authorization: Bearer isr_…`. Every error is `application/problem+json` (RFC 9457):
-`{"type", "title", "status", "detail", "code", "hint"}`. `code` is stable. A run of another user looks exactly like one
-that does not exist: 404.
+`{"type", "title", "status", "detail", "code", "hint"}`. `code` is stable. A run of another user looks exactly
+like a missing one: 404.
 """
 
 

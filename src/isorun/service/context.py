@@ -72,7 +72,7 @@ class Service:
         return [_scenario(one) for one in self.bundle_module("exec").SCENARIOS.values()]
 
     async def isolation(self) -> Mapping[str, Any]:
-        """The walls of this service's programs, read back from one that does nothing; looked at once."""
+        """The walls of this service's programs, read back from an empty program that runs once."""
         if self._isolation is None:
             self._isolation = asyncio.ensure_future(self.runtime.execute("pass", keep=False, tools=[]))
         return (await asyncio.shield(self._isolation)).isolation
