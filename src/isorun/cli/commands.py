@@ -21,6 +21,7 @@ COMMANDS = {
         "batch",
         "Run many programs, one JSON object a line, and print their results as lines of JSON, in order.",
     ),
+    "mcp": ("mcp", "Offer the sandbox to a model's client: an MCP server on stdin and stdout."),
     "runs ls": ("runs", "The stored runs, newest first."),
     "runs show": ("runs", "How one run ended."),
     "runs logs": ("runs", "What one run printed, or what the host did for it."),
@@ -60,7 +61,7 @@ GROUPS = {
     "config": "Settings.",
 }
 _HEADINGS = {
-    "Programs": ("run", "batch", "runs", "sessions", "tools"),
+    "Programs": ("run", "batch", "mcp", "runs", "sessions", "tools"),
     "To see it at work": ("demo", "scenario", "attack-matrix"),
     "For others": ("serve", "users"),
     "This machine": ("doctor", "image", "config", "cleanup"),
