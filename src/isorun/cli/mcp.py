@@ -43,9 +43,10 @@ def mcp(
         # By its name, as a command is found by its own: the command line knows nothing of the service else.
         stdio = import_module("isorun.service.mcp.stdio")
     except ModuleNotFoundError as error:
-        if (error.name or "").partition(".")[0] not in _PACKAGES:
+        package = (error.name or "").partition(".")[0]
+        if package not in _PACKAGES:
             raise
-        text = f"isorun mcp needs the package {error.name}, which is not installed: pip install 'isorun[mcp]'"
+        text = f"isorun mcp needs the package {package}, which is not installed: pip install 'isorun[mcp]'"
         raise InvalidRequest(text, code="missing_package") from None
     settings = settings_for(Wanted(preload=tuple(preload or ()), python=python, env_file=env_file))
     for warning in settings.warnings:
