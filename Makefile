@@ -69,7 +69,7 @@ marked = $(shell grep -rl --include='test_*.py' 'mark\.$(1)' $(2))
 
 test-kit: setup # and the unit tests that are too slow to be waited for
 	$(PYTEST) -m "not alone and (slow or not unit)" -n $(WORKERS) --dist loadfile $(call marked,slow,tests/unit) \
-		tests/conformance tests/docker tests/docs
+		tests/conformance tests/docker tests/docs tests/service
 
 test-packages: setup # with the package's own configuration
 	$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile packages/sandbox_runner/tests --timeout=60

@@ -21,7 +21,6 @@ COMMANDS = {
         "batch",
         "Run many programs, one JSON object a line, and print their results as lines of JSON, in order.",
     ),
-    "mcp": ("mcp", "Offer the sandbox to a model's client: an MCP server on stdin and stdout."),
     "runs ls": ("runs", "The stored runs, newest first."),
     "runs show": ("runs", "How one run ended."),
     "runs logs": ("runs", "What one run printed, or what the host did for it."),
@@ -43,6 +42,7 @@ COMMANDS = {
         "Look at this machine, run a program, and say which walls stand; exit 4 if not all do.",
     ),
     "serve": ("service", "Serve the page and the HTTP interface, until Ctrl-C."),
+    "mcp": ("mcp_server.command", "Offer the sandbox to a model's client: an MCP server on stdin and stdout."),
     "users add": ("service", "Add a user of the service, and print their key. It is shown once."),
     "users ls": ("service", "The users of the service, and how their keys begin."),
     "users revoke": ("service", "Revoke a key, or remove a user with everything of theirs."),
@@ -61,9 +61,9 @@ GROUPS = {
     "config": "Settings.",
 }
 _HEADINGS = {
-    "Programs": ("run", "batch", "mcp", "runs", "sessions", "tools"),
+    "Programs": ("run", "batch", "runs", "sessions", "tools"),
     "To see it at work": ("demo", "scenario", "attack-matrix"),
-    "For others": ("serve", "users"),
+    "For others": ("serve", "mcp", "users"),
     "This machine": ("doctor", "image", "config", "cleanup"),
 }
 _VERSION = option("--version", "Print the version.")

@@ -20,7 +20,7 @@ def test_without_its_extra_it_says_what_to_install(missing, monkeypatch) -> None
     assert str(caught.value) == (
         f"isorun mcp needs the package {missing}, which is not installed: pip install 'isorun[mcp]'"
     )
-    assert caught.value.code == "missing_package"
+    assert caught.value.code == "missing_extra"
 
 
 def test_another_missing_module_is_no_missing_extra(monkeypatch) -> None:

@@ -15,9 +15,9 @@ from isorun.core.text import file_name, printable
 from isorun.service.mcp.asked import READ
 from isorun.service.mcp.backend import Ended, File, Listed, Piece
 from isorun.service.mcp.pictures import MAX_BYTES, is_picture_name
+from isorun.service.mcp.stored import USER_LOG
 from isorun.service.mcp.uris import uri_of
 
-USER_LOG = "logs/user.log"
 PIECE_BYTES = 48 << 10  # of a text that `read_output` gives at once
 MAX_PICTURES = 5  # of one answer
 _STDOUT, _STDERR, _VALUE = 16_000, 4_000, 4_000  # characters

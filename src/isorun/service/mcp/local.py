@@ -10,14 +10,15 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from isorun.core.errors import InvalidRequest
 from isorun.core.ids import new_exec_id, time_in
 from isorun.core.request import RunRequest
-from isorun.core.result import MAX_READ, as_result
+from isorun.core.result import as_result
 from isorun.runtime.accepted.handle import Run
 from isorun.runtime.runtime import Runtime
 from isorun.service.mcp.backend import Ended, File, Listed, Piece
-from isorun.service.mcp.stored import no_such_run, read_piece, read_record
-from isorun.store.recovery import RUNNING, exec_ids
+from isorun.service.mcp.stored import no_such_run, read_piece
+from isorun.store.recovery import DAMAGED, RUNNING, exec_ids, stored_file
 
 PREFIX = "mcp-"
 
@@ -84,7 +85,10 @@ def listed(root: Path, most: int) -> list[Listed]:
 
 
 def _listed(root: Path, exec_id: str) -> Listed:
-    data = read_record(root, exec_id, "result.json", most=MAX_READ)
+    try:
+        data = stored_file(root, exec_id, "result.json")
+    except InvalidRequest:  # removed meanwhile, or something else in its place
+        data = b""
     told = (as_result(data) if data is not None else None) or {}
     files = [
         File(path=one["path"], bytes=one["bytes"], mime=str(one.get("mime") or ""))
@@ -92,7 +96,7 @@ def _listed(root: Path, exec_id: str) -> Listed:
     ]
     return Listed(
         exec_id=exec_id,
-        status=str(told.get("status") or (RUNNING if data is None else "damaged")),
+        status=str(told.get("status") or (RUNNING if data is None else DAMAGED)),
         started=time_in(exec_id.removeprefix(PREFIX)) or "",
         prog_name=str(told.get("prog_name") or ""),
         files=files,

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from isorun.core.errors import InvalidRequest
-from isorun.service.mcp.stored import read_piece, read_record
+from isorun.service.mcp.stored import read_piece
 
 SECRET = b"a secret of the host"
 
@@ -48,6 +48,7 @@ def test_a_part_of_a_file_is_read(root) -> None:
         ("mcp-1", "fifo", "unreadable"),
         ("mcp-1", "d", "unreadable"),
         ("mcp-1", "d/a.csv/b", "unreadable"),
+        ("mcp-1", "a\udc80", "no_such_file"),
         ("mcp-1", "result.json", "unreadable"),
         ("mcp-1", "RESULT.json", "unreadable"),
         ("mcp-1", "logs/infra.log", "unreadable"),
@@ -85,9 +86,3 @@ def test_the_folder_of_another_user_is_no_run(root) -> None:
     with pytest.raises(InvalidRequest) as caught:
         read_piece(root, "mcp-1", "d/a.csv", offset=0, most=99)
     assert caught.value.code == "no_such_run"
-
-
-def test_a_record_is_read_by_us_alone(root) -> None:
-    """What is refused to a client is there for the list of runs; a record that is missing is None."""
-    assert read_record(root, "mcp-1", "result.json", most=8) == SECRET[:8]
-    assert read_record(root, "mcp-1", "nothing", most=8) is None

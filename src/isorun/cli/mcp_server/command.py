@@ -31,7 +31,6 @@ def mcp(
 ) -> int:
     """Offer the sandbox to a model's client: an MCP server on stdin and stdout."""
     import sys
-    from importlib import import_module
 
     from isorun.cli.run.command import Wanted
     from isorun.cli.run.early import settings_for
@@ -40,16 +39,14 @@ def mcp(
     from isorun.runtime.runtime import Runtime
 
     try:
-        # By its name, as a command is found by its own: the command line knows nothing of the service else.
-        stdio = import_module("isorun.service.mcp.stdio")
+        from isorun.service.mcp.stdio import serve
     except ModuleNotFoundError as error:
         package = (error.name or "").partition(".")[0]
         if package not in _PACKAGES:
             raise
         text = f"isorun mcp needs the package {package}, which is not installed: pip install 'isorun[mcp]'"
-        raise InvalidRequest(text, code="missing_package") from None
+        raise InvalidRequest(text, code="missing_extra") from None
     settings = settings_for(Wanted(preload=tuple(preload or ()), python=python, env_file=env_file))
     for warning in settings.warnings:
         print("isorun: warning:", one_line(warning), file=sys.stderr)  # noqa: T201 - for the user
-    code: int = stdio.serve(Runtime(backend=backend, settings=settings, bundle=bundle, preload=preload))
-    return code
+    return serve(Runtime(backend=backend, settings=settings, bundle=bundle, preload=preload))
