@@ -280,6 +280,10 @@ def test_nothing_runs_on_after_the_server(number, environment, tmp_path) -> None
         code = process.wait(DEADLINE_S)
         wait_gone(started)
     assert code == (130 if number == signal.SIGTERM else -number)
+    assert (tmp_path / "stderr").read_bytes() == b""
+    if number == signal.SIGTERM:
+        (stored,) = (tmp_path / "runs").glob("codegen_mcp-*/out/result.json")
+        assert json.loads(stored.read_bytes())["status"] == "cancelled"
 
 
 def test_the_end_of_stdin_ends_it(environment, tmp_path) -> None:

@@ -14,6 +14,7 @@ async def output(*texts: str | asyncio.Event) -> AsyncIterator[str]:
             await text.wait()
         else:
             yield text
+            await asyncio.sleep(0)  # what is told meanwhile is told now
 
 
 class Client:
@@ -38,14 +39,14 @@ async def test_a_line_is_told_while_the_program_runs() -> None:
 
 
 async def test_any_number_of_lines_is_few_messages() -> None:
-    """What came since the last message is in the next, the end of it: a hundred thousand lines are two."""
+    """What came since the last message is in the next, the end of it: ten thousand lines are two."""
     client = Client()
-    await tell_progress(output(*(f"line {n}\n" for n in range(100_000))), client.tell, pause_s=1000)
+    await tell_progress(output(*(f"line {n}\n" for n in range(10_000))), client.tell, pause_s=1000)
     assert len(client.told) <= 2
     count, text = client.told[-1]
-    assert count >= 100_000
+    assert count >= 10_000
     assert text.startswith("… ")
-    assert text.endswith("line 99999")
+    assert text.endswith("line 9999")
     assert len(text) <= MOST_CHARS + 2
 
 
