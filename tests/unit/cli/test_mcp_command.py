@@ -1,5 +1,6 @@
 """`isorun mcp` before it serves: what it says where its extra is missing."""
 
+import subprocess
 import sys
 
 import pytest
@@ -31,3 +32,15 @@ def test_another_missing_module_is_no_missing_extra(monkeypatch) -> None:
     monkeypatch.setitem(sys.modules, "isorun.service.mcp.local", None)
     with pytest.raises(ModuleNotFoundError):
         call(["mcp"])
+
+
+@pytest.mark.slow
+def test_its_extra_is_enough() -> None:
+    """Nothing that only the extra `server` brings is imported: it may not be installed."""
+    others = ("fastapi", "sqlalchemy", "aiosqlite", "asyncpg", "alembic", "redis", "jinja2", "prometheus_client")
+    code = (
+        f"import sys; sys.modules.update(dict.fromkeys({others}))\n"
+        "import isorun.service.mcp.stdio, isorun.cli.mcp_server.command"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (0, "")
