@@ -11,7 +11,7 @@ from fastapi import Depends, Request, Response
 from fastapi.security import HTTPBearer
 
 from isorun.service.context import Service, service_of
-from isorun.service.problems import Problem
+from isorun.service.problems import Problem, not_signed_in
 from isorun.service.store.accounts import Accounts, User
 
 COOKIE = "isorun_session"
@@ -28,13 +28,7 @@ async def current_user(
     """Whom the request comes from. Raises `Problem`: 401, or 403 for a browser that another page made ask."""
     if (user := await user_of(request, service)) is not None:
         return user
-    raise Problem(
-        401,
-        "not_signed_in",
-        "you are not signed in",
-        hint="send your key as `Authorization: Bearer …`, or sign in on the page",
-        headers={"WWW-Authenticate": "Bearer"},
-    )
+    raise not_signed_in()
 
 
 CurrentUser = Annotated[User, Depends(current_user, scope="function")]

@@ -58,6 +58,12 @@ def not_found(what: str = "it") -> Problem:
     return Problem(404, "not_found", f"this {what} does not exist, or is not yours")
 
 
+def not_signed_in() -> Problem:
+    """No key and no cookie that counts."""
+    code, hint = "not_signed_in", _CODES[401][1]
+    return Problem(401, code, "you are not signed in", hint=hint, headers={"WWW-Authenticate": "Bearer"})
+
+
 def answer(problem: Problem) -> JSONResponse:
     """*problem* as a response."""
     body = {
