@@ -152,7 +152,7 @@ def test_a_service_that_does_not_answer_is_a_failed_row(doctor: Doctor) -> None:
     """Redis is configured and nobody listens there: the supervisor says so, and the row names what to correct."""
     told = json.loads(doctor("--production", "--json", REDIS_HOST="127.0.0.1", REDIS_PORT="1", **NO_DOCKER).stdout)
     row = next(check for check in told["production"] if check["name"] == "supervisor's services")
-    assert (row["ok"], row["detail"]) == (False, "redis unreachable, postgres not configured")
+    assert (row["ok"], row["detail"]) == (False, "redis unreachable (connection refused), postgres not configured")
     assert row["remedy"].startswith("correct REDIS_URL, REDIS_HOST")
 
 

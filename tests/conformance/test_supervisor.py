@@ -14,6 +14,7 @@ import re
 import select
 import signal
 import socket
+import struct
 import subprocess
 import sys
 import time
@@ -26,6 +27,7 @@ import pytest
 import isorun
 from tests.bundles import inspected, supervisors, write_bundle
 from tests.conformance.conftest import IN_CONTAINERS, SECRETS, options_for
+from tests.servers import answering, postgres_server, redis_server
 
 TOOLS = '''
 import asyncio, ctypes, os, signal, socket, subprocess, sys, time
@@ -439,10 +441,17 @@ def test_each_call_has_its_line(call: Run) -> None:
 
 
 @pytest.fixture
-def listener() -> Iterator[int]:
-    """A port of our loopback that takes connections."""
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        yield server.getsockname()[1]
+def redis() -> Iterator[int]:
+    """A port of our loopback at which a Redis answers that wants a password."""
+    with answering(b"-NOAUTH Authentication required.\r\n") as port:
+        yield port
+
+
+@pytest.fixture
+def postgres() -> Iterator[int]:
+    """A port of our loopback at which a PostgreSQL asks for a password."""
+    with answering(b"R" + struct.pack("!ii", 12, 5) + b"salt") as port:
+        yield port
 
 
 @pytest.fixture
@@ -452,26 +461,31 @@ def nobody() -> int:
         return int(server.getsockname()[1])
 
 
-def test_the_supervisor_says_what_it_found(own, bundle: Path, listener: int, nobody: int) -> None:
-    """redis and postgres are ok, not configured or unreachable; AWS keys present or absent; no value is shown."""
+def test_the_supervisor_says_what_it_found(own, bundle: Path, redis: int, postgres: int, nobody: int) -> None:
+    """redis and postgres are ok, not configured or unreachable, and why; AWS keys are present or absent; no secret."""
     base = isorun.Settings()
-    url = f"postgresql://u:hush-db@127.0.0.1:{listener}/d"
+    url = f"postgresql://u:hush-db@127.0.0.1:{postgres}/d"
     cases = [
         (base, "redis=not configured postgres=not configured", "absent"),
-        (replace(base, redis_host="127.0.0.1", redis_port=listener), "redis=ok postgres=not configured", "absent"),
+        (replace(base, redis_host="127.0.0.1", redis_port=redis), "redis=ok postgres=not configured", "absent"),
         (
             replace(base, redis_url=f"redis://127.0.0.1:{nobody}/0", database_url=url, aws_access_key_id="hush-key"),
-            "redis=unreachable postgres=ok",
+            "redis=unreachable (connection refused) postgres=ok",
             "present, passed to the supervisor only",
         ),
         (
             replace(base, redis_host="x" * 70, postgres_host="127.0.0.1", postgres_port=nobody, aws_profile="hush-p"),
-            "redis=unreachable postgres=unreachable",
+            "redis=unreachable (no host can have that name) postgres=unreachable (connection refused)",
             "present, passed to the supervisor only",
         ),
         (
             replace(base, redis_url="redis://127.0.0.1:notaport/0"),
-            "redis=unreachable postgres=not configured",
+            "redis=unreachable (REDIS_URL names no host and port) postgres=not configured",
+            "absent",
+        ),
+        (
+            replace(base, redis_host="127.0.0.1", redis_port=postgres),
+            "redis=unreachable (what answers is not Redis) postgres=not configured",
             "absent",
         ),
     ]
@@ -484,16 +498,33 @@ def test_the_supervisor_says_what_it_found(own, bundle: Path, listener: int, nob
 
 
 @pytest.mark.parametrize("service", ["redis", "postgres"])
-def test_whether_a_service_answers_is_the_supervisors_word(own, bundle: Path, listener: int, service: str) -> None:
+def test_whether_a_service_answers_is_the_supervisors_word(own, bundle: Path, service: str, request) -> None:
     """A supervisor without network reaches nothing, whatever this process does; its tools are not told the address."""
-    given = {f"{service}_host": "127.0.0.1", f"{service}_port": listener, "network_mode": "none"}
+    port = request.getfixturevalue(service)
+    given = {f"{service}_host": "127.0.0.1", f"{service}_port": port, "network_mode": "none"}
     with own(bundle=bundle, settings=replace(isorun.Settings(), **given)) as runtime:
         result = runtime.execute(PRELUDE + "show(await probe.process())", timeout_s=10)
-    assert f"{service}=unreachable" in infra(result)
-    with socket.create_connection(("127.0.0.1", listener)):
+    assert re.search(rf" {service}=unreachable \((network is unreachable|connection refused)\)", infra(result))
+    with socket.create_connection(("127.0.0.1", port)):
         pass  # the control: this process reaches it
     (process,) = shown(result)
     assert not {name for name in process["environ"] if name.startswith("ISORUN")}
+
+
+def test_real_servers_are_ok_without_their_passwords(own, bundle: Path, tmp_path: Path, require) -> None:
+    """A Redis and a PostgreSQL that want a password, which the supervisor is not told."""
+    rules = tmp_path / "redis.conf"
+    rules.write_text("requirepass hush-redis\n")
+    with redis_server(require, str(rules)) as redis, postgres_server(require) as postgres:
+        settings = replace(
+            isorun.Settings(),
+            redis_url=f"redis://:hush-redis@127.0.0.1:{redis}/0",
+            database_url=f"postgresql://app:hush-db@127.0.0.1:{postgres}/app",
+        )
+        with own(bundle=bundle, settings=settings) as runtime:
+            log = infra(runtime.execute("pass", timeout_s=10))
+    assert " INFO [supervisor] ready bundle=probes redis=ok postgres=ok\n" in log
+    assert "hush" not in log
 
 
 def test_without_a_bundle_there_is_no_such_line(run) -> None:

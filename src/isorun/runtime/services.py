@@ -1,6 +1,6 @@
 """Starts the supervisors of a Runtime, and reports on Redis, PostgreSQL and credentials of its bundle.
 
-The supervisor finds out whether a service can be reached. It is not given the service's credentials for that.
+The supervisor asks whether a service answers. It is not given the service's password for that.
 """
 
 import asyncio
@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping
 from contextlib import AsyncExitStack, ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
-from urllib.parse import urlsplit
+from urllib.parse import unquote, urlsplit
 
 from isorun.core.guard.log import log_of
 from isorun.core.ids import BUILT_IN_MODULE, is_built_in
@@ -22,7 +22,7 @@ from isorun.settings import Settings, base_environment, supervisor_environment
 if TYPE_CHECKING:
     from isorun.supervisor.client import Supervisor
     from isorun.supervisor.descriptor import Descriptor
-    from isorun.supervisor.serving.services import Address
+    from isorun.supervisor.serving.services import Service
     from isorun.supervisor.worker.modes import ModePolicy
 
 _log = log_of("isorun")
@@ -47,7 +47,7 @@ async def open_supervisor(
     from isorun.supervisor.serving.services import encode_services
 
     descriptor = await asyncio.to_thread(descriptor_of, settings, settings.bundle)
-    services, statuses = _addresses(settings)
+    services, statuses = _asked(settings)
     environment = environment_of(settings, descriptor) | ({SERVICES: encode_services(services)} if services else {})
     no_network = {NO_NETWORK: "1"} if settings.network_mode == "none" else {}
     here = {**base_environment(), **environment, **no_network}
@@ -155,25 +155,37 @@ def mode_policy_of(settings: Settings, *, in_container: bool = False) -> "ModePo
     return ModePolicy(operators=settings.tool_modes(), default=tool_isolation, in_container=in_container)
 
 
-def _addresses(settings: Settings) -> tuple[dict[str, "Address"], dict[str, str]]:
-    """Host and port of each service in the settings, and the status of each that has none."""
-    given = {
-        "redis": (settings.redis_url, settings.redis_host, settings.redis_port, _REDIS_PORT),
-        "postgres": (settings.database_url, settings.postgres_host, settings.postgres_port, _POSTGRES_PORT),
-    }
-    from isorun.supervisor.serving.services import UNREACHABLE  # as above
+def _asked(settings: Settings) -> tuple[dict[str, "Service"], dict[str, str]]:
+    """The services that a supervisor is to ask, and the status of each that it need not ask."""
+    from isorun.supervisor.serving.services import Service, unreachable  # as above
 
-    found: dict[str, Address] = {}
+    redis = settings.redis_url, settings.redis_host, settings.redis_port, _REDIS_PORT
+    postgres = settings.database_url, settings.postgres_host, settings.postgres_port, _POSTGRES_PORT
+    user, database = settings.postgres_user or "", settings.postgres_db or ""
+    found: dict[str, Service] = {}
     statuses: dict[str, str] = {}
-    for name, (url, host, port, usual_port) in given.items():
-        try:
-            parts = urlsplit(url or "")
-            at = (parts.hostname, parts.port or usual_port) if url is not None else (host, port)
-        except ValueError:
-            statuses[name] = UNREACHABLE
-            continue
-        if at[0]:
-            found[name] = (at[0], at[1])
-        else:
+    for name, schemes, variable, (url, host, port, usual_port) in (
+        ("redis", ("redis", "rediss", "unix"), "REDIS_URL", redis),
+        ("postgres", ("postgres",), "DATABASE_URL", postgres),
+    ):
+        if url is None and host:
+            found[name] = Service(host, port, False, *((user, database) if name == "postgres" else ()))
+        elif url is None or not url.startswith(schemes):  # none, or a database that is a file
             statuses[name] = "not configured"
+        else:
+            try:
+                found[name] = _service_of(url, usual_port)
+            except ValueError:
+                statuses[name] = unreachable(f"{variable} names no host and port")
     return found, statuses
+
+
+def _service_of(url: str, usual_port: int) -> "Service":
+    """Where *url* leads, without its password. Raises ValueError."""
+    from isorun.supervisor.serving.services import Service  # as above
+
+    parts = urlsplit(url)
+    if not parts.hostname:
+        raise ValueError(url)
+    user, database = unquote(parts.username or ""), unquote(parts.path.removeprefix("/"))
+    return Service(parts.hostname, parts.port or usual_port, parts.scheme == "rediss", user, database)

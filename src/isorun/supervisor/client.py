@@ -83,7 +83,7 @@ class Supervisor:
         self._mode_policy = mode_policy or ModePolicy()
         self._environment = {**environment, **({} if network else {NO_NETWORK: "1"})}
         self.tools: Mapping[str, Mapping[str, Any]] = {}
-        self.services: Mapping[str, str] = {}  # `ok` or `unreachable`, as the first process found each
+        self.services: Mapping[str, str] = {}  # `ok` or `unreachable (reason)`, as the first process found each
         self._runs: dict[int, OpenedRun] = {}
         self._numbers = self._prints = 0
         self._process: Incarnation | None = None

@@ -31,7 +31,7 @@ DESCRIPTOR = "tools_descriptor.py"
 GLOBALS = "RUNTIME_GLOBALS_JSON"  # the supervisor process reads its bundle from this variable, or from stdin
 GLOBALS_BYTES = 32 << 10  # of it in an environment; the kernel takes 128 KiB for one variable at most
 NO_NETWORK = "ISORUN_SUPERVISOR_NO_NETWORK"  # set for a supervisor process that must leave the network
-SERVICES = "ISORUN_SUPERVISOR_ASKED"  # services to try to connect to, as JSON: {"redis": ["host", 6379]}
+SERVICES = "ISORUN_SUPERVISOR_ASKED"  # services to ask, as `serving.services` encodes them
 #: An alias is a name in the program and a module that it can import.
 _TAKEN = frozenset((*dir(builtins), *sys.stdlib_module_names, *names.base(""), *names.OF_RUN, "exec_tools"))
 _KEYS = ("module", "ref", "alias")

@@ -283,7 +283,7 @@ class Serve(Message):
 
 
 class Loaded(Message):
-    """The bundle is loaded: `tools` by id, each described; `services` by name, each `ok` or `unreachable`."""
+    """The bundle is loaded: `tools` by id, each described; `services` by name, each `ok` or `unreachable (reason)`."""
 
     tools: dict[str, Any]
     services: dict[str, str]

@@ -28,7 +28,7 @@ _NO_REMEDY = "no other check failed: the error says what to do; report it if it 
 _PROGRAM = "print('a sealed program says hello')"
 _NOTE = "await local_tools.write_note(text='a note of isorun doctor')"
 _CALL = re.compile(r"\[tool_call\] local_tools\.write_note \S+ ok .*")
-_READY = re.compile(r"\[supervisor\] ready .*redis=(\w[\w ]*?) postgres=(\w[\w ]*)")
+_READY = re.compile(r"\[supervisor\] ready .* redis=(.+) postgres=(.+)")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
