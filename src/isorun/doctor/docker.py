@@ -34,7 +34,7 @@ from sandbox_runner.errors import InvalidSpec, SandboxError
 from sandbox_runner.execution import run_command
 from sandbox_runner.spec import MountSpec
 
-OLDEST_COMPOSE = (2, 0)
+OLDEST_COMPOSE = (2, 24)  # of the service's compose file, whose `env_file` may be missing
 PROBE = "/probe"  # where the folder of the runs is inside the container that looks for it
 
 _ASK_S = 15.0
@@ -180,20 +180,18 @@ def check_compose(answer: Answer, standalone: str = "") -> Finding:
 
     *standalone* is what a `docker-compose` on PATH says of its version; the plugin is asked first.
     """
-    found = _VERSION.search(answer.stdout.decode("utf-8", "replace"))
-    if answer.code or found is None:
-        if alone := _VERSION.search(standalone):
-            said = f"no plugin; docker-compose {alone[1]} on PATH"
-            if at_least(alone[1], OLDEST_COMPOSE):
-                return fine(said)
-            plugin = install("install the plugin docker-compose-v2", "docker-compose-v2")
-            return fine(f"{said}, and the service's compose file needs 2.0 or later", plugin)
-        return fine("none; only the service's compose file needs it (2.0 or later)")
-    if not at_least(found[1], OLDEST_COMPOSE):
-        return failed(
-            f"{found[1]} is older than 2.0", install("install the plugin docker-compose-v2", "docker-compose-v2")
-        )
-    return fine(found[1])
+    if (found := _VERSION.search(answer.stdout.decode("utf-8", "replace"))) and not answer.code:
+        said, version = found[1], found[1]
+    elif alone := _VERSION.search(standalone):
+        said, version = f"no plugin; docker-compose {alone[1]} on PATH", alone[1]
+    else:
+        return fine("none; only the service's compose file needs it (2.24 or later)")
+    plugin = install("install the plugin docker-compose-v2", "docker-compose-v2")
+    if said == version and not at_least(version, (2, 0)):
+        return failed(f"{said} is older than 2.0, and the service's compose file needs 2.24 or later", plugin)
+    if not at_least(version, OLDEST_COMPOSE):
+        return fine(f"{said}, and the service's compose file needs 2.24 or later", plugin)
+    return fine(said)
 
 
 @check("walls of the engine")

@@ -259,7 +259,7 @@ def test_no_compose_is_no_failure(engine: Engine, root: Path) -> None:
     """Runs need none; the docker CLI of a machine without the plugin explains itself with an exit code."""
     engine.says("compose", err="docker: 'compose' is not a docker command.", code=1)
     found = probes.examine(settings(root), root, start=False, place=OUTSIDE)
-    said = "none; only the service's compose file needs it (2.0 or later)"
+    said = "none; only the service's compose file needs it (2.24 or later)"
     assert check_named("Docker Compose", found.checks) == Row("Docker Compose", True, said)
 
 
@@ -358,21 +358,36 @@ def test_what_is_written_to_look_for_is_readable_by_others(engine: Engine, root:
 @pytest.mark.parametrize(
     ("standalone", "said", "remedy"),
     [
-        ("", "none; only the service's compose file needs it (2.0 or later)", ""),
+        ("", "none; only the service's compose file needs it (2.24 or later)", ""),
         (
             "1.29.2\n",
-            "no plugin; docker-compose 1.29.2 on PATH, and the service's compose file needs 2.0 or later",
+            "no plugin; docker-compose 1.29.2 on PATH, and the service's compose file needs 2.24 or later",
             "in",
         ),
         ("docker-compose version 1.25.0, build x", "no plugin; docker-compose 1.25.0 on PATH, and the service", "in"),
         ("v2.40.3\n", "no plugin; docker-compose 2.40.3 on PATH", ""),
-        ("broken", "none; only the service's compose file needs it (2.0 or later)", ""),
+        ("broken", "none; only the service's compose file needs it (2.24 or later)", ""),
     ],
 )
 def test_a_compose_beside_the_cli_is_seen(standalone: str, said: str, remedy: str) -> None:
     """The old program `docker-compose` is no plugin of the CLI; runs need neither, so it is no failure."""
     row = probes.check_compose(Answer(1, b"", b"unknown command"), standalone)
     assert (row.ok, row.detail.startswith(said), row.remedy[:2]) == (True, True, remedy)
+
+
+@pytest.mark.parametrize(
+    ("version", "ok", "said"),
+    [
+        ("1.29.2", False, "1.29.2 is older than 2.0, and the service's compose file needs 2.24 or later"),
+        ("v2.23.3-desktop.2", True, "2.23.3, and the service's compose file needs 2.24 or later"),
+        ("v2.24.0", True, "2.24.0"),
+        ("v5.0.1", True, "5.0.1"),
+    ],
+)
+def test_a_plugin_that_cannot_read_the_services_file_is_said(version: str, ok: bool, said: str) -> None:
+    """The file's optional `env_file` came with 2.24; runs do not need it, so one of 2.0 is no failure."""
+    row = probes.check_compose(Answer(0, f"Docker Compose version {version}\n".encode(), b""), "1.29.2")
+    assert (row.ok, row.detail, bool(row.remedy)) == (ok, said, "2.24 or later" in said)
 
 
 def test_the_program_docker_compose_is_asked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
