@@ -1,13 +1,10 @@
 """The service as a process: prints its URL, and ends runs before streams, so that each stream has its outcome."""
 
 import asyncio
-import logging
 import signal
 import socket
 import sys
 from collections.abc import Callable
-from logging.handlers import RotatingFileHandler
-from pathlib import Path
 from types import FrameType
 
 import uvicorn
@@ -16,10 +13,10 @@ from isorun.core.errors import InvalidRequest, Unavailable
 from isorun.service.app import create_app
 from isorun.service.auth import sign_in_link
 from isorun.service.context import Service, open_service
+from isorun.service.logs import start_logging
 from isorun.settings import Settings
 
 LOOPBACK = ("127.0.0.1", "::1", "localhost")
-_LOG_BYTES = 16 << 20
 _END_S = 2  # for connections, once the runs have ended
 
 
@@ -94,18 +91,6 @@ async def _announce(service: Service, host: str, listening: socket.socket) -> No
 
 def run(settings: Settings, host: str, port: int) -> None:
     """As `serve`, from a program without a loop."""
-    logging.basicConfig(
-        level=logging.INFO, format="%(asctime)s %(levelname)s [%(name)s] %(message)s", stream=sys.stderr
-    )
+    start_logging(settings)
     signal.signal(signal.SIGPIPE, signal.SIG_IGN)
     asyncio.run(serve(settings, host, port))
-
-
-def _log_file(folder: Path) -> logging.Handler:
-    """Raises `InvalidRequest` (invalid_setting)."""
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        return RotatingFileHandler(folder / "service.log", maxBytes=_LOG_BYTES, backupCount=4)
-    except OSError as error:
-        text = f"LOG_DIR {folder} cannot be written to: {error.strerror}; name another folder"
-        raise InvalidRequest(text, code="invalid_setting") from None
