@@ -1,4 +1,4 @@
-"""The chat service's image, whole: as long as there is no service, that isorun and all that it will need are in it."""
+"""The chat service's image, whole: isorun and all that the service needs are in it, and the service is its command."""
 
 import json
 from pathlib import Path
@@ -40,7 +40,7 @@ def chat_image(docker_engine: Engine) -> str:
     return IMAGE
 
 
-def test_it_has_isorun_and_what_the_service_will_need(docker_engine, chat_image) -> None:
+def test_it_has_isorun_and_what_the_service_needs(docker_engine, chat_image) -> None:
     """isorun is in /opt/venv, appuser has /exec-workspace; Docker is there as a client alone, and no browser."""
     import isorun
 
@@ -63,9 +63,20 @@ def test_the_packages_of_documents_are_there(docker_engine, chat_image) -> None:
     assert shown.splitlines() == ["installed"] * len(PACKAGES)
 
 
-def test_its_default_command_looks_at_the_machine(docker_engine, chat_image) -> None:
-    """`isorun doctor`, which says what it found and ends with 0 or, where programs cannot run sealed, with 4."""
+def test_its_default_command_is_the_service(docker_engine, chat_image) -> None:
+    """At port 8000 of every address. What it says is on standard output: here, that without an engine nothing runs."""
+    (found,) = json.loads(docker_engine("image", "inspect", chat_image))
+    command = ["isorun", "serve", "--host", "0.0.0.0", "--port", "8000"]
+    assert (found["Config"]["Cmd"], list(found["Config"]["ExposedPorts"])) == (command, ["8000/tcp"])
     done = docker_engine.run("run", "--rm", "--network", "none", chat_image)
-    assert done.returncode in (0, 4), done.stdout + done.stderr
+    assert done.returncode == 4, done.stdout + done.stderr
     assert "[entrypoint] Switching to user appuser (UID 1000)\n" in done.stdout
-    assert "sealed here" in done.stdout
+    assert "isorun: neither backend works here" in done.stdout
+    assert done.stderr == ""
+
+
+def test_another_command_keeps_its_two_outputs_apart(docker_engine, chat_image) -> None:
+    """The control: only the service's standard error goes where `docker logs NAME | grep` looks."""
+    words = ("sh", "-c", "echo out; echo err >&2")
+    done = docker_engine.run("run", "--rm", "--network", "none", chat_image, *words)
+    assert (done.stdout.splitlines()[-1], done.stderr) == ("out", "err\n")

@@ -51,6 +51,9 @@ set_up_docker() {
     fi
 }
 
+# The service's log is on standard error, which `docker logs NAME | grep WORD` does not look at.
+[ "${1-} ${2-}" != "isorun serve" ] || exec 2>&1
+
 say "Starting Docker-in-Docker setup..."
 if [ "$(id -u)" -ne 0 ]; then
     say "⚠️  Not started as root (UID $(id -u)): groups and user stay as they are"
