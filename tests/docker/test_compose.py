@@ -167,7 +167,7 @@ VERIFY = {
         r"\[docker\.exec\] Container paths: workdir=/exec-workspace/codegen_.*"
         r"\[docker\.exec\] Host paths: workdir=\$FOLDER/exec-workspace/codegen_"
     ),
-    "docker compose logs -f chat": r"isorun serves at http://0\.0\.0\.0:8000",
+    "docker compose logs -f chat": r"Open http://0\.0\.0\.0:8000",
 }
 
 

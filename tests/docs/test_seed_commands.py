@@ -55,7 +55,7 @@ OPERATIONS = (
         printed="python kdcube_ai_app/apps/chat/api/web_app.py",
         typed="export ISORUN_SERVICE_DATA=$PWD; python -m isorun.service --port 0 >said & "
         "until grep isorun said; do sleep 0.1; done; kill $!; wait $! || true",
-        shows=r"(?m)^isorun serves at http://127\.0\.0\.1:\d+/login\?token=",
+        shows=r"(?m)^Open http://127\.0\.0\.1:\d+/login\?token=",
     ),
     Command(
         printed="docker ps | grep py-code-exec",

@@ -45,7 +45,10 @@ def start_service(folder: Path, **more: str) -> Served:
         )
     assert process.stdout is not None
     line = process.stdout.readline()  # its end, if the process ends without one
-    assert "http://" in line, f"{line!r}\n{log.read_text()}"
+    if "http://" not in line:
+        process.stdout.close()
+        process.wait(END_S)
+        raise AssertionError(f"{line!r}\n{log.read_text()}")
     url = line.split()[-1].partition("/login")[0]
     return Served(url, keys[0], keys[1], process, log, environment)
 

@@ -4,7 +4,6 @@ import asyncio
 import signal
 import socket
 import sys
-from collections.abc import Callable
 from types import FrameType
 
 import uvicorn
@@ -21,7 +20,10 @@ _END_S = 2  # for connections, once the runs have ended
 
 
 class _Server(uvicorn.Server):
-    """Ends the runs first: each open stream gets its outcome, and then has no reason to stay open."""
+    """Ends the runs first: each open stream gets its outcome, and then has no reason to stay open.
+
+    An end by a signal is how a service ends: the process then exits with 0, and not as if the signal had killed it.
+    """
 
     def __init__(self, config: uvicorn.Config, service: Service) -> None:
         super().__init__(config)
@@ -33,15 +35,13 @@ class _Server(uvicorn.Server):
         if self._ending is not None:
             super().handle_exit(sig, frame)
             return
-        self._ending = asyncio.get_running_loop().create_task(
-            self._end(lambda: uvicorn.Server.handle_exit(self, sig, frame))
-        )
+        self._ending = asyncio.get_running_loop().create_task(self._end())
 
-    async def _end(self, leave: Callable[[], None]) -> None:
+    async def _end(self) -> None:
         try:
             await self._service.close()
         finally:
-            leave()
+            self.should_exit = True
 
 
 async def serve(settings: Settings, host: str, port: int) -> None:
@@ -85,7 +85,7 @@ async def _announce(service: Service, host: str, listening: socket.socket) -> No
     url = f"http://{shown}:{port}"
     if host in LOOPBACK:
         url += await sign_in_link(service.accounts, await service.accounts.local())
-    sys.stdout.write(f"isorun serves at {url}\n")
+    sys.stdout.write(f"Open {url}\n")
     sys.stdout.flush()
 
 
