@@ -73,6 +73,7 @@ def _listening(host: str, port: int) -> socket.socket:
         made = socket.socket(family, socket.SOCK_STREAM)
         made.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         made.bind((host, port))
+        made.listen(2048)  # before the URL is printed: who opens it at once is answered a little later
     except OSError as error:
         text = f"{host}:{port} cannot be listened on: {error.strerror}; name another with --port, or --port 0 for any"
         raise Unavailable(text) from None

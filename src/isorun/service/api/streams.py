@@ -12,6 +12,7 @@ from fastapi.sse import ServerSentEvent
 from isorun.service.store.records import Stored
 
 _MOST = 2**53
+_LAST_S = 0.5
 
 
 def last_seen(
@@ -23,12 +24,13 @@ def last_seen(
 
 
 async def told(events: AsyncIterator[Stored], closing: asyncio.Event) -> AsyncIterator[ServerSentEvent]:
-    """*events*, each as a message; the end once the service closes."""
+    """*events*, each as a message; the end once the service closes and nothing more is stored."""
     end = asyncio.ensure_future(closing.wait())
     try:
         while True:
             coming = asyncio.ensure_future(anext(events, None))
             await asyncio.wait({coming, end}, return_when=asyncio.FIRST_COMPLETED)
+            await asyncio.wait({coming}, timeout=_LAST_S)  # at the end, what is stored already is told
             if not coming.done():
                 coming.cancel()
                 await asyncio.wait({coming})
