@@ -28,7 +28,7 @@ ROOTS_OWN = ("root", "user", "uid")
 
 FACILITIES = (
     *("namespace", "seccomp", "landlock", "cgroup", "user", "root", "docker", "gvisor", "control_group"),
-    *("libreoffice", "redis", "postgres", "compose"),
+    *("libreoffice", "chromium", "redis", "postgres", "compose"),
 )
 
 

@@ -13,6 +13,7 @@ from isorun.service import problems
 from isorun.service.api import about, artifacts, conversations, runs, uploads
 from isorun.service.context import Service
 from isorun.service.guard import Guard
+from isorun.service.page import routes as page
 
 
 def create_app(service: Service, *, hosts: frozenset[str] = frozenset()) -> FastAPI:
@@ -63,4 +64,5 @@ def _application(mcp: Starlette | None) -> FastAPI:
     problems.install(app)
     for router in (runs.router, artifacts.router, uploads.router, conversations.router, about.router):
         app.include_router(router)
+    app.include_router(page.router)
     return app

@@ -17,7 +17,9 @@ async def look_up(name: str) -> list[dict]:
     pages = await generic_tools.web_search(query=query, n=3)
     claims = []
     for page in pages:
-        said = re.search(r"([\d.,]+) (kg|g)\b", page["text"])
+        said = re.search(r"(\d[\d.,]*) (kg|g)\b", page["text"])
+        if said is None:
+            continue
         mass = float(said[1].replace(",", "")) * KILOGRAMS[said[2]]
         off = mass / measured - 1
         claim = {"species": name, "mass": mass, "measured": measured}

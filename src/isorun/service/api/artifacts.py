@@ -22,6 +22,7 @@ from isorun.store.recovery import open_stored
 
 router = APIRouter(prefix="/v1/runs/{run_id}", tags=["files"])
 _SEALED = "sandbox; default-src 'none'; style-src 'unsafe-inline'; img-src data:; frame-ancestors 'self'"
+_PDF = "default-src 'none'; object-src 'self'; frame-ancestors 'self'"
 _SHOWN = ("image/png", "image/jpeg", "image/gif", "image/webp", "application/pdf", "text/plain", "text/html")
 _RANGE = re.compile(r"bytes=([0-9]{0,15})-([0-9]{0,15})")
 _PIECE = 256 << 10
@@ -59,12 +60,13 @@ async def file(
     known = next((one for one in view["files"] if one["path"] == path), None)
     if known is None:
         raise not_found("file")
-    tag = f'"{known["sha256"]}"'
-    if tag in if_none_match:
-        return Response(status_code=304, headers={"ETag": tag})
-    descriptor = await _opened(service, run_id, path)
     mime = known.get("mime") or mimetypes.guess_type(path)[0] or "application/octet-stream"
-    return _sent(descriptor, path, mime, wanted, {"ETag": tag, "Cache-Control": "private, no-cache"}, download=download)
+    headers = {"ETag": f'"{known["sha256"]}"', "Cache-Control": "private, no-cache"}
+    if headers["ETag"] in if_none_match:
+        # A browser puts the headers of this answer in place of those it keeps with the file: its policy is among them.
+        return Response(status_code=304, headers={**headers, "Content-Security-Policy": _policy(mime)})
+    descriptor = await _opened(service, run_id, path)
+    return _sent(descriptor, path, mime, wanted, headers, download=download)
 
 
 @router.get("/logs/{name}", response_class=Response, responses=_TEXT)
@@ -107,16 +109,18 @@ def _sent(
         "Accept-Ranges": "bytes",
         "Content-Length": str(last - first + 1),
         "Content-Disposition": f"{'inline' if shown and not download else 'attachment'}; filename*=UTF-8''{name}",
-        "Content-Security-Policy": _SEALED,
+        "Content-Security-Policy": _policy(mime),
     }
-    if mime == "application/pdf":
-        # A browser's own viewer of PDF does not start in a sandbox. It runs no script of a document.
-        headers["Content-Security-Policy"] = "default-src 'none'; object-src 'self'; frame-ancestors 'self'"
     if part:
         headers["Content-Range"] = f"bytes {first}-{last}/{size}"
     kind = f"{mime}; charset=utf-8" if mime.startswith("text/") else mime
     body = _pieces(descriptor, first, last - first + 1)
     return StreamingResponse(body, 206 if part else 200, headers, kind)
+
+
+def _policy(mime: str) -> str:
+    # A browser's own viewer of PDF does not start in a sandbox. It runs no script of a document.
+    return _PDF if mime == "application/pdf" else _SEALED
 
 
 def _pieces(descriptor: int, first: int, left: int) -> Iterator[bytes]:

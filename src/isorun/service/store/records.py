@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, cast
 
-from sqlalchemy import func, insert, select, update
+from sqlalchemy import ColumnElement, func, insert, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from isorun.service.store.database import Database
@@ -165,6 +165,16 @@ class Records:
             _stored(cast("Row", row), row["conversation_seq"], None if row["stream"] == conversation else row["stream"])
             for row in rows
         ]
+
+    async def before(self, conversation: str, runs_in_it: Sequence[str], turn: int | None) -> int | None:
+        """The number in *conversation* before the first event of *runs_in_it* and of *turn*; None if there is none."""
+        wanted: ColumnElement[bool] = events.c.stream.in_(runs_in_it)
+        if turn is not None:
+            wanted |= events.c.turn == turn
+        question = select(func.min(events.c.conversation_seq)).where(events.c.conversation_id == conversation, wanted)
+        async with self._db.read() as connection:
+            first = (await connection.execute(question)).scalar_one()
+        return None if first is None else int(first) - 1
 
     async def remove(self, run_id: str) -> None:
         """The run and its events."""

@@ -1,0 +1,1 @@
+"""The page of the service: rendered here, and brought to life by small modules of its own."""

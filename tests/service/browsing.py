@@ -1,0 +1,110 @@
+"""A service as a process, and a browser that looks at its page."""
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from urllib.parse import urlsplit
+
+from playwright.sync_api import Browser, Page, sync_playwright
+
+from tests.conftest import Require
+
+PATIENCE_MS = 60_000  # for a sign on the page, on a machine that is busy
+_URL = re.compile(r"http://\S+/login\?token=\S+")
+
+
+@dataclass
+class Served:
+    """`isorun serve`, started. `url` lets one browser in."""
+
+    base: str
+    url: str
+    env: dict[str, str]
+
+
+@contextmanager
+def served(folder: Path, require: Require) -> Iterator[Served]:
+    """A service whose data is in *folder*; it is ended with the block."""
+    env = {
+        **{name: value for name, value in os.environ.items() if not name.startswith("ISORUN_MODEL")},
+        "ISORUN_SERVICE_DATA": str(folder / "data"),
+        "EXEC_WORKSPACE_ROOT": str(folder / "runs"),
+        "ISO_RUNTIME_USER_WORKSPACE_ROOT": str(folder / "workspace"),
+        "ISO_RUNTIME_SANDBOX_ROOT": str(folder / "sandbox"),
+    }
+    (folder / "runs").mkdir()
+    argv = [sys.executable, "-m", "isorun", "serve", "--port", "0"]
+    with subprocess.Popen(argv, env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        try:
+            assert process.stdout
+            assert process.stderr
+            said: list[str] = []
+            threading.Thread(target=said.extend, args=(process.stderr,), daemon=True).start()
+            line = process.stdout.readline()
+            found = _URL.search(line)
+            if found is None:
+                process.wait(30)
+                require("namespace", f"isorun serve did not start: {line}{''.join(said)[-500:]}")
+            base = f"http://{urlsplit(found[0]).netloc}"
+            yield Served(base, found[0], env)
+        finally:
+            process.terminate()
+            process.wait(30)
+
+
+@contextmanager
+def browser(require: Require) -> Iterator[Browser]:
+    """Debian's Chromium."""
+    path = shutil.which("chromium")
+    if path is None:
+        require("chromium", "there is no chromium; apt-get install chromium")
+    with sync_playwright() as playwright:
+        options = ["--no-sandbox"] if os.geteuid() == 0 else []
+        made = playwright.chromium.launch(executable_path=path, args=options)
+        yield made
+        made.close()
+
+
+@dataclass
+class Looking:
+    """A page, all that it asked of the network, and what it complained of."""
+
+    page: Page
+    base: str
+    asked: list[str] = field(default_factory=list)
+    complaints: list[str] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self.page.set_default_timeout(PATIENCE_MS)
+        self.page.on("request", lambda request: self.asked.append(request.url))
+        self.page.on("pageerror", lambda error: self.complaints.append(str(error)))
+
+    def go(self, path: str = "/") -> None:
+        """Open a page of the service, and wait until its scripts have begun."""
+        self.page.goto(f"{self.base}{path}")
+        self.page.wait_for_selector("html.scripted")
+
+    def run(self, code: str) -> None:
+        """Start a program on the Code tab of the conversation that is open."""
+        self.page.click("#tab-code")
+        self.page.fill("#code", code)
+        self.page.click("#program .send")
+
+    def card(self, status: str = "") -> str:
+        """The address within the page of the last card, once its program has begun, or has ended as *status*."""
+        this = ".card[data-run]:last-of-type"
+        # The service renders an ended card; before that, the live part is there.
+        end = f'[data-status="{status}"]:not(:has(.live))' if status else ""
+        self.page.wait_for_selector(f"{this}{end}")
+        return this
+
+    def output(self, card: str) -> str:
+        """What the card shows as printed."""
+        return "".join(self.page.locator(f"{card} .out").all_text_contents())
