@@ -1,62 +1,16 @@
-"""A service as a process, and a browser that looks at its page."""
+"""A browser that looks at the page of a service."""
 
 import os
-import re
 import shutil
-import subprocess
-import sys
-import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from pathlib import Path
-from urllib.parse import urlsplit
 
 from playwright.sync_api import Browser, Page, sync_playwright
 
 from tests.conftest import Require
 
 PATIENCE_MS = 60_000  # for a sign on the page, on a machine that is busy
-_URL = re.compile(r"http://\S+/login\?token=\S+")
-
-
-@dataclass
-class Served:
-    """`isorun serve`, started. `url` lets one browser in."""
-
-    base: str
-    url: str
-    env: dict[str, str]
-
-
-@contextmanager
-def served(folder: Path, require: Require) -> Iterator[Served]:
-    """A service whose data is in *folder*; it is ended with the block."""
-    env = {
-        **{name: value for name, value in os.environ.items() if not name.startswith("ISORUN_MODEL")},
-        "ISORUN_SERVICE_DATA": str(folder / "data"),
-        "EXEC_WORKSPACE_ROOT": str(folder / "runs"),
-        "ISO_RUNTIME_USER_WORKSPACE_ROOT": str(folder / "workspace"),
-        "ISO_RUNTIME_SANDBOX_ROOT": str(folder / "sandbox"),
-    }
-    (folder / "runs").mkdir()
-    argv = [sys.executable, "-m", "isorun", "serve", "--port", "0"]
-    with subprocess.Popen(argv, env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
-        try:
-            assert process.stdout
-            assert process.stderr
-            said: list[str] = []
-            threading.Thread(target=said.extend, args=(process.stderr,), daemon=True).start()
-            line = process.stdout.readline()
-            found = _URL.search(line)
-            if found is None:
-                process.wait(30)
-                require("namespace", f"isorun serve did not start: {line}{''.join(said)[-500:]}")
-            base = f"http://{urlsplit(found[0]).netloc}"
-            yield Served(base, found[0], env)
-        finally:
-            process.terminate()
-            process.wait(30)
 
 
 @contextmanager

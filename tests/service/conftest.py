@@ -16,7 +16,10 @@ END_S = 60
 
 @dataclass
 class Served:
-    """A service that runs: where, a key of each of two users, its process, and where its log is."""
+    """A service that runs: where, a key of each of two users, its process, and where its log is.
+
+    `link` is the address that it printed: it signs one browser in.
+    """
 
     url: str
     key: str
@@ -24,12 +27,15 @@ class Served:
     process: subprocess.Popen[str]
     log: Path
     environment: dict[str, str] = field(default_factory=dict)
+    link: str = ""
 
 
 def start_service(folder: Path, **more: str) -> Served:
     """A service on a free port, with its data below *folder*; *more*: of its environment."""
     data, workspace = folder / "data", folder / "workspace"
     own = {"ISORUN_SERVICE_DATA": str(data), "ISORUN_WORKSPACE_ROOT": str(workspace)}
+    # Else scenarios of several services would wait for one another: they are the same user's.
+    own |= {f"ISO_RUNTIME_{name}_ROOT": str(folder / name.lower()) for name in ("USER_WORKSPACE", "SANDBOX")}
     environment = {**os.environ, **own, **more}
     argv = [sys.executable, "-m", "isorun"]
     keys = [
@@ -49,8 +55,8 @@ def start_service(folder: Path, **more: str) -> Served:
         process.stdout.close()
         process.wait(END_S)
         raise AssertionError(f"{line!r}\n{log.read_text()}")
-    url = line.split()[-1].partition("/login")[0]
-    return Served(url, keys[0], keys[1], process, log, environment)
+    link = line.split()[-1]
+    return Served(link.partition("/login")[0], keys[0], keys[1], process, log, environment, link)
 
 
 def end_service(served: Served) -> None:

@@ -13,7 +13,8 @@ from playwright.sync_api import Browser, BrowserContext, expect
 
 from isorun.core.text import printable
 from tests.conftest import Require
-from tests.service.browsing import PATIENCE_MS, Looking, Served, browser, served
+from tests.service.browsing import PATIENCE_MS, Looking, browser
+from tests.service.conftest import Served
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(240)]
 expect.set_options(timeout=PATIENCE_MS)
@@ -40,13 +41,6 @@ print("\\x1b[31mred", script)
 
 
 @pytest.fixture(scope="module")
-def service(tmp_path_factory: pytest.TempPathFactory, require: Require) -> Iterator[Served]:
-    """One service for all tests of this module."""
-    with served(tmp_path_factory.mktemp("service"), require) as started:
-        yield started
-
-
-@pytest.fixture(scope="module")
 def chromium(require: Require) -> Iterator[Browser]:
     """One browser for all."""
     with browser(require) as started:
@@ -54,11 +48,11 @@ def chromium(require: Require) -> Iterator[Browser]:
 
 
 @pytest.fixture(scope="module")
-def let_in(service: Served, chromium: Browser) -> object:
+def let_in(served: Served, chromium: Browser) -> object:
     """The cookie of a browser that opened the address which `isorun serve` printed."""
     with chromium.new_context() as context:
         page = context.new_page()
-        page.goto(service.url)
+        page.goto(served.link)
         page.wait_for_selector(".starters")
         return context.storage_state()
 
@@ -71,12 +65,12 @@ def context(chromium: Browser, let_in: dict) -> Iterator[BrowserContext]:
 
 
 @pytest.fixture
-def look(context: BrowserContext, service: Served) -> Iterator[Looking]:
+def look(context: BrowserContext, served: Served) -> Iterator[Looking]:
     """A window. Whatever a test does in it, no script fails, and nothing is asked of another host."""
-    looking = Looking(context.new_page(), service.base)
+    looking = Looking(context.new_page(), served.url)
     yield looking
     assert looking.complaints == []
-    ours = urlsplit(service.base).netloc
+    ours = urlsplit(served.url).netloc
     assert {urlsplit(url).netloc for url in looking.asked if url.startswith(("http", "ws"))} <= {ours}
 
 
@@ -195,11 +189,11 @@ def test_files_are_looked_into_and_can_do_nothing(look: Looking) -> None:
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 @pytest.mark.parametrize("width", [1280, 360])
-def test_every_view_can_be_used_by_everybody(chromium, let_in, service, width, scheme) -> None:
+def test_every_view_can_be_used_by_everybody(chromium, let_in, served, width, scheme) -> None:
     """axe finds nothing in any view, light and dark, wide and as narrow as a telephone; nothing is wider than that."""
     viewport = {"width": width, "height": 800}
     with chromium.new_context(storage_state=let_in, viewport=viewport, color_scheme=scheme) as context:
-        look = Looking(context.new_page(), service.base)
+        look = Looking(context.new_page(), served.url)
         found: dict[str, list[object]] = {}
 
         def judge(view: str) -> None:
@@ -255,6 +249,26 @@ def test_the_theme_is_kept(look: Looking) -> None:
     assert look.page.evaluate("document.documentElement.dataset.theme") == "dark"
 
 
+def test_a_conversation_with_the_script_is_the_same_after_a_reload(look: Looking) -> None:
+    """A table that is uploaded is analysed, drawn and written about; a reload in the middle changes nothing."""
+    table = {"name": "cities.csv", "mimeType": "text/csv", "buffer": b"city;people\nOslo;700\nBergen;280\n"}
+    look.go()
+    look.page.set_input_files("#upload", files=[table])
+    expect(look.page.locator("#given li span")).to_have_text("cities.csv")
+    look.page.fill("#text", "Analyse the table, draw a chart and write report.pdf")
+    look.page.keyboard.press("Enter")
+    look.page.wait_for_selector(".card[data-run]")
+    look.page.reload()
+    look.page.wait_for_selector("body:not(.busy)")
+    parts = look.page.locator(".said, .card h2, .card > header .word")
+    told = parts.all_inner_texts()
+    look.page.reload()
+    expect(look.page.locator(".theirs .text.done:not(.plain)")).to_have_count(5)
+    assert parts.all_inner_texts() == told
+    assert look.page.locator(".word").all_inner_texts() == ["contract_failed", "ok", "ok", "ok"]
+    expect(look.page.locator('a.file[data-kind="pdf"] b')).to_have_text("report.pdf")
+
+
 def test_what_is_no_scenario_gets_the_list(look: Looking) -> None:
     """All twenty, in the answer and as what to click next."""
     look.go()
@@ -284,7 +298,7 @@ def test_a_program_of_a_card_reads_its_data_and_can_be_run_again(look: Looking) 
 
 
 @pytest.mark.parametrize("form", ["python", "curl"])
-def test_a_run_that_is_copied_runs_elsewhere(look: Looking, service: Served, context: BrowserContext, form) -> None:
+def test_a_run_that_is_copied_runs_elsewhere(look: Looking, served: Served, context: BrowserContext, form) -> None:
     """Pasted into a file and started with a key of its own, it is the same program with the same ending."""
     code = "# it's \\ \"odd\" $HOME `x` 'quoted'\nprint('copied ✓')\n(OUT / 'a.txt').write_text('a')\n"
     context.grant_permissions(["clipboard-read", "clipboard-write"])
@@ -294,10 +308,10 @@ def test_a_run_that_is_copied_runs_elsewhere(look: Looking, service: Served, con
     look.page.click(f"{card} [data-act={form}]")
     expect(look.page.locator("#say")).to_have_text("Copied")
     copied = look.page.evaluate("navigator.clipboard.readText()")
-    argv = [sys.executable, "-m", "isorun", "users", "add", "copies", "--json"]
-    key = json.loads(subprocess.run(argv, env=service.env, capture_output=True, check=True).stdout)["key"]
     start = [sys.executable, "-c", copied] if form == "python" else ["sh", "-c", copied]
-    done = subprocess.run(start, env={**service.env, "ISORUN_KEY": key}, capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        start, env={**served.environment, "ISORUN_KEY": served.key}, capture_output=True, text=True, check=False
+    )
     if form == "python":
         assert (done.stdout, done.stderr) == ("ok\ncopied ✓\n", "")
     else:
@@ -350,10 +364,10 @@ def test_the_runs_are_found_by_name_and_by_status(look: Looking) -> None:
     expect(look.page.locator(".scroll .note")).to_have_text(re.compile("Nothing is found"))
 
 
-def test_without_javascript_everything_that_ran_can_be_read(chromium, let_in, service) -> None:
+def test_without_javascript_everything_that_ran_can_be_read(chromium, let_in, served) -> None:
     """A card, its output, its files' addresses, the list of runs."""
     with chromium.new_context(storage_state=let_in) as context:
-        look = Looking(context.new_page(), service.base)
+        look = Looking(context.new_page(), served.url)
         look.go()
         look.run('print("seen by all")\n(OUT / "a.txt").write_text("a")')
         look.card("ok")
@@ -367,12 +381,12 @@ def test_without_javascript_everything_that_ran_can_be_read(chromium, let_in, se
         assert page.text_content("body") == "a"
 
 
-def test_nobody_is_let_in_without_the_address(chromium, service) -> None:
+def test_nobody_is_let_in_without_the_address(chromium, served) -> None:
     """A page says what to open; the address works once."""
     with chromium.new_context() as context:
         page = context.new_page()
-        for path in ("/", "/runs", "/c/c_0000000000000000", service.url.removeprefix(service.base)):
-            answer = page.goto(f"{service.base}{path}")
+        for path in ("/", "/runs", "/c/c_0000000000000000", served.link.removeprefix(served.url)):
+            answer = page.goto(f"{served.url}{path}")
             assert answer is not None
             assert answer.status == 401
             assert "isorun serve" in page.inner_text("main")
