@@ -300,6 +300,7 @@ class Settings:
     redis_url: Annotated[str | None, _From(_URL, "REDIS_URL", mask=_hide_password)] = None
     redis_host: Annotated[str | None, _From(_TEXT, "REDIS_HOST")] = None
     redis_port: Annotated[int, _From(_PORT, "REDIS_PORT")] = 6379
+    redis_password: Annotated[str | None, _From(_TEXT, "REDIS_PASSWORD", mask=_hide)] = None
     database_url: Annotated[str | None, _From(_URL, "DATABASE_URL", mask=_hide_password)] = None
     postgres_host: Annotated[str | None, _From(_TEXT, "POSTGRES_HOST")] = None
     postgres_port: Annotated[int, _From(_PORT, "POSTGRES_PORT")] = 5432

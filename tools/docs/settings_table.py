@@ -68,6 +68,7 @@ MEANING = {
     "redis_url": "of the service: several processes share its work; whether it answers is in infra.log",
     "redis_host": "as `REDIS_URL`",
     "redis_port": "as `REDIS_URL`",
+    "redis_password": "for the chat service alone; also if `REDIS_URL` has none",
     "database_url": "of the service: its database; default: a file of SQLite; whether it answers is in infra.log",
     "postgres_host": "as `DATABASE_URL`",
     "postgres_port": "as `DATABASE_URL`",

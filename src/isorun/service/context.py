@@ -1,12 +1,8 @@
 """Everything that is open while the service runs, and the order in which it opens and closes."""
 
 import asyncio
-import fcntl
 import functools
 import logging
-import os
-import secrets
-import time
 from collections.abc import AsyncIterator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
@@ -16,11 +12,12 @@ from typing import Any
 
 from fastapi import Request
 
-from isorun.core.errors import InvalidRequest, Unavailable
+from isorun.core.errors import InvalidRequest
 from isorun.core.result import RunResult
 from isorun.runtime.runtime import Runtime
 from isorun.service.runs.runs import Runs
-from isorun.service.runs.wakes import LocalWakes
+from isorun.service.runs.wakes import Wakes
+from isorun.service.sharing import Sharing, open_sharing
 from isorun.service.store.accounts import Accounts
 from isorun.service.store.database import Database, url_of
 from isorun.service.store.records import Records
@@ -45,12 +42,13 @@ class Service:
     accounts: Accounts
     records: Records
     runs: Runs
-    wakes: LocalWakes
+    wakes: Wakes
     subsystem: ToolSubsystem
     bundle: Path
     uploads: Uploads
     talks: Talks
     closing: asyncio.Event  # set once the service ends: streams end, too
+    taken: asyncio.Event  # set once another process serves in this one's place: the service must end
     agent: AgentTurns | None = None  # until it is open
     _isolation: "asyncio.Future[RunResult] | None" = None
 
@@ -121,37 +119,53 @@ async def open_service(settings: Settings, **options: Any) -> AsyncIterator[Serv
     """The service, open. Raises what its parts raise; then nothing is left open."""
     async with AsyncExitStack() as stack:
         folder, database = await stack.enter_async_context(open_database(settings))
-        if database.is_sqlite:
-            stack.callback(os.close, _only_one(folder))
+        sharing = await stack.enter_async_context(open_sharing(settings, folder, database))
         bundle = settings.bundle or example_bundle(settings=settings)
         subsystem = await stack.enter_async_context(_subsystem(bundle, settings, options))
-        records, wakes = Records(database), LocalWakes()
         runs = Runs(
-            records=records,
-            wakes=wakes,
+            records=Records(database),
+            wakes=sharing.wakes,
             runtime=subsystem.runtime,
             settings=settings,
-            host_id=f"{int(time.time())}-{secrets.token_hex(6)}",
+            host_id=sharing.host,
         )
-        if lost := await runs.close_lost(None):
-            _log.warning("%d runs of an earlier process were lost", lost)
-        stack.push_async_callback(runs.close)
         service = Service(
             settings=settings,
             folder=folder,
             database=database,
             accounts=Accounts(database),
-            records=records,
+            records=runs.records,
             runs=runs,
-            wakes=wakes,
+            wakes=sharing.wakes,
             subsystem=subsystem,
             bundle=bundle,
             uploads=Uploads(database, folder / "uploads"),
             talks=Talks(database),
             closing=asyncio.Event(),
+            taken=sharing.taken,
         )
+        await _take_over(service, sharing)
         service.agent = await stack.enter_async_context(open_agent(service))
+        stack.push_async_callback(service.close)
+        looking = asyncio.create_task(sharing.look(runs, service.turns))
+        stack.callback(looking.cancel)
         yield service
+
+
+async def _take_over(service: Service, sharing: Sharing) -> None:
+    """End what an earlier process of a service of one left open; among several `look` does, once one has died."""
+    runs, turns = service.runs, service.turns
+
+    def begin_anew() -> None:
+        runs.host_id = sharing.host
+        runs.stop_buried()
+        turns.stop_buried()
+
+    sharing.when_buried(begin_anew)
+    if not sharing.several:
+        if lost := await runs.look(await runs.records.open_runs()):
+            _log.warning("%d runs of an earlier process were lost", lost)
+        await turns.look(await service.talks.going_on(orphans=False))
 
 
 def _scenario(one: Any) -> dict[str, Any]:  # noqa: ANN401 - a class of the bundle, which is imported by its path
@@ -172,17 +186,3 @@ def _subsystem(bundle: Path, settings: Settings, options: dict[str, Any]) -> Too
         made: ToolSubsystem = bundle_module(bundle, "workflow").new_subsystem(settings, **options)
         return made
     return ToolSubsystem(bundle, settings=settings, **options)
-
-
-def _only_one(folder: Path) -> int:
-    """A lock that no second process of the service gets: without Redis it would not hear of the first one's runs."""
-    descriptor = os.open(folder / "service.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        os.close(descriptor)
-        raise Unavailable(
-            f"another process serves {folder} already; end it, set ISORUN_SERVICE_DATA to another folder, "
-            "or set DATABASE_URL and REDIS_URL so that several can share the work"
-        ) from None
-    return descriptor

@@ -15,6 +15,7 @@ from starlette.exceptions import HTTPException
 from starlette.routing import Match, Route
 
 from isorun.core.errors import InvalidRequest, IsorunError, Unavailable
+from isorun.service.store.database import Away
 
 MEDIA_TYPE = "application/problem+json"
 _log = logging.getLogger("isorun.service")
@@ -83,6 +84,7 @@ def install(app: FastAPI) -> None:
     app.add_exception_handler(HTTPException, _http)
     app.add_exception_handler(RequestValidationError, _invalid)
     app.add_exception_handler(IsorunError, _ours)
+    app.add_exception_handler(Away, _away)
     app.add_exception_handler(Exception, _unexpected)
 
 
@@ -132,6 +134,17 @@ async def _ours(request: Request, error: Exception) -> JSONResponse:
             Problem(503, "unavailable", "this host cannot build a sandbox", hint="ask who runs it: `isorun doctor`")
         )
     return await _unexpected(request, error)
+
+
+def database_away() -> Problem:
+    """Nothing can be looked up or stored now."""
+    hint = "send it again in a few seconds; with an Idempotency-Key it is done once"
+    return Problem(503, "database_away", "the database does not answer", hint=hint, headers={"Retry-After": "2"})
+
+
+async def _away(request: Request, error: Exception) -> JSONResponse:
+    _log.warning("%s %s: the database is away: %s", request.method, request.url.path, error)
+    return answer(database_away())
 
 
 async def _unexpected(request: Request, error: Exception) -> JSONResponse:

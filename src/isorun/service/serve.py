@@ -17,6 +17,7 @@ from isorun.service.page.starters import with_tools
 from isorun.settings import Settings
 
 LOOPBACK = ("127.0.0.1", "::1", "localhost")
+_BACKLOG = 2048
 _END_S = 2  # for connections, once the runs have ended
 
 
@@ -37,6 +38,11 @@ class _Server(uvicorn.Server):
             super().handle_exit(sig, frame)
             return
         self._ending = asyncio.get_running_loop().create_task(self._end())
+
+    async def end_if_taken(self) -> None:
+        """End if another process serves in this one's place."""
+        await self._service.taken.wait()
+        self.handle_exit(signal.SIGTERM, None)
 
     async def _end(self) -> None:
         try:
@@ -65,7 +71,12 @@ async def serve(settings: Settings, host: str, port: int) -> None:
             ws="websockets-sansio",
         )
         await _announce(service, host, listening)
-        await _Server(config, service).serve(sockets=[listening])
+        server = _Server(config, service)
+        watching = asyncio.create_task(server.end_if_taken())
+        try:
+            await server.serve(sockets=[listening])
+        finally:
+            watching.cancel()
 
 
 def _listening(host: str, port: int) -> socket.socket:
@@ -74,7 +85,7 @@ def _listening(host: str, port: int) -> socket.socket:
         made = socket.socket(family, socket.SOCK_STREAM)
         made.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         made.bind((host, port))
-        made.listen(2048)  # before the URL is printed: who opens it at once is answered a little later
+        made.listen(_BACKLOG)  # now: who reads the address may come at once, and is answered once we are ready
     except OSError as error:
         text = f"{host}:{port} cannot be listened on: {error.strerror}; name another with --port, or --port 0 for any"
         raise Unavailable(text) from None

@@ -6,7 +6,6 @@ from fastapi import APIRouter, Request, Response
 from fastapi.responses import PlainTextResponse
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 from sqlalchemy import text
-from sqlalchemy.exc import SQLAlchemyError
 
 import isorun
 from isorun.service.api.runs import Open
@@ -66,12 +65,9 @@ async def readyz(request: Request, service: Open) -> Response:
     del request
     if service.closing.is_set():
         raise Problem(503, "closing", "the service is ending")
-    try:
-        async with service.database.read() as connection:
-            await connection.execute(text("SELECT 1"))
-    except (OSError, SQLAlchemyError):
-        raise Problem(503, "database_away", "the database does not answer") from None
-    return Response("ready\n", media_type="text/plain")
+    async with service.database.read() as connection:
+        await connection.execute(text("SELECT 1"))
+    return Response("ready\n" if service.wakes.hears else "ready, but Redis is away\n", media_type="text/plain")
 
 
 @router.get("/metrics", response_class=PlainTextResponse)

@@ -43,7 +43,7 @@ async def view(conversation: ConversationId, user: CurrentUser, service: Open) -
     runs = await service.records.of_conversation(conversation)
     return {
         **{name: row[name] for name in ("id", "title", "created", "last_event")},
-        "goes_on": service.turns.goes_on(conversation),
+        "goes_on": row["turn_host"] is not None,
         "messages": [asdict(one) for one in said if one.role != HISTORY],
         "runs": [views.whole(run) for run in runs],
     }
@@ -66,8 +66,7 @@ async def say(conversation: ConversationId, body: MessageBody, user: CurrentUser
 @router.post("/{conversation}/stop", status_code=202)
 async def stop(conversation: ConversationId, user: CurrentUser, service: Open) -> dict[str, Any]:
     """End the turn that goes on; what it printed and wrote stays."""
-    await service.turns.stop(user, conversation)
-    return {"stopping": service.turns.goes_on(conversation)}
+    return {"stopping": await service.turns.stop(user, conversation)}
 
 
 async def own_conversation(conversation: ConversationId, user: CurrentUser, service: Open) -> str:

@@ -111,11 +111,14 @@ async def cancel(run_id: RunId, user: CurrentUser, service: Open) -> dict[str, A
 async def delete(run_id: RunId, user: CurrentUser, service: Open) -> Response:
     """Remove a run that has ended, its files and logs and all."""
     row = await service.runs.row(user, run_id)
+    still = Problem(409, "run_is_running", "the run has not ended", hint="cancel it first, or wait for its end")
     if row["status"] in OPEN:
-        raise Problem(409, "run_is_running", "the run has not ended", hint="cancel it first, or wait for its end")
+        raise still
     try:
         await service.runs.in_thread(remove, service.runtime.root, run_id)
     except InvalidRequest as error:
+        if error.code == "run_is_running":  # it was lost for all others, and its process still lives
+            raise still from None
         if error.code != "no_such_run":  # its folder may have gone with its time
             raise
     await service.records.remove(run_id)

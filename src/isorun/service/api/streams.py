@@ -12,7 +12,7 @@ from fastapi.sse import ServerSentEvent
 from isorun.service.store.records import Stored
 
 _MOST = 2**53
-_LAST_S = 0.5
+_LAST_S = 1.0  # in which the store answers what happened last
 
 
 def last_seen(
@@ -24,13 +24,16 @@ def last_seen(
 
 
 async def told(events: AsyncIterator[Stored], closing: asyncio.Event) -> AsyncIterator[ServerSentEvent]:
-    """*events*, each as a message; the end once the service closes and nothing more is stored."""
+    """*events*, each as a message. Once the service closes, what is stored already is told, and then the stream ends:
+    the outcome of a run that was cancelled with the service is the last thing that was stored.
+    """
     end = asyncio.ensure_future(closing.wait())
     try:
         while True:
             coming = asyncio.ensure_future(anext(events, None))
             await asyncio.wait({coming, end}, return_when=asyncio.FIRST_COMPLETED)
-            await asyncio.wait({coming}, timeout=_LAST_S)  # at the end, what is stored already is told
+            if not coming.done():
+                await asyncio.wait({coming}, timeout=_LAST_S)
             if not coming.done():
                 coming.cancel()
                 await asyncio.wait({coming})

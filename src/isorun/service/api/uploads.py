@@ -9,6 +9,7 @@ from fastapi import APIRouter, Path, Response, UploadFile
 from isorun.service.api.runs import Open
 from isorun.service.auth import CurrentUser
 from isorun.service.problems import Problem
+from isorun.service.store.uploads import no_room
 
 router = APIRouter(prefix="/v1/files", tags=["files"])
 MOST_UPLOAD = 128 << 20
@@ -25,12 +26,10 @@ async def upload(file: UploadFile, user: CurrentUser, service: Open) -> dict[str
         )
     most = user.bytes or service.settings.user_bytes
     if await service.uploads.used(user) + (file.size or 0) > most:
-        raise Problem(
-            507, "no_room_left", f"your files may have {most} bytes", hint="delete files that you do not need"
-        )
+        raise no_room(most)  # before it is written
     made = await service.runs.in_thread(service.uploads.write, file.file, name)
     try:
-        await service.uploads.add(user, made)
+        await service.uploads.add(user, made, most)
     except BaseException:
         service.uploads.discard(made.id)
         raise

@@ -27,8 +27,8 @@ class Talk:
 async def talk(service: Service, user: User, name: str) -> Talk:
     """One of the user's conversations. Raises `Problem` 404."""
     # First how far the events have come, then what they led to: what happens in between is told twice, never missed.
-    goes_on = service.turns.goes_on(name)
     row = await service.talks.one(user, name)
+    goes_on = row["turn_host"] is not None
     runs = [whole(one) for one in await service.records.of_conversation(name)]
     running = [one["id"] for one in runs if one["status"] in OPEN]
     before = await service.records.before(name, running, row["last_turn"] if goes_on else None)

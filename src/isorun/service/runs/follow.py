@@ -2,7 +2,6 @@
 
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
-from contextlib import suppress
 from typing import Any
 
 from isorun.runtime.accepted.handle import Run
@@ -22,35 +21,41 @@ class Batches:
     def __init__(self, write: Write) -> None:
         self._write = write
         self._waiting: list[Event] = []
-        self._more, self._ended = asyncio.Event(), asyncio.Event()
+        self._more = asyncio.Event()
+        self._writing: asyncio.Future[None] | None = None
         self._room, self._skipped = _MOST_BYTES, 0
 
     async def follow(self, run: Run) -> list[Happened]:
-        """Write what happens, until the outcome; what is not written yet, without it. Raises what a write raises."""
+        """Write what happens, until the outcome; what is not written yet, without it. Raises what writing raises."""
         writer = asyncio.create_task(self._write_soon())
+        watcher = asyncio.create_task(self._watch(run))
         try:
-            async for event in run.events():
-                if event.kind == "outcome":
-                    break
-                self._waiting.append(event)
-                self._more.set()
+            await asyncio.wait({writer, watcher}, return_when=asyncio.FIRST_COMPLETED)
         finally:
-            # Not cancelled: a write that has begun must end before the next one.
-            self._ended.set()
-            self._more.set()
-            await writer
+            for task in (writer, watcher):
+                task.cancel()
+            await asyncio.wait({writer, watcher})
+        if self._writing is not None:
+            await self._writing  # what comes next has its number behind it
+        if not watcher.cancelled() and (error := watcher.exception()) is not None:
+            raise error
         return self._taken()[0]
+
+    async def _watch(self, run: Run) -> None:
+        async for event in run.events():
+            if event.kind == "outcome":
+                return
+            self._waiting.append(event)
+            self._more.set()
 
     async def _write_soon(self) -> None:
         while True:
             await self._more.wait()
-            with suppress(TimeoutError):
-                async with asyncio.timeout(_SOON_S):
-                    await self._ended.wait()
-            if self._ended.is_set():
-                return
+            await asyncio.sleep(_SOON_S)
             self._more.clear()
-            await self._write(*self._taken())
+            self._writing = asyncio.ensure_future(self._write(*self._taken()))
+            # Not cut off: what was taken would be lost.
+            await asyncio.shield(self._writing)
 
     def _taken(self) -> tuple[list[Happened], str | None]:
         taken, self._waiting = self._waiting, []

@@ -4,7 +4,7 @@ from datetime import UTC, datetime, timedelta
 
 from isorun.service.problems import Problem
 from isorun.service.store.accounts import User
-from isorun.service.store.records import Records
+from isorun.service.store.records import Allowance, Records, Used
 from isorun.settings import Settings
 from isorun.store.recovery import rfc3339
 
@@ -17,18 +17,27 @@ class Quotas:
 
     async def check(self, user: User) -> None:
         """Raise `Problem` if *user* may not begin a run now: 429, or 507 if it is for his files."""
-        day = rfc3339((datetime.now(UTC) - timedelta(days=1)).timestamp())
-        now, today, size = await self._records.used(user.id, day)
+        self._judge(user, await self._records.used(user.id, _yesterday()))
+
+    def allowance(self, user: User) -> Allowance:
+        """The same, for whoever stores a run to ask in the same transaction."""
+        return Allowance(since=_yesterday(), check=lambda used: self._judge(user, used))
+
+    def _judge(self, user: User, used: Used) -> None:
         settings = self._settings
-        if now >= (most := user.runs_at_once or settings.user_runs_at_once):
-            detail = f"{now} of your runs have not ended, and you may have {most} at once"
+        if used.now >= (most := user.runs_at_once or settings.user_runs_at_once):
+            detail = f"{used.now} of your runs have not ended, and you may have {most} at once"
             raise too_many("too_many_runs", detail, "wait for one of them, or cancel one")
-        if today >= (most := user.runs_per_day or settings.user_runs_per_day):
-            detail = f"you began {today} runs in the last 24 hours, and you may begin {most}"
+        if used.since >= (most := user.runs_per_day or settings.user_runs_per_day):
+            detail = f"you began {used.since} runs in the last 24 hours, and you may begin {most}"
             raise too_many("too_many_runs_today", detail, "wait, or ask for a higher quota", after_s=3600)
-        if size >= (most := user.bytes or settings.user_bytes):
-            detail = f"your runs have files of {size} bytes, and you may have {most}"
+        if used.bytes >= (most := user.bytes or settings.user_bytes):
+            detail = f"your runs have files of {used.bytes} bytes, and you may have {most}"
             raise Problem(507, "no_room_left", detail, hint="delete runs that you do not need")
+
+
+def _yesterday() -> str:
+    return rfc3339((datetime.now(UTC) - timedelta(days=1)).timestamp())
 
 
 def too_many(code: str, detail: str, hint: str, *, after_s: int = 1) -> Problem:

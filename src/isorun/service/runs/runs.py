@@ -1,21 +1,20 @@
 """The host of runs: begins them for users, within their quotas, and sees each to its end in the store.
 
-Theory of operation. A run begins in the Runtime of this process, and then its row is stored; the caller is answered
-after that. One task follows the run and alone writes about it. If this process dies, the
-next one (or, with Redis, one of the others) finds the row still open, and closes it as `lost`, with what was written.
+Theory of operation. A run that a user asks for has its row before it begins: the row is taken in one transaction with
+the user's quotas and the name that the request has. A task follows the run and writes what happens; as long as this
+process lives, it alone writes about the run. If this process dies, the next one (or, with Redis, one of the others)
+finds the row still open, and closes it as `lost`, with what was written. A database that is away is waited for while
+the run goes on and for a minute behind its end; what is not stored then is closed by `look`.
 """
 
 import asyncio
-import hashlib
 import logging
-from collections.abc import AsyncIterator, Callable, Sequence
-from contextlib import suppress
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from typing import Any, TypeVar
 
-from sqlalchemy.exc import IntegrityError
-
-from isorun.core.errors import IsorunError
 from isorun.core.ids import new_exec_id
 from isorun.core.request import RunRequest
 from isorun.core.result import RunResult
@@ -23,19 +22,24 @@ from isorun.runtime.accepted.handle import Run
 from isorun.runtime.runtime import Runtime
 from isorun.service.problems import Problem, not_found
 from isorun.service.runs.follow import Batches
+from isorun.service.runs.lost import close_lost, ended_changes, lost_changes, outcome_of
+from isorun.service.runs.patience import patiently
 from isorun.service.runs.quotas import Quotas, too_many
-from isorun.service.runs.views import stored_result, whole
-from isorun.service.runs.wakes import LocalWakes
+from isorun.service.runs.rows import new_row
+from isorun.service.runs.views import whole
+from isorun.service.runs.wakes import Wakes, next_news
 from isorun.service.store.accounts import User
-from isorun.service.store.records import OPEN, Happened, Origin, Records, Stored, Stream
+from isorun.service.store.database import Away
+from isorun.service.store.records import OPEN, Closed, Happened, Origin, Records, Row, Stored, Stream
 from isorun.settings import Settings
-from isorun.store.folder import utc_now
-from isorun.store.recovery import stored_file
 
 _log = logging.getLogger("isorun.service")
 _T = TypeVar("_T")
 _MOST_OPEN = 500  # runs of all users that wait or run in this process
-_LOOK_AGAIN_S = 15.0  # who waits for news looks by himself then
+_PATIENCE_S = 60.0  # for a database that is away, once a run has ended
+_CLOSING_S = 2.0  # the same, once the service ends
+_AWAY_S = 1.0  # after which a reader asks again
+_GONE: list[Stored] = []  # in the place of events: there are none and will be none
 
 
 @dataclass(eq=False)
@@ -45,24 +49,30 @@ class _Live:
     run: Run
     row: dict[str, Any]
     stream: Stream
+    host: str
     seq: int = 0
+    over_at: float | None = None  # by the clock of `time.monotonic`
     ended: asyncio.Event = field(default_factory=asyncio.Event)
+
+    def over(self, _: Run) -> None:
+        """Its program has ended."""
+        self.over_at = time.monotonic()
 
 
 class Runs:
-    """The runs of every user."""
+    """The runs of every user. *host_id*: what the rows of this process' runs say; it may be given another."""
 
-    def __init__(
-        self, *, records: Records, wakes: LocalWakes, runtime: Runtime, settings: Settings, host_id: str
-    ) -> None:
-        self.records, self.runtime = records, runtime
-        self._wakes, self._host_id = wakes, host_id
+    def __init__(self, *, records: Records, wakes: Wakes, runtime: Runtime, settings: Settings, host_id: str) -> None:
+        self.records, self.runtime, self.host_id = records, runtime, host_id
+        self._wakes = wakes
         self._quotas = Quotas(records, settings)
         self._live: dict[str, _Live] = {}
-        self._closing = False
+        self._beginning: set[str] = set()
+        self._left: set[str] = set()  # whose rows may be open, and which are conducted no more
+        self._closing_at: float | None = None
         self._following: set[asyncio.Task[None]] = set()
         self._stopping: set[asyncio.Task[RunResult]] = set()
-        wakes.on_order = self._obey
+        wakes.on("cancel", self._cancel)
 
     @property
     def open(self) -> int:
@@ -75,96 +85,103 @@ class Runs:
         """Begin a run of *user*; its id, once it is stored.
 
         *key*: the caller's name for the request, and the request's digest: the second of the same name is the first.
-        Raises `Problem` (quota, queue, idempotency), `InvalidRequest`, `Unavailable`, `SetupFailed`.
+        Raises `Problem` (quota, queue, idempotency), `InvalidRequest`, `Unavailable`, `SetupFailed`, `Away`.
         """
-        if key is not None and (known := await self._known(user, key)) is not None:
-            return known
-        await self.check_room(user)
+        self._check_queue()
         request = replace(asked, exec_id=asked.exec_id or new_exec_id(), user_id=user.id)
-        run = await self.runtime.start(request)
-        try:
-            await self.adopt(user, run, request, origin or Origin(), key=key)
-        except IntegrityError:
-            await run.cancel()
-            if key is not None and (known := await self._known(user, key)) is not None:
+        origin, run_id = origin or Origin(), request.exec_id
+        assert run_id is not None
+        row = new_row(user, run_id, request, origin, self.host_id)
+        with self._beginning_of(run_id):
+            if (known := await self._store(user, row, key)) is not None:
                 return known
-            raise
-        return run.exec_id
+            try:
+                run = await self.runtime.start(request)
+            except Exception:
+                await self.records.discard(run_id)
+                raise
+            live = self._adopted(run, row, origin)
+        self._tell(live.stream)
+        return run_id
 
-    async def adopt(
-        self, user: User, run: Run, asked: RunRequest, origin: Origin, *, key: tuple[str, str] | None = None
-    ) -> None:
+    async def adopt(self, user: User, run: Run, asked: RunRequest, origin: Origin) -> None:
         """Store *run*, which was begun already, and follow it. If it cannot be stored, it is cancelled."""
-        stream = Stream(run=run.exec_id, conversation=origin.conversation, turn=origin.turn)
-        live = _Live(run, self._row(user, run, asked, origin), stream, seq=1)
-        try:
-            await self.records.begin(live.row, [Happened(kind="queued")], key=key)
-        except BaseException:
-            await run.cancel()
-            raise
-        self._live[run.exec_id] = live
-        task = asyncio.create_task(self._follow(live), name=f"follow-{run.exec_id}")
-        self._following.add(task)
-        task.add_done_callback(self._following.discard)
-        await self._tell(live.stream)
+        row = new_row(user, run.exec_id, asked, origin, self.host_id)
+        with self._beginning_of(run.exec_id):
+            try:
+                await self._store(user, row, None)
+            except BaseException:
+                await run.cancel()
+                raise
+            live = self._adopted(run, row, origin)
+        self._tell(live.stream)
 
     async def check_room(self, user: User) -> None:
         """Raise `Problem` if *user* may not begin a run now: his quotas, or too many runs of all users wait here."""
-        if self._closing:
-            raise Problem(503, "closing", "the service is ending", headers={"Retry-After": "5"})
-        if len(self._live) >= _MOST_OPEN:
-            raise too_many("queue_full", "too many runs wait here", "try again in a second")
+        self._check_queue()
         await self._quotas.check(user)
 
-    async def _known(self, user: User, key: tuple[str, str]) -> str | None:
-        found = await self.records.named(user.id, key[0])
-        if found is not None and found[0] != key[1]:
+    def _check_queue(self) -> None:
+        if self._closing_at is not None:
+            raise Problem(503, "closing", "the service is ending", headers={"Retry-After": "5"})
+        if len(self._live) + len(self._beginning) >= _MOST_OPEN:
+            raise too_many("queue_full", "too many runs wait here", "try again in a second")
+
+    async def _store(self, user: User, row: dict[str, Any], key: tuple[str, str] | None) -> str | None:
+        """Store the row of a run that begins; the run of the same *key*, if there is one already."""
+        first = [Happened(kind="queued", at=row["created"])]
+        found = await self.records.begin(row, first, allowed=self._quotas.allowance(user), key=key)
+        if found is None or key is None:
+            return None
+        if found[0] != key[1]:
             raise Problem(
                 409,
                 "idempotency_key_reused",
                 "this Idempotency-Key was sent before, with another request",
                 hint="send a new key for a new request",
             )
-        return found[1] if found else None
+        return found[1]
 
-    def _row(self, user: User, run: Run, asked: RunRequest, origin: Origin) -> dict[str, Any]:
-        code = asked.code.decode("utf-8", "replace")
-        return {
-            "id": run.exec_id,
-            "user_id": user.id,
-            "conversation_id": origin.conversation,
-            "turn": origin.turn,
-            "status": "queued",
-            "host_id": self._host_id,
-            "client": origin.client,
-            "scenario": origin.scenario,
-            "prog_name": asked.prog_name or "",
-            "asked": {
-                "code": code,
-                "sha256": hashlib.sha256(asked.code).hexdigest(),
-                "contract": asked.contract,
-                "timeout_s": asked.timeout_s,
-                "tools": None if asked.tools is None else list(asked.tools),
-                "inputs": [{"name": getattr(one, "name", "")} for one in asked.inputs],
-            },
-            "created": utc_now(),
-            "started": None,
-            "ended": None,
-            "bytes": 0,
-            "cost": None,
-            "result": None,
-        }
+    @contextmanager
+    def _beginning_of(self, run_id: str) -> Iterator[None]:
+        """Of a run whose row may be stored inside of the block. If that is not known in the end, `look` closes it."""
+        self._beginning.add(run_id)
+        try:
+            yield
+        except (Away, asyncio.CancelledError):
+            self._left.add(run_id)
+            raise
+        finally:
+            self._beginning.discard(run_id)
+
+    def _adopted(self, run: Run, row: dict[str, Any], origin: Origin) -> _Live:
+        stream = Stream(run=run.exec_id, conversation=origin.conversation, turn=origin.turn)
+        live = _Live(run, row, stream, row["host_id"], seq=1)
+        run.when_done(live.over)
+        self._live[run.exec_id] = live
+        task = asyncio.create_task(self._follow(live), name=f"follow-{run.exec_id}")
+        self._following.add(task)
+        task.add_done_callback(self._following.discard)
+        return live
 
     async def _follow(self, live: _Live) -> None:
+        run_id = live.run.exec_id
         try:
             await self._see_to_its_end(live)
-        except Exception:  # noqa: BLE001 - whatever the database raises: who waits is told, and the run is found again
-            # The next look for lost runs closes it: the store cannot be written to now.
-            _log.exception("run %s could not be stored to its end", live.run.exec_id)
+        except Closed:
+            _log.warning("run %s has an end already, or was removed: it is cancelled", run_id)
+        except (Away, asyncio.CancelledError) as error:
+            self._left.add(run_id)
+            _log.error("run %s could not be stored to its end: %s", run_id, error)
+        except Exception:  # noqa: BLE001 - a defect of ours: who waits is told, and `look` closes the run
+            self._left.add(run_id)
+            _log.exception("run %s could not be stored to its end", run_id)
         finally:
+            if live.over_at is None:
+                self._stop(live)
             live.ended.set()
-            del self._live[live.run.exec_id]
-            await self._tell(live.stream)
+            del self._live[run_id]
+            self._tell(live.stream)
 
     async def _see_to_its_end(self, live: _Live) -> None:
         async def write(happened: Sequence[Happened], started: str | None) -> None:
@@ -179,32 +196,35 @@ class Runs:
             _log.error("run %s: %s", live.run.exec_id, error)
             changes = lost_changes("sandbox_lost", "the sandbox failed; what happened is in the service's log")
         else:
-            found = await asyncio.to_thread(self._ended, result.stored(), result.exec_id)
+            found = await asyncio.to_thread(ended_changes, self.runtime.root, result.stored(), result.exec_id)
             changes = found or lost_changes("sandbox_lost", "the run's result cannot be read; its log is kept")
         outcome = outcome_of(changes)
         started = next((one.at for one in rest if one.kind == "started"), None)
         changes |= {"started": started} if started else {}
         await self._add(live, [*rest, *batches.skipped, outcome], changes)
 
-    def _ended(self, stored: bytes, exec_id: str) -> dict[str, Any] | None:
-        told = stored_result(stored, exec_id, self.runtime.root)
-        if told is None:
-            return None
-        size = sum(one["bytes"] for one in told["artifacts"])
-        return {"status": told["status"], "ended": utc_now(), "bytes": size, "cost": told.get("usage"), "result": told}
-
     async def _add(self, live: _Live, happened: Sequence[Happened], changes: dict[str, Any]) -> None:
-        live.seq = await self.records.add(live.stream, live.seq, happened, changes)
+        async def write() -> int:
+            return await self.records.add(live.stream, live.seq, happened, changes)
+
+        live.seq = await patiently(f"run {live.run.exec_id}", write, gives_up=lambda: self.gives_up(live.over_at))
         live.row |= changes
-        await self._tell(live.stream)
+        self._tell(live.stream)
+
+    def gives_up(self, over_at: float | None) -> bool:
+        """Whether a database that is away is waited for no longer, by somebody whose work was *over_at* that time."""
+        now = time.monotonic()
+        if self._closing_at is not None and now > self._closing_at + _CLOSING_S:
+            return True
+        return over_at is not None and now > over_at + _PATIENCE_S
 
     async def tell(self, stream: Stream, happened: Sequence[Happened]) -> None:
-        """Put *happened* into a conversation's own events."""
+        """Put *happened* into a conversation's own events. Raises `Away`."""
         await self.records.add(stream, 0, happened)
-        await self._tell(stream)
+        self._tell(stream)
 
-    async def _tell(self, stream: Stream) -> None:
-        await self._wakes.tell(*(name for name in (stream.run, stream.conversation) if name))
+    def _tell(self, stream: Stream) -> None:
+        self._wakes.tell(*(name for name in (stream.run, stream.conversation) if name))
 
     async def row(self, user: User, run_id: str) -> dict[str, Any]:
         """The run's row. Raises `Problem` 404 for another user's, too."""
@@ -226,7 +246,8 @@ class Runs:
             async with asyncio.timeout(timeout_s):
                 if live is not None:
                     await live.ended.wait()
-                    row = live.row
+                    # It may have been closed by another process.
+                    row = live.row if live.row["ended"] else await self.row(user, run_id)
                 elif row["status"] in OPEN:
                     async for _ in self.events(run_id):
                         pass
@@ -241,42 +262,59 @@ class Runs:
             await live.ended.wait()
 
     async def events(self, run_id: str, after: int = 0) -> AsyncIterator[Stored]:
-        """What happened and happens behind event *after*, until the outcome."""
-        with self._wakes.listen(run_id) as news:
-            while True:
-                news.clear()
-                for one in await self.records.events_of_run(run_id, after):
-                    yield one
-                    after = one.seq
-                    if one.kind == "outcome":
-                        return
-                    news.set()  # there may be more than one answer holds
-                await _news(news)
+        """What happened and happens behind event *after*, until the outcome. It ends, too, if the run is removed."""
+
+        async def more(after: int) -> list[Stored]:
+            found = await self.records.events_of_run(run_id, after)
+            return found if found or await self.records.exists(run_id) else _GONE
+
+        async for one in self._followed(run_id, more, after):
+            yield one
+            if one.kind == "outcome":
+                return
 
     async def events_of_conversation(self, conversation: str, after: int = 0) -> AsyncIterator[Stored]:
         """What happened and happens in it, without an end."""
-        with self._wakes.listen(conversation) as news:
+
+        async def more(after: int) -> list[Stored]:
+            return await self.records.events_of_conversation(conversation, after)
+
+        async for one in self._followed(conversation, more, after):
+            yield one
+
+    async def _followed(
+        self, stream: str, more: Callable[[int], Awaitable[list[Stored]]], after: int
+    ) -> AsyncIterator[Stored]:
+        with self._wakes.listen(stream) as news:
             while True:
                 news.clear()
-                for one in await self.records.events_of_conversation(conversation, after):
+                try:
+                    found = await more(after)
+                except Away:  # the answer has begun: all that can be done is to ask again
+                    await asyncio.sleep(_AWAY_S)
+                    continue
+                if found is _GONE:
+                    return
+                for one in found:
                     yield one
                     after = one.seq
-                    news.set()
-                await _news(news)
+                if not found:  # there may be more than one answer holds
+                    await next_news(news, self._wakes)
 
     async def cancel(self, user: User, run_id: str) -> dict[str, Any]:
-        """Let the run end, wherever it runs; its files and its output stay. Raises `Problem` 404."""
+        """Let the run end, wherever it runs; its files and its output stay. Raises `Problem` 404, or 503 if the process
+        that conducts it cannot be told.
+        """
         row = await self.row(user, run_id)
         if row["status"] in OPEN:
             if run_id in self._live:
-                await self._obey("cancel", run_id)
-            else:
-                await self._wakes.order(row["host_id"], "cancel", run_id)
+                await self._cancel(run_id)
+            elif not await self._wakes.order(row["host_id"], "cancel", run_id):
+                raise unheard("run")
         return whole(row)
 
-    async def _obey(self, verb: str, subject: str) -> None:
-        live = self._live.get(subject)
-        if verb == "cancel" and live is not None:
+    async def _cancel(self, run_id: str) -> None:
+        if (live := self._live.get(run_id)) is not None:
             self._stop(live)
 
     def _stop(self, live: _Live) -> None:
@@ -290,23 +328,24 @@ class Runs:
         if not task.cancelled():
             task.exception()  # who follows the run tells of it
 
-    async def close_lost(self, hosts: Sequence[str] | None) -> int:
-        """Give every run that is open on *hosts*, which have died, its end. How many there were; None: on any host."""
-        rows = [row for row in await self.records.open_on(hosts) if row["id"] not in self._live]
-        for row in rows:
-            changes = await asyncio.to_thread(self._found_or_lost, row["id"])
-            stream = Stream(run=row["id"], conversation=row["conversation_id"], turn=row["turn"])
-            await self.records.add(stream, await self.records.last(row["id"]), [outcome_of(changes)], changes)
-            await self._tell(stream)
-        return len(rows)
+    def stop_buried(self) -> None:
+        """Cancel the runs that this process began under another name: the others have taken it for dead."""
+        for live in tuple(self._live.values()):
+            if live.host != self.host_id:
+                self._stop(live)
 
-    def _found_or_lost(self, run_id: str) -> dict[str, Any]:
-        """The end that is in the run's folder: the process may have died behind it. Else the run is lost."""
-        with suppress(IsorunError):
-            stored = stored_file(self.runtime.root, run_id, "result.json")
-            if stored is not None and (found := self._ended(stored, run_id)) is not None:
-                return found
-        return lost_changes("host_lost", "the service ended while the program ran; what it had printed is kept")
+    async def look(self, rows: Sequence[Row] = ()) -> int:
+        """Give each of *rows*, open runs that are conducted no more, its end, and those that could not be stored.
+
+        How many had none. Raises `Away`.
+        """
+        left = self._left - self._live.keys()
+        if left:
+            rows = [*rows, *await self.records.open_runs(sorted(left))]
+        lost = [row for row in rows if row["id"] not in self._live and row["id"] not in self._beginning]
+        closed = await close_lost(self.records, self.runtime.root, lost, self._tell)
+        self._left -= left
+        return closed
 
     async def in_thread(self, function: Callable[..., _T], *arguments: object) -> _T:
         """What *function* gives, which may wait for a disk."""
@@ -314,39 +353,22 @@ class Runs:
 
     async def close(self) -> None:
         """Cancel what runs and wait until the store has its end; no run begins any more."""
-        self._closing = True
+        if self._closing_at is None:
+            self._closing_at = time.monotonic()
         for live in tuple(self._live.values()):
             self._stop(live)
         if self._following:
-            await asyncio.wait(self._following)
+            _, late = await asyncio.wait(self._following, timeout=_CLOSING_S)
+            for task in late:  # the next process closes them
+                task.cancel()
 
 
-def outcome_of(changes: dict[str, Any]) -> Happened:
-    """The last event of a run that ends with *changes*."""
-    result = changes["result"]
-    error: dict[str, Any] = result.get("error") or {}
-    told = {name: error[name] for name in ("code", "message", "where", "hint") if error.get(name)}
-    data = {"status": changes["status"], "ok": changes["status"] == "ok"}
-    return Happened(kind="outcome", data={**data, "error": told} if told else data)
-
-
-def lost_changes(code: str, message: str) -> dict[str, Any]:
-    """What the row of a lost run becomes."""
-    error: dict[str, Any] = {
-        "code": code,
-        "message": message,
-        "where": None,
-        "details": {},
-        "hint": "run it again",
-    }
-    empty: dict[str, Any] = {"stdout": "", "stderr": "", "artifacts": [], "files": [], "calls": [], "items": []}
-    result = {"ok": False, "status": "lost", "error": error, "notices": [], "missing": [], **empty}
-    return {"status": "lost", "ended": utc_now(), "result": result}
-
-
-async def _news(news: asyncio.Event) -> None:
-    try:
-        async with asyncio.timeout(_LOOK_AGAIN_S):
-            await news.wait()
-    except TimeoutError:
-        return
+def unheard(what: str) -> Problem:
+    """A 503: an order could not be given to another process."""
+    return Problem(
+        503,
+        "process_away",
+        f"the process that conducts the {what} cannot be told now",
+        hint="try again in a few seconds; if the process has died, that ends by itself",
+        headers={"Retry-After": "2"},
+    )

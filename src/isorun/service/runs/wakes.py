@@ -1,29 +1,42 @@
 """Who waits for news of a stream is woken; what the news are, the store says.
 
-A wake may come once too often and must never be missing: who waits reads the store first, then waits, then reads again.
+A wake may come once too often. One that is missed costs time and nothing else: who waits reads the store first, then
+waits, then reads again, and looks by himself after `look_again_s`.
 """
 
 import asyncio
 from collections import defaultdict
 from collections.abc import Awaitable, Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from typing import Protocol
 
-#: Told of an order, such as to cancel a run, that is for this process: its verb, then what it is about.
-OnOrder = Callable[[str, str], Awaitable[None]]
+#: Does what this process was ordered to, such as to cancel a run: told what it is about.
+Obey = Callable[[str], Awaitable[None]]
+_LOOK_AGAIN_S = 15.0
 
 
 class Wakes(Protocol):
     """Between those who write events and those who wait for them."""
 
-    def listen(self, stream: str) -> "contextmanager[asyncio.Event]":  # type: ignore[valid-type]  # a generator's
+    @property
+    def look_again_s(self) -> float:
+        """After how many seconds without news who waits looks by himself."""
+
+    @property
+    def hears(self) -> bool:
+        """Whether news of other processes arrive."""
+
+    def listen(self, stream: str) -> AbstractContextManager[asyncio.Event]:
         """Inside the block, the event is set whenever there is news of *stream*."""
 
-    async def tell(self, *streams: str) -> None:
+    def tell(self, *streams: str) -> None:
         """There is news of *streams*."""
 
-    async def order(self, host: str, verb: str, subject: str) -> None:
-        """Let the process *host* do something about *subject*."""
+    def on(self, verb: str, obey: Obey) -> None:
+        """What to do when this process is ordered to *verb*."""
+
+    async def order(self, host: str, verb: str, subject: str) -> bool:
+        """Let the process *host* do something about *subject*. Whether it was told: whether it does so is not known."""
 
 
 class LocalWakes:
@@ -31,7 +44,17 @@ class LocalWakes:
 
     def __init__(self) -> None:
         self._waiting: dict[str, set[asyncio.Event]] = defaultdict(set)
-        self.on_order: OnOrder | None = None
+        self._obeying: dict[str, Obey] = {}
+
+    @property
+    def look_again_s(self) -> float:
+        """After how many seconds without news who waits looks by himself."""
+        return _LOOK_AGAIN_S
+
+    @property
+    def hears(self) -> bool:
+        """Whether news of other processes arrive."""
+        return True
 
     @contextmanager
     def listen(self, stream: str) -> Iterator[asyncio.Event]:
@@ -45,7 +68,7 @@ class LocalWakes:
             if not self._waiting[stream]:
                 del self._waiting[stream]
 
-    async def tell(self, *streams: str) -> None:
+    def tell(self, *streams: str) -> None:
         """There is news of *streams*."""
         self.wake(*streams)
 
@@ -59,7 +82,26 @@ class LocalWakes:
         """Wake everybody: news may have been missed."""
         self.wake(*self._waiting)
 
-    async def order(self, host: str, verb: str, subject: str) -> None:
+    def on(self, verb: str, obey: Obey) -> None:
+        """What to do when this process is ordered to *verb*."""
+        self._obeying[verb] = obey
+
+    async def order(self, host: str, verb: str, subject: str) -> bool:
         """There is only this process."""
-        if self.on_order is not None:
-            await self.on_order(verb, subject)
+        return await self.obey(verb, subject)
+
+    async def obey(self, verb: str, subject: str) -> bool:
+        """Do what this process was ordered to; False if it does not know how."""
+        if (obey := self._obeying.get(verb)) is None:
+            return False
+        await obey(subject)
+        return True
+
+
+async def next_news(news: asyncio.Event, wakes: Wakes) -> None:
+    """Return once there may be some."""
+    try:
+        async with asyncio.timeout(wakes.look_again_s):
+            await news.wait()
+    except TimeoutError:
+        return

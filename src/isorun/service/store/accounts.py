@@ -13,6 +13,7 @@ from typing import Any, Literal
 
 from sqlalchemy import delete, insert, select, update
 from sqlalchemy.exc import IntegrityError
+from sqlalchemy.ext.asyncio import AsyncConnection
 
 from isorun.core.errors import InvalidRequest
 from isorun.core.text import shown
@@ -77,7 +78,12 @@ class Accounts:
         """The one user of a service that has no others."""
         if (found := await self.find(LOCAL)) is not None:
             return found
-        return await self.add(LOCAL)
+        try:
+            return await self.add(LOCAL)
+        except InvalidRequest:  # another process was first
+            found = await self.find(LOCAL)
+            assert found is not None
+            return found
 
     async def all(self) -> list[Account]:
         """Every user, by name."""
@@ -164,6 +170,12 @@ class Accounts:
         async with self._db.read() as connection:
             question = select(keys.c.id).where(keys.c.kind == "key", keys.c.revoked.is_(None)).limit(1)
             return (await connection.execute(question)).first() is not None
+
+
+async def hold(connection: AsyncConnection, user_id: str) -> bool:
+    """Let no other transaction decide about this user's quotas until this one has ended; False if there is no user."""
+    question = select(users.c.id).where(users.c.id == user_id).with_for_update(key_share=True)
+    return (await connection.execute(question)).first() is not None
 
 
 def _user(row: Mapping[Any, Any]) -> User:

@@ -1,11 +1,12 @@
 """The way to the database: reads that take no lock, and writes that happen whole or not at all.
 
 SQLite has one writer: writes of this process wait for each other in order, and never run into a lock of their own.
+A database that does not answer is `Away`, whatever its driver raised; what it refuses is raised as it is.
 """
 
 import asyncio
-from collections.abc import AsyncIterator
-from contextlib import AsyncExitStack, asynccontextmanager
+from collections.abc import AsyncIterator, Iterator
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +15,10 @@ from alembic.config import Config
 from alembic.migration import MigrationContext
 from alembic.script import ScriptDirectory
 from sqlalchemy import URL, Connection, event, make_url, text
-from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy.exc import DBAPIError, DisconnectionError, InterfaceError, OperationalError, SQLAlchemyError
+from sqlalchemy.exc import TimeoutError as NoConnection
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
+from sqlalchemy.pool import NullPool
 
 from isorun.core.errors import InvalidRequest, Unavailable
 from isorun.settings import Settings
@@ -23,6 +26,13 @@ from isorun.settings import Settings
 _MIGRATIONS = Path(__file__).parent / "migrations"
 _DRIVERS = {"sqlite": "sqlite+aiosqlite", "postgresql": "postgresql+asyncpg", "postgres": "postgresql+asyncpg"}
 _BUSY_S = 10.0  # for which a write waits for another process, such as `isorun users`
+_CONNECT_S, _ANSWER_S = 5.0, 20.0  # for which PostgreSQL is waited for
+#: Of PostgreSQL: the transaction came to nothing because of another one, or the server goes down, or is full.
+_AGAIN = ("08", "40001", "40P01", "53", "57P")
+
+
+class Away(Exception):
+    """The database does not answer now. Whether the last write happened is not known."""
 
 
 def url_of(settings: Settings, folder: Path) -> URL:
@@ -62,12 +72,14 @@ class Database:
         async with AsyncExitStack() as stack:
             self._engine = self._made()
             stack.push_async_callback(self._engine.dispose)
+            # Nothing is written there, so nothing has to be begun and ended.
+            self._reading = self._engine if self.is_sqlite else self._engine.execution_options(**_NO_TRANSACTION)
             try:
                 async with self.write() as connection:
                     if not self.is_sqlite:  # two processes may start at once
                         await connection.execute(text("SELECT pg_advisory_xact_lock(4972)"))
                     await connection.run_sync(_migrate)
-            except (OSError, SQLAlchemyError) as error:
+            except (Away, SQLAlchemyError) as error:
                 raise Unavailable(f"the database {self.where} cannot be used: {_reason(error)}") from error
             self._stack = stack.pop_all()
         return self
@@ -77,29 +89,72 @@ class Database:
 
     def _made(self) -> AsyncEngine:
         if not self.is_sqlite:
-            return create_async_engine(self.url, pool_pre_ping=True, pool_size=10, max_overflow=10)
+            engine = create_async_engine(self.url, pool_size=10, max_overflow=10, connect_args=_WAITS)
+            event.listen(engine.sync_engine, "checkout", _check)
+            return engine
         engine = create_async_engine(self.url, connect_args={"timeout": _BUSY_S})
         event.listen(engine.sync_engine, "connect", _prepare)
         event.listen(engine.sync_engine, "begin", _begin)
         return engine
 
     @asynccontextmanager
+    async def own(self) -> AsyncIterator[AsyncConnection]:
+        """A connection to PostgreSQL for the caller alone, without transactions. Raises `Away`."""
+        engine = create_async_engine(self.url, poolclass=NullPool, connect_args=_WAITS, **_NO_TRANSACTION)
+        with _away():
+            async with engine.connect() as connection:
+                yield connection
+
+    @asynccontextmanager
     async def read(self) -> AsyncIterator[AsyncConnection]:
-        """A connection for one or two questions; nothing of it is kept."""
-        async with self._engine.connect() as connection:
-            yield connection
+        """A connection for one or two questions; nothing of it is kept. Raises `Away`."""
+        with _away():
+            async with self._reading.connect() as connection:
+                yield connection
 
     @asynccontextmanager
     async def write(self) -> AsyncIterator[AsyncConnection]:
-        """A transaction: all that is done in the block happens, or nothing if it raises."""
-        if not self.is_sqlite:
-            async with self._engine.begin() as connection:
-                yield connection
-            return
-        async with self._writing, self._engine.connect() as connection:
-            await connection.execution_options(isorun_writes=True)
-            async with connection.begin():
-                yield connection
+        """A transaction: all that is done in the block happens, or nothing if it raises. Raises `Away`."""
+        with _away():
+            if not self.is_sqlite:
+                async with self._engine.begin() as connection:
+                    yield connection
+                return
+            async with self._writing, self._engine.connect() as connection:
+                await connection.execution_options(isorun_writes=True)
+                async with connection.begin():
+                    yield connection
+
+
+_WAITS = {"timeout": _CONNECT_S, "command_timeout": _ANSWER_S}
+_NO_TRANSACTION: dict[str, Any] = {"isolation_level": "AUTOCOMMIT"}
+
+
+@contextmanager
+def _away() -> Iterator[None]:
+    try:
+        yield
+    except Exception as error:
+        if is_away(error):
+            raise Away(_reason(error)) from error
+        raise
+
+
+def is_away(error: Exception) -> bool:
+    """Whether *error*, of a driver or of SQLAlchemy, says that the same may be asked again later."""
+    if isinstance(error, OSError | NoConnection):  # a TimeoutError is an OSError
+        return True
+    if not isinstance(error, DBAPIError):
+        return type(error).__module__.startswith("asyncpg.")  # raised as it is if there is no connection yet
+    state = str(getattr(error.orig, "sqlstate", None) or "")
+    broken = isinstance(error, OperationalError | InterfaceError) or error.connection_invalidated
+    return broken or state.startswith(_AGAIN)
+
+
+def _check(connection: Any, *_: object) -> None:  # noqa: ANN401 - a driver's own
+    """The driver knows whether the other end has hung up: it has not to be asked."""
+    if connection.driver_connection.is_closed():
+        raise DisconnectionError
 
 
 def _prepare(connection: Any, _: object) -> None:  # noqa: ANN401 - a driver's own

@@ -1,18 +1,27 @@
-"""Runs and what happened in them. Who conducts a run writes here; who asks reads here, and nowhere else."""
+"""Runs and what happened in them. Who conducts a run writes here; who asks reads here, and nowhere else.
 
-from collections.abc import Mapping, Sequence
+A run that is open is written to by the process that conducts it, and closed once: by that process, or, if it has died,
+by the first that sees it. Whoever writes holds the run's row until the end of his transaction, so the outcome is the
+last event, and events have no gap. The same holds for the numbers of a conversation.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, cast
 
 from sqlalchemy import ColumnElement, func, insert, select, update
+from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from isorun.service.problems import Problem
+from isorun.service.store.accounts import hold
 from isorun.service.store.database import Database
-from isorun.service.store.tables import conversations, events, idempotency, runs
+from isorun.service.store.tables import conversations, events, hosts, idempotency, runs
 from isorun.store.folder import utc_now
 
 OPEN = ("queued", "running")  # the words of a run that has not ended
 Row = Mapping[str, Any]
+_STREAM = (runs.c.id, runs.c.conversation_id, runs.c.turn)
 _LISTED = [column for column in runs.c if column.name not in ("result", "asked")]
 
 
@@ -53,6 +62,27 @@ class Stream:
     turn: int | None = None
 
 
+class Closed(Exception):
+    """The run has its end already, or is gone."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Used:
+    """What a user has: runs that have not ended, runs that he began since a moment, bytes of all runs' files."""
+
+    now: int
+    since: int
+    bytes: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Allowance:
+    """Asked before a run is stored: *check* raises if the user has used too much of his quotas since *since*."""
+
+    since: str
+    check: Callable[[Used], None]
+
+
 class Records:
     """The runs and events in *database*."""
 
@@ -60,45 +90,80 @@ class Records:
         self._db = database
 
     async def begin(
-        self, row: dict[str, Any], first: Sequence[Happened], *, key: tuple[str, str] | None = None
-    ) -> None:
-        """Store a new run with its first events. *key*: what the caller calls it, and the digest of its request."""
+        self,
+        row: dict[str, Any],
+        first: Sequence[Happened],
+        *,
+        allowed: Allowance,
+        key: tuple[str, str] | None = None,
+    ) -> tuple[str, str] | None:
+        """Store a new run with its first events, if its user is *allowed* to have it.
+
+        *key*: what the caller calls it, and the digest of its request. If there is one of that name, nothing is stored,
+        and its digest and run are returned. Raises what *allowed* raises, and `Problem` 401 for a user who is gone.
+        """
         async with self._db.write() as connection:
+            if not await hold(connection, row["user_id"]):
+                raise Problem(401, "not_signed_in", "there is no such user any more")
             if key is not None:
+                if (known := await _named(connection, row["user_id"], key[0])) is not None:
+                    return known
                 values = {"user_id": row["user_id"], "key": key[0], "body_sha256": key[1], "run_id": row["id"]}
                 await connection.execute(insert(idempotency).values(**values, created=row["created"]))
+            allowed.check(await _used(connection, row["user_id"], allowed.since))
             await connection.execute(insert(runs).values(**row))
             stream = Stream(run=row["id"], conversation=row.get("conversation_id"), turn=row.get("turn"))
             await _put(connection, stream, 0, first)
-
-    async def named(self, user_id: str, key: str) -> tuple[str, str] | None:
-        """The digest and the run of a request that the user has called *key* before."""
-        question = select(idempotency.c.body_sha256, idempotency.c.run_id)
-        async with self._db.read() as connection:
-            found = (
-                await connection.execute(question.where(idempotency.c.user_id == user_id, idempotency.c.key == key))
-            ).first()
-        return (found[0], found[1]) if found else None
+        return None
 
     async def add(
         self, stream: Stream, after: int, happened: Sequence[Happened], changes: dict[str, Any] | None = None
     ) -> int:
-        """Put *happened* behind the event *after* of *stream*, and *changes* into its run. The last event's number."""
+        """Put *happened* behind the event *after* of *stream*, and *changes* into its run. The last event's number.
+
+        What an earlier call stored, whose answer was lost, is not stored again. Raises `Closed`.
+        """
+        try:
+            async with self._db.write() as connection:
+                if stream.run is not None and not await _hold_open(connection, stream.run, changes):
+                    raise Closed
+                return await _put(connection, stream, after, happened)
+        except (Closed, IntegrityError):
+            if not await self._has(stream, after, happened):
+                raise Closed from None
+            return after + len(happened)
+
+    async def _has(self, stream: Stream, after: int, happened: Sequence[Happened]) -> bool:
+        """Whether *happened* is what is stored behind *after*."""
+        if stream.run is None or not happened:
+            return False
+        stored = await self.events_of_run(stream.run, after, len(happened))
+        return [(one.kind, one.at) for one in stored] == [(one.kind, one.at) for one in happened]
+
+    async def close(self, stream: Stream, outcome: Happened, changes: dict[str, Any]) -> bool:
+        """Give a run whose process has died its end. False if it has one."""
         async with self._db.write() as connection:
-            if changes:
-                await connection.execute(update(runs).where(runs.c.id == stream.run).values(**changes))
-            return await _put(connection, stream, after, happened)
+            if stream.run is None or not await _hold_open(connection, stream.run, changes):
+                return False
+            last = select(func.coalesce(func.max(events.c.seq), 0)).where(events.c.stream == stream.run)
+            await _put(connection, stream, int((await connection.execute(last)).scalar_one()), [outcome])
+            return True
+
+    async def end_turn(self, conversation: str, turn: int, happened: Sequence[Happened]) -> bool:
+        """Put *happened*, the end of a turn, into its conversation. False if it has ended."""
+        going_on = (conversations.c.id == conversation) & (conversations.c.last_turn == turn)
+        ended = update(conversations).where(going_on, conversations.c.turn_host.is_not(None)).values(turn_host=None)
+        async with self._db.write() as connection:
+            if not (await connection.execute(ended)).rowcount:
+                return False
+            await _put(connection, Stream(conversation=conversation, turn=turn), 0, happened)
+            return True
 
     async def run(self, run_id: str) -> Row | None:
         """All of one run."""
         async with self._db.read() as connection:
             found = (await connection.execute(select(runs).where(runs.c.id == run_id))).mappings().first()
         return cast("Row | None", found)
-
-    async def change(self, run_id: str, **changes: Any) -> None:  # noqa: ANN401 - columns of the table
-        """Set columns of a run."""
-        async with self._db.write() as connection:
-            await connection.execute(update(runs).where(runs.c.id == run_id).values(**changes))
 
     async def of_conversation(self, conversation: str) -> Sequence[Row]:
         """Its runs, whole, oldest first."""
@@ -124,30 +189,24 @@ class Records:
         async with self._db.read() as connection:
             return cast("Sequence[Row]", (await connection.execute(question)).mappings().all())
 
-    async def used(self, user_id: str, since: str) -> tuple[int, int, int]:
-        """How many runs of the user are open, how many began after *since*, and how many bytes all have."""
-        question = select(
-            func.count().filter(runs.c.status.in_(OPEN)),
-            func.count().filter(runs.c.created > since),
-            func.coalesce(func.sum(runs.c.bytes), 0),
-        ).where(runs.c.user_id == user_id)
+    async def used(self, user_id: str, since: str) -> Used:
+        """What the user has."""
         async with self._db.read() as connection:
-            row = (await connection.execute(question)).one()
-        return int(row[0]), int(row[1]), int(row[2])
+            return await _used(connection, user_id, since)
 
-    async def open_on(self, hosts: Sequence[str] | None) -> Sequence[Row]:
-        """The runs that have not ended, on *hosts*; None: on any."""
-        question = select(runs.c.id, runs.c.conversation_id, runs.c.turn).where(runs.c.status.in_(OPEN))
-        if hosts is not None:
-            question = question.where(runs.c.host_id.in_(hosts))
+    async def open_runs(self, ids: Sequence[str] | None = None) -> Sequence[Row]:
+        """Those of *ids* that have not ended; None: of all."""
+        question = select(*_STREAM).where(runs.c.status.in_(OPEN))
+        if ids is not None:
+            question = question.where(runs.c.id.in_(ids))
         async with self._db.read() as connection:
             return cast("Sequence[Row]", (await connection.execute(question)).mappings().all())
 
-    async def last(self, stream: str) -> int:
-        """The number of the last event of a run or a conversation; 0 if it has no event."""
-        question = select(func.coalesce(func.max(events.c.seq), 0)).where(events.c.stream == stream)
+    async def orphans(self) -> Sequence[Row]:
+        """Runs that have not ended, of processes that have."""
+        question = select(*_STREAM).where(runs.c.status.in_(OPEN), runs.c.host_id.not_in(select(hosts.c.id)))
         async with self._db.read() as connection:
-            return int((await connection.execute(question)).scalar_one())
+            return cast("Sequence[Row]", (await connection.execute(question)).mappings().all())
 
     async def events_of_run(self, run_id: str, after: int, most: int = 500) -> list[Stored]:
         """Its events behind number *after*, in order."""
@@ -176,12 +235,53 @@ class Records:
             first = (await connection.execute(question)).scalar_one()
         return None if first is None else int(first) - 1
 
-    async def remove(self, run_id: str) -> None:
-        """The run and its events."""
+    async def exists(self, run_id: str) -> bool:
+        """Whether there is such a run."""
+        async with self._db.read() as connection:
+            return (await connection.execute(select(runs.c.id).where(runs.c.id == run_id))).first() is not None
+
+    async def discard(self, run_id: str) -> None:
+        """A run that did not begin, as if it had not been asked for."""
         async with self._db.write() as connection:
-            await connection.execute(events.delete().where(events.c.stream == run_id))
-            await connection.execute(idempotency.delete().where(idempotency.c.run_id == run_id))
-            await connection.execute(runs.delete().where(runs.c.id == run_id))
+            await _remove(connection, runs.c.id == run_id)
+
+    async def remove(self, run_id: str) -> bool:
+        """The run and its events, if it has ended; whether it has."""
+        async with self._db.write() as connection:
+            return await _remove(connection, (runs.c.id == run_id) & runs.c.status.not_in(OPEN))
+
+
+async def _remove(connection: AsyncConnection, which: ColumnElement[bool]) -> bool:
+    gone = (await connection.execute(runs.delete().where(which).returning(runs.c.id))).scalars().all()
+    await connection.execute(events.delete().where(events.c.stream.in_(gone)))
+    await connection.execute(idempotency.delete().where(idempotency.c.run_id.in_(gone)))
+    return bool(gone)
+
+
+async def _named(connection: AsyncConnection, user_id: str, key: str) -> tuple[str, str] | None:
+    """The digest and the run of a request that the user has called *key* before."""
+    question = select(idempotency.c.body_sha256, idempotency.c.run_id)
+    mine = (idempotency.c.user_id == user_id) & (idempotency.c.key == key)
+    found = (await connection.execute(question.where(mine))).first()
+    return (found[0], found[1]) if found else None
+
+
+async def _used(connection: AsyncConnection, user_id: str, since: str) -> Used:
+    question = select(
+        func.count().filter(runs.c.status.in_(OPEN)),
+        func.count().filter(runs.c.created > since),
+        func.coalesce(func.sum(runs.c.bytes), 0),
+    ).where(runs.c.user_id == user_id)
+    row = (await connection.execute(question)).one()
+    return Used(now=int(row[0]), since=int(row[1]), bytes=int(row[2]))
+
+
+async def _hold_open(connection: AsyncConnection, run_id: str, changes: dict[str, Any] | None) -> bool:
+    """Keep others from writing to a run until the end of the transaction; False if it is not open."""
+    is_open = (runs.c.id == run_id) & runs.c.status.in_(OPEN)
+    if changes:
+        return bool((await connection.execute(update(runs).where(is_open).values(**changes))).rowcount)
+    return (await connection.execute(select(runs.c.id).where(is_open).with_for_update())).first() is not None
 
 
 async def _put(connection: AsyncConnection, stream: Stream, after: int, happened: Sequence[Happened]) -> int:

@@ -1,6 +1,6 @@
 """The tables, as the newest migration leaves them. Times are UTC in RFC 3339; ids are random texts."""
 
-from sqlalchemy import JSON, BigInteger, Boolean, Column, Float, ForeignKey, Index, Integer, MetaData, Table, Text
+from sqlalchemy import JSON, BigInteger, Column, ForeignKey, Index, Integer, MetaData, Table, Text
 
 metadata = MetaData()
 
@@ -38,6 +38,7 @@ conversations = Table(
     Column("created", Text, nullable=False),
     Column("last_turn", Integer, nullable=False),
     Column("last_event", Integer, nullable=False),
+    Column("turn_host", Text),  # the process whose turn goes on
     Index("conversations_of", "user_id", "created"),
 )
 
@@ -72,7 +73,8 @@ runs = Table(
     Column("cost", JSON),  # wall_s, cpu_s, max_rss_bytes
     Column("result", JSON),
     Index("runs_of", "user_id", "created"),
-    Index("runs_on", "host_id", "status"),
+    Index("runs_on", "status", "host_id"),
+    Index("runs_used", "user_id", "status", "created", "bytes"),  # all that a quota asks for
 )
 
 #: What happened, of a run and of a conversation. `stream` is the run, or else the conversation; an event of a run in a
@@ -114,11 +116,10 @@ idempotency = Table(
     Column("created", Text, nullable=False),
 )
 
-#: The processes of the service. One whose beat is old has died, and its runs with it.
+#: The living processes of a service that several share. One whose beat stays the same has died, and its runs with it.
 hosts = Table(
     "hosts",
     metadata,
     Column("id", Text, primary_key=True),
-    Column("beat", Float, nullable=False),  # seconds since 1970
-    Column("stopped", Boolean, nullable=False),
+    Column("beat", BigInteger, nullable=False),  # raised all the time
 )

@@ -9,7 +9,7 @@ from sqlalchemy import delete, func, insert, select, update
 from isorun.service.problems import not_found
 from isorun.service.store.accounts import User
 from isorun.service.store.database import Database
-from isorun.service.store.tables import conversations, events, messages
+from isorun.service.store.tables import conversations, events, hosts, messages
 from isorun.store.folder import utc_now
 
 
@@ -67,16 +67,29 @@ class Talks:
                 raise not_found("conversation")
             await connection.execute(delete(events).where(events.c.stream == conversation_id))
 
-    async def next_turn(self, conversation_id: str) -> int:
-        """The number of a new turn."""
-        raised = update(conversations).where(conversations.c.id == conversation_id)
-        raised = raised.values(last_turn=conversations.c.last_turn + 1)
+    async def begin_turn(self, conversation_id: str, host: str) -> int | None:
+        """The number of a new turn, which the process *host* conducts; None while one goes on, anywhere."""
+        free = (conversations.c.id == conversation_id) & conversations.c.turn_host.is_(None)
+        raised = update(conversations).where(free)
+        raised = raised.values(last_turn=conversations.c.last_turn + 1, turn_host=host)
         async with self._db.write() as connection:
-            return int((await connection.execute(raised.returning(conversations.c.last_turn))).scalar_one())
+            found = (await connection.execute(raised.returning(conversations.c.last_turn))).scalar_one_or_none()
+        return None if found is None else int(found)
+
+    async def going_on(self, *, orphans: bool) -> Sequence[Mapping[str, Any]]:
+        """The conversations with a turn that goes on; *orphans*: those alone whose process has died."""
+        columns = (conversations.c.id, conversations.c.last_turn, conversations.c.turn_host)
+        question = select(*columns).where(conversations.c.turn_host.is_not(None))
+        if orphans:
+            question = question.where(conversations.c.turn_host.not_in(select(hosts.c.id)))
+        async with self._db.read() as connection:
+            return cast("Sequence[Mapping[str, Any]]", (await connection.execute(question)).mappings().all())
 
     async def add(self, conversation_id: str, turn: int, role: str, contents: Sequence[dict[str, Any]]) -> None:
         """Put *contents* behind what was said."""
         async with self._db.write() as connection:
+            mine = select(conversations.c.id).where(conversations.c.id == conversation_id)
+            await connection.execute(mine.with_for_update())  # so that no other takes the same numbers
             last = select(func.coalesce(func.max(messages.c.number), 0))
             found = await connection.execute(last.where(messages.c.conversation_id == conversation_id))
             first = int(found.scalar_one()) + 1

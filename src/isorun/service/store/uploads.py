@@ -11,7 +11,7 @@ from typing import BinaryIO
 from sqlalchemy import delete, func, insert, select
 
 from isorun.service.problems import Problem, not_found
-from isorun.service.store.accounts import User
+from isorun.service.store.accounts import User, hold
 from isorun.service.store.database import Database
 from isorun.service.store.tables import uploads
 from isorun.store.folder import utc_now
@@ -55,10 +55,15 @@ class Uploads:
         mime = mimetypes.guess_type(name)[0] or "application/octet-stream"
         return Upload(id=upload_id, name=name, bytes=size, sha256=digest.hexdigest(), mime=mime, created=utc_now())
 
-    async def add(self, user: User, upload: Upload) -> None:
-        """It is the user's from now on."""
+    async def add(self, user: User, upload: Upload, most: int) -> None:
+        """It is the user's from now on. Raises `Problem` 507 if he would have more than *most* bytes then."""
         values = {name: getattr(upload, name) for name in Upload.__slots__}
+        size = select(func.coalesce(func.sum(uploads.c.bytes), 0)).where(uploads.c.user_id == user.id)
         async with self._db.write() as connection:
+            if not await hold(connection, user.id):
+                raise not_found("user")
+            if int((await connection.execute(size)).scalar_one()) + upload.bytes > most:
+                raise no_room(most)
             await connection.execute(insert(uploads).values(user_id=user.id, **values))
 
     async def all(self, user: User) -> list[Upload]:
@@ -95,3 +100,8 @@ class Uploads:
     def discard(self, upload_id: str) -> None:
         """Remove the bytes of an upload that has no owner."""
         (self._folder / Path(upload_id).name).unlink(missing_ok=True)
+
+
+def no_room(most: int) -> Problem:
+    """A 507."""
+    return Problem(507, "no_room_left", f"your files may have {most} bytes", hint="delete files that you do not need")

@@ -60,9 +60,9 @@ class TurnComm:
     async def flush(self) -> None:
         """Store what waits, in the order in which it was put."""
         async with self._flushing:
-            happened, self._waiting = self._waiting, []
-            if happened:
+            if happened := tuple(self._waiting):
                 await self._runs.tell(Stream(conversation=self.conversation, turn=self.turn), happened)
-            said, self._said = self._said, []
-            if said:
+                del self._waiting[: len(happened)]  # only now: else nothing of it would be there to be stored later
+            if said := tuple(self._said):
                 await self._talks.add(self.conversation, self.turn, "assistant", said)
+                del self._said[: len(said)]

@@ -1,16 +1,20 @@
 """One turn after the other in each conversation: a scenario of the bundle, or the agent.
 
-Every turn that was accepted ends with the event `turn_ended`, also if it fails. It belongs to the process that took it.
+Every turn that was accepted ends with the event `turn_ended`, also if it fails. It belongs to the process that took it;
+if that has died, another process writes the end.
 """
 
 import asyncio
 import logging
-from collections.abc import Sequence
+import time
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from isorun.core.errors import IsorunError
 from isorun.service.agent.script.plays import can_play
 from isorun.service.problems import Problem
+from isorun.service.runs.patience import patiently
+from isorun.service.runs.runs import unheard
 from isorun.service.store.accounts import User
 from isorun.service.store.records import Happened, Stream
 from isorun.service.talk.comm import TurnComm
@@ -28,19 +32,21 @@ class Turns:
     def __init__(self, service: "Service") -> None:
         self._service = service
         self._tasks: dict[str, asyncio.Task[None]] = {}
-        self._taking: set[str] = set()
+        self._hosts: dict[str, str] = {}
+        self._left: dict[str, int] = {}  # which go on by the database alone
+        service.wakes.on("stop", self._stop)
 
     async def say(self, user: User, conversation: str, text: str, files: Sequence[str]) -> int:
         """Begin a turn with what *user* says; its number. Raises `Problem`: 404, 409 while a turn goes on, 429, 507."""
         service = self._service
         about = await service.talks.one(user, conversation)
-        if conversation in self._tasks or conversation in self._taking:
+        await service.runs.check_room(user)
+        inputs = [name for name, _ in await service.uploads.named(user, files)]
+        host = service.runs.host_id
+        turn = await service.talks.begin_turn(conversation, host)
+        if turn is None:
             raise Problem(409, "turn_goes_on", "the last turn has not ended", hint="wait for its end, or stop it")
-        self._taking.add(conversation)
         try:
-            await service.runs.check_room(user)
-            inputs = [name for name, _ in await service.uploads.named(user, files)]
-            turn = await service.talks.next_turn(conversation)
             brought = [{"id": one, "name": name} for one, name in zip(files, inputs, strict=True)]
             content = {"text": text, "files": brought}
             await service.talks.add(conversation, turn, "user", [content])
@@ -48,22 +54,52 @@ class Turns:
             await service.runs.tell(Stream(conversation=conversation, turn=turn), said)
             if not about["title"]:
                 await service.talks.rename(conversation, " ".join(text.split())[:_TITLE_CHARS])
-            task = asyncio.create_task(self._turn(user, conversation, turn, text, files), name=f"turn-{conversation}")
-            self._tasks[conversation] = task
-            task.add_done_callback(lambda _: self._tasks.pop(conversation, None))
-        finally:
-            self._taking.discard(conversation)
+        except BaseException:
+            self._left[conversation] = turn
+            raise
+        task = asyncio.create_task(self._turn(user, conversation, turn, text, files), name=f"turn-{conversation}")
+        self._tasks[conversation], self._hosts[conversation] = task, host
+        task.add_done_callback(lambda _: self._tasks.pop(conversation, None))
         return turn
 
-    async def stop(self, user: User, conversation: str) -> None:
-        """End the turn that goes on, and its run; what was printed and written stays. Raises `Problem` 404."""
-        await self._service.talks.one(user, conversation)
+    async def stop(self, user: User, conversation: str) -> bool:
+        """End the turn that goes on, and its run; what was printed and written stays. Whether one goes on. Raises
+        `Problem` 404, or 503 if the process that conducts it cannot be told.
+        """
+        host = (await self._service.talks.one(user, conversation))["turn_host"]
+        if conversation in self._tasks:
+            await self._stop(conversation)
+        elif host is not None and not await self._service.wakes.order(host, "stop", conversation):
+            raise unheard("turn")
+        return host is not None
+
+    async def _stop(self, conversation: str) -> None:
         if (task := self._tasks.get(conversation)) is not None:
             task.cancel()
 
-    def goes_on(self, conversation: str) -> bool:
-        """Whether a turn of it has not ended."""
-        return conversation in self._tasks
+    def stop_buried(self) -> None:
+        """Stop the turns that this process began under another name: the others have taken it for dead."""
+        for conversation, task in self._tasks.items():
+            if self._hosts[conversation] != self._service.runs.host_id:
+                task.cancel()
+
+    async def orphans(self) -> Sequence[Mapping[str, Any]]:
+        """The turns that go on, and whose process has died."""
+        return await self._service.talks.going_on(orphans=True)
+
+    async def look(self, rows: Sequence[Mapping[str, Any]] = ()) -> None:
+        """Write the end of each of *rows*, conversations whose turn is conducted no more, and of our own. Raises
+        `Away`.
+        """
+        left = {**{row["id"]: row["last_turn"] for row in rows}, **self._left}
+        for conversation, turn in left.items():
+            if conversation not in self._tasks:
+                await self._end(conversation, turn, [Happened(kind="turn_ended", data={"status": "lost"})])
+                self._left.pop(conversation, None)
+
+    async def _end(self, conversation: str, turn: int, happened: Sequence[Happened]) -> None:
+        if await self._service.records.end_turn(conversation, turn, happened):
+            self._service.wakes.tell(conversation)
 
     async def close(self) -> None:
         """Stop every turn, and wait for its end."""
@@ -89,8 +125,22 @@ class Turns:
             _log.exception("turn %d of conversation %s failed", turn, conversation)
             comm.error(message="the service failed; what happened is in its log")
         await service.runs.settled(comm.run_id)
-        comm.put("turn_ended", status=status)
-        await asyncio.shield(asyncio.ensure_future(comm.flush()))
+        ending = asyncio.ensure_future(self._see_to_its_end(comm, conversation, turn, status))
+        await asyncio.shield(ending)
+
+    async def _see_to_its_end(self, comm: TurnComm, conversation: str, turn: int, status: str) -> None:
+        over_at, ended = time.monotonic(), [Happened(kind="turn_ended", data={"status": status})]
+
+        async def write() -> None:
+            await comm.flush()
+            await self._end(conversation, turn, ended)
+
+        try:
+            what = f"turn {turn} of conversation {conversation}"
+            await patiently(what, write, gives_up=lambda: self._service.runs.gives_up(over_at))
+        except Exception:  # noqa: BLE001 - whatever it is, the turn has an end: `look` writes it
+            _log.exception("turn %d of conversation %s could not be stored to its end", turn, conversation)
+            self._left[conversation] = turn
 
     async def _answer(self, comm: TurnComm, user: User, text: str, files: Sequence[str]) -> None:
         """A scenario that *text* names; else the agent. Without a model, what the script cannot play gets the list."""

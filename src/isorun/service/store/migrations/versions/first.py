@@ -25,8 +25,7 @@ def upgrade() -> None:
     op.create_table(
         "hosts",
         sa.Column("id", sa.Text(), nullable=False),
-        sa.Column("beat", sa.Float(), nullable=False),
-        sa.Column("stopped", sa.Boolean(), nullable=False),
+        sa.Column("beat", sa.BigInteger(), nullable=False),
         sa.PrimaryKeyConstraint("id"),
     )
     op.create_table(
@@ -48,6 +47,7 @@ def upgrade() -> None:
         sa.Column("created", sa.Text(), nullable=False),
         sa.Column("last_turn", sa.Integer(), nullable=False),
         sa.Column("last_event", sa.Integer(), nullable=False),
+        sa.Column("turn_host", sa.Text(), nullable=True),
         sa.ForeignKeyConstraint(["user_id"], ["users.id"], ondelete="CASCADE"),
         sa.PrimaryKeyConstraint("id"),
     )
@@ -123,4 +123,5 @@ def upgrade() -> None:
         sa.PrimaryKeyConstraint("id"),
     )
     op.create_index("runs_of", "runs", ["user_id", "created"], unique=False)
-    op.create_index("runs_on", "runs", ["host_id", "status"], unique=False)
+    op.create_index("runs_on", "runs", ["status", "host_id"], unique=False)
+    op.create_index("runs_used", "runs", ["user_id", "status", "created", "bytes"], unique=False)

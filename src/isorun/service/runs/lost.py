@@ -1,0 +1,66 @@
+"""How a run ends whose process could not say so."""
+
+import asyncio
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+from isorun.core.errors import IsorunError
+from isorun.service.runs.views import stored_result
+from isorun.service.store.records import Happened, Records, Row, Stream
+from isorun.store.folder import utc_now
+from isorun.store.recovery import stored_file
+
+
+async def close_lost(records: Records, root: Path, rows: Sequence[Row], tell: Callable[[Stream], None]) -> int:
+    """Give each of *rows*, open runs that are conducted no more, its end. How many there were without one."""
+    closed = 0
+    for row in rows:
+        changes = await asyncio.to_thread(_found_or_lost, root, row["id"])
+        stream = Stream(run=row["id"], conversation=row["conversation_id"], turn=row["turn"])
+        if await records.close(stream, outcome_of(changes), changes):
+            closed += 1
+            tell(stream)
+    return closed
+
+
+def _found_or_lost(root: Path, run_id: str) -> dict[str, Any]:
+    """The end that is in the run's folder: the process may have died behind it. Else the run is lost."""
+    with suppress(IsorunError):
+        stored = stored_file(root, run_id, "result.json")
+        if stored is not None and (found := ended_changes(root, stored, run_id)) is not None:
+            return found
+    return lost_changes("host_lost", "the service ended while the program ran; what it had printed is kept")
+
+
+def ended_changes(root: Path, stored: bytes, run_id: str) -> dict[str, Any] | None:
+    """What the row of a run becomes whose result.json is *stored*; None if that is none."""
+    told = stored_result(stored, run_id, root)
+    if told is None:
+        return None
+    size = sum(one["bytes"] for one in told["artifacts"])
+    return {"status": told["status"], "ended": utc_now(), "bytes": size, "cost": told.get("usage"), "result": told}
+
+
+def lost_changes(code: str, message: str) -> dict[str, Any]:
+    """What the row of a lost run becomes."""
+    error: dict[str, Any] = {
+        "code": code,
+        "message": message,
+        "where": None,
+        "details": {},
+        "hint": "run it again",
+    }
+    empty: dict[str, Any] = {"stdout": "", "stderr": "", "artifacts": [], "files": [], "calls": [], "items": []}
+    result = {"ok": False, "status": "lost", "error": error, "notices": [], "missing": [], **empty}
+    return {"status": "lost", "ended": utc_now(), "result": result}
+
+
+def outcome_of(changes: dict[str, Any]) -> Happened:
+    """The last event of a run that ends with *changes*."""
+    result = changes["result"]
+    error: dict[str, Any] = result.get("error") or {}
+    told = {name: error[name] for name in ("code", "message", "where", "hint") if error.get(name)}
+    data = {"status": changes["status"], "ok": changes["status"] == "ok"}
+    return Happened(kind="outcome", data={**data, "error": told} if told else data)
