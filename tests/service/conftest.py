@@ -5,6 +5,7 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -12,6 +13,7 @@ from pathlib import Path
 import pytest
 
 END_S = 60
+USERS = ("alice", "bob")
 
 
 @dataclass
@@ -30,33 +32,36 @@ class Served:
     link: str = ""
 
 
-def start_service(folder: Path, **more: str) -> Served:
-    """A service on a free port, with its data below *folder*; *more*: of its environment."""
-    data, workspace = folder / "data", folder / "workspace"
-    own = {"ISORUN_SERVICE_DATA": str(data), "ISORUN_WORKSPACE_ROOT": str(workspace)}
+def start_service(folder: Path, *, beside: Served | None = None, **more: str) -> Served:
+    """A service on a free port, with its data below *folder*; *more*: of its environment.
+
+    *beside*: another process of the same service, which has the same users. An `AssertionError` has the log of a
+    service that did not start.
+    """
+    own = {"ISORUN_SERVICE_DATA": str(folder / "data"), "ISORUN_WORKSPACE_ROOT": str(folder / "workspace")}
     # Else scenarios of several services would wait for one another: they are the same user's.
     own |= {f"ISO_RUNTIME_{name}_ROOT": str(folder / name.lower()) for name in ("USER_WORKSPACE", "SANDBOX")}
     environment = {**os.environ, **own, **more}
     argv = [sys.executable, "-m", "isorun"]
-    keys = [
-        subprocess.run(
-            [*argv, "users", "add", name], env=environment, capture_output=True, text=True, check=True, timeout=END_S
-        ).stdout.split()[-1]
-        for name in ("alice", "bob")
-    ]
-    log = folder / "service.log"
-    with log.open("w") as stderr:
+    keys = (beside.key, beside.other_key) if beside else tuple(_added(argv, environment, name) for name in USERS)
+    with tempfile.NamedTemporaryFile("w", dir=folder, prefix="service-", suffix=".log", delete=False) as stderr:
         process = subprocess.Popen(
             [*argv, "serve", "--port", "0"], env=environment, stdout=subprocess.PIPE, stderr=stderr, text=True
         )
     assert process.stdout is not None
-    line = process.stdout.readline()  # its end, if the process ends without one
+    line, log = process.stdout.readline(), Path(stderr.name)  # the line is empty if the process ends without one
+    link = line.split()[-1] if line else ""
+    served = Served(link.partition("/login")[0], *keys, process, log, environment, link)
     if "http://" not in line:
-        process.stdout.close()
-        process.wait(END_S)
+        end_service(served)
         raise AssertionError(f"{line!r}\n{log.read_text()}")
-    link = line.split()[-1]
-    return Served(link.partition("/login")[0], keys[0], keys[1], process, log, environment, link)
+    return served
+
+
+def _added(argv: list[str], environment: dict[str, str], name: str) -> str:
+    added = [*argv, "users", "add", name]
+    made = subprocess.run(added, env=environment, capture_output=True, text=True, check=True, timeout=END_S)
+    return made.stdout.split()[-1]
 
 
 def end_service(served: Served) -> None:

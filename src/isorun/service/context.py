@@ -85,7 +85,7 @@ class Service:
         return bundle_module(self.bundle, name)
 
 
-def service_of(request: Request) -> Service:
+async def service_of(request: Request) -> Service:  # a plain function would be called in a thread, for each request
     """The open service, for routes."""
     found: Service = request.app.state.service
     return found

@@ -15,7 +15,7 @@ _MOST = 2**53
 _LAST_S = 1.0  # in which the store answers what happened last
 
 
-def last_seen(
+async def last_seen(
     last_event_id: Annotated[str, Header(pattern="^[0-9]{0,15}$")] = "",
     after: Annotated[int, Query(ge=0, le=_MOST)] = 0,
 ) -> int:
