@@ -13,13 +13,14 @@ import sys
 import tempfile
 import time
 from collections.abc import AsyncIterator, Mapping
-from contextlib import AsyncExitStack, asynccontextmanager, closing
+from contextlib import AsyncExitStack, ExitStack, asynccontextmanager, closing
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import isorun
 from bench.figures import CONTRACT, HELLO, MEMORY, Figure, complete, pss, shown, vars_of
 from bench.measure import Spread, paced, saturated
+from tests.servers import postgres_server, redis_server
 
 STREAMS = 1000
 POOL = 4
@@ -230,6 +231,25 @@ async def _none() -> AsyncIterator[dict[str, str]]:
     yield {}
 
 
+class _Lacking(Exception):
+    """This machine has no such server."""
+
+
+def _lacking(name: str, reason: str) -> NoReturn:
+    raise _Lacking(f"{name}: {reason}")
+
+
 @asynccontextmanager
 async def _postgres_and_redis() -> AsyncIterator[dict[str, str] | None]:
-    yield None
+    with ExitStack() as stack:
+        try:
+            database = stack.enter_context(postgres_server(_lacking))
+            news = stack.enter_context(redis_server(_lacking))
+        except _Lacking as error:
+            sys.stderr.write(f"not measured: {error}\n")
+            yield None
+            return
+        yield {
+            "DATABASE_URL": f"postgresql://app:hush-db@127.0.0.1:{database}/postgres",
+            "REDIS_URL": f"redis://127.0.0.1:{news}",
+        }

@@ -10,7 +10,7 @@ the run goes on and for a minute behind its end; what is not stored then is clos
 import asyncio
 import logging
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from typing import Any, TypeVar
@@ -23,11 +23,12 @@ from isorun.runtime.runtime import Runtime
 from isorun.service.problems import Problem, not_found
 from isorun.service.runs.follow import Batches
 from isorun.service.runs.lost import close_lost, ended_changes, lost_changes, outcome_of
+from isorun.service.runs.news import followed
 from isorun.service.runs.patience import patiently
 from isorun.service.runs.quotas import Quotas, too_many
 from isorun.service.runs.rows import new_row
 from isorun.service.runs.views import whole
-from isorun.service.runs.wakes import Wakes, next_news
+from isorun.service.runs.wakes import Wakes
 from isorun.service.store.accounts import User
 from isorun.service.store.database import Away
 from isorun.service.store.records import OPEN, Closed, Happened, Origin, Records, Row, Stored, Stream
@@ -38,8 +39,6 @@ _T = TypeVar("_T")
 _MOST_OPEN = 500  # runs of all users that wait or run in this process
 _PATIENCE_S = 60.0  # for a database that is away, once a run has ended
 _CLOSING_S = 2.0  # the same, once the service ends
-_AWAY_S = 1.0  # after which a reader asks again
-_GONE: list[Stored] = []  # in the place of events: there are none and will be none
 
 
 @dataclass(eq=False)
@@ -264,11 +263,11 @@ class Runs:
     async def events(self, run_id: str, after: int = 0) -> AsyncIterator[Stored]:
         """What happened and happens behind event *after*, until the outcome. It ends, too, if the run is removed."""
 
-        async def more(after: int) -> list[Stored]:
+        async def more(after: int) -> list[Stored] | None:
             found = await self.records.events_of_run(run_id, after)
-            return found if found or await self.records.exists(run_id) else _GONE
+            return found if found or await self.records.exists(run_id) else None
 
-        async for one in self._followed(run_id, more, after):
+        async for one in followed(self._wakes, run_id, more, after):
             yield one
             if one.kind == "outcome":
                 return
@@ -276,30 +275,11 @@ class Runs:
     async def events_of_conversation(self, conversation: str, after: int = 0) -> AsyncIterator[Stored]:
         """What happened and happens in it, without an end."""
 
-        async def more(after: int) -> list[Stored]:
+        async def more(after: int) -> list[Stored] | None:
             return await self.records.events_of_conversation(conversation, after)
 
-        async for one in self._followed(conversation, more, after):
+        async for one in followed(self._wakes, conversation, more, after):
             yield one
-
-    async def _followed(
-        self, stream: str, more: Callable[[int], Awaitable[list[Stored]]], after: int
-    ) -> AsyncIterator[Stored]:
-        with self._wakes.listen(stream) as news:
-            while True:
-                news.clear()
-                try:
-                    found = await more(after)
-                except Away:  # the answer has begun: all that can be done is to ask again
-                    await asyncio.sleep(_AWAY_S)
-                    continue
-                if found is _GONE:
-                    return
-                for one in found:
-                    yield one
-                    after = one.seq
-                if not found:  # there may be more than one answer holds
-                    await next_news(news, self._wakes)
 
     async def cancel(self, user: User, run_id: str) -> dict[str, Any]:
         """Let the run end, wherever it runs; its files and its output stay. Raises `Problem` 404, or 503 if the process

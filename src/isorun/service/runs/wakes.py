@@ -96,12 +96,3 @@ class LocalWakes:
             return False
         await obey(subject)
         return True
-
-
-async def next_news(news: asyncio.Event, wakes: Wakes) -> None:
-    """Return once there may be some."""
-    try:
-        async with asyncio.timeout(wakes.look_again_s):
-            await news.wait()
-    except TimeoutError:
-        return
