@@ -69,6 +69,14 @@ _CASES: dict[str, tuple[tuple[dict[str, Any], ...], tuple[tuple[str, Any], ...]]
         (_call(index=0, id="x", name="f", arguments={"a": 1}), _call(id="y", name="g", arguments={"b": 2})),
         _TWO,
     ),
+    "an index with the first piece alone": (
+        (
+            _call(index=0, id="x", name="f", arguments='{"a": 1}'),
+            _call(index=1, id="y", name="g", arguments='{"b"'),
+            _call(arguments=": 2}"),
+        ),
+        _TWO,
+    ),
     "empty ids": (
         (_call(index=0, id="", name="f", arguments='{"a": 1}'), _call(index=1, id="", name="g", arguments='{"b": 2}')),
         _TWO,
