@@ -16,7 +16,9 @@ import uvicorn
 from isorun.service.agent.loop import Ending
 from isorun.service.agent.model import Model
 from isorun.service.agent.scripted import NAME, scripted
-from tests.service.demo import RECORDED, played, view
+from isorun.service.context import open_service
+from isorun.settings import Settings
+from tests.service.demo import ASKED, RECORDED, played, view
 
 pytestmark = pytest.mark.slow
 
@@ -71,6 +73,28 @@ async def test_one_step_a_turn_and_once_more(tmp_path: Path, address: str) -> No
     assert names == ["analysis, first draft", "analysis", "chart", "chart", "report"]
     assert [result.ok for result in done.results] == [False, True, True, True, True]
     assert "I can play this" in done.messages[-1]["content"]
+
+
+async def test_the_service_makes_the_files_without_a_key(tmp_path: Path) -> None:
+    """As it is opened, with nothing configured: its programs may call the tool that writes the report."""
+    settings = Settings(
+        service_data=tmp_path / "service",
+        workspace_root=tmp_path / "runs",
+        user_workspace_root=tmp_path / "workspace",
+        sandbox_root=tmp_path / "sandbox",
+    )
+    (tmp_path / "runs").mkdir()
+    async with open_service(settings, pool_size=0) as service:
+        user = await service.accounts.local()
+        await service.talks.create(user, "one", "")
+        await service.turns.say(user, "one", ASKED, [])
+        async with asyncio.timeout(60):
+            async for event in service.runs.events_of_conversation("one"):
+                if event.kind == "turn_ended":
+                    break
+        said = [one.content["text"] for one in await service.talks.said("one") if one.role == "assistant"]
+        await service.close()
+    assert said[-1].startswith("Done: summary.csv, chart.png, report.pdf.")
 
 
 async def test_openais_own_client_speaks_with_it(address: str) -> None:

@@ -5,7 +5,7 @@ import functools
 import logging
 from collections.abc import AsyncIterator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -117,6 +117,7 @@ async def open_database(settings: Settings) -> AsyncIterator[tuple[Path, Databas
 @asynccontextmanager
 async def open_service(settings: Settings, **options: Any) -> AsyncIterator[Service]:  # noqa: ANN401 - Runtime's
     """The service, open. Raises what its parts raise; then nothing is left open."""
+    settings = replace(settings, builtin_tools=True)  # beside the bundle's: who asks for a report gets a document
     async with AsyncExitStack() as stack:
         folder, database = await stack.enter_async_context(open_database(settings))
         sharing = await stack.enter_async_context(open_sharing(settings, folder, database))

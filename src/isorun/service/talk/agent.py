@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from isorun.core.request import Named, RunRequest
+from isorun.runtime.services import by_default
 from isorun.service.agent import told
 from isorun.service.agent.loop import Agent
 from isorun.service.agent.scripted import open_model
@@ -123,7 +124,7 @@ def _session(conversation: str) -> str:
 async def open_agent(service: "Service") -> AsyncIterator[AgentTurns]:
     """The agent on the endpoint that the settings name, else on the script. Raises `InvalidRequest`."""
     settings = service.settings
-    tools = tuple(service.runtime.tools)
+    tools = by_default(service.runtime.tools)  # not those of the web, which are a way out
     async with open_model(settings.model_url, settings.model, settings.model_key) as model:
         agent = Agent(model, service.runtime.prompt(tools=tools), advertised(settings))
         yield AgentTurns(service, agent, tools)
