@@ -152,7 +152,7 @@ class _Turn:
         """Raises `_UsedUp` and `ModelError`."""
         for left in range(self._budget.steps - 1, -1, -1):
             answer = await self._ask()
-            if answer.text or answer.calls:
+            if answer.text.strip() or answer.calls:
                 await self.add(answer.message())
             if not answer.calls:
                 return _ending(answer)

@@ -232,6 +232,9 @@ def _body(
 ) -> dict[str, Any]:
     keys = (*_SENT, *_OPTIONAL_IN_MESSAGES) if optional else _SENT
     sent = [{key: one[key] for key in keys if key in one} for one in messages]
+    for one in sent:
+        if one.get("tool_calls") and not one["content"]:
+            one["content"] = None  # what OpenAI's own server says; a few refuse an empty text
     body: dict[str, Any] = {"model": name, "messages": sent, "stream": True}
     if tools:
         body["tools"] = list(tools)

@@ -48,13 +48,15 @@ class Quirk(StrEnum):
 def open_model(url: str | None = None, name: str | None = None, key: str | None = None) -> Model:
     """The model that the settings name; the scripted one where no address is set. Use it as an async `with` block.
 
-    Raises `InvalidRequest`, which names the setting, for an address without a model, and a model without an address.
+    Raises `InvalidRequest`, which names the setting, for an address without a model, and for the other two without an
+    address.
     """
     if url and url.strip():
         return Model(url, name or "", key or "")
-    if name and name.strip() not in ("", NAME):
-        text = f"{errors.NAME} is set and {errors.URL} is not: set both, or neither for the scripted model"
-        raise InvalidRequest(text, code="invalid_setting")
+    for setting, value in ((errors.NAME, name), (errors.KEY, key)):
+        if value and value.strip() not in ("", NAME):
+            text = f"{setting} is set and {errors.URL} is not: set both, or neither for the scripted model"
+            raise InvalidRequest(text, code="invalid_setting")
     return Model("http://scripted/v1", NAME, transport=httpx2.ASGITransport(scripted()))
 
 

@@ -15,6 +15,7 @@ from isorun.service.agent.answer import storable
 
 FILES = "Files that I give to every program, in its working directory:"
 NOT_ANSWERED = "Not run: the conversation was stopped before."
+STOPPED = "I was stopped here."
 _HINTS, _HINT_CHARS = 6, 600
 _NAME_CHARS = 200
 
@@ -88,16 +89,13 @@ def cut(text: str, most: int) -> str:
 
 
 def sound(history: Sequence[Mapping[str, Any]], most: int) -> list[dict[str, Any]]:
-    """*history* as any server takes it: each call has its answer, each answer its call; at most *most* characters.
+    """*history* as any server takes it: each call has its answer, each answer its call, and a turn ends with one text
+    of the assistant's. At most *most* characters.
 
     A turn that was cancelled, or whose process ended, leaves calls without an answer. Where the history is too long the
     oldest turns are left out, whole.
     """
-    turns: list[list[dict[str, Any]]] = []
-    for turn in _turns(history):
-        whole = list(_answered(turn))
-        if whole:
-            turns.append(whole)
+    turns = [_finished(list(_answered(turn))) for turn in _turns(history) if turn[0]["role"] == "user"]
     room = most
     for at in range(len(turns) - 1, -1, -1):
         room -= sum(map(_chars, turns[at]))
@@ -115,7 +113,22 @@ def _turns(history: Sequence[Mapping[str, Any]]) -> Iterator[list[Mapping[str, A
             yield turn
             turn = []
         turn.append(message)
-    yield turn
+    if turn:
+        yield turn
+
+
+def _finished(turn: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """*turn* with a text at its end, and no two messages of the assistant's in a row: some servers refuse those."""
+    if not _is_text(turn[-1]):
+        turn = [*turn, {"role": "assistant", "content": STOPPED}]
+    while len(turn) > 1 and _is_text(turn[-2]):
+        joined = f"{turn[-2]['content']}\n\n{turn[-1]['content']}"
+        turn = [*turn[:-2], {"role": "assistant", "content": joined}]
+    return turn
+
+
+def _is_text(message: Mapping[str, Any]) -> bool:
+    return message["role"] == "assistant" and not message.get("tool_calls")
 
 
 def _answered(turn: Sequence[Mapping[str, Any]]) -> Iterator[dict[str, Any]]:

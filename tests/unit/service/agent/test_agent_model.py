@@ -320,6 +320,8 @@ async def test_the_scripted_model_is_there_where_none_is_set() -> None:
     assert 'I can play this:\n\n- "Analyse the table"' in answer.text
     with pytest.raises(InvalidRequest, match="ISORUN_MODEL is set and ISORUN_MODEL_URL is not"):
         open_model(name="gpt")
+    with pytest.raises(InvalidRequest, match="ISORUN_MODEL_KEY is set and ISORUN_MODEL_URL is not"):
+        open_model(key=KEY)
     with pytest.raises(InvalidRequest, match="ISORUN_MODEL is not set"):
         open_model(url="http://a/v1")
 

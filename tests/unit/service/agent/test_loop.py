@@ -282,8 +282,9 @@ async def test_a_cancelled_turn_cancels_its_run_and_the_next_one_goes_on() -> No
         assert [message["role"] for message in listener.messages] == ["user", "assistant"]
         await of.turn(listener.messages, told.asked("go on"), endless, Listener())
     sent = server.asked[1]["messages"]
-    assert [message["role"] for message in sent] == ["system", "user", "assistant", "tool", "user"]
+    assert [message["role"] for message in sent] == ["system", "user", "assistant", "tool", "assistant", "user"]
     assert sent[3] == {"role": "tool", "tool_call_id": "c0", "content": told.NOT_ANSWERED}
+    assert sent[4]["content"] == told.STOPPED
 
 
 async def test_a_turn_cancelled_in_the_middle_of_an_answer_keeps_what_was_seen() -> None:
@@ -360,7 +361,7 @@ async def test_an_answer_that_is_none_is_told(finish: str, why: str, text: str) 
     ending, listener = await _turn(agent(Canned(answer)))
     assert ending.why == why
     assert ending.text.startswith(text)
-    assert listener.messages[-1]["ended"] == why
+    assert [message.get("ended") for message in listener.messages] == [None, why]  # no message is blank
 
 
 async def test_the_key_is_in_nothing_that_a_turn_leaves(caplog: pytest.LogCaptureFixture) -> None:
@@ -385,6 +386,7 @@ async def test_reasoning_goes_back_with_the_calls_it_led_to() -> None:
     server = Canned(first, last)
     _, listener = await _turn(agent(server), always(KEPT))
     assert server.asked[1]["messages"][2]["reasoning_content"] == "I should run it"
+    assert server.asked[1]["messages"][2]["content"] is None
     assert "reasoning_content" not in listener.messages[-1]
 
 

@@ -94,7 +94,8 @@ _SAID = {"role": "assistant", "content": "s"}
 
 def _shape(messages: list[dict[str, Any]]) -> str:
     marks = {"user": "u", "assistant": "a", "tool": "t"}
-    return "".join("n" if one["content"] == told.NOT_ANSWERED else marks[one["role"]] for one in messages)
+    ours = {told.NOT_ANSWERED: "n", told.STOPPED: "s"}
+    return "".join(ours.get(one["content"], marks[one["role"]]) for one in messages)
 
 
 @pytest.mark.parametrize(
@@ -102,16 +103,23 @@ def _shape(messages: list[dict[str, Any]]) -> str:
     [
         ([], ""),
         ([_USER, _call("a"), _tool("a"), _SAID], "uata"),
-        ([_USER, _call("a", "b"), _tool("a")], "uatn"),
-        ([_USER, _call("a"), _USER, _SAID], "uanua"),
+        ([_USER, _call("a", "b"), _tool("a")], "uatns"),
+        ([_USER, _call("a"), _USER, _SAID], "uansua"),
+        ([_USER, _USER, _SAID, _SAID, _SAID], "usua"),
         ([_USER, _call("a"), _SAID], "uana"),
-        ([_USER, _tool("x"), _call("a"), _tool("a"), _tool("a")], "uat"),
+        ([_USER, _tool("x"), _call("a"), _tool("a"), _tool("a")], "uats"),
         ([_tool("x")], ""),
     ],
 )
 def test_every_call_has_its_answer_and_every_answer_its_call(history: list[dict[str, Any]], shape: str) -> None:
     """A turn may have ended anywhere."""
     assert _shape(told.sound(history, 10_000)) == shape
+
+
+def test_texts_in_a_row_become_one() -> None:
+    """What was broken off, and why: nothing of it is lost."""
+    told_of_it = {"role": "assistant", "content": "It broke.", "ended": "model"}
+    assert told.sound([_USER, _SAID, told_of_it], 100)[1:] == [{"role": "assistant", "content": "s\n\nIt broke."}]
 
 
 def test_a_long_history_loses_its_oldest_turns_whole() -> None:
