@@ -9,7 +9,7 @@ from starlette.applications import Starlette
 from starlette.routing import Route
 
 import isorun
-from isorun.service import problems
+from isorun.service import clients, problems
 from isorun.service.api import about, artifacts, conversations, runs, uploads
 from isorun.service.context import Service
 from isorun.service.guard import Guard
@@ -25,7 +25,7 @@ def create_app(service: Service, *, hosts: frozenset[str] = frozenset()) -> Fast
         from isorun.service.mcp.mounted import PATH, ByKey
 
         app.router.routes.append(Route(PATH, ByKey(mcp, service)))
-    app.add_middleware(Guard, hosts=hosts, uploads={"/v1/files": uploads.MOST_UPLOAD})
+    app.add_middleware(Guard, hosts=hosts, uploads={"/v1/files": uploads.MOST_UPLOAD, **clients.UPLOADS})
     return app
 
 
@@ -65,4 +65,5 @@ def _application(mcp: Starlette | None) -> FastAPI:
     for router in (runs.router, artifacts.router, uploads.router, conversations.router, about.router):
         app.include_router(router)
     app.include_router(page.router)
+    clients.install(app)
     return app

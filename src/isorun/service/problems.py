@@ -115,8 +115,23 @@ def _allowed(request: Request) -> set[str]:
 
 async def _invalid(_: Request, error: Exception) -> JSONResponse:
     assert isinstance(error, RequestValidationError)
-    places = [_place(one) for one in error.errors()[:5]]
-    return answer(Problem(422, "invalid_request", "; ".join(places), hint="/openapi.json has the shape of each body"))
+    return answer(problem_of(error))
+
+
+def problem_of(error: Problem | RequestValidationError | IsorunError) -> Problem:
+    """What is answered to *error*. What the sandbox failed with is logged, and not told."""
+    if isinstance(error, Problem):
+        return error
+    if isinstance(error, RequestValidationError):
+        places = [_place(one) for one in error.errors()[:5]]
+        return Problem(422, "invalid_request", "; ".join(places), hint="/openapi.json has the shape of each body")
+    if isinstance(error, InvalidRequest):
+        return Problem(422, error.code, str(error))
+    if isinstance(error, Unavailable):
+        _log.error("no sandbox can be built: %s", error)
+        return Problem(503, "unavailable", "this host cannot build a sandbox", hint="ask who runs it: `isorun doctor`")
+    _log.error("the sandbox failed", exc_info=error)
+    return Problem(500, "internal_error", "the service failed; what happened is in its log")
 
 
 def _place(error: Mapping[str, Any]) -> str:
@@ -125,15 +140,9 @@ def _place(error: Mapping[str, Any]) -> str:
     return f"{'.'.join(names[:6])[:200]}: {error['type'].replace('_', ' ')}"
 
 
-async def _ours(request: Request, error: Exception) -> JSONResponse:
-    if isinstance(error, InvalidRequest):
-        return answer(Problem(422, error.code, str(error)))
-    if isinstance(error, Unavailable):
-        _log.error("no sandbox can be built: %s", error)
-        return answer(
-            Problem(503, "unavailable", "this host cannot build a sandbox", hint="ask who runs it: `isorun doctor`")
-        )
-    return await _unexpected(request, error)
+async def _ours(_: Request, error: Exception) -> JSONResponse:
+    assert isinstance(error, IsorunError)
+    return answer(problem_of(error))
 
 
 def database_away() -> Problem:

@@ -2,14 +2,17 @@
 
 import re
 from dataclasses import asdict
+from functools import partial
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Path, Response, UploadFile
 
 from isorun.service.api.runs import Open
 from isorun.service.auth import CurrentUser
+from isorun.service.context import Service
 from isorun.service.problems import Problem
-from isorun.service.store.uploads import no_room
+from isorun.service.store.accounts import User
+from isorun.service.store.uploads import Upload, no_room
 
 router = APIRouter(prefix="/v1/files", tags=["files"])
 MOST_UPLOAD = 128 << 20
@@ -19,6 +22,11 @@ _NAME = re.compile(r"[^/\\\0\x01-\x1f\x7f]{1,200}")
 @router.post("", status_code=201)
 async def upload(file: UploadFile, user: CurrentUser, service: Open) -> dict[str, Any]:
     """Keep a file, to be an input of runs."""
+    return asdict(await keep(file, user, service))
+
+
+async def keep(file: UploadFile, user: User, service: Service, *, batch: str = "") -> Upload:
+    """The file, kept; *batch* as in `Uploads.write`. Raises `Problem`: 422 for its name, 507 for its size."""
     name = (file.filename or "").replace("\\", "/").rpartition("/")[2]
     if not _NAME.fullmatch(name) or name in (".", ".."):
         raise Problem(
@@ -27,13 +35,14 @@ async def upload(file: UploadFile, user: CurrentUser, service: Open) -> dict[str
     most = user.bytes or service.settings.user_bytes
     if await service.uploads.used(user) + (file.size or 0) > most:
         raise no_room(most)  # before it is written
-    made = await service.runs.in_thread(service.uploads.write, file.file, name)
+    write = partial(service.uploads.write, batch=batch)
+    made = await service.runs.in_thread(write, file.file, name)
     try:
         await service.uploads.add(user, made, most)
     except BaseException:
         service.uploads.discard(made.id)
         raise
-    return asdict(made)
+    return made
 
 
 @router.get("")

@@ -237,6 +237,11 @@ class Runs:
         """The run, as `views.whole` shows it. Raises `Problem` 404."""
         return whole(await self.row(user, run_id))
 
+    def handle(self, run_id: str) -> Run | None:
+        """The run itself, to answer its held calls; None unless it is open in this process. Whose it is, `row` says."""
+        live = self._live.get(run_id)
+        return None if live is None else live.run
+
     async def wait(self, user: User, run_id: str, timeout_s: float | None = None) -> dict[str, Any]:
         """The run once it has ended, or as it is after *timeout_s* seconds. Raises `Problem` 404."""
         row = await self.row(user, run_id)

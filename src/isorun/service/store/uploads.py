@@ -44,9 +44,9 @@ class Uploads:
         async with self._db.read() as connection:
             return int((await connection.execute(question)).scalar_one())
 
-    def write(self, source: BinaryIO, name: str) -> Upload:
-        """Copy *source*; blocks. It has no owner until `add`."""
-        upload_id, digest, size = f"f_{secrets.token_hex(8)}", hashlib.sha256(), 0
+    def write(self, source: BinaryIO, name: str, *, batch: str = "") -> Upload:
+        """Copy *source*; blocks. It has no owner until `add`. *batch*: the hex digits with which its id is to begin."""
+        upload_id, digest, size = f"f_{batch}{secrets.token_hex(8)[len(batch) :]}", hashlib.sha256(), 0
         with (self._folder / upload_id).open("xb") as target:
             while piece := source.read(_PIECE):
                 digest.update(piece)
