@@ -70,6 +70,7 @@ async def serve(settings: Settings, host: str, port: int) -> None:
             lifespan="on",
             ws="websockets-sansio",
         )
+        logging.getLogger("uvicorn.error").addFilter(_without_query)
         await _announce(service, host, listening)
         server = _Server(config, service)
         watching = asyncio.create_task(server.end_if_taken())
@@ -77,6 +78,13 @@ async def serve(settings: Settings, host: str, port: int) -> None:
             await server.serve(sockets=[listening])
         finally:
             watching.cancel()
+
+
+def _without_query(record: logging.LogRecord) -> bool:
+    """uvicorn logs the address of each WebSocket; what stands behind its `?` may be a key."""
+    if isinstance(record.args, tuple):
+        record.args = tuple(one.partition("?")[0] if isinstance(one, str) else one for one in record.args)
+    return True
 
 
 def _listening(host: str, port: int) -> socket.socket:

@@ -74,8 +74,8 @@ def shown(code: str) -> str:
 
 
 def _is_expression(line: str) -> bool:
-    # A line that begins or ends inside of a longer text or bracket does not parse alone, but for a quoted one.
-    if not line or len(line) > _MOST_LINE or line[0] in " \t\f'\"#" or "#" in line or "'''" in line or '"""' in line:
+    # A line that ends a bracket of an earlier line does not parse alone. One that ends a text of three quotes may.
+    if not line or len(line) > _MOST_LINE or line[0] in " \t\f" or "#" in line or "'''" in line or '"""' in line:
         return False
     try:
         compile(line, "", "eval", ast.PyCF_ONLY_AST | ast.PyCF_ALLOW_TOP_LEVEL_AWAIT)
