@@ -5,7 +5,7 @@ A client here is a program, so it is let in by a key alone, never by a browser's
 
 from fastapi import FastAPI
 
-from isorun.service.clients import jupyter, sandbox_fusion
+from isorun.service.clients import chat_completions, jupyter, sandbox_fusion
 from isorun.service.clients.kernels import Kernels
 from isorun.service.clients.librechat import files, programmatic
 from isorun.service.clients.librechat.waiting import WaitingRuns
@@ -18,5 +18,7 @@ def install(app: FastAPI) -> None:
     """Add the routes to *app*, and what they keep between two requests."""
     app.state.kernels = Kernels()
     app.state.waiting_runs = WaitingRuns()
-    for router in (sandbox_fusion.router, jupyter.router, files.router, programmatic.router):
-        app.include_router(router)
+    app.state.turns_at_once = chat_completions.TurnsAtOnce()
+    clients = (sandbox_fusion, jupyter, files, programmatic, chat_completions)
+    for one in clients:
+        app.include_router(one.router)

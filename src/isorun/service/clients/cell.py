@@ -21,12 +21,11 @@ _MOST = 200_000
 
 
 def show(value):
-    if value is None:
-        return
-    _write("{VALUE}", repr(value))
-    as_html = getattr(value, "_repr_html_", None)
-    if callable(as_html) and not isinstance(value, type) and isinstance(text := as_html(), str):
-        _write("{HTML}", text)
+    if value is not None:
+        _write("{VALUE}", repr(value))
+        as_html = getattr(value, "_repr_html_", None)
+        if callable(as_html) and not isinstance(value, type) and isinstance(text := as_html(), str):
+            _write("{HTML}", text)
 
 
 def _write(name, text):

@@ -91,7 +91,7 @@ async def interrupt(kernel_id: KernelId, user: KeyUser, kernels: Kept, service: 
 
 @router.websocket("/{kernel_id}/channels")
 async def channels(socket: WebSocket, kernel_id: KernelId) -> None:
-    """The messages of a kernel. Without a key it is refused before it opens, whatever page asked."""
+    """The messages of a kernel. Without a key it is refused before it opens: no page can make a browser ask."""
     service: Service = socket.app.state.service
     user = await key_owner(socket, service, in_query=True)
     try:

@@ -84,7 +84,7 @@ KeyUser = Annotated[User, Depends(key_user, scope="function")]
 
 
 def no_key() -> Problem:
-    """Nobody's key was sent. It asks for no Basic: a browser would keep the answer and send it from any page."""
+    """No key was sent that counts. It asks for no Basic: a browser would keep that, and send it from any page."""
     return Problem(401, "not_signed_in", _NO_KEY, hint=_HINT, headers={"WWW-Authenticate": "Bearer"})
 
 

@@ -16,7 +16,7 @@ _IOPUB = ("status", "stream", "display_data", "execute_result", "error", "execut
 
 
 class Unreadable(ValueError):
-    """What came is no message."""
+    """What came cannot be taken as a message."""
 
 
 class Request:

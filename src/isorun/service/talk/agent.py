@@ -30,7 +30,7 @@ class AgentTurns:
     """Answers messages by the agent. One serves all conversations."""
 
     def __init__(self, service: "Service", agent: Agent, tools: Sequence[str]) -> None:
-        self._service, self._agent, self._tools = service, agent, tuple(tools)
+        self._service, self.agent, self.tools = service, agent, tuple(tools)
 
     async def answer(self, comm: TurnComm, user: User, text: str, files: Sequence[str]) -> None:
         """One turn. A cancelled one cancels the request to the model, or the run."""
@@ -42,11 +42,11 @@ class AgentTurns:
         says = _Says(service, comm)
 
         async def run(request: RunRequest) -> Mapping[str, Any]:
-            asked = replace(request, inputs=tuple(inputs), tools=self._tools, session=_session(comm.conversation))
+            asked = replace(request, inputs=tuple(inputs), tools=self.tools, session=_session(comm.conversation))
             return await self._ran(comm, user, asked)
 
         async with says.telling():
-            await self._agent.turn(history, told.asked(text, sizes if files else None), run, says)
+            await self.agent.turn(history, told.asked(text, sizes if files else None), run, says)
 
     async def _inputs(self, user: User, said: Sequence[Mapping[str, Any]]) -> list[Named]:
         """The files that the user brought into the conversation and has not removed; of equal names the latest."""

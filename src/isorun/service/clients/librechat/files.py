@@ -78,7 +78,7 @@ async def _keep(file: Uploaded, user: User, service: Service, batch: str) -> dic
 
 @router.get("/files/{session}")
 async def listing(session: Id, user: KeyUser, service: Open) -> list[dict[str, Any]]:
-    """The files of a run, or of a batch of uploads. Whatever `detail` asks for, all is told."""
+    """The files of a run, or of a batch of uploads. `detail` means nothing here: all is told."""
     if names.is_run(session):
         view = await service.runs.view(user, session)
         ended = view["ended"] or view["created"]

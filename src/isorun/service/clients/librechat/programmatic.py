@@ -154,7 +154,7 @@ async def _until_next(run: Run) -> None:
 
 
 async def _give(waiting: WaitingRun, results: list[ResultBody]) -> None:
-    """Answer those calls that still wait. One that has no result here is told of again."""
+    """Answer those calls that still wait. A call without a result here is told of again."""
     for one in results:
         number = waiting.asked.get(one.call_id)
         if number is None:
