@@ -37,6 +37,8 @@ class Problem(Exception):
         self.headers = dict(headers or {})
 
 
+#: What a route may raise for whom it answers.
+KNOWN = (Problem, HTTPException, RequestValidationError, IsorunError, Away)
 _SHAPE = {
     "type": "object",
     "properties": {name: {"type": "string"} for name in ("type", "title", "detail", "code", "hint")}
@@ -95,12 +97,10 @@ async def _problem(_: Request, error: Exception) -> JSONResponse:
 
 async def _http(request: Request, error: Exception) -> JSONResponse:
     assert isinstance(error, HTTPException)
-    status = HTTPStatus(error.status_code)
-    code, hint = _CODES.get(status, (status.name.lower(), ""))
-    headers = dict(error.headers or {})
-    if status == HTTPStatus.METHOD_NOT_ALLOWED:
-        headers["Allow"] = ", ".join(sorted(_allowed(request)))
-    return answer(Problem(status, code, f"{status.phrase.lower()}", hint=hint, headers=headers))
+    problem = problem_of(error)
+    if problem.status == HTTPStatus.METHOD_NOT_ALLOWED:
+        problem.headers["Allow"] = ", ".join(sorted(_allowed(request)))
+    return answer(problem)
 
 
 def _allowed(request: Request) -> set[str]:
@@ -118,10 +118,17 @@ async def _invalid(_: Request, error: Exception) -> JSONResponse:
     return answer(problem_of(error))
 
 
-def problem_of(error: Problem | RequestValidationError | IsorunError) -> Problem:
-    """What is answered to *error*. What the sandbox failed with is logged, and not told."""
+def problem_of(error: Exception) -> Problem:
+    """What is answered to *error*, one of `KNOWN`. Why the sandbox or the database failed is logged, and not told."""
     if isinstance(error, Problem):
         return error
+    if isinstance(error, HTTPException):
+        status = HTTPStatus(error.status_code)
+        code, hint = _CODES.get(status, (status.name.lower(), ""))
+        return Problem(status, code, status.phrase.lower(), hint=hint, headers=error.headers)
+    if isinstance(error, Away):
+        _log.warning("the database is away: %s", error)
+        return database_away()
     if isinstance(error, RequestValidationError):
         places = [_place(one) for one in error.errors()[:5]]
         return Problem(422, "invalid_request", "; ".join(places), hint="/openapi.json has the shape of each body")
@@ -151,9 +158,9 @@ def database_away() -> Problem:
     return Problem(503, "database_away", "the database does not answer", hint=hint, headers={"Retry-After": "2"})
 
 
-async def _away(request: Request, error: Exception) -> JSONResponse:
-    _log.warning("%s %s: the database is away: %s", request.method, request.url.path, error)
-    return answer(database_away())
+async def _away(_: Request, error: Exception) -> JSONResponse:
+    assert isinstance(error, Away)
+    return answer(problem_of(error))
 
 
 async def _unexpected(request: Request, error: Exception) -> JSONResponse:

@@ -1,6 +1,7 @@
 """The service as a process: prints its URL, and ends runs before streams, so that each stream has its outcome."""
 
 import asyncio
+import logging
 import signal
 import socket
 import sys

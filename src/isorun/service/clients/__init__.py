@@ -1,6 +1,7 @@
 """What clients of others speak: each module is one protocol over `Runs`, with that protocol's errors.
 
 A client here is a program, so it is let in by a key alone, never by a browser's cookie: no page can make a browser ask.
+The description of our own interface leaves these routes out: what they take and answer is others' to say.
 """
 
 from fastapi import FastAPI

@@ -40,7 +40,7 @@ def _error(problem: Problem) -> dict[str, Any]:
     return {"error": {"message": said(problem), "type": kind, "param": None, "code": problem.code}}
 
 
-router = APIRouter(prefix="/v1", tags=["clients"], route_class=speaking(_shape))
+router = APIRouter(prefix="/v1", tags=["clients"], route_class=speaking(_shape), include_in_schema=False)
 
 
 class Part(BaseModel):

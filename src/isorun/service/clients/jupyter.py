@@ -38,7 +38,7 @@ def _shape(problem: Problem) -> Response:
     return JSONResponse({"message": said(problem), "reason": problem.code}, problem.status, problem.headers)
 
 
-router = APIRouter(prefix="/api/kernels", tags=["clients"], route_class=speaking(_shape))
+router = APIRouter(prefix="/api/kernels", tags=["clients"], route_class=speaking(_shape), include_in_schema=False)
 KernelId = Annotated[str, Path(max_length=64)]
 
 

@@ -31,7 +31,7 @@ def _shape(problem: Problem) -> Response:
     return JSONResponse({"detail": said(problem)}, problem.status, problem.headers)
 
 
-router = APIRouter(tags=["clients"], route_class=speaking(_shape))
+router = APIRouter(tags=["clients"], route_class=speaking(_shape), include_in_schema=False)
 
 
 class RunCode(BaseModel):

@@ -7,14 +7,12 @@ from collections.abc import Callable, Coroutine
 from typing import Annotated, Any
 
 from fastapi import Depends, Request, Response
-from fastapi.exceptions import RequestValidationError
 from fastapi.routing import APIRoute
 from starlette.requests import HTTPConnection
 
-from isorun.core.errors import IsorunError
 from isorun.core.request import RunRequest
 from isorun.service.context import Service, service_of
-from isorun.service.problems import Problem, problem_of
+from isorun.service.problems import KNOWN, Problem, problem_of
 from isorun.service.store.accounts import User
 from isorun.service.store.records import Origin
 
@@ -38,7 +36,7 @@ def speaking(shape: Shape) -> type[APIRoute]:
             async def handled(request: Request) -> Response:
                 try:
                     return await handle(request)
-                except (Problem, RequestValidationError, IsorunError) as error:
+                except KNOWN as error:
                     return shape(problem_of(error))
 
             return handled

@@ -16,7 +16,7 @@ from isorun.service.problems import Problem, not_found
 from isorun.service.store.accounts import User
 from isorun.service.store.uploads import Upload
 
-router = APIRouter(prefix=PREFIX, tags=["clients"], route_class=speaking(shape))
+router = APIRouter(prefix=PREFIX, tags=["clients"], route_class=speaking(shape), include_in_schema=False)
 #: Bytes of a larger body than others may have, by its path.
 UPLOADS = {f"{PREFIX}/upload": uploads.MOST_UPLOAD, f"{PREFIX}/upload/batch": uploads.MOST_UPLOAD}
 _MOST_FILES = 100

@@ -27,7 +27,7 @@ from isorun.service.problems import Problem
 from isorun.service.store.accounts import User
 from isorun.service.store.records import Origin
 
-router = APIRouter(prefix=PREFIX, tags=["clients"], route_class=speaking(shape))
+router = APIRouter(prefix=PREFIX, tags=["clients"], route_class=speaking(shape), include_in_schema=False)
 _MOST_TOOLS, _MOST_RESULTS = 200, 1000
 _TOGETHER_S = 0.03  # after the first call: those that the program makes at once are told of at once
 _ALIAS = "librechat"
