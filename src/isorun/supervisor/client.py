@@ -24,7 +24,6 @@ from isorun.core.errors import IsorunError, SetupFailed
 from isorun.core.guard.log import log_of
 from isorun.core.process import StartProcess
 from isorun.core.records import unpacked
-from isorun.core.share import TURN_FRAMES, TURN_S
 from isorun.core.text import one_line
 from isorun.supervisor.descriptor import NO_NETWORK, SERVICES, Descriptor
 from isorun.supervisor.incarnation import Incarnation, LocalProcess, NewStream, a_pair
@@ -186,26 +185,14 @@ class Supervisor:
                 await self._revive()
 
     async def _hear(self, process: Incarnation) -> None:
-        """What it says is told a turn at a time: a flood of one run's log records must not hold up our loop."""
-        frames, began = 0, time.monotonic()
-        while (message := await self._next(process)) is not None:
-            with _one_runs_trouble():
-                self._take(message)
-            frames += 1
-            if frames == TURN_FRAMES or time.monotonic() - began > TURN_S:
-                await asyncio.sleep(0)
-                frames, began = 0, time.monotonic()
-
-    async def _next(self, process: Incarnation) -> Message | None:
-        """The next message; None once the process is gone, or was killed because it sent something else."""
+        """Take what it says until it is gone, or is killed because it said something else than a message."""
         try:
-            return await process.receive()
+            await process.hear(self._take)
         except (ProtocolError, OSError) as error:
             _log.error(
                 "the supervisor of %s sent bytes that are not a message: %s", self.descriptor.name, one_line(str(error))
             )
             process.kill()
-            return None
 
     async def _bury(self) -> None:
         process, self._process = self._process, None
@@ -251,9 +238,11 @@ class Supervisor:
                     run.listener.told("supervisor", "INFO", "the supervisor was started anew")
 
     def _take(self, message: Message) -> None:
-        run = self._runs.get(getattr(message, "run", 0))
-        if run is None:
-            return
+        if run := self._runs.get(getattr(message, "run", 0)):
+            with _one_runs_trouble():
+                self._tell(run, message)
+
+    def _tell(self, run: OpenedRun, message: Message) -> None:
         listener = run.listener
         match message:
             case Journal(records=records):

@@ -176,9 +176,9 @@ class Incarnation:
         if message.refused:
             raise Unavailable(message.refused)
 
-    async def receive(self) -> Message | None:
-        """The next message; None once the process is gone."""
-        return await self._control.receive()
+    async def hear(self, take: Callable[[Message], object]) -> None:
+        """Hand each message to *take* as it comes; return once the process is gone. Raises `ProtocolError`."""
+        await self._control.hear(take)
 
     def hand_over(self, request: OpenRun, descriptors: Sequence[int]) -> bool:
         """Send `OpenRun` with its descriptors; False if the process reads nothing any more."""
@@ -259,6 +259,7 @@ class Incarnation:
             self.kill()
             await asyncio.to_thread(self._process.wait, None)
         self._read_output()
+        self._control.stop()
         self._socket.close()
         os.close(self._output)
         how = self._process.ending()

@@ -24,6 +24,7 @@ import traceback
 from collections.abc import Coroutine, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
+from functools import partial
 from types import MappingProxyType
 from typing import Any
 
@@ -58,6 +59,7 @@ from isorun.wire.messages import (
     Journal,
     Loaded,
     LoadFailed,
+    Message,
     OpenRun,
     Place,
     Placed,
@@ -170,25 +172,29 @@ class _Server:
         tools = {tool_id: tool.described() for tool_id, tool in self._tools.items()}
         self._outbox.put(Loaded(tools=tools, services=await check_services(services)))
         Watchdog(self._loop).start()
-        while True:
-            match await control.receive():
-                case Place(modes=modes):
-                    self._outbox.put(Placed(refused=await self._place(modes)))
-                case OpenRun() as opened:
-                    stream, out, table = (control.descriptors.pop(0) for _ in range(3))
-                    self._open(opened, socket.socket(fileno=stream), out, InFlight(table))
-                case CloseRun(run=number):
-                    self._apart_from_others(self._close(number))
-                case HoldRun(run=number, asked=asked):
-                    self._apart_from_others(self._hold(number, asked))
-                case FreeRun(run=number, frozen_s=seconds):
-                    if run := self._runs.get(number):
-                        run.session.go_on(seconds)
-                case CallAnswered(run=number) | CallRefused(run=number) as answer:
-                    if run := self._runs.get(number):
-                        run.held.answered(answer)
-                case _:
-                    return 0
+        placing = await control.receive()
+        if isinstance(placing, Place):  # nothing else comes before its answer
+            self._outbox.put(Placed(refused=await self._place(placing.modes)))
+            await control.hear(partial(self._take, control.descriptors))
+        return 0
+
+    def _take(self, descriptors: list[int], message: Message) -> None:
+        match message:
+            case CallAnswered(run=number) | CallRefused(run=number):
+                if run := self._runs.get(number):
+                    run.held.answered(message)
+            case OpenRun():
+                stream, out, table = (descriptors.pop(0) for _ in range(3))
+                self._open(message, socket.socket(fileno=stream), out, InFlight(table))
+            case CloseRun(run=number):
+                self._apart_from_others(self._close(number))
+            case HoldRun(run=number, asked=asked):
+                self._apart_from_others(self._hold(number, asked))
+            case FreeRun(run=number, frozen_s=seconds):
+                if run := self._runs.get(number):
+                    run.session.go_on(seconds)
+            case _:
+                raise RuntimeError(f"the table of messages has let {type(message).__name__} pass")
 
     def _apart_from_others(self, act: Coroutine[Any, Any, None]) -> None:
         """It waits for one run's tools; the other runs are heard meanwhile."""
@@ -240,8 +246,7 @@ class _Server:
             tell=run.tell,
         )
         granted = {tool_id: self._granted(tool_id, facts) for tool_id in opened.grants if tool_id in self._tools}
-        granted |= run.held.tools()
-        run.session = ToolSession(stream, granted, limits, run, self._touched, self._owing, self._apart)
+        run.session = ToolSession(stream, granted, limits, run, self._touched, self._owing, self._apart, run.held)
 
     def _granted(self, tool_id: str, facts: RunFacts) -> Answering:
         tool, kind = self._tools[tool_id], self._kinds.get(tool_id)
@@ -290,7 +295,7 @@ class _Run:
         self, opened: OpenRun, stream: socket.socket, output: OutputDirectory, outbox: Outbox, table: InFlight
     ) -> None:
         self._number, self._outbox, self._output, self._table = opened.run, outbox, output, table
-        self.held = HeldCalls(opened.run, opened.held, outbox.put, lambda call_id: self.session.hold(call_id))
+        self.held = HeldCalls(opened.run, opened.held, outbox.put)
         self.stream = stream
         self._records: list[Record] = []
         self._timer: asyncio.TimerHandle | None = None
@@ -318,7 +323,6 @@ class _Run:
 
     def began(self, record: dict[str, Any]) -> None:
         self._table.began(record["call_id"], record["tool_id"], record["started_at"])
-        self.held.began(record)
 
     def called(self, record: dict[str, Any]) -> None:
         self._table.ended(record["call_id"])

@@ -19,10 +19,11 @@ import select
 import socket
 import time
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from concurrent.futures import Executor
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Protocol
 
 from isorun.core.guard.log import log_of
@@ -88,6 +89,30 @@ class Answering(Protocol):
         """A result that cannot be sent as it is, as JSON's types and bytes, or `Refusal`."""
 
 
+class Asking(Protocol):
+    """How the calls of some tools get their results from elsewhere: nothing works for them here."""
+
+    @property
+    def ids(self) -> Collection[str]:
+        """Those tools. The budget and the time of a call are the run's own."""
+
+    def ask(self, call: Call, reason: str, deadline: float, answered: Callable[[object], None]) -> None:
+        """Ask for the result of *call* by *deadline* (monotonic). Later *answered* gets it, or a `Refusal`, once."""
+
+    def give_up(self, call_id: int) -> None:
+        """The call has ended: *answered* is not called any more."""
+
+
+class _AskingNobody:
+    ids = ()
+
+    def ask(self, call: Call, reason: str, deadline: float, answered: Callable[[object], None]) -> None:
+        raise RuntimeError("there are no such tools")
+
+    def give_up(self, call_id: int) -> None:
+        pass
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CallLimits:
     """What one run may do with tools: calls in all, at once, seconds of one, bytes and values of one frame."""
@@ -138,13 +163,8 @@ class _Open:
     begun: float = 0.0  # monotonic
     task: asyncio.Task[None] | None = None  # None while it waits for its turn
     is_late: bool = False  # and so was cancelled
-    is_held: bool = False  # its answer comes from the host, which may freeze the run meanwhile
+    is_held: bool = False  # its answer comes from the host, which may freeze the run meanwhile: it has no task
     weight: int  # bytes of what it asks, about
-
-    @property
-    def is_worked_at(self) -> bool:
-        """Whether a tool is at work for it."""
-        return self.task is not None and not self.is_held
 
     @property
     def due(self) -> float:
@@ -156,6 +176,7 @@ class ToolSession:
     """Answers the calls of one run until `close`. *channel* is non-blocking and stays its owner's.
 
     *owing* knows the other streams of this loop. *apart*: where a header that is long to read is read; None: here.
+    *held* answers the calls of its tools, also of those that are in *granted*; the run may be frozen while they wait.
     A record has call_id, tool_id, reason, status (`ok`, the error's type, or `cancelled`), ms,
     started_at (seconds since the epoch), params, and result or error. *touched* is called
     with the session when it has sent an answer.
@@ -170,9 +191,11 @@ class ToolSession:
         touched: Callable[["ToolSession"], None] = lambda _: None,
         owing: Owing | None = None,
         apart: Executor | None = None,
+        held: Asking | None = None,
     ) -> None:
         self._channel = channel
         self._granted = granted
+        self._held = held or _AskingNobody()
         self._limits = limits
         self._listener = listener
         self._touched = touched
@@ -198,12 +221,6 @@ class ToolSession:
         self._poller.register(channel, select.POLLIN)
         self._read(True)
 
-    def hold(self, call_id: int) -> None:
-        """The answer of this open call comes from the host: no tool works for it, and the run may be frozen."""
-        if opened := self._opened.get(call_id):
-            opened.is_held = True
-            self._look_whether_quiet()
-
     async def quiet(self) -> bool:
         """Begin no call and read nothing from here on; return once no tool is at work. False: `go_on` came first."""
         self._is_still = True
@@ -213,7 +230,7 @@ class ToolSession:
         return await self._quieting
 
     def _look_whether_quiet(self) -> None:
-        if self._quieting is None or self._quieting.done() or any(call.is_worked_at for call in self._opened.values()):
+        if self._quieting is None or self._quieting.done() or any(call.task for call in self._opened.values()):
             return
         if self._look is not None:  # from here on no deadline comes nearer
             self._look.cancel()
@@ -241,6 +258,8 @@ class ToolSession:
         self._read(False)
         for call in (*waiting, *self._opened.values()):
             self._ended(call, "cancelled", error="the run ended before the tool did")
+            if call.is_held:
+                self._held.give_up(call.call.id)
         for task in (self._apart, *(call.task for call in self._opened.values())):
             if task is not None:
                 task.cancel()
@@ -439,7 +458,10 @@ class ToolSession:
         for opened in list(self._opened.values()):
             if opened.due > self._loop.time():
                 continue
-            if opened.task is None:
+            if opened.is_held:
+                self._held.give_up(opened.call.id)
+                self._give_up(opened, _took_too_long(opened))
+            elif opened.task is None:
                 self._waiting.remove(opened)
                 self._give_up(opened, "the deadline passed before it was this call's turn")
             elif opened.is_late:
@@ -467,6 +489,8 @@ class ToolSession:
         if self._calls > self._limits.calls:
             said = f"this run may make {self._limits.calls} tool calls (ISORUN_MAX_TOOL_CALLS)"
             raise Refusal("ToolBudgetExceeded", said)
+        if call.tool in self._held.ids:
+            return
         tool = self._granted.get(call.tool)
         if tool is None:
             raise Refusal("ToolDenied", NESTED if call.tool.startswith("exec_tools.") else NO_SUCH_TOOL)
@@ -479,11 +503,28 @@ class ToolSession:
     def _begin(self, opened: _Open) -> None:
         self._listener.began(opened.record)
         opened.begun = time.monotonic()
-        most = self._granted[opened.call.tool].timeout_s
-        if most is not None and opened.begun + most < opened.deadline:
-            opened.deadline = opened.begun + most
-        opened.task = self._loop.create_task(self._answer(opened))
+        if opened.call.tool in self._held.ids:  # without a task, which would cost two rounds of the loop
+            opened.is_held = True
+            answered = partial(self._answered, opened)
+            self._held.ask(opened.call, opened.record["reason"], opened.deadline, answered)
+        else:
+            most = self._granted[opened.call.tool].timeout_s
+            if most is not None and opened.begun + most < opened.deadline:
+                opened.deadline = opened.begun + most
+            opened.task = self._loop.create_task(self._answer(opened))
         self._look_at(opened.deadline)
+
+    def _answered(self, opened: _Open, value: object) -> None:
+        """A held call has its answer: a value that came in a message, or a `Refusal`."""
+        began, number = time.thread_time(), opened.call.id
+        if isinstance(value, Refusal):
+            self._refuse(opened, value)
+        else:
+            try:
+                self._reply(opened, value, encode(Reply(id=number, value=value), self._limits.frame_bytes), began)
+            except NotEncodable as error:  # it could be sent to us, so it is too large
+                self._refuse(opened, Refusal("ToolFailed", unsendable(error)))
+        self._next(opened)
 
     async def _answer(self, opened: _Open) -> None:
         call, refusal, data, began = opened.call, None, b"", 0.0
@@ -505,8 +546,7 @@ class ToolSession:
         except asyncio.CancelledError:
             if not opened.is_late:
                 raise
-            seconds = opened.deadline - opened.begun
-            refusal = Refusal("ToolTimeout", f"{call.tool} took longer than {seconds:.3g} s")
+            refusal = Refusal("ToolTimeout", _took_too_long(opened))
         except NotEncodable as error:
             refusal = Refusal("ToolFailed", unsendable(error))
         except Exception:  # noqa: BLE001 - a result that changes while it is encoded; no answer would be for ever
@@ -517,12 +557,16 @@ class ToolSession:
         if refusal is not None:
             self._refuse(opened, refusal)
         else:
-            self._session.sent(Reply(id=call.id, value=None))
-            self._send(data)
-            self._ended(opened, "ok", result=self._kept_value(value, len(data), None, data))
-            if (cost := time.thread_time() - began) > _ANSWER_FREE_S:
-                self._rest(self._account.spend(time.monotonic(), cost))
+            self._reply(opened, value, data, began)
         self._next(opened)
+
+    def _reply(self, opened: _Open, value: object, data: bytes, began: float) -> None:
+        """Send *data*, the `Reply` with *value*; *began*: the thread's own time before it was made."""
+        self._session.sent(Reply(id=opened.call.id, value=None))
+        self._send(data)
+        self._ended(opened, "ok", result=self._kept_value(value, len(data), None, data))
+        if (cost := time.thread_time() - began) > _ANSWER_FREE_S:
+            self._rest(self._account.spend(time.monotonic(), cost))
 
     def _next(self, opened: _Open) -> None:
         """One call less: begin a waiting call, and read on if there is room again."""
@@ -604,6 +648,10 @@ def _timed(header: bytes, blobs: bytes, most: int) -> tuple[Message, int, float]
     """The message, its `_values`, and how long it was being read, by the clock: so long the loop was kept waiting."""
     began = time.monotonic()
     return decode(header, blobs, most), min(_values(header), most), time.monotonic() - began
+
+
+def _took_too_long(opened: _Open) -> str:
+    return f"{opened.call.tool} took longer than {opened.deadline - opened.begun:.3g} s"
 
 
 def _values(header: bytes) -> int:

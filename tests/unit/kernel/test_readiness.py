@@ -1,6 +1,7 @@
 """Waiting for descriptors: a loop knows one waiter of a number, and here any number may wait."""
 
 import asyncio
+import itertools
 import os
 import socket
 from collections.abc import Callable, Iterator
@@ -8,8 +9,10 @@ from contextlib import suppress
 
 import pytest
 
+from isorun.core.share import TURN_FRAMES
 from isorun.kernel.readiness import Channel, PacketSender, wait_readable, wait_writable
-from isorun.wire.messages import Put, decode_packet
+from isorun.wire.frames import ProtocolError
+from isorun.wire.messages import Message, Put, Stored, decode_packet, encode
 from isorun.wire.session import Session, Side, State
 
 _AT_ONCE = 64
@@ -86,3 +89,135 @@ async def test_frames_of_many_who_send_at_once_stay_whole() -> None:
         async with asyncio.timeout(10):
             assert [await receiver.receive() for _ in messages] == messages
             await sending
+
+
+@pytest.fixture
+def streams() -> Iterator[tuple[socket.socket, Channel]]:
+    """Who sends, with 60 s of patience, and the channel that hears it."""
+    theirs, ours = socket.socketpair()
+    with ours, theirs:
+        ours.setblocking(False)
+        theirs.settimeout(60)
+        channel = Channel(ours, Session(Side.SLOT, Side.HOST, State.READY))
+        yield theirs, channel
+        for descriptor in channel.descriptors:
+            os.close(descriptor)
+
+
+def put(number: int, data: bytes = b"") -> Put:
+    return Put(path=str(number), data=data, append=False, mode=0)
+
+
+async def test_what_is_heard_comes_in_order_until_the_peer_is_gone(streams) -> None:
+    """After a first message was received by itself: what was read with it, a large one, one in pieces."""
+    theirs, channel = streams
+    messages = [put(n, bytes(700_000) if n == 20 else b"x") for n in range(60)]
+    data = b"".join(map(encode, messages))
+    theirs.send(data[:1000])  # some messages, and a part of the next one
+    assert await channel.receive() == messages[0]
+    taken: list[Message] = []
+    hearing = asyncio.ensure_future(channel.hear(taken.append))
+    sending = asyncio.ensure_future(asyncio.to_thread(theirs.sendall, data[1000:-1]))
+    async with asyncio.timeout(60):
+        while len(taken) < 58:  # noqa: ASYNC110 - the messages themselves are what is waited for
+            await asyncio.sleep(0.001)
+        await sending
+        assert not hearing.done()
+        theirs.send(data[-1:])
+        theirs.close()
+        await hearing
+    assert taken == messages[1:]
+
+
+async def test_a_flood_is_heard_in_turns(streams) -> None:
+    """Others have the loop between 16 messages, and what was read is taken before more is."""
+    theirs, channel = streams
+    taken: list[Message] = []
+    read: list[int] = []
+    channel.read = lambda size, real=channel.read: read.append(len(taken)) or real(size)
+    data = b"".join(encode(put(n)) for n in range(500))
+    assert len(data) < 1 << 16  # so that one read has them all
+    theirs.send(data)
+    hearing = asyncio.ensure_future(channel.hear(taken.append))
+    seen = []
+    async with asyncio.timeout(60):
+        while len(taken) < 500:
+            await asyncio.sleep(0)
+            seen.append(len(taken))
+    hearing.cancel()
+    assert max(later - earlier for earlier, later in itertools.pairwise([0, *seen])) <= TURN_FRAMES
+    assert [count for count in read if count not in (0, 500)] == []
+
+
+@pytest.mark.parametrize("ours", [False, True])
+async def test_what_is_wrong_is_raised_where_it_is_heard(streams, ours: bool) -> None:
+    """A message out of turn and an exception of who takes it both end the hearing, and nothing more is taken."""
+    theirs, channel = streams
+    taken: list[Message] = []
+
+    def take(message: Message) -> None:
+        taken.append(message)
+        if ours and len(taken) == 2:
+            raise OSError("a full disk")
+
+    theirs.send(encode(put(0)) + encode(put(1)) + encode(put(2) if ours else Stored(count=1)) + encode(put(3)))
+    with pytest.raises(OSError if ours else ProtocolError, match="a full disk" if ours else "host may not send Stored"):
+        await asyncio.wait_for(channel.hear(take), 60)
+    assert taken == [put(0), put(1)]
+    theirs.send(encode(put(4)))
+    await asyncio.sleep(0.01)
+    assert len(taken) == 2
+
+
+async def test_who_is_cancelled_hears_no_more(streams) -> None:
+    """The messages stay in the socket, and somebody else may read them."""
+    theirs, channel = streams
+    taken: list[Message] = []
+    hearing = asyncio.ensure_future(channel.hear(taken.append))
+    await asyncio.sleep(0)
+    hearing.cancel()
+    await asyncio.wait({hearing})
+    theirs.send(encode(put(1)))
+    assert await asyncio.wait_for(channel.receive(), 60) == put(1)
+    assert taken == []
+
+
+async def test_a_number_that_is_used_again_is_watched_again(streams) -> None:
+    """A channel that is stopped before its socket is closed leaves nothing behind in the loop."""
+    _, channel = streams
+    hearing = asyncio.ensure_future(channel.hear(lambda _: None))
+    await asyncio.sleep(0)
+    number = channel.socket.fileno()
+    channel.stop()
+    channel.socket.close()
+    theirs, ours = socket.socketpair()
+    with theirs, ours:
+        again = ours if ours.fileno() == number else theirs
+        assert again.fileno() == number
+        again.setblocking(False)
+        taken: list[Message] = []
+        other = Channel(again, Session(Side.SLOT, Side.HOST, State.READY))
+        heard = asyncio.ensure_future(other.hear(taken.append))
+        await hearing
+        sender = theirs if again is ours else ours
+        sender.send(encode(put(1)))
+        sender.close()
+        await asyncio.wait_for(heard, 60)
+        assert taken == [put(1)]
+
+
+async def test_descriptors_come_with_the_messages_that_are_heard(streams) -> None:
+    """In the order in which they were sent, each no later than its message."""
+    theirs, channel = streams
+    ends = [os.pipe() for _ in range(3)]
+    there: list[int] = []
+    hearing = asyncio.ensure_future(channel.hear(lambda _: there.append(len(channel.descriptors))))
+    for number, (reader, writer) in enumerate(ends):
+        os.write(writer, b"%d" % number)
+        socket.send_fds(theirs, [encode(put(number))], [reader])
+        os.close(reader)
+        os.close(writer)
+    theirs.close()
+    await asyncio.wait_for(hearing, 60)
+    assert [os.read(descriptor, 8) for descriptor in channel.descriptors] == [b"0", b"1", b"2"]
+    assert all(count >= number + 1 for number, count in enumerate(there))

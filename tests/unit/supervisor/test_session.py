@@ -17,9 +17,23 @@ from hypothesis import strategies as st
 from isorun.core.sent.claim import Claim
 from isorun.core.share import TURN_FRAMES
 from isorun.supervisor import session as supervisor_session
+from isorun.supervisor.serving.held import HeldCalls
 from isorun.supervisor.session import NESTED, NO_SUCH_TOOL, CallLimits, Refusal, ToolSession
 from isorun.wire.frames import MAX_FRAME, PREFIX_BYTES, Frames
-from isorun.wire.messages import Call, Ended, Log, Message, Refused, Reply, decode, encode
+from isorun.wire.messages import (
+    Call,
+    CallAnswered,
+    CallGivenUp,
+    CallHeld,
+    CallRefused,
+    Ended,
+    Log,
+    Message,
+    Refused,
+    Reply,
+    decode,
+    encode,
+)
 
 LIMITS = CallLimits(calls=100, at_once=4, call_s=30.0, frame_bytes=MAX_FRAME)
 
@@ -126,7 +140,10 @@ class Scene:
 
 @asynccontextmanager
 async def scene(
-    granted: Mapping[str, Any] | None = None, apart: ThreadPoolExecutor | None = None, **limits: float
+    granted: Mapping[str, Any] | None = None,
+    apart: ThreadPoolExecutor | None = None,
+    held: HeldCalls | None = None,
+    **limits: float,
 ) -> AsyncIterator[Scene]:
     """A session that grants *granted* (default: `x.f`, an echo), and a program on the other end."""
     ours, theirs = socket.socketpair()
@@ -134,7 +151,7 @@ async def scene(
         ours.setblocking(False)
         heard = Heard()
         granted = {"x.f": ECHO} if granted is None else granted
-        session = ToolSession(ours, granted, replace(LIMITS, **limits), heard, apart=apart)
+        session = ToolSession(ours, granted, replace(LIMITS, **limits), heard, apart=apart, held=held)
         try:
             yield Scene(session, Program(theirs), heard)
         finally:
@@ -906,25 +923,26 @@ async def test_quiet_waits_for_the_tools_at_work_and_begins_no_other() -> None:
 
 async def test_a_call_that_the_host_answers_keeps_no_run_from_being_frozen() -> None:
     """And its deadline moves with the time that the run was frozen; one that is not held passes."""
-    tool = Held()
-    async with scene({"x.f": Does(tool)}, call_s=0.3) as s:
-        await s.program.send(call(1))
-        await until(lambda: 1 in tool.ends)
+    tool, host = Held(), Host("x.h")
+    async with scene({"x.f": Does(tool)}, held=host.calls, call_s=0.3) as s:
+        await s.program.send(call(1, "x.h"), call(2))
+        await until(lambda: 2 in tool.ends)
         quiet = asyncio.ensure_future(s.session.quiet())
         await asyncio.sleep(0)
         assert not quiet.done()
-        s.session.hold(1)
+        tool.ends[2].set()
+        assert await s.program.read() == [Reply(id=2, value=2)]
         assert await quiet
         await asyncio.sleep(0.6)  # twice the call's time
-        assert s.heard.endings == []
+        assert s.heard.endings == [(2, "ok")]
         s.session.go_on(30.0)
         await asyncio.sleep(0.6)
-        assert s.heard.endings == []
-        tool.ends[1].set()
-        assert await s.program.read() == [Reply(id=1, value=1)]
-        await s.program.send(call(2))  # control: a call of its own has the usual time
+        assert s.heard.endings == [(2, "ok")]
+        host.answer(1, "thought")
+        assert await s.program.read() == [Reply(id=1, value="thought")]
+        await s.program.send(call(3, "x.h"))  # control: a call of its own has the usual time
         (refused,) = await s.program.read()
-        assert (refused.id, refused.error) == (2, "ToolTimeout")
+        assert (refused.id, refused.error) == (3, "ToolTimeout")
 
 
 async def test_quiet_is_given_up_by_going_on_and_by_the_end() -> None:
@@ -954,3 +972,107 @@ async def test_a_session_without_calls_is_quiet_at_once_and_takes_what_was_sent_
         assert s.heard.records == []
         s.session.go_on(1.0)
         assert await s.program.read() == [Reply(id=1, value={})]
+
+
+# Calls that the host answers
+
+
+class Host:
+    """The host that the calls of the tools *ids* are held for: what it is told, and how it answers."""
+
+    def __init__(self, *ids: str) -> None:
+        self.told: list[Message] = []
+        self.calls = HeldCalls(7, ids, self._tell)
+
+    def _tell(self, message: Message) -> None:
+        encode(message)  # as the outbox does, which raises for what cannot be sent
+        self.told.append(message)
+
+    def answer(self, number: int, value: object) -> None:
+        self.calls.answered(CallAnswered(run=7, call=number, value=value))
+
+
+async def test_a_held_call_is_told_to_the_host_and_gets_its_answer() -> None:
+    """The host is asked with all that the program said; a value and a refusal come back, in any order."""
+    host = Host("x.h")
+    async with scene(held=host.calls, call_s=20.0) as s:
+        await s.program.send(call(1, "x.h", a=[b"x"]), call(2, "x.h", timeout_s=1.0), call(3))
+        await until(lambda: len(host.told) == 2)
+        first, second = host.told
+        assert isinstance(first, CallHeld)
+        assert isinstance(second, CallHeld)
+        assert (first.run, first.call, first.tool, first.params) == (7, 1, "x.h", {"a": [b"x"]})
+        assert first.reason == "because"
+        assert 19 < first.seconds <= 20
+        assert 0 < second.seconds <= 1
+        host.calls.answered(CallRefused(run=7, call=2, error="ToolDenied", text="no"))
+        host.answer(1, {"b": [1]})
+        answers = {answer.id: answer for answer in await s.program.read(3)}
+        assert answers == {
+            1: Reply(id=1, value={"b": [1]}),
+            2: Refused(id=2, error="ToolDenied", text="no"),
+            3: Reply(id=3, value={}),
+        }
+        results = {record["call_id"]: record.get("result", record.get("error")) for record in s.heard.records}
+        assert results == {1: {"b": [1]}, 2: "no", 3: {}}
+    assert len(host.told) == 2  # nothing was open in the end
+
+
+async def test_the_tools_of_the_host_are_its_own() -> None:
+    """One that is granted, too, is the host's; and what is neither is denied."""
+    host = Host("x.f")
+    async with scene(held=host.calls) as s:
+        await s.program.send(call(1), call(2, "x.g"))
+        assert await s.program.read() == [Refused(id=2, error="ToolDenied", text=NO_SUCH_TOOL)]
+        host.answer(1, "the host")
+        assert await s.program.read() == [Reply(id=1, value="the host")]
+
+
+async def test_a_held_call_whose_time_is_over_is_given_up() -> None:
+    """The host is told, its late answer is dropped, and a call that waited for its turn is begun."""
+    host = Host("x.h")
+    async with scene(held=host.calls, at_once=1) as s:
+        await s.program.send(call(1, "x.h", timeout_s=0.05), call(2, "x.h"))
+        (refused,) = await s.program.read()
+        assert refused == Refused(id=1, error="ToolTimeout", text="x.h took longer than 0.05 s")
+        host.answer(1, "late")
+        host.answer(2, "in time")
+        assert await s.program.read() == [Reply(id=2, value="in time")]
+        host.answer(2, "twice")
+        assert s.heard.endings == [(1, "ToolTimeout"), (2, "ok")]
+    kinds = [(type(message).__name__, message.call) for message in host.told]  # type: ignore[attr-defined]  # each has
+    assert kinds == [("CallHeld", 1), ("CallGivenUp", 1), ("CallHeld", 2)]
+
+
+async def test_the_end_of_a_run_gives_up_its_held_calls() -> None:
+    """Each is recorded as cancelled, the host is told, and an answer that comes then changes nothing."""
+    host = Host("x.h")
+    async with scene(held=host.calls) as s:
+        await s.program.send(call(1, "x.h"))
+        await until(lambda: host.told)
+        await s.session.close()
+        host.answer(1, "late")
+        assert s.heard.endings == [(1, "cancelled")]
+    assert host.told[1:] == [CallGivenUp(run=7, call=1)]
+
+
+async def test_what_does_not_fit_in_a_frame_is_refused_on_its_way_and_back() -> None:
+    """Arguments that fit in the program's frame and not in the host's, and an answer that is too large for the run."""
+    host = Host("x.h")
+    room = MAX_FRAME - len(encode(call(1, "x.h", a=b""))) - 16
+    async with scene(held=host.calls, at_once=1) as s:
+        sending = asyncio.ensure_future(s.program.send(call(1, "x.h", a=bytes(room)), call(2, "x.h")))
+        (refused,) = await s.program.read()
+        assert refused.error == "ToolInputInvalid"
+        assert refused.text.startswith("x.h: the arguments cannot be handed on: ")
+        await sending
+        await until(lambda: host.told)
+        host.answer(2, "x" * MAX_FRAME)
+        (refused,) = await s.program.read()
+        assert (refused.id, refused.error) == (2, "ToolFailed")
+        assert refused.text.startswith("the tool's result cannot be sent")
+        await s.program.send(call(3, "x.h"))
+        await until(lambda: len(host.told) == 2)
+        host.answer(3, "small")
+        assert await s.program.read() == [Reply(id=3, value="small")]
+    assert s.heard.endings == [(1, "ToolInputInvalid"), (2, "ToolFailed"), (3, "ok")]
