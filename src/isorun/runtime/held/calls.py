@@ -18,7 +18,7 @@ import time
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import Any, Protocol, TypeVar
+from typing import Any, Protocol, TypeVar, cast
 
 from isorun.core.errors import InvalidRequest
 from isorun.core.guard.log import log_of
@@ -290,6 +290,9 @@ def _size(value: object) -> int:
     return size
 
 
+_Thread = queue.SimpleQueue[Callable[[], None] | None]
+
+
 class _Threads:
     """Threads for plain functions, one for each call. A thread cannot be ended, so a call may abandon its own.
 
@@ -298,7 +301,7 @@ class _Threads:
 
     def __init__(self) -> None:
         self._abandoned = 0
-        self._idle: list[queue.SimpleQueue[Callable[[], None] | None]] = []
+        self._idle: list[_Thread] = []
         self._is_closed = False
 
     async def run(self, function: Callable[[], _T]) -> _T:
@@ -309,14 +312,13 @@ class _Threads:
         loop = asyncio.get_running_loop()
         done: asyncio.Future[_T] = loop.create_future()
         thread = self._idle.pop() if self._idle else _start_thread()
-        done.add_done_callback(lambda _: self._release(thread))
-        thread.put(functools.partial(_work, function, contextvars.copy_context(), loop, done))
+        returned = functools.partial(self._returned, thread, done)
+        thread.put(functools.partial(_work, function, contextvars.copy_context(), loop, returned))
         try:
-            return await asyncio.shield(done)
+            return await done
         except asyncio.CancelledError:
-            if not done.done():
+            if done.cancelled():
                 self._abandoned += 1
-                done.add_done_callback(self._returned)
             raise
 
     def close(self) -> None:
@@ -325,20 +327,25 @@ class _Threads:
         while self._idle:
             self._idle.pop().put(None)
 
-    def _release(self, thread: "queue.SimpleQueue[Callable[[], None] | None]") -> None:
+    def _returned(
+        self, thread: _Thread, done: "asyncio.Future[_T]", value: _T | None, error: BaseException | None
+    ) -> None:
+        """The function has returned *value*, or raised *error*: its thread has time for another."""
         if self._is_closed:
             thread.put(None)
         else:
             self._idle.append(thread)
+        if done.cancelled():
+            self._abandoned -= 1
+        elif error is not None:
+            done.set_exception(error)
+        else:
+            done.set_result(cast("_T", value))
 
-    def _returned(self, done: "asyncio.Future[Any]") -> None:
-        self._abandoned -= 1
-        done.exception()  # retrieved, or asyncio would log it
 
-
-def _start_thread() -> "queue.SimpleQueue[Callable[[], None] | None]":
+def _start_thread() -> _Thread:
     """The queue of a new thread. It runs each function that is put there, and ends at None."""
-    tasks: queue.SimpleQueue[Callable[[], None] | None] = queue.SimpleQueue()
+    tasks: _Thread = queue.SimpleQueue()
 
     def work() -> None:
         while (task := tasks.get()) is not None:
@@ -352,19 +359,18 @@ def _work(
     function: Callable[[], _T],
     context: contextvars.Context,
     loop: asyncio.AbstractEventLoop,
-    done: "asyncio.Future[_T]",
+    returned: Callable[[_T | None, BaseException | None], None],
 ) -> None:
+    value: _T | None = None
+    raised: BaseException | None = None
     try:
         value = context.run(function)
+    except (SystemExit, KeyboardInterrupt, GeneratorExit, StopIteration) as error:
+        raised = _Left(repr(error))
     except BaseException as error:  # noqa: BLE001 - the call raises it
-        # A future cannot carry these.
-        is_special = isinstance(error, SystemExit | KeyboardInterrupt | GeneratorExit | StopIteration)
-        told: Exception | BaseException = _Left(repr(error)) if is_special else error
-        with suppress(RuntimeError):  # the loop is closed
-            loop.call_soon_threadsafe(done.set_exception, told)
-    else:
-        with suppress(RuntimeError):
-            loop.call_soon_threadsafe(done.set_result, value)
+        raised = error
+    with suppress(RuntimeError):  # the loop is closed
+        loop.call_soon_threadsafe(returned, value, raised)
 
 
 class _Left(Exception):
