@@ -129,24 +129,54 @@ async def test_what_is_heard_comes_in_order_until_the_peer_is_gone(streams) -> N
     assert taken == messages[1:]
 
 
+async def test_what_was_read_before_is_heard_without_more(streams) -> None:
+    """The second message came with the first, and nothing comes after it."""
+    theirs, channel = streams
+    theirs.send(encode(put(0)) + encode(put(1)))
+    assert await channel.receive() == put(0)
+    taken: asyncio.Future[Message] = asyncio.get_running_loop().create_future()
+    hearing = asyncio.ensure_future(channel.hear(taken.set_result))
+    assert await asyncio.wait_for(taken, 60) == put(1)
+    hearing.cancel()
+
+
 async def test_a_flood_is_heard_in_turns(streams) -> None:
-    """Others have the loop between 16 messages, and what was read is taken before more is."""
+    """Others have the loop between 16 messages."""
     theirs, channel = streams
     taken: list[Message] = []
-    read: list[int] = []
-    channel.read = lambda size, real=channel.read: read.append(len(taken)) or real(size)
     data = b"".join(encode(put(n)) for n in range(500))
     assert len(data) < 1 << 16  # so that one read has them all
     theirs.send(data)
     hearing = asyncio.ensure_future(channel.hear(taken.append))
-    seen = []
+    seen = [0]
     async with asyncio.timeout(60):
         while len(taken) < 500:
             await asyncio.sleep(0)
             seen.append(len(taken))
     hearing.cancel()
-    assert max(later - earlier for earlier, later in itertools.pairwise([0, *seen])) <= TURN_FRAMES
-    assert [count for count in read if count not in (0, 500)] == []
+    assert max(later - earlier for earlier, later in itertools.pairwise(seen)) <= TURN_FRAMES
+
+
+async def test_no_more_is_read_than_is_taken(streams) -> None:
+    """Whatever a peer sends: what was read is taken before the next read, so the memory for it is bounded."""
+    theirs, channel = streams
+    size, count = len(encode(put(1000, bytes(1000)))), 1000
+    read, taken, left = [0], [0], []
+
+    def reading(size: int, real: Callable[[int], int] = channel.read) -> int:
+        left.append(sum(read) - sum(taken))
+        read.append(real(size))
+        return read[-1]
+
+    channel.read = reading
+    hearing = asyncio.ensure_future(channel.hear(lambda message: taken.append(len(encode(message)))))
+    sending = asyncio.to_thread(theirs.sendall, b"".join(encode(put(1000 + n, bytes(1000))) for n in range(count)))
+    async with asyncio.timeout(60):
+        await sending
+        theirs.close()
+        await hearing
+    assert sum(taken) == size * count
+    assert max(left) < size
 
 
 @pytest.mark.parametrize("ours", [False, True])
@@ -177,8 +207,11 @@ async def test_who_is_cancelled_hears_no_more(streams) -> None:
     await asyncio.sleep(0)
     hearing.cancel()
     await asyncio.wait({hearing})
+    assert not asyncio.get_running_loop().remove_reader(channel.socket)
+    receiving = asyncio.ensure_future(channel.receive())
+    await asyncio.sleep(0)
     theirs.send(encode(put(1)))
-    assert await asyncio.wait_for(channel.receive(), 60) == put(1)
+    assert await asyncio.wait_for(receiving, 60) == put(1)
     assert taken == []
 
 

@@ -16,10 +16,10 @@ from isorun.core.sent.claim import Claim
 from isorun.settings import base_environment
 from isorun.supervisor.client import Supervisor
 from isorun.supervisor.descriptor import load_descriptor
-from isorun.supervisor.incarnation import LocalProcess
+from isorun.supervisor.incarnation import Incarnation, LocalProcess
 from isorun.supervisor.opened import OpenedRun
 from isorun.supervisor.session import CallLimits
-from isorun.wire.messages import Call, Reply, decode_packet, encode
+from isorun.wire.messages import Call, Loaded, Message, Placed, Reply, RunClosed, decode_packet, encode
 from tests.bundles import write_bundle
 
 LIMITS = CallLimits(calls=100, at_once=4, call_s=30.0, frame_bytes=1 << 24)
@@ -220,3 +220,44 @@ async def test_a_place_that_is_away_does_not_end_the_keeping(tmp_path: Path) -> 
             assert await answer(stream, 1) > 0  # what was asked before the process was there is answered
             await run.close()
         assert [record["status"] for record in heard.records] == ["ok"]
+
+
+class Dead:
+    """A process that has ended, and left a flood behind."""
+
+    def __init__(self) -> None:
+        self.socket, theirs = socket.socketpair()
+        self.output, writer = os.pipe()
+        os.close(writer)
+        theirs.setblocking(False)
+        self.socket.setblocking(False)
+        said = encode(Loaded(tools={}, services={})), encode(Placed(refused=""))
+        theirs.send(b"".join((*said, *[encode(RunClosed(run=number)) for number in range(1000)])))
+        self._theirs = theirs
+
+    def kill(self) -> None:
+        pass
+
+    def wait(self, timeout_s: float | None) -> bool:
+        return True
+
+    def ending(self) -> str:
+        return "exit code 0"
+
+    def close(self) -> None:
+        self._theirs.close()
+
+
+async def test_the_end_of_a_process_ends_the_hearing_of_it() -> None:
+    """Also in the middle of a flood: the number of its socket is soon another's."""
+    process = Dead()
+    number = process.socket.fileno()
+    incarnation = Incarnation(process, lambda _: None)
+    await incarnation.load()
+    await incarnation.place({})
+    heard: list[Message] = []
+    hearing = asyncio.ensure_future(incarnation.hear(heard.append))
+    await asyncio.sleep(0)
+    assert await asyncio.wait_for(incarnation.end(), _PATIENCE_S) == "exit code 0"
+    await asyncio.wait_for(hearing, _PATIENCE_S)
+    assert not asyncio.get_running_loop().remove_reader(number)
