@@ -10,6 +10,7 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 from collections import deque
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import suppress
@@ -144,6 +145,7 @@ class Incarnation:
         self._session = Session(Side.HOST, Side.SUPERVISOR, State.LOADING)
         self._control = Channel(self._socket, self._session)
         self._unsent: deque[tuple[memoryview, list[int]]] = deque()  # bytes, and descriptors of ours that go with them
+        self._sending = threading.Lock()  # for the socket and what was not sent: threads answer calls
         os.set_blocking(self._output, False)
         self._loop.add_reader(self._output, self._read_output)
 
@@ -182,52 +184,58 @@ class Incarnation:
 
     def hand_over(self, request: OpenRun, descriptors: Sequence[int]) -> bool:
         """Send `OpenRun` with its descriptors; False if the process reads nothing any more."""
-        self._session.sent(request)
         data = memoryview(encode(request))
-        if self._unsent:  # a large answer is on its way
-            self._unsent.append((data, [os.dup(descriptor) for descriptor in descriptors]))
+        with self._sending:
+            self._session.sent(request)
+            if self._unsent:  # a large answer is on its way
+                self._unsent.append((data, [os.dup(descriptor) for descriptor in descriptors]))
+                return True
+            try:
+                self._keep(data[socket.send_fds(self._socket, [data], list(descriptors)) :])
+            except BlockingIOError:
+                return False
+            except OSError:
+                return True  # it died: whoever hears of it hands the run to the next one
             return True
-        try:
-            self._keep(data[socket.send_fds(self._socket, [data], list(descriptors)) :])
-        except BlockingIOError:
-            return False
-        except OSError:
-            return True  # it died: whoever hears of it hands the run to the next one
-        return True
 
     def send(self, message: Message) -> None:
-        """Send a message without descriptors, now or when there is room. Raises `NotEncodable`."""
+        """Send a message without descriptors, now or when there is room; from any thread. Raises `NotEncodable`."""
         data = memoryview(encode(message))
-        self._session.sent(message)
-        if self._unsent:
-            self._unsent.append((data, []))
-            return
-        try:
-            self._keep(data[self._socket.send(data) :])
-        except BlockingIOError:
-            self._keep(data)
-        except OSError:
-            return  # it died: whoever hears of it says so
+        with self._sending:
+            self._session.sent(message)
+            if self._unsent:
+                self._unsent.append((data, []))
+                return
+            try:
+                self._keep(data[self._socket.send(data) :])
+            except BlockingIOError:
+                self._keep(data)
+            except OSError:
+                return  # it died: whoever hears of it says so
 
     def _keep(self, rest: memoryview) -> None:
         if rest:
             self._unsent.append((rest, []))
-            self._loop.add_writer(self._socket.fileno(), self._flush)
+            with suppress(RuntimeError):  # the loop is closed
+                self._loop.call_soon_threadsafe(self._flush)
 
     def _flush(self) -> None:
-        try:
-            while self._unsent:
-                data, descriptors = self._unsent[0]
-                sent = socket.send_fds(self._socket, [data], descriptors)
-                _close(descriptors)
-                self._unsent[0] = data[sent:], []
-                if sent == len(data):
-                    self._unsent.popleft()
-        except BlockingIOError:
-            return
-        except OSError:
-            self._forget()
-        self._loop.remove_writer(self._socket.fileno())
+        with self._sending:
+            try:
+                while self._unsent:
+                    data, descriptors = self._unsent[0]
+                    sent = socket.send_fds(self._socket, [data], descriptors)
+                    _close(descriptors)
+                    self._unsent[0] = data[sent:], []
+                    if sent == len(data):
+                        self._unsent.popleft()
+            except BlockingIOError:
+                self._loop.add_writer(self._socket.fileno(), self._flush)
+                return
+            except OSError:
+                self._forget()
+            if self._socket.fileno() >= 0:
+                self._loop.remove_writer(self._socket.fileno())
 
     def _forget(self) -> None:
         """Drop what was not sent."""
@@ -248,9 +256,10 @@ class Incarnation:
     async def _end(self) -> str:
         self._loop.remove_reader(self._output)
         self._loop.remove_writer(self._socket.fileno())
-        self._forget()
-        with suppress(OSError):
-            self._socket.shutdown(socket.SHUT_RDWR)
+        with self._sending:
+            self._forget()
+            with suppress(OSError):
+                self._socket.shutdown(socket.SHUT_RDWR)
         try:
             await asyncio.wait_for(asyncio.to_thread(self._process.wait, _END_S), _END_S + 1)
         except TimeoutError:
@@ -260,7 +269,9 @@ class Incarnation:
             await asyncio.to_thread(self._process.wait, None)
         self._read_output()
         self._control.stop()
-        self._socket.close()
+        self._loop.remove_writer(self._socket.fileno())
+        with self._sending:  # or a thread would send to whom its number belongs then
+            self._socket.close()
         os.close(self._output)
         how = self._process.ending()
         await asyncio.to_thread(self._process.close)

@@ -81,7 +81,7 @@ class OpenedRun:
     def reply(self, call_id: int, value: object = None, *, error: str = "", text: str = "") -> None:
         """Answer a held call with *value*, in JSON's types and bytes, or with an *error* of `REFUSALS` and its *text*.
 
-        Raises `NotEncodable` for a value that cannot be sent; the call still waits then.
+        From any thread. Raises `NotEncodable` for a value that cannot be sent; the call still waits then.
         """
         number = self.request.run
         if error:

@@ -4,7 +4,9 @@ import asyncio
 import os
 import signal
 import socket
-from collections.abc import AsyncIterator, Mapping, Sequence
+import sys
+import threading
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
@@ -19,7 +21,19 @@ from isorun.supervisor.descriptor import load_descriptor
 from isorun.supervisor.incarnation import Incarnation, LocalProcess
 from isorun.supervisor.opened import OpenedRun
 from isorun.supervisor.session import CallLimits
-from isorun.wire.messages import Call, Loaded, Message, Placed, Reply, RunClosed, decode_packet, encode
+from isorun.wire.frames import Frames
+from isorun.wire.messages import (
+    Call,
+    CallAnswered,
+    Loaded,
+    Message,
+    Placed,
+    Reply,
+    RunClosed,
+    decode,
+    decode_packet,
+    encode,
+)
 from tests.bundles import write_bundle
 
 LIMITS = CallLimits(calls=100, at_once=4, call_s=30.0, frame_bytes=1 << 24)
@@ -222,18 +236,23 @@ async def test_a_place_that_is_away_does_not_end_the_keeping(tmp_path: Path) -> 
         assert [record["status"] for record in heard.records] == ["ok"]
 
 
-class Dead:
-    """A process that has ended, and left a flood behind."""
+class Peer:
+    """A process that has said that it serves, and of which *theirs* is all that is left."""
 
     def __init__(self) -> None:
-        self.socket, theirs = socket.socketpair()
+        self.socket, self.theirs = socket.socketpair()
         self.output, writer = os.pipe()
         os.close(writer)
-        theirs.setblocking(False)
         self.socket.setblocking(False)
-        said = encode(Loaded(tools={}, services={})), encode(Placed(refused=""))
-        theirs.send(b"".join((*said, *[encode(RunClosed(run=number)) for number in range(1000)])))
-        self._theirs = theirs
+        self.theirs.settimeout(_PATIENCE_S)
+        self.theirs.sendall(encode(Loaded(tools={}, services={})) + encode(Placed(refused="")))
+
+    async def incarnation(self) -> Incarnation:
+        """The host's end, once it serves."""
+        made = Incarnation(self, lambda _: None)
+        await made.load()
+        await made.place({})
+        return made
 
     def kill(self) -> None:
         pass
@@ -245,19 +264,55 @@ class Dead:
         return "exit code 0"
 
     def close(self) -> None:
-        self._theirs.close()
+        self.theirs.close()
 
 
 async def test_the_end_of_a_process_ends_the_hearing_of_it() -> None:
     """Also in the middle of a flood: the number of its socket is soon another's."""
-    process = Dead()
+    process = Peer()
     number = process.socket.fileno()
-    incarnation = Incarnation(process, lambda _: None)
-    await incarnation.load()
-    await incarnation.place({})
+    incarnation = await process.incarnation()
+    process.theirs.sendall(b"".join(encode(RunClosed(run=number)) for number in range(1000)))
     heard: list[Message] = []
     hearing = asyncio.ensure_future(incarnation.hear(heard.append))
     await asyncio.sleep(0)
     assert await asyncio.wait_for(incarnation.end(), _PATIENCE_S) == "exit code 0"
     await asyncio.wait_for(hearing, _PATIENCE_S)
     assert not asyncio.get_running_loop().remove_reader(number)
+
+
+@pytest.fixture
+def often() -> Iterator[None]:
+    """Threads change places at every occasion."""
+    usual = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    yield
+    sys.setswitchinterval(usual)
+
+
+async def test_threads_send_whole_messages_at_once(often: None) -> None:
+    """The first is larger than what the socket has room for, and is not mixed with those that others send meanwhile."""
+    process = Peer()
+    incarnation = await process.incarnation()
+    rounds = 20
+    together = threading.Barrier(4, timeout=_PATIENCE_S)
+
+    def answer(run: int) -> None:
+        for number in range(rounds):
+            together.wait()
+            incarnation.send(CallAnswered(run=run, call=number, value="x" * 300_000))
+
+    def read() -> list[Message]:
+        frames, got = Frames(), []
+        for turn in range(rounds):
+            together.wait()
+            while len(got) < 1 + 3 * (turn + 1):  # with `Place`
+                frames.feed(process.theirs.recv(1 << 16))
+                while (frame := frames.next()) is not None:
+                    got.append(decode(*frame))
+        return got
+
+    got, *_ = await asyncio.gather(asyncio.to_thread(read), *(asyncio.to_thread(answer, run) for run in range(3)))
+    answers = [(one.run, one.call) for one in got if isinstance(one, CallAnswered)]
+    assert sorted(answers) == [(run, number) for run in range(3) for number in range(rounds)]
+    await incarnation.end()

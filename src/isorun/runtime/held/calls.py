@@ -1,45 +1,44 @@
 """Answers a run's held calls: by the caller's function, or by `Run.answer`.
 
 Theory of operation. The supervisor checks that the program may make the call, and counts its time. A coroutine function
-runs in the Runtime's loop, any other function in a thread that has no other call. A thread cannot be ended: if it
-does not return in time it is abandoned, and counted. Parameters and reason are the program's claims. The traceback of a
-function goes to infra.log, and the program gets the number of the call; only a `ToolError` is sent with its text.
+runs in the Runtime's loop, any other function in a thread that has no other call. That thread sends the answer itself:
+to wake the loop takes as long as most functions. A thread cannot be ended: if it does not return in time it is
+abandoned, and counted. Parameters and reason are the program's claims. The traceback of a function goes to infra.log,
+and the program gets the number of the call; only a `ToolError` is sent with its text.
 """
 
 import asyncio
-import contextvars
 import functools
 import inspect
 import logging
 import os
-import queue
-import threading
 import time
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import Any, Protocol, TypeVar, cast
+from typing import Any, Protocol
 
 from isorun.core.errors import InvalidRequest
 from isorun.core.guard.log import log_of
 from isorun.core.text import shown
 from isorun.runtime.events import Event, Feed
+from isorun.runtime.held.threads import Threads
 from isorun.runtime.held.tools import HostTool
 from isorun.runtime.request import AcceptedRun
 from isorun.supervisor.output import INSIDE, OutputDirectory
 from isorun.supervisor.registry import ArgumentsRefused, ResultType, Tool
+from isorun.supervisor.session import Refusal
 from isorun.supervisor.tool import ToolContext, ToolError
 from isorun.supervisor.worker.failures import failed, raised, unsendable
 from isorun.wire.messages import REFUSALS, CallHeld, NotEncodable
 from isorun.wire.values import TOO_LARGE, Unfit
 
 _log = log_of("isorun")
-_T = TypeVar("_T")
 _SHOWN_BYTES = 64 << 10  # of params, in an event
 _SHOWN_IN_ALL = 4 << 20  # in those of one run: they are kept until it is forgotten
 _TEXT_CHARS = 8192  # of why a call has no result, as in `supervisor.session`
 _NODE_BYTES = 16
-_MAX_ABANDONED = 32  # threads of one run that did not return in time; with these no further call is started
+_REPLIED = object()  # in the place of a result: it is sent
 
 
 class Replies(Protocol):
@@ -70,14 +69,6 @@ class HeldCall:
         }
 
 
-class _Refused(Exception):
-    """A call that gets no result: the type that the program sees, and the text."""
-
-    def __init__(self, error: str, text: str) -> None:
-        super().__init__(text)
-        self.error = error
-
-
 @dataclass(slots=True)
 class _OpenCall:
     call: HeldCall
@@ -105,7 +96,7 @@ class HostAnswers:
         self._open: dict[int, _OpenCall] = {}
         self._used: dict[str, int] = {}
         self._shown = 0  # bytes of params in events
-        self._threads = _Threads()
+        self._threads = Threads()
         self._replies: Replies | None = None
 
     @property
@@ -176,15 +167,16 @@ class HostAnswers:
                 self._publish_started(call)
                 return
             self._publish_started(call)
-            await self._reply_with(host.tool.result, call, await self._call_function(host.tool, call))
-        except _Refused as refused:
+            if (value := await self._call_function(host.tool, call)) is not _REPLIED:
+                await self._reply_with(host.tool.result, call, value)
+        except Refusal as refused:
             self._refuse(call, refused)
         except Exception:  # noqa: BLE001 - a full disk, say: without an answer the call would wait until its time is over
             _log.exception("%s: call %d could not be answered", call.tool_id, call.call_id)
-            self._refuse(call, _Refused("ToolFailed", failed(call.call_id)))
+            self._refuse(call, Refusal("ToolFailed", failed(call.call_id)))
         self._open.pop(call.call_id, None)
 
-    def _refuse(self, call: HeldCall, refused: _Refused) -> None:
+    def _refuse(self, call: HeldCall, refused: Refusal) -> None:
         text = str(refused)[:_TEXT_CHARS].encode("utf-8", "replace").decode()  # a file name can hold lone surrogates
         self._reply(call.call_id, error=refused.error, text=text)
 
@@ -198,14 +190,14 @@ class HostAnswers:
 
         fault = await self._threads.run(lambda: value_fault(host.described["parameters"], dict(call.params)))
         if fault:
-            raise _Refused("ToolInputInvalid", f"{call.tool_id}: {fault}")
+            raise Refusal("ToolInputInvalid", f"{call.tool_id}: {fault}")
 
     async def _call_function(self, tool: Tool, call: HeldCall) -> object:
-        """The result of the caller's function. Raises `_Refused`."""
+        """The result of the caller's function. Raises `Refusal`."""
         try:
             arguments = tool.check(dict(call.params))
         except ArgumentsRefused as refused:
-            raise _Refused("ToolInputInvalid", f"{tool.id}: {refused}") from None
+            raise Refusal("ToolInputInvalid", f"{tool.id}: {refused}") from None
         except Exception as error:  # noqa: BLE001 - boundary: a type of the caller's own may fail in any way
             raise self._failed(call, error) from None
         self._count(tool)
@@ -216,9 +208,10 @@ class HostAnswers:
             async with timeout:
                 if tool.is_async:
                     return await tool.function(**arguments)
-                value = await self._threads.run(functools.partial(tool.function, **arguments))
+                function = functools.partial(tool.function, **arguments)
+                value = await self._threads.run(function, functools.partial(self._reply_from_thread, call))
                 return await value if inspect.isawaitable(value) else value
-        except (_Refused, KeyboardInterrupt):
+        except (Refusal, KeyboardInterrupt):
             raise
         except asyncio.CancelledError as error:
             task = asyncio.current_task()
@@ -227,8 +220,16 @@ class HostAnswers:
             raise self._failed(call, error) from None  # raised by the function, not by a cancellation of ours
         except BaseException as error:  # noqa: BLE001 - SystemExit, too, would end the loop of every run
             if timeout.expired():
-                raise _Refused("ToolTimeout", f"{tool.id} took longer than {tool.marks.timeout_s:.3g} s") from None
+                raise Refusal("ToolTimeout", f"{tool.id} took longer than {tool.marks.timeout_s:.3g} s") from None
             raise self._failed(call, error) from None
+
+    def _reply_from_thread(self, call: HeldCall, value: object) -> object:
+        """Answer with what a function returned, in its thread; what cannot be sent as it is, is left to the loop."""
+        if call.call_id in self._open and not inspect.isawaitable(value):
+            with suppress(NotEncodable):
+                self._reply(call.call_id, value)
+                return _REPLIED
+        return value
 
     async def _reply_with(self, result: ResultType, call: HeldCall, value: object) -> None:
         """Answer with *value*, as it is or as its type dumps it."""
@@ -236,15 +237,15 @@ class HostAnswers:
             self._reply(call.call_id, value)
         except NotEncodable as error:
             if error.reason.startswith(TOO_LARGE):
-                raise _Refused("ToolFailed", unsendable(error)) from None
+                raise Refusal("ToolFailed", unsendable(error)) from None
             self._reply(call.call_id, await self._dumped(result, call, value))
 
     async def _dumped(self, result: ResultType, call: HeldCall, value: object) -> object:
         try:
             return await self._threads.run(lambda: result.dumped(value))
         except Unfit as unfit:
-            raise _Refused("ToolFailed", unsendable(unfit)) from None
-        except _Refused:
+            raise Refusal("ToolFailed", unsendable(unfit)) from None
+        except Refusal:
             raise
         except Exception as error:  # noqa: BLE001 - boundary: a type of the caller's own may fail in any way
             raise self._failed(call, error) from None
@@ -253,7 +254,7 @@ class HostAnswers:
         used = self._used[tool.id] = self._used.get(tool.id, 0) + 1
         if tool.marks.max_calls is not None and used > tool.marks.max_calls:
             said = f"this run may call {tool.id} {tool.marks.max_calls} times (max_calls of its @isorun.tool)"
-            raise _Refused("ToolBudgetExceeded", said)
+            raise Refusal("ToolBudgetExceeded", said)
 
     def _context(self, tool: Tool, call: HeldCall) -> ToolContext:
         request = self._request
@@ -268,13 +269,13 @@ class HostAnswers:
             opener=self._output.open,
         )
 
-    def _failed(self, call: HeldCall, error: BaseException) -> _Refused:
+    def _failed(self, call: HeldCall, error: BaseException) -> Refusal:
         if isinstance(error, ToolError):
-            return _Refused("ToolFailed", str(error))
+            return Refusal("ToolFailed", str(error))
         host = self._tools[call.tool_id]
         for line in raised(error, host.described["where"]).splitlines():
             self._tell("tool", "ERROR", f"{call.tool_id} {call.call_id}: {line}")
-        return _Refused("ToolFailed", failed(call.call_id))
+        return Refusal("ToolFailed", failed(call.call_id))
 
 
 def _size(value: object) -> int:
@@ -288,90 +289,3 @@ def _size(value: object) -> int:
         elif isinstance(one, list):
             open_ += one
     return size
-
-
-_Thread = queue.SimpleQueue[Callable[[], None] | None]
-
-
-class _Threads:
-    """Threads for plain functions, one for each call. A thread cannot be ended, so a call may abandon its own.
-
-    An idle thread is used again: to start one takes longer than most functions.
-    """
-
-    def __init__(self) -> None:
-        self._abandoned = 0
-        self._idle: list[_Thread] = []
-        self._is_closed = False
-
-    async def run(self, function: Callable[[], _T]) -> _T:
-        """The result of *function*, called in the context of this task; if this is cancelled, its thread goes on."""
-        if self._abandoned >= _MAX_ABANDONED:
-            text = f"{_MAX_ABANDONED} calls whose time was over have not come back; this run gets no other"
-            raise _Refused("ToolUnavailable", text)
-        loop = asyncio.get_running_loop()
-        done: asyncio.Future[_T] = loop.create_future()
-        thread = self._idle.pop() if self._idle else _start_thread()
-        returned = functools.partial(self._returned, thread, done)
-        thread.put(functools.partial(_work, function, contextvars.copy_context(), loop, returned))
-        try:
-            return await done
-        except asyncio.CancelledError:
-            if done.cancelled():
-                self._abandoned += 1
-            raise
-
-    def close(self) -> None:
-        """End the idle threads now, and each other one when its function returns."""
-        self._is_closed = True
-        while self._idle:
-            self._idle.pop().put(None)
-
-    def _returned(
-        self, thread: _Thread, done: "asyncio.Future[_T]", value: _T | None, error: BaseException | None
-    ) -> None:
-        """The function has returned *value*, or raised *error*: its thread has time for another."""
-        if self._is_closed:
-            thread.put(None)
-        else:
-            self._idle.append(thread)
-        if done.cancelled():
-            self._abandoned -= 1
-        elif error is not None:
-            done.set_exception(error)
-        else:
-            done.set_result(cast("_T", value))
-
-
-def _start_thread() -> _Thread:
-    """The queue of a new thread. It runs each function that is put there, and ends at None."""
-    tasks: _Thread = queue.SimpleQueue()
-
-    def work() -> None:
-        while (task := tasks.get()) is not None:
-            task()
-
-    threading.Thread(target=work, name="isorun-tool", daemon=True).start()
-    return tasks
-
-
-def _work(
-    function: Callable[[], _T],
-    context: contextvars.Context,
-    loop: asyncio.AbstractEventLoop,
-    returned: Callable[[_T | None, BaseException | None], None],
-) -> None:
-    value: _T | None = None
-    raised: BaseException | None = None
-    try:
-        value = context.run(function)
-    except (SystemExit, KeyboardInterrupt, GeneratorExit, StopIteration) as error:
-        raised = _Left(repr(error))
-    except BaseException as error:  # noqa: BLE001 - the call raises it
-        raised = error
-    with suppress(RuntimeError):  # the loop is closed
-        loop.call_soon_threadsafe(returned, value, raised)
-
-
-class _Left(Exception):
-    """A function raised what would end the process, or what a future does not carry: the call would hang."""
