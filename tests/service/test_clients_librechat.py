@@ -10,7 +10,7 @@ import httpx2
 import pytest
 from service.conftest import Served
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.any_user]
 ID = re.compile(r"[A-Za-z0-9_-]{21}")  # LibreChat takes no other
 Tool = Callable[..., Any]
 NAMES = {"get_weather": "get-weather", "class_tool": "class", "add": "add"}

@@ -23,7 +23,7 @@ from starlette.routing import Route
 if TYPE_CHECKING:
     from openai import AsyncOpenAI
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.any_user]
 MODEL = "isorun-agent"
 _LINK = re.compile(r"/v1/runs/[^/]+/")
 ASKED: Any = [{"role": "user", "content": "Analyse my table"}]

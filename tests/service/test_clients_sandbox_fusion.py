@@ -8,7 +8,7 @@ import httpx2
 import pytest
 from service.conftest import Served
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.any_user]
 TEXT = base64.b64encode(b"a,b\n1,2\n").decode()
 
 

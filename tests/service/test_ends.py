@@ -10,7 +10,7 @@ import pytest
 from tests.service.conftest import Served, end_service, start_service
 from tests.service.talking import begun, client_of, ended, events_of, is_whole, printed, until_output
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(180)]
+pytestmark = [pytest.mark.slow, pytest.mark.any_user, pytest.mark.timeout(180)]
 
 
 def test_a_stream_goes_on_behind_the_event_that_the_client_names(served: Served) -> None:

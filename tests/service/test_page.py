@@ -16,7 +16,7 @@ from tests.conftest import Require
 from tests.service.browsing import PATIENCE_MS, Looking, browser
 from tests.service.conftest import Served
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(240)]
+pytestmark = [pytest.mark.slow, pytest.mark.any_user, pytest.mark.timeout(240)]
 expect.set_options(timeout=PATIENCE_MS)
 
 STEPS = """

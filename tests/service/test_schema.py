@@ -5,7 +5,7 @@ import sys
 
 import pytest
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.any_user]
 
 #: What a description cannot say, a program, a promise or an id that is no file, is refused with 422.
 _CONFIG = """

@@ -20,7 +20,7 @@ from isorun.service.context import open_service
 from isorun.settings import Settings
 from tests.service.demo import ASKED, RECORDED, played, view
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.any_user]
 
 
 @pytest.fixture

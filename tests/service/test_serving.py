@@ -10,7 +10,7 @@ import pytest
 
 from tests.service.conftest import end_service, start_service
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.any_user]
 
 
 def _until_outcome(url: str, key: str, run: str, seen: list[str], begun: threading.Event) -> None:

@@ -15,7 +15,7 @@ from tests.service.conftest import Served, end_service, start_service
 from tests.service.killable import Killable, postgres, redis
 from tests.service.talking import COUNTING, begun, client_of, ended, events_of, is_whole, printed, until, until_output
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.slow, pytest.mark.any_user, pytest.mark.timeout(300)]
 
 
 @dataclass

@@ -27,7 +27,7 @@ _LOOK_S = 2.0
 
 @dataclass(frozen=True, slots=True)
 class Sharing:
-    """How this process serves. *place* is None on SQLite, which one process alone may use."""
+    """How this process serves. *place* is left out on SQLite, which one process alone may use."""
 
     place: Place | None
     wakes: LocalWakes

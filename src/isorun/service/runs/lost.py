@@ -35,7 +35,7 @@ def _found_or_lost(root: Path, run_id: str) -> dict[str, Any]:
 
 
 def ended_changes(root: Path, stored: bytes, run_id: str) -> dict[str, Any] | None:
-    """What the row of a run becomes whose result.json is *stored*; None if that is none."""
+    """What the row of a run becomes whose result.json is *stored*; None if that is not a result."""
     told = stored_result(stored, run_id, root)
     if told is None:
         return None

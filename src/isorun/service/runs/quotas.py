@@ -20,7 +20,7 @@ class Quotas:
         self._judge(user, await self._records.used(user.id, _yesterday()))
 
     def allowance(self, user: User) -> Allowance:
-        """The same, for whoever stores a run to ask in the same transaction."""
+        """The same, to be asked in the transaction that stores the run."""
         return Allowance(since=_yesterday(), check=lambda used: self._judge(user, used))
 
     def _judge(self, user: User, used: Used) -> None:

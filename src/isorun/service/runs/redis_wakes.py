@@ -90,7 +90,7 @@ class RedisWakes(LocalWakes):
             return False
 
     async def listen_to_redis(self) -> None:
-        """Hear news and orders, for ever; whatever fails is begun again."""
+        """Hear news and orders, for ever; what fails is begun again."""
         while True:
             try:
                 async with self._client.pubsub() as subscription:
@@ -158,7 +158,7 @@ async def open_wakes(client: Redis, process: str) -> AsyncIterator[RedisWakes]:
         except FAILED as error:
             raise Unavailable(
                 f"Redis cannot be used: {_reason(error)}; set REDIS_URL (or REDIS_HOST, REDIS_PORT and REDIS_PASSWORD) "
-                "to one that answers, or to nothing for a service of one process"
+                "to a server that answers, or to nothing for a service of one process"
             ) from None
         wakes = RedisWakes(client, process)
         tasks = [asyncio.create_task(wakes.listen_to_redis()), asyncio.create_task(wakes.publish_news())]

@@ -1,6 +1,6 @@
 """Who waits for news of a stream is woken; what the news are, the store says.
 
-A wake may come once too often. One that is missed costs time and nothing else: who waits reads the store first, then
+A wake may come once too often. A missed wake costs time and nothing else: who waits reads the store first, then
 waits, then reads again, and looks by himself after `look_again_s`.
 """
 

@@ -173,7 +173,7 @@ class Accounts:
 
 
 async def hold(connection: AsyncConnection, user_id: str) -> bool:
-    """Let no other transaction decide about this user's quotas until this one has ended; False if there is no user."""
+    """Let no other transaction decide about this user's quotas until this one has ended; False if the user is gone."""
     question = select(users.c.id).where(users.c.id == user_id).with_for_update(key_share=True)
     return (await connection.execute(question)).first() is not None
 

@@ -1,7 +1,7 @@
 """The way to the database: reads that take no lock, and writes that happen whole or not at all.
 
 SQLite has one writer: writes of this process wait for each other in order, and never run into a lock of their own.
-A database that does not answer is `Away`, whatever its driver raised; what it refuses is raised as it is.
+A database that does not answer is `Away`, for every driver; what it refuses is raised as it is.
 """
 
 import asyncio

@@ -1,4 +1,4 @@
-"""The processes of the service, as the database knows them: each raises its number, and one that does not has died.
+"""The processes of the service, as the database knows them: each raises its number; a process that stops that has died.
 
 The number says nothing but that it changed: no clock of any machine is compared with another's.
 """

@@ -1,7 +1,7 @@
 """Runs and what happened in them. Who conducts a run writes here; who asks reads here, and nowhere else.
 
 A run that is open is written to by the process that conducts it, and closed once: by that process, or, if it has died,
-by the first that sees it. Whoever writes holds the run's row until the end of his transaction, so the outcome is the
+by the first that sees it. A writer holds the run's row until its transaction ends, so the outcome is the
 last event, and events have no gap. The same holds for the numbers of a conversation.
 """
 
@@ -104,7 +104,7 @@ class Records:
         """
         async with self._db.write() as connection:
             if not await hold(connection, row["user_id"]):
-                raise Problem(401, "not_signed_in", "there is no such user any more")
+                raise Problem(401, "not_signed_in", "your user was removed")
             if key is not None:
                 if (known := await _named(connection, row["user_id"], key[0])) is not None:
                     return known
@@ -226,7 +226,7 @@ class Records:
         ]
 
     async def before(self, conversation: str, runs_in_it: Sequence[str], turn: int | None) -> int | None:
-        """The number in *conversation* before the first event of *runs_in_it* and of *turn*; None if there is none."""
+        """The number in *conversation* before the first event of *runs_in_it* and *turn*; None without an event."""
         wanted: ColumnElement[bool] = events.c.stream.in_(runs_in_it)
         if turn is not None:
             wanted |= events.c.turn == turn
