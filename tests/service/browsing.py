@@ -10,18 +10,18 @@ from playwright.sync_api import Browser, Page, sync_playwright
 
 from tests.conftest import Require
 
+CHROMIUM = shutil.which("chromium")
+OPTIONS = ["--no-sandbox"] if os.geteuid() == 0 else []  # Chromium's own needs another user than root
 PATIENCE_MS = 60_000  # for a sign on the page, on a machine that is busy
 
 
 @contextmanager
 def browser(require: Require) -> Iterator[Browser]:
     """Debian's Chromium."""
-    path = shutil.which("chromium")
-    if path is None:
+    if CHROMIUM is None:
         require("chromium", "there is no chromium; apt-get install chromium")
     with sync_playwright() as playwright:
-        options = ["--no-sandbox"] if os.geteuid() == 0 else []
-        made = playwright.chromium.launch(executable_path=path, args=options)
+        made = playwright.chromium.launch(executable_path=CHROMIUM, args=OPTIONS)
         yield made
         made.close()
 

@@ -237,6 +237,18 @@ def test_every_view_can_be_used_by_everybody(chromium, let_in, served, width, sc
         assert look.complaints == []
 
 
+def test_a_scenario_is_chosen_from_any_page(look: Looking) -> None:
+    """On the list of runs, too: it begins a conversation, once; the address of no page can do that."""
+    look.go("/runs")
+    look.page.click("#side summary")
+    look.page.click('.scenarios [data-say="4"]')
+    look.card("contract_failed")
+    expect(look.page.locator("#talks [aria-current]")).to_have_text("4. One of two promised files")
+    look.page.reload()
+    look.card("contract_failed")
+    assert look.page.locator(".card").count() == 1
+
+
 def test_the_theme_is_kept(look: Looking) -> None:
     """The button changes it, and the next page has it from the start."""
     ground = "getComputedStyle(document.documentElement).backgroundColor"

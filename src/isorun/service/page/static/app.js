@@ -3,7 +3,7 @@
 
 import { all, ask, h, one, tell, warn } from "./dom.js";
 import { compose } from "./compose.js";
-import { adding, busy, follow, shown, stop } from "./live.js";
+import { adding, busy, follow, picks, shown, stop } from "./live.js";
 
 const { body } = document;
 const talk = () => body.dataset.conversation;
@@ -52,8 +52,9 @@ async function begin(title, named) {
   body.dataset.conversation = id;
   follow(`/v1/conversations/${id}/events`);
   history.pushState({}, "", `/c/${id}`);
+  const scenario = one(`.scenarios [data-say="${CSS.escape(title)}"]`);
   one("#talks .none")?.remove();
-  one("#talks").prepend(h("li", {}, h("a", { href: `/c/${id}`, ariaCurrent: "page" }, one(`.chips [data-say="${CSS.escape(title)}"]`)?.textContent || title || "New conversation")));
+  one("#talks").prepend(h("li", {}, h("a", { href: `/c/${id}`, ariaCurrent: "page" }, scenario ? picks(scenario) : title || "New conversation")));
   return id;
 }
 
@@ -130,7 +131,10 @@ document.addEventListener("click", (event) => {
   else if (button.dataset.say !== undefined) {
     side(false);
     if ("conversation" in body.dataset) void once(button, say(button.dataset.say));
-    else location.assign(`/?say=${encodeURIComponent(button.dataset.say)}`); // `begun` below
+    else {
+      sessionStorage.setItem("say", button.dataset.say);
+      location.assign("/");
+    }
   } else if (button.dataset.start) void once(button, starter(button.dataset.start));
 });
 
@@ -180,9 +184,9 @@ if (scroll) scroll.scrollTop = location.pathname.startsWith("/c/") ? scroll.scro
 const latest = all(".card").findLast((card) => one("a.file", card));
 if (latest) void offer(latest);
 
-// A scenario that was chosen on a page without a conversation. The address is cleaned first: a reload says it once.
-const begun = new URLSearchParams(location.search).get("say");
-if (begun && location.pathname === "/") {
-  history.replaceState({}, "", "/");
-  if (one(`[data-say="${CSS.escape(begun)}"]`)) void say(begun);
+// A scenario that was chosen on a page without a conversation. No address can ask for it, so no other page can.
+const chosen = sessionStorage.getItem("say");
+if (chosen !== null && body.dataset.conversation === "") {
+  sessionStorage.removeItem("say");
+  void say(chosen);
 }

@@ -120,9 +120,11 @@ const CARD = {
     const below = out.scrollHeight - out.scrollTop - out.clientHeight < 40;
     const text = visible(data.text);
     const tail = out.lastChild;
-    if (tail?.className === data.stream) tail.firstChild.appendData(text);
-    else out.append(h("span", { className: data.stream }, document.createTextNode(text)));
-    adding(() => below && (out.scrollTop = out.scrollHeight));
+    adding(() => {
+      if (tail?.className === data.stream) tail.firstChild.appendData(text);
+      else out.append(h("span", { className: data.stream }, document.createTextNode(text)));
+      if (below) out.scrollTop = out.scrollHeight;
+    });
   },
   skipped: (card, data) => one(".live", card).append(h("span", { className: "note" }, `\n[${data.bytes ?? data.events} more, in the log]\n`)),
   tool_call_started: (card, data) => call(card, { ...data, status: "running" }),
@@ -181,6 +183,7 @@ async function end(card, data) {
 
 /** What the service rendered, with colours and with its Markdown as elements. */
 export function shown(root) {
+  for (const errors of all(".out.stderr", root)) errors.scrollTop = errors.scrollHeight; // where the reason stands
   const codes = all(".code code", root);
   if (codes.length) void import("./colour.js").then(({ colour }) => codes.forEach((code) => colour(code.firstChild)));
   const texts = all(".theirs .text:not(.done)", root);
@@ -234,11 +237,14 @@ const TALK = {
   error: (data) => adding(() => log().append(h("p", { className: "banner", role: "alert" }, visible([data.message ?? "Something failed.", data.hint].filter(Boolean).join(" "))))),
 };
 
+/** What picks the scenario of a button. */
+export const picks = (button) => `${button.dataset.say}. ${button.lastChild.textContent}`;
+
 /** All scenarios, until somebody suggests something better. */
 function suggest() {
   const next = one("#next");
   if (!next?.hidden) return;
-  const items = all(".scenarios button").map((button) => `${button.dataset.say}. ${button.lastChild.textContent}`);
+  const items = all(".scenarios button").map(picks);
   if (!one("li", next)) TALK.followups({ items });
   next.hidden = !items.length;
 }
