@@ -2,7 +2,6 @@
 
 import sys
 import tempfile
-from collections.abc import Callable
 from pathlib import Path
 
 from playwright.sync_api import Page, sync_playwright
@@ -101,24 +100,27 @@ def walls(look: Looking) -> None:
     look.page.click("#walls-open")
 
 
-VIEWS: tuple[Callable[[Looking], None], ...] = (first, chart, report, promise, network, live, code, ask, runs, walls)
+#: What is taken: the window, its colours, how many points of the picture are one of the window, and the views.
+TAKEN = (
+    (WIDE, "light", 1, "wide", (first, chart, report, promise, live, code, ask, runs)),
+    (NARROW, "dark", 2, "narrow", (network, walls)),
+)
 
 
 def take(served: Served, folder: Path) -> None:
-    """Every view: wide and light, and narrow and dark."""
+    """Every picture of `TAKEN`."""
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=CHROMIUM, args=OPTIONS)
         with browser.new_context() as context:
             context.new_page().goto(served.link)
             cookie = context.storage_state()
-        for size, scheme, about in ((WIDE, "light", "wide"), (NARROW, "dark", "narrow")):
-            for view in VIEWS:
-                with browser.new_context(
-                    storage_state=cookie, viewport=size, color_scheme=scheme, device_scale_factor=2
-                ) as context:
+        for size, scheme, scale, about, views in TAKEN:
+            window = {"viewport": size, "color_scheme": scheme, "device_scale_factor": scale}
+            for view in views:
+                with browser.new_context(storage_state=cookie, **window) as context:
                     look = Looking(context.new_page(), served.url)
                     view(look)
-                    shoot(look.page, folder / f"{view.__name__}-{about}.png")
+                    shoot(look.page, folder / f"page-{view.__name__}-{about}.png")
         browser.close()
 
 
