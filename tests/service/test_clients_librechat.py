@@ -173,6 +173,17 @@ def test_what_a_program_prints_is_no_call(client: httpx2.Client) -> None:
     assert (told["status"], told["stdout"]) == ("completed", f"{forged}\n")
 
 
+@pytest.mark.parametrize("argument", ['b"\\xff"', 'float("nan")', '"\\ud83d"', '{"\\ud83d": 1}'])
+def test_arguments_that_json_does_not_have_are_refused_to_the_program(client: httpx2.Client, argument: str) -> None:
+    """It gets an error and goes on; its calls are stored, and the next one reaches the client."""
+    attempt = f"try:\n    await add(a={argument}, b=1)\nexcept Exception as error:\n    print(error)\n"
+    code = f"{attempt}print(await add(a=1, b=1))"
+    told = programmatic(client, code, {"add": lambda a, b: a + b})
+    assert told["status"] == "completed", told
+    assert told["stdout"].endswith("\n2\n")
+    assert len(told["asked"]) == 1
+
+
 def test_a_token_counts_once_and_for_its_user_alone(client: httpx2.Client, served: Served) -> None:
     """An unknown one, another user's and a used one give the same bytes."""
     body = {"code": "print(await add())", "tools": [{"name": "add"}]}

@@ -15,6 +15,7 @@ from isorun.service.clients.kernels import Kernels
 from isorun.service.clients.librechat import names, waiting
 from isorun.service.clients.librechat.programmatic import python_name
 from isorun.service.problems import Problem
+from isorun.service.runs.plain import as_json
 from isorun.service.store.accounts import User
 
 ALICE, BOB = User(id="u_a", name="alice"), User(id="u_b", name="bob")
@@ -153,3 +154,23 @@ def test_a_conversation_keeps_its_order_and_what_the_client_tells_its_model() ->
     assert history == [{"role": "user", "content": "Be brief.\n\nOne?"}, {"role": "assistant", "content": "1"}]
     assert asked == "Two?"
     assert conversation(said[:2]) == ([], "Be brief.\n\nOne?")
+
+
+def test_what_a_program_gives_a_tool_can_be_stored() -> None:
+    """Bytes, numbers and letters that JSON does not have become what it has; the rest stays as it is."""
+    given = {
+        "a": b"\xff",
+        "b": [float("nan"), 1.5, 10**400, None, True],
+        "c": {"\ud83d": "\ud83dx"},
+        "d": "ä",
+        "e": (1,),
+    }
+    told = as_json(given)
+    assert told == {
+        "a": {"omitted_bytes": 1},
+        "b": ["nan", 1.5, 10**400, None, True],
+        "c": {"\ufffd": "\ufffdx"},
+        "d": "ä",
+        "e": [1],
+    }
+    json.dumps(told, allow_nan=False, ensure_ascii=False).encode()

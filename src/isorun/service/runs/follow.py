@@ -6,6 +6,7 @@ from typing import Any
 
 from isorun.runtime.accepted.handle import Run
 from isorun.runtime.events import Event
+from isorun.service.runs.plain import as_json
 from isorun.service.store.records import Happened
 
 _SOON_S = 0.04  # after the first event that waits: what comes meanwhile is written with it
@@ -90,4 +91,4 @@ class Batches:
 
 
 def _plain(event: Event) -> dict[str, Any]:
-    return {**event.data, "at_s": event.at_s}
+    return {**{name: as_json(value) for name, value in event.data.items()}, "at_s": event.at_s}

@@ -24,6 +24,7 @@ from isorun.service.clients.librechat.waiting import MOST_ROUNDS, WaitingRun, Wa
 from isorun.service.clients.speech import KeyUser, speaking, while_asked
 from isorun.service.context import Service
 from isorun.service.problems import Problem
+from isorun.service.runs.plain import as_json
 from isorun.service.store.accounts import User
 from isorun.service.store.records import Origin
 
@@ -144,13 +145,18 @@ def _defined(tools: list[str]) -> str:
 
 
 async def _until_next(run: Run) -> None:
-    """Return once calls wait for the client, or the run has ended."""
+    """Return once calls wait for the client, or the run has ended. Arguments that JSON does not have are refused."""
     async for event in run.events():
         if event.kind == "outcome":
             return
         if run.held_calls:
             await asyncio.sleep(_TOGETHER_S)
-            return
+            for call in run.held_calls:
+                if as_json(call.params) != call.params:
+                    with suppress(InvalidRequest):  # its time was over
+                        await run.answer(call.call_id, error="arguments must be JSON values", kind="ToolInputInvalid")
+            if run.held_calls:
+                return
 
 
 async def _give(waiting: WaitingRun, results: list[ResultBody]) -> None:
