@@ -54,7 +54,7 @@ OPERATIONS = (
     Command(
         printed="python kdcube_ai_app/apps/chat/api/web_app.py",
         typed="export ISORUN_SERVICE_DATA=$PWD; python -m isorun.service --port 0 >said & "
-        "until grep isorun said; do sleep 0.1; done; kill $!; wait $! || true",
+        "until grep Open said; do sleep 0.1; done; kill $!; wait $! || true",
         shows=r"(?m)^Open http://127\.0\.0\.1:\d+/login\?token=",
     ),
     Command(

@@ -120,7 +120,8 @@ def test_every_setting_is_refused_to_a_stranger_unless_its_rule_says_otherwise()
         *("backend", "advertise_side_effect_tool", "user_log_mode", "traceback_remap", "keep_value", "save_figures")
     }
     lower = {key for key, rule in _RULES.items() if rule.harmless.says == "lower"}
-    assert lower == {"pool_size", "zygote_runs", *(f"max_{name}" for name in Limits.__dataclass_fields__)}
+    users = {"user_runs_at_once", "user_runs_per_day", "user_bytes"}
+    assert lower == {"pool_size", "zygote_runs", *users, *(f"max_{name}" for name in Limits.__dataclass_fields__)}
 
 
 def test_a_variable_for_tools_is_not_taken_from_a_stranger(environ) -> None:

@@ -26,6 +26,7 @@ SECRETS = (
     *("aws_access_key_id", "aws_secret_access_key", "aws_session_token"),
     *("postgres_password", "redis_url", "database_url"),
     *("brave_api_key", "tavily_api_key", "searxng_url", "brave_url", "tavily_url", "web_proxy"),
+    *("redis_password", "model_url", "model_key"),
 )
 _LEAST_SECRET = 6  # characters; a shorter value is found in texts that do not hold it
 _NOT_DOCKER = "the embedded backend is used"

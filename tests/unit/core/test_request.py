@@ -45,7 +45,7 @@ def test_every_front_end_has_the_same_options() -> None:
     assert keywords(isorun.run) == request | runtime
     # With folders of the caller's, inputs and files are these, and the run's own stays; the rest comes by position.
     for function in (exec_tools.run_exec_tool, exec_tools.run_exec_tool_no_contract):
-        assert keywords(function) == set(ProgramOptions.__annotations__) | {"runtime", "on_output"}
+        assert keywords(function) == set(ProgramOptions.__annotations__) | {"runtime", "on_output", "on_start"}
         assert request - keywords(function) - {"inputs", "start_from", "save_to", "session", "out", "keep"} <= {
             *inspect.signature(function).parameters,
             "contract",
