@@ -11,19 +11,19 @@ import pytest
 from isorun.backends.namespace import freezing
 
 #: The first process of a namespace, as far as it matters here: what is orphaned becomes its child, and it reaps. Its
-#: child forks when it is told to, and ends.
+#: child forks when it is told to, and ends. Two of them write to one pipe: each line is one write.
 FIRST = """
 import ctypes, os, sys, time
 ctypes.CDLL(None).prctl(36, 1, 0, 0, 0)
 if os.fork() == 0:
-    print(os.getpid(), flush=True)
+    os.write(1, b"%d\\n" % os.getpid())
     sys.stdin.readline()
     if os.fork() == 0:
-        print(os.getpid(), flush=True)
+        os.write(1, b"%d\\n" % os.getpid())
         time.sleep(60)
     os._exit(0)
 os.wait()
-print("reaped", flush=True)
+os.write(1, b"reaped\\n")
 time.sleep(60)
 """
 
