@@ -46,7 +46,7 @@ from isorun.supervisor.serving.held import HeldCalls
 from isorun.supervisor.serving.outbox import Outbox
 from isorun.supervisor.serving.services import check_services
 from isorun.supervisor.serving.watchdog import STUCK, Watchdog
-from isorun.supervisor.session import Answering, CallLimits, ToolSession
+from isorun.supervisor.session import Answering, Asking, CallLimits, ToolSession
 from isorun.supervisor.worker.dispatch import WorkerTool
 from isorun.supervisor.worker.modes import IN_WORKERS, SUPERVISOR_NETWORK, WorkerKind
 from isorun.supervisor.worker.pool import WorkerPool
@@ -245,8 +245,11 @@ class _Server:
             output=output,
             tell=run.tell,
         )
-        granted = {tool_id: self._granted(tool_id, facts) for tool_id in opened.grants if tool_id in self._tools}
-        run.session = ToolSession(stream, granted, limits, run, self._touched, self._owing, self._apart, run.held)
+        granted: dict[str, Answering | Asking] = {
+            tool_id: self._granted(tool_id, facts) for tool_id in opened.grants if tool_id in self._tools
+        }
+        granted |= run.held.tools()
+        run.session = ToolSession(stream, granted, limits, run, self._touched, self._owing, self._apart)
 
     def _granted(self, tool_id: str, facts: RunFacts) -> Answering:
         tool, kind = self._tools[tool_id], self._kinds.get(tool_id)

@@ -19,7 +19,7 @@ import select
 import socket
 import time
 from collections import deque
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Mapping
 from concurrent.futures import Executor
 from contextlib import suppress
 from dataclasses import dataclass
@@ -89,28 +89,19 @@ class Answering(Protocol):
         """A result that cannot be sent as it is, as JSON's types and bytes, or `Refusal`."""
 
 
-class Asking(Protocol):
+class Asking:
     """How the calls of some tools get their results from elsewhere: nothing works for them here."""
 
-    @property
-    def ids(self) -> Collection[str]:
-        """Those tools. The budget and the time of a call are the run's own."""
+    max_calls: int | None = None
+    timeout_s: float | None = None
 
     def ask(self, call: Call, reason: str, deadline: float, answered: Callable[[object], None]) -> None:
         """Ask for the result of *call* by *deadline* (monotonic). Later *answered* gets it, or a `Refusal`, once."""
+        raise NotImplementedError
 
     def give_up(self, call_id: int) -> None:
         """The call has ended: *answered* is not called any more."""
-
-
-class _AskingNobody:
-    ids = ()
-
-    def ask(self, call: Call, reason: str, deadline: float, answered: Callable[[object], None]) -> None:
-        raise RuntimeError("there are no such tools")
-
-    def give_up(self, call_id: int) -> None:
-        pass
+        raise NotImplementedError
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -163,7 +154,7 @@ class _Open:
     begun: float = 0.0  # monotonic
     task: asyncio.Task[None] | None = None  # None while it waits for its turn
     is_late: bool = False  # and so was cancelled
-    is_held: bool = False  # its answer comes from the host, which may freeze the run meanwhile: it has no task
+    asked: Asking | None = None  # answers it: it has no task, and the run may be frozen meanwhile
     weight: int  # bytes of what it asks, about
 
     @property
@@ -176,7 +167,6 @@ class ToolSession:
     """Answers the calls of one run until `close`. *channel* is non-blocking and stays its owner's.
 
     *owing* knows the other streams of this loop. *apart*: where a header that is long to read is read; None: here.
-    *held* answers the calls of its tools, also of those that are in *granted*; the run may be frozen while they wait.
     A record has call_id, tool_id, reason, status (`ok`, the error's type, or `cancelled`), ms,
     started_at (seconds since the epoch), params, and result or error. *touched* is called
     with the session when it has sent an answer.
@@ -185,17 +175,15 @@ class ToolSession:
     def __init__(
         self,
         channel: socket.socket,
-        granted: Mapping[str, Answering],
+        granted: Mapping[str, Answering | Asking],
         limits: CallLimits,
         listener: Listener,
         touched: Callable[["ToolSession"], None] = lambda _: None,
         owing: Owing | None = None,
         apart: Executor | None = None,
-        held: Asking | None = None,
     ) -> None:
         self._channel = channel
         self._granted = granted
-        self._held = held or _AskingNobody()
         self._limits = limits
         self._listener = listener
         self._touched = touched
@@ -258,8 +246,8 @@ class ToolSession:
         self._read(False)
         for call in (*waiting, *self._opened.values()):
             self._ended(call, "cancelled", error="the run ended before the tool did")
-            if call.is_held:
-                self._held.give_up(call.call.id)
+            if call.asked is not None:
+                call.asked.give_up(call.call.id)
         for task in (self._apart, *(call.task for call in self._opened.values())):
             if task is not None:
                 task.cancel()
@@ -458,8 +446,8 @@ class ToolSession:
         for opened in list(self._opened.values()):
             if opened.due > self._loop.time():
                 continue
-            if opened.is_held:
-                self._held.give_up(opened.call.id)
+            if opened.asked is not None:
+                opened.asked.give_up(opened.call.id)
                 self._give_up(opened, _took_too_long(opened))
             elif opened.task is None:
                 self._waiting.remove(opened)
@@ -489,8 +477,6 @@ class ToolSession:
         if self._calls > self._limits.calls:
             said = f"this run may make {self._limits.calls} tool calls (ISORUN_MAX_TOOL_CALLS)"
             raise Refusal("ToolBudgetExceeded", said)
-        if call.tool in self._held.ids:
-            return
         tool = self._granted.get(call.tool)
         if tool is None:
             raise Refusal("ToolDenied", NESTED if call.tool.startswith("exec_tools.") else NO_SUCH_TOOL)
@@ -503,15 +489,15 @@ class ToolSession:
     def _begin(self, opened: _Open) -> None:
         self._listener.began(opened.record)
         opened.begun = time.monotonic()
-        if opened.call.tool in self._held.ids:  # without a task, which would cost two rounds of the loop
-            opened.is_held = True
-            answered = partial(self._answered, opened)
-            self._held.ask(opened.call, opened.record["reason"], opened.deadline, answered)
+        tool = self._granted[opened.call.tool]
+        most = tool.timeout_s
+        if most is not None and opened.begun + most < opened.deadline:
+            opened.deadline = opened.begun + most
+        if isinstance(tool, Asking):  # without a task, which would cost two rounds of the loop
+            opened.asked = tool
+            tool.ask(opened.call, opened.record["reason"], opened.deadline, partial(self._answered, opened))
         else:
-            most = self._granted[opened.call.tool].timeout_s
-            if most is not None and opened.begun + most < opened.deadline:
-                opened.deadline = opened.begun + most
-            opened.task = self._loop.create_task(self._answer(opened))
+            opened.task = self._loop.create_task(self._answer(opened, tool))
         self._look_at(opened.deadline)
 
     def _answered(self, opened: _Open, value: object) -> None:
@@ -526,19 +512,19 @@ class ToolSession:
                 self._refuse(opened, Refusal("ToolFailed", unsendable(error)))
         self._next(opened)
 
-    async def _answer(self, opened: _Open) -> None:
+    async def _answer(self, opened: _Open, tool: Answering) -> None:
         call, refusal, data, began = opened.call, None, b"", 0.0
         # The journal keeps what was asked and what was sent, whatever the tool does to its own copy.
         params = _copied(call.params) if opened.record["params"] is call.params else call.params
         try:
-            value = await self._granted[call.tool].answer(call.id, params, opened.deadline)
+            value = await tool.answer(call.id, params, opened.deadline)
             began = time.thread_time()
             try:
                 data = encode(Reply(id=call.id, value=value), self._limits.frame_bytes)
             except NotEncodable as error:
                 if error.reason.startswith(TOO_LARGE):
                     raise
-                value = await self._granted[call.tool].sendable(call.id, value)
+                value = await tool.sendable(call.id, value)
                 began = time.thread_time()  # what the loop did meanwhile is not this call's
                 data = encode(Reply(id=call.id, value=value), self._limits.frame_bytes)
         except Refusal as refused:

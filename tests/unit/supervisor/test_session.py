@@ -150,8 +150,8 @@ async def scene(
     with ours, theirs:
         ours.setblocking(False)
         heard = Heard()
-        granted = {"x.f": ECHO} if granted is None else granted
-        session = ToolSession(ours, granted, replace(LIMITS, **limits), heard, apart=apart, held=held)
+        granted = {**({"x.f": ECHO} if granted is None else granted), **(held.tools() if held else {})}
+        session = ToolSession(ours, granted, replace(LIMITS, **limits), heard, apart=apart)
         try:
             yield Scene(session, Program(theirs), heard)
         finally:

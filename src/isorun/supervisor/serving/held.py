@@ -4,20 +4,23 @@ import asyncio
 import time
 from collections.abc import Callable, Collection
 
-from isorun.supervisor.session import Refusal
+from isorun.supervisor.session import Asking, Refusal
 from isorun.wire.messages import Call, CallAnswered, CallGivenUp, CallHeld, CallRefused, Message, NotEncodable
 
 
-class HeldCalls:
-    """The calls of one run that the host answers, of the tools *ids*; see `session.Asking`.
+class HeldCalls(Asking):
+    """The calls of one run that the host answers, of the tools *ids*.
 
     *tell* sends a message to the host, which checks the arguments: it knows the tools.
     """
 
     def __init__(self, run: int, ids: Collection[str], tell: Callable[[Message], None]) -> None:
-        self._run, self._tell = run, tell
-        self.ids = frozenset(ids)
+        self._run, self._ids, self._tell = run, ids, tell
         self._asked: dict[int, Callable[[object], None]] = {}
+
+    def tools(self) -> dict[str, Asking]:
+        """Each of the tools, for the session."""
+        return dict.fromkeys(self._ids, self)
 
     def ask(self, call: Call, reason: str, deadline: float, answered: Callable[[object], None]) -> None:
         """See `session.Asking.ask`."""
