@@ -30,7 +30,7 @@ ANYTHING = Allowance(since="", check=lambda used: None)
 @pytest.fixture
 async def database(tmp_path: Path) -> AsyncIterator[Database]:
     """Of SQLite, as empty as a new service's."""
-    async with Database(make_url(f"sqlite+aiosqlite:///{tmp_path / 'd.sqlite3'}")) as opened:
+    async with Database(make_url(f"sqlite:///{tmp_path / 'd.sqlite3'}")) as opened:
         yield opened
 
 

@@ -1,12 +1,12 @@
 """The way to the database: reads that take no lock, and writes that happen whole or not at all.
 
-SQLite has one writer: writes of this process wait for each other in order, and never run into a lock of their own.
 A database that does not answer is `Away`, for every driver; what it refuses is raised as it is.
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Iterator
-from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager, contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -17,15 +17,15 @@ from alembic.script import ScriptDirectory
 from sqlalchemy import URL, Connection, event, make_url, text
 from sqlalchemy.exc import DBAPIError, DisconnectionError, InterfaceError, OperationalError, SQLAlchemyError
 from sqlalchemy.exc import TimeoutError as NoConnection
-from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
+from sqlalchemy.ext.asyncio import AsyncConnection, create_async_engine
 from sqlalchemy.pool import NullPool
 
 from isorun.core.errors import InvalidRequest, Unavailable
+from isorun.service.store.sqlite import Sqlite
 from isorun.settings import Settings
 
 _MIGRATIONS = Path(__file__).parent / "migrations"
-_DRIVERS = {"sqlite": "sqlite+aiosqlite", "postgresql": "postgresql+asyncpg", "postgres": "postgresql+asyncpg"}
-_BUSY_S = 10.0  # for which a write waits for another process, such as `isorun users`
+_DRIVERS = {"sqlite": "sqlite", "postgresql": "postgresql+asyncpg", "postgres": "postgresql+asyncpg"}
 _CONNECT_S, _ANSWER_S = 5.0, 20.0  # for which PostgreSQL is waited for
 #: Of PostgreSQL: the transaction came to nothing because of another one, or the server goes down, or is full.
 _AGAIN = ("08", "40001", "40P01", "53", "57P")
@@ -55,7 +55,7 @@ def url_of(settings: Settings, folder: Path) -> URL:
             settings.postgres_port,
             settings.postgres_db,
         )
-    return URL.create("sqlite+aiosqlite", database=str(folder / "service.sqlite3"))
+    return URL.create("sqlite", database=str(folder / "service.sqlite3"))
 
 
 class Database:
@@ -65,15 +65,11 @@ class Database:
         self.url = url
         self.is_sqlite = url.get_backend_name() == "sqlite"
         self.where = url.render_as_string(hide_password=True)
-        self._writing = asyncio.Lock()
         self._stack = AsyncExitStack()
 
     async def __aenter__(self) -> "Database":
         async with AsyncExitStack() as stack:
-            self._engine = self._made()
-            stack.push_async_callback(self._engine.dispose)
-            # Nothing is written there, so nothing has to be begun and ended.
-            self._reading = self._engine if self.is_sqlite else self._engine.execution_options(**_NO_TRANSACTION)
+            self._ways = await stack.enter_async_context(_sqlite(self.url) if self.is_sqlite else _postgres(self.url))
             try:
                 async with self.write() as connection:
                     if not self.is_sqlite:  # two processes may start at once
@@ -87,16 +83,6 @@ class Database:
     async def __aexit__(self, *exc: object) -> None:
         await self._stack.aclose()
 
-    def _made(self) -> AsyncEngine:
-        if not self.is_sqlite:
-            engine = create_async_engine(self.url, pool_size=10, max_overflow=10, connect_args=_WAITS)
-            event.listen(engine.sync_engine, "checkout", _check)
-            return engine
-        engine = create_async_engine(self.url, connect_args={"timeout": _BUSY_S})
-        event.listen(engine.sync_engine, "connect", _prepare)
-        event.listen(engine.sync_engine, "begin", _begin)
-        return engine
-
     @asynccontextmanager
     async def own(self) -> AsyncIterator[AsyncConnection]:
         """A connection to PostgreSQL for the caller alone, without transactions. Raises `Away`."""
@@ -109,21 +95,47 @@ class Database:
     async def read(self) -> AsyncIterator[AsyncConnection]:
         """A connection for one or two questions; nothing of it is kept. Raises `Away`."""
         with _away():
-            async with self._reading.connect() as connection:
+            async with self._ways.read() as connection:
                 yield connection
 
     @asynccontextmanager
     async def write(self) -> AsyncIterator[AsyncConnection]:
         """A transaction: all that is done in the block happens, or nothing if it raises. Raises `Away`."""
         with _away():
-            if not self.is_sqlite:
-                async with self._engine.begin() as connection:
-                    yield connection
-                return
-            async with self._writing, self._engine.connect() as connection:
-                await connection.execution_options(isorun_writes=True)
-                async with connection.begin():
-                    yield connection
+            async with self._ways.write() as connection:
+                yield connection
+
+
+Way = Callable[[], AbstractAsyncContextManager[AsyncConnection]]
+
+
+@dataclass(frozen=True, slots=True)
+class _Ways:
+    read: Way
+    write: Way
+
+
+@asynccontextmanager
+async def _sqlite(url: URL) -> AsyncIterator[_Ways]:
+    file = Sqlite(url)
+    writing = asyncio.create_task(file.write_log())
+    try:
+        yield _Ways(file.read, file.write)
+    finally:
+        writing.cancel()
+        await asyncio.wait({writing})
+        file.close()
+
+
+@asynccontextmanager
+async def _postgres(url: URL) -> AsyncIterator[_Ways]:
+    engine = create_async_engine(url, pool_size=10, max_overflow=10, connect_args=_WAITS)
+    event.listen(engine.sync_engine, "checkout", _check)
+    try:
+        # Nothing is written there, so nothing has to be begun and ended.
+        yield _Ways(engine.execution_options(**_NO_TRANSACTION).connect, engine.begin)
+    finally:
+        await engine.dispose()
 
 
 _WAITS = {"timeout": _CONNECT_S, "command_timeout": _ANSWER_S}
@@ -155,17 +167,6 @@ def _check(connection: Any, *_: object) -> None:  # noqa: ANN401 - a driver's ow
     """The driver knows whether the other end has hung up: it has not to be asked."""
     if connection.driver_connection.is_closed():
         raise DisconnectionError
-
-
-def _prepare(connection: Any, _: object) -> None:  # noqa: ANN401 - a driver's own
-    connection.isolation_level = None  # else the driver begins transactions by itself, and too late
-    for line in ("journal_mode=WAL", "synchronous=NORMAL", "foreign_keys=ON"):
-        connection.execute(f"PRAGMA {line}").close()
-
-
-def _begin(connection: Connection) -> None:
-    writes = connection.get_execution_options().get("isorun_writes")
-    connection.exec_driver_sql("BEGIN IMMEDIATE" if writes else "BEGIN")
 
 
 def _migrate(connection: Connection) -> None:
