@@ -14,7 +14,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from bench import containers, documents, figures, freezing, held_calls, peers, web_pages
+from bench import containers, documents, figures, freezing, held_calls, peers, service, web_pages
 
 _HERE = Path(__file__).parent
 _PAGE = _HERE.parent / "docs" / "performance.md"
@@ -42,8 +42,10 @@ async def measure(count: int, say: Console) -> tuple[list[figures.Figure], dict[
     beside = await figures.peer_figures(max(count // 5, 10), ours)
     say.print("containers …")
     in_docker = await containers.figures(max(count // 4, 10), ours)
+    say.print("the chat service …")
+    served = await service.figures(count)
     built_in = await built_in_and_own(count, say)  # last: their libraries stay in this process
-    lines = [*found, *whole, *pandas, *tools, *frozen, cold, *floods, *beside, *in_docker, *built_in]
+    lines = [*found, *whole, *pandas, *tools, *frozen, cold, *floods, *beside, *in_docker, *served, *built_in]
     return lines, isolation
 
 
@@ -112,6 +114,7 @@ def main() -> int:
     parser.add_argument("--count", type=int, default=200, help="measurements of each figure")
     parser.add_argument("--floods", nargs="*", metavar="WORD", help="neighbours of floods only, of names with a WORD")
     parser.add_argument("--tools", action="store_true", help="built-in tools and held calls only")
+    parser.add_argument("--service", action="store_true", help="the chat service only")
     parser.add_argument("--no-write", action="store_true", help="print only")
     options = parser.parse_args()
     about = machine()
@@ -121,6 +124,9 @@ def main() -> int:
         options.no_write = True
     elif options.tools:
         found, isolation = asyncio.run(built_in_and_own(options.count, console)), {}
+        options.no_write = True
+    elif options.service:
+        found, isolation = asyncio.run(service.figures(options.count)), {}
         options.no_write = True
     else:
         found, isolation = asyncio.run(measure(options.count, console))

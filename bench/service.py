@@ -13,7 +13,7 @@ import sys
 import tempfile
 import time
 from collections.abc import AsyncIterator, Mapping
-from contextlib import AsyncExitStack, ExitStack, asynccontextmanager, closing
+from contextlib import ExitStack, asynccontextmanager, closing
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -142,9 +142,11 @@ async def _of_runs(store: str, count: int, port: int, key: str) -> list[Figure]:
                     raise SystemExit(f"the run ended as {view['status']}")
                 return seconds
 
-            for _ in range(count):
-                direct += await paced(by_hand, 1, lambda: runtime.waiting_slots == POOL, 0.05)
-                over_http += await paced(posted, 1, lambda: True, 0.05)
+            for _ in range(count):  # either begins once both pools are full
+                for once, seconds in ((by_hand, direct), (posted, over_http)):
+                    while (await client.ask("GET", "/v1/status"))["waiting_slots"] < POOL:  # noqa: ASYNC110 - of another process
+                        await asyncio.sleep(0.01)
+                    seconds += await paced(once, 1, lambda: runtime.waiting_slots == POOL)
     return [_beside(store, Spread.of(direct), Spread.of(over_http)), await _sustained(store, count, port, key)]
 
 
@@ -184,20 +186,25 @@ async def _sustained(store: str, count: int, port: int, key: str) -> Figure:
 
 async def _of_streams(store: str, port: int, pid: int, key: str) -> Figure:
     """What the service needs for streams on which nothing happens."""
-    async with AsyncExitStack() as stack:
-        main = stack.enter_context(closing(Client(port, key)))
-        run = await main.ask("POST", "/v1/runs", {"code": "import time; time.sleep(600)", "timeout_s": 600})
+    with ExitStack() as stack:
+        run = await _once(port, key, "POST", "/v1/runs", {"code": "import time; time.sleep(600)", "timeout_s": 600})
         streams = [stack.enter_context(closing(Client(port, key))) for _ in range(STREAMS)]
         await _watch(streams[0], run["id"])
         before = pss(pid)
         for stream in streams[1:]:
             await _watch(stream, run["id"])
         after, began = pss(pid), time.perf_counter()
-        await main.ask("GET", "/v1/me")
+        await _once(port, key, "GET", "/v1/me")
         seconds = time.perf_counter() - began
-        await main.ask("POST", f"/v1/runs/{run['id']}/cancel")
+        await _once(port, key, "POST", f"/v1/runs/{run['id']}/cancel")
         await asyncio.gather(*(_outcome(stream) for stream in streams))
     return _idle(store, (after - before) / 1e6, seconds)
+
+
+async def _once(port: int, key: str, method: str, path: str, body: Mapping[str, Any] | None = None) -> Any:  # noqa: ANN401 - JSON
+    """By a connection of its own: the service closes one on which nothing is asked for long."""
+    with closing(Client(port, key)) as client:
+        return await client.ask(method, path, body)
 
 
 def _idle(store: str, more: float, seconds: float) -> Figure:

@@ -1,4 +1,4 @@
-"""One process over SQLite: every run that was accepted ends, whatever happens to the process."""
+"""One process over SQLite: every run that was accepted ends, also if the process is killed."""
 
 import signal
 import time

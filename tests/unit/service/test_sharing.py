@@ -113,7 +113,7 @@ async def test_a_run_has_one_end(database: Database, user: User) -> None:
 
 
 async def test_the_end_of_a_lost_run_comes_behind_all_that_was_written(database: Database, user: User) -> None:
-    """Whoever closes it takes the next number in the transaction that closes it."""
+    """To close it takes the next number in the transaction that closes it."""
     records, stream = Records(database), Stream(run="r1")
     await records.begin(row(user, "r1"), [QUEUED], allowed=ANYTHING)
     ends = [records.add(stream, 1, [OUTPUT]), records.close(stream, OUTCOME, ENDED)]
@@ -297,7 +297,7 @@ async def wakes() -> AsyncIterator[RedisWakes]:
 
 
 async def test_news_of_others_wake_those_who_wait_for_them(wakes: RedisWakes) -> None:
-    """And nobody else, but for the word that means all."""
+    """They alone, but for the word that means all."""
     with wakes.listen("r1") as one, wakes.listen("r2") as other:
         heard(wakes, {"from": "other", "news": ["r1"]})
         assert (one.is_set(), other.is_set()) == (True, False)
@@ -319,8 +319,8 @@ async def test_who_waits_looks_often_until_redis_is_there_and_is_woken_when_it_c
 
 
 @pytest.mark.parametrize("told", [b"\xff", b"[", [], 1, None, {}, {"news": 1}, {"verb": "cancel"}, {"news": [{}]}])
-async def test_what_others_publish_there_disturbs_nobody(wakes: RedisWakes, told: object) -> None:
-    """It is passed over."""
+async def test_what_others_publish_there_is_passed_over(wakes: RedisWakes, told: object) -> None:
+    """Bytes, shapes and words that are not ours."""
     with wakes.listen("r1") as news:
         heard(wakes, told)
         assert not news.is_set()
@@ -336,7 +336,7 @@ async def test_an_order_is_obeyed_and_an_unknown_one_is_not(wakes: RedisWakes) -
 
 
 async def test_an_order_without_redis_is_not_given(wakes: RedisWakes) -> None:
-    """Whoever gave it is told so."""
+    """Who gave it is told so."""
     assert not await wakes.order("other.1", "cancel", "r1")
 
 

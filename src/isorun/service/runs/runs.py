@@ -39,6 +39,7 @@ _T = TypeVar("_T")
 _MOST_OPEN = 500  # runs of all users that wait or run in this process
 _PATIENCE_S = 60.0  # for a database that is away, once a run has ended
 _CLOSING_S = 2.0  # the same, once the service ends
+_SOON_READ = 64 << 10  # bytes of a result that are read faster than a thread begins
 
 
 @dataclass(eq=False)
@@ -195,12 +196,18 @@ class Runs:
             _log.error("run %s: %s", live.run.exec_id, error)
             changes = lost_changes("sandbox_lost", "the sandbox failed; what happened is in the service's log")
         else:
-            found = await asyncio.to_thread(ended_changes, self.runtime.root, result.stored(), result.exec_id)
+            found = await self._ended(result)
             changes = found or lost_changes("sandbox_lost", "the run's result cannot be read; its log is kept")
         outcome = outcome_of(changes)
         started = next((one.at for one in rest if one.kind == "started"), None)
         changes |= {"started": started} if started else {}
         await self._add(live, [*rest, *batches.skipped, outcome], changes)
+
+    async def _ended(self, result: RunResult) -> dict[str, Any] | None:
+        stored, root = result.stored(), self.runtime.root
+        if len(stored) <= _SOON_READ and not result.tool_calls:  # of which each has a file
+            return ended_changes(root, stored, result.exec_id)
+        return await asyncio.to_thread(ended_changes, root, stored, result.exec_id)
 
     async def _add(self, live: _Live, happened: Sequence[Happened], changes: dict[str, Any]) -> None:
         async def write() -> int:
