@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any, Literal
 
-from sqlalchemy import delete, insert, select, update
+from sqlalchemy import bindparam, delete, insert, select, update
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncConnection
 
@@ -23,6 +23,15 @@ from isorun.store.folder import utc_now
 
 Kind = Literal["key", "once", "session"]
 LOCAL = "local"  # the user of a service that one person runs alone
+# Of each request and each run, and so made once.
+_VALID = (
+    (keys.c.sha256 == bindparam("digest"))
+    & (keys.c.kind == bindparam("shown_as"))
+    & keys.c.revoked.is_(None)
+    & (keys.c.expires.is_(None) | (keys.c.expires > bindparam("now")))
+)
+_OWNER = select(users).join(keys, keys.c.user_id == users.c.id).where(_VALID)
+_HOLD = select(users.c.id).where(users.c.id == bindparam("of")).with_for_update(key_share=True)
 _NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,31}")
 _PREFIX = {"key": "isr_", "once": "", "session": ""}
 
@@ -131,20 +140,14 @@ class Accounts:
 
     async def owner_of(self, secret: str, kind: Kind) -> User | None:
         """The user whom *secret* lets in, or None. A secret of kind `once` works a single time."""
-        valid = (
-            (keys.c.sha256 == _digest(secret))
-            & (keys.c.kind == kind)
-            & keys.c.revoked.is_(None)
-            & (keys.c.expires.is_(None) | (keys.c.expires > utc_now()))
-        )
-        question = select(users).join(keys, keys.c.user_id == users.c.id).where(valid)
+        shown = {"digest": _digest(secret), "shown_as": kind, "now": utc_now()}
         if kind == "once":
             async with self._db.write() as connection:
-                row = (await connection.execute(question)).mappings().first()
-                used = await connection.execute(update(keys).where(valid).values(revoked=utc_now()))
+                row = (await connection.execute(_OWNER, shown)).mappings().first()
+                used = await connection.execute(update(keys).where(_VALID), {**shown, "revoked": shown["now"]})
                 return _user(row) if row and used.rowcount else None
         async with self._db.read() as connection:
-            row = (await connection.execute(question)).mappings().first()
+            row = (await connection.execute(_OWNER, shown)).mappings().first()
         return _user(row) if row else None
 
     async def revoke(self, prefix: str) -> int:
@@ -174,8 +177,7 @@ class Accounts:
 
 async def hold(connection: AsyncConnection, user_id: str) -> bool:
     """Let no other transaction decide about this user's quotas until this one has ended; False if the user is gone."""
-    question = select(users.c.id).where(users.c.id == user_id).with_for_update(key_share=True)
-    return (await connection.execute(question)).first() is not None
+    return (await connection.execute(_HOLD, {"of": user_id})).first() is not None
 
 
 def _user(row: Mapping[Any, Any]) -> User:

@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, cast
 
-from sqlalchemy import ColumnElement, func, insert, select, update
+from sqlalchemy import ColumnElement, bindparam, func, insert, select, update
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncConnection
 
@@ -21,6 +21,15 @@ from isorun.store.folder import utc_now
 
 OPEN = ("queued", "running")  # the words of a run that has not ended
 Row = Mapping[str, Any]
+# Of each run, and so made once: making a statement takes longer than the database does.
+_USED = select(
+    func.count().filter(runs.c.status.in_(OPEN)),
+    func.count().filter(runs.c.created > bindparam("since")),
+    func.coalesce(func.sum(runs.c.bytes), 0),
+).where(runs.c.user_id == bindparam("of"))
+_IS_OPEN = (runs.c.id == bindparam("run")) & runs.c.status.in_(OPEN)
+_HOLD = select(runs.c.id).where(_IS_OPEN).with_for_update()
+_BEGIN, _CHANGE, _EVENTS = insert(runs), update(runs).where(_IS_OPEN), insert(events)
 _STREAM = (runs.c.id, runs.c.conversation_id, runs.c.turn)
 _LISTED = [column for column in runs.c if column.name not in ("result", "asked")]
 
@@ -109,9 +118,9 @@ class Records:
                 if (known := await _named(connection, row["user_id"], key[0])) is not None:
                     return known
                 values = {"user_id": row["user_id"], "key": key[0], "body_sha256": key[1], "run_id": row["id"]}
-                await connection.execute(insert(idempotency).values(**values, created=row["created"]))
+                await connection.execute(insert(idempotency), {**values, "created": row["created"]})
             allowed.check(await _used(connection, row["user_id"], allowed.since))
-            await connection.execute(insert(runs).values(**row))
+            await connection.execute(_BEGIN, row)
             stream = Stream(run=row["id"], conversation=row.get("conversation_id"), turn=row.get("turn"))
             await _put(connection, stream, 0, first)
         return None
@@ -267,21 +276,15 @@ async def _named(connection: AsyncConnection, user_id: str, key: str) -> tuple[s
 
 
 async def _used(connection: AsyncConnection, user_id: str, since: str) -> Used:
-    question = select(
-        func.count().filter(runs.c.status.in_(OPEN)),
-        func.count().filter(runs.c.created > since),
-        func.coalesce(func.sum(runs.c.bytes), 0),
-    ).where(runs.c.user_id == user_id)
-    row = (await connection.execute(question)).one()
+    row = (await connection.execute(_USED, {"of": user_id, "since": since})).one()
     return Used(now=int(row[0]), since=int(row[1]), bytes=int(row[2]))
 
 
 async def _hold_open(connection: AsyncConnection, run_id: str, changes: dict[str, Any] | None) -> bool:
     """Keep others from writing to a run until the end of the transaction; False if it is not open."""
-    is_open = (runs.c.id == run_id) & runs.c.status.in_(OPEN)
     if changes:
-        return bool((await connection.execute(update(runs).where(is_open).values(**changes))).rowcount)
-    return (await connection.execute(select(runs.c.id).where(is_open).with_for_update())).first() is not None
+        return bool((await connection.execute(_CHANGE, {"run": run_id, **changes})).rowcount)
+    return (await connection.execute(_HOLD, {"run": run_id})).first() is not None
 
 
 async def _put(connection: AsyncConnection, stream: Stream, after: int, happened: Sequence[Happened]) -> int:
@@ -309,7 +312,7 @@ async def _put(connection: AsyncConnection, stream: Stream, after: int, happened
         }
         for number, one in enumerate(happened)
     ]
-    await connection.execute(insert(events), rows)
+    await connection.execute(_EVENTS, rows if len(rows) > 1 else rows[0])
     return after + len(happened)
 
 
