@@ -25,7 +25,7 @@ from tests.servers import postgres_server, redis_server
 STREAMS = 1000
 POOL = 4
 AT_ONCE = 4
-_URL = re.compile(r"isorun serves at http://127\.0\.0\.1:([0-9]+)")
+_URL = re.compile(r".*http://127\.0\.0\.1:([0-9]+)")
 _MORE_MS = {"SQLite": 5, "PostgreSQL and Redis": 8}
 _PER_SECOND = 80
 _STREAMS_MB = 100

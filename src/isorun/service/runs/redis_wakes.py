@@ -30,6 +30,7 @@ _NEWS = "isorun:news"
 _EVERYBODY = "*"  # in the place of a stream: news may have been missed
 _BEAT_S, _SILENCE_S = 1.0, 4.0
 _AWAY_LOOK_S = 1.0
+_TOGETHER_S = 0.01  # in which more news come: a run that is short has all of its news in one message
 _AGAIN_S = 0.5
 _WAIT_S = 3.0  # for Redis to take a connection, or to answer
 #: What Redis' client raises if Redis is away.
@@ -140,6 +141,7 @@ class RedisWakes(LocalWakes):
             with suppress(TimeoutError):
                 async with asyncio.timeout(_BEAT_S):
                     await self._more.wait()
+                    await asyncio.sleep(_TOGETHER_S)
             self._more.clear()
             news, self._news = self._news, set()
             try:
