@@ -122,6 +122,20 @@ def _cancelled(client: httpx2.Client) -> list[str]:
     return runs
 
 
+def test_a_text_that_postgres_cannot_hold_is_refused_and_a_program_may_print_it(shared: Shared) -> None:
+    """NUL is in no column of text; what is printed is kept as JSON."""
+    with client_of(shared.one) as client:
+        refused = [
+            client.post("/v1/runs", json={"code": "1", "prog_name": "a\0b"}),
+            client.post("/v1/conversations", json={"title": "a\0b"}),
+            client.get("/v1/runs", params={"q": "a\0b"}),
+        ]
+        assert [(answer.status_code, answer.json()["code"]) for answer in refused] == 3 * [(422, "invalid_text")]
+        run = begun(client, "print('a\\0b')")
+        assert printed(list(events_of(client, run))) == "a\0b\n"
+        assert ended(client, run)["result"]["stdout"] == "a\0b\n"
+
+
 def test_runs_of_a_killed_process_are_lost_with_what_they_printed(shared: Shared) -> None:
     """The other process says so, to streams that were open, too; its own runs go on."""
     with client_of(shared.one) as one, client_of(shared.other) as other:

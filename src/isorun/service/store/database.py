@@ -149,6 +149,9 @@ def _away() -> Iterator[None]:
     except Exception as error:
         if is_away(error):
             raise Away(_reason(error)) from error
+        if _state(error).startswith("22") or isinstance(error, UnicodeEncodeError):
+            text = "a text holds a character that cannot be stored: send it without NUL and lone surrogates"
+            raise InvalidRequest(text, code="invalid_text") from None
         raise
 
 
@@ -158,9 +161,13 @@ def is_away(error: Exception) -> bool:
         return True
     if not isinstance(error, DBAPIError):
         return type(error).__module__.startswith("asyncpg.")  # raised as it is if there is no connection yet
-    state = str(getattr(error.orig, "sqlstate", None) or "")
     broken = isinstance(error, OperationalError | InterfaceError) or error.connection_invalidated
-    return broken or state.startswith(_AGAIN)
+    return broken or _state(error).startswith(_AGAIN)
+
+
+def _state(error: Exception) -> str:
+    """PostgreSQL's code for what went wrong, if it is PostgreSQL's."""
+    return str(getattr(getattr(error, "orig", None), "sqlstate", None) or "")
 
 
 def _check(connection: Any, *_: object) -> None:  # noqa: ANN401 - a driver's own
