@@ -243,6 +243,37 @@ def test_a_service_of_one_process_over_postgres_takes_its_place_again(
     end_service(second)
 
 
+def test_a_process_whose_place_was_taken_meanwhile_ends(
+    servers: tuple[Killable, Killable], processes: list[Served], tmp_path: Path
+) -> None:
+    """It was stopped while the database was started again, so it had lost its place, and did not know."""
+    for process in processes:
+        end_service(process)
+    alone = {"DATABASE_URL": f"postgresql://app:hush-db@127.0.0.1:{servers[0].port}/postgres"}
+    first = until(lambda: _started(tmp_path, alone))
+    second = None
+    try:
+        with client_of(first) as client:
+            run = begun(client)
+        os.kill(first.process.pid, signal.SIGSTOP)
+        servers[0].kill()
+        servers[0].start()
+        second = start_service(tmp_path, beside=first, **alone)
+        with client_of(second) as client:
+            assert ended(client, run)["status"] == "lost"
+            os.kill(first.process.pid, signal.SIGCONT)
+            first.process.wait(60)
+            assert "serves this database already" in first.log.read_text()
+            assert client.get(f"/v1/runs/{run}").json()["status"] == "lost"
+            answer = client.post("/v1/runs", json={"code": "print(1)"}, headers={"prefer": "wait=60"})
+            assert answer.json()["status"] == "ok"
+    finally:
+        first.process.send_signal(signal.SIGCONT)
+        for process in (first, second):
+            if process is not None:
+                end_service(process)
+
+
 def _is_refused(folder: Path, settings: dict[str, str], first: Served) -> bool:
     if (second := _started(folder, settings, first)) is not None:
         end_service(second)
