@@ -111,10 +111,6 @@ class Channel:
         finally:
             hearing.stop()
 
-    def look(self) -> bool:
-        """Have `hear` take what has arrived, as the loop would in its next round; False: nothing has."""
-        return self._hearing is not None and self._hearing.look()
-
     def stop(self) -> None:
         """Have `hear` return, before the socket is closed: its number is soon another's, whom the loop would miss."""
         if self._hearing is not None:
@@ -158,8 +154,6 @@ class _Hearing:
         self._loop = asyncio.get_running_loop()
         self._descriptor = channel.socket.fileno()
         self._size = _SHORT
-        self._poller = select.poll()
-        self._poller.register(self._descriptor, select.POLLIN)
         self.ended: asyncio.Future[None] = self._loop.create_future()
         self._turn: asyncio.Handle | None = self._loop.call_soon(self._again)  # for what `receive` read and left
         self._loop.add_reader(self._descriptor, self._readable)
@@ -176,13 +170,6 @@ class _Hearing:
             self._descriptor = -1
         if not self.ended.done():
             self.ended.set_exception(error) if error is not None else self.ended.set_result(None)
-
-    def look(self) -> bool:
-        """See `Channel.look`."""
-        if self.ended.done() or (self._turn is None and not self._poller.poll(0)):
-            return False
-        self._readable()
-        return True
 
     def _readable(self) -> None:
         if self._turn is not None:  # what was read is taken before more is

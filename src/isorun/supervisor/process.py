@@ -8,8 +8,7 @@ the host must know of it goes back on the control socket, call records in batche
 that socket ends, or the host dies, so do we.
 
 For a tenth of a millisecond after an answer the event loop does not sleep: a program
-that calls one tool after another would pay for waking a CPU with every call. The same
-for two tenths after the host was asked for an answer.
+that calls one tool after another would pay for waking a CPU with every call.
 """
 
 import asyncio
@@ -22,12 +21,12 @@ import socket
 import sys
 import time
 import traceback
-from collections.abc import Callable, Coroutine, Mapping
+from collections.abc import Coroutine, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from functools import partial
 from types import MappingProxyType
-from typing import Any, Protocol
+from typing import Any
 
 from isorun.core.errors import IsorunError
 from isorun.core.pace import pace_this_thread
@@ -77,7 +76,6 @@ _OUR_VARIABLES = (GLOBALS, NO_NETWORK, SERVICES)
 _PR_SET_PDEATHSIG = 1
 _HOT_S = 100e-6
 _HOT_TURN_S = 20e-6
-_HOT_ASKED_S = 200e-6  # a function of the host answers in 150
 _SWITCH_S = 0.0005  # between threads: else the loop waits 5 ms each time that a tool or a header has the interpreter
 _BATCH_S = 0.01
 _BATCH = 128
@@ -141,11 +139,6 @@ def serve(channel: socket.socket, text: str, environment: Mapping[str, str]) -> 
         return runner.run(server.serve(environment.get(SERVICES, "")))
 
 
-class _LookedAt(Protocol):
-    def look(self) -> bool:
-        """Take what has arrived; False: nothing has."""
-
-
 class _Server:
     def __init__(
         self,
@@ -175,7 +168,7 @@ class _Server:
         self._threads = Threads(self._exhausted)
         self._hot_until = 0.0
         self._hot = False
-        control = self._control = Channel(self._channel, session)
+        control = Channel(self._channel, session)
         tools = {tool_id: tool.described() for tool_id, tool in self._tools.items()}
         self._outbox.put(Loaded(tools=tools, services=await check_services(services)))
         Watchdog(self._loop).start()
@@ -241,7 +234,7 @@ class _Server:
     def _open(self, opened: OpenRun, stream: socket.socket, out: int, table: InFlight) -> None:
         stream.setblocking(False)
         output = OutputDirectory(out)
-        run = self._runs[opened.run] = _Run(opened, stream, output, self._outbox, table, self._ask_host)
+        run = self._runs[opened.run] = _Run(opened, stream, output, self._outbox, table)
         limits = CallLimits(**opened.limits)
         facts = RunFacts(
             exec_id=opened.exec_id,
@@ -256,7 +249,7 @@ class _Server:
             tool_id: self._granted(tool_id, facts) for tool_id in opened.grants if tool_id in self._tools
         }
         granted |= run.held.tools()
-        run.session = ToolSession(stream, granted, limits, run, self._expect, self._owing, self._apart)
+        run.session = ToolSession(stream, granted, limits, run, self._touched, self._owing, self._apart)
 
     def _granted(self, tool_id: str, facts: RunFacts) -> Answering:
         tool, kind = self._tools[tool_id], self._kinds.get(tool_id)
@@ -264,19 +257,14 @@ class _Server:
             return GrantedTool(tool, facts, self._threads)
         return WorkerTool(tool, facts, self._threads, self._pool, kind)
 
-    def _ask_host(self, message: Message) -> None:
-        self._outbox.put(message)
-        self._expect(self._control, _HOT_ASKED_S)
-
-    def _expect(self, looked_at: _LookedAt, seconds: float = _HOT_S) -> None:
-        """Do not sleep for *seconds*: there will soon be something to take."""
-        self._hot_until, self._hottest = time.monotonic() + seconds, looked_at
+    def _touched(self, session: ToolSession) -> None:
+        self._hot_until, self._hottest = time.monotonic() + _HOT_S, session
         if not self._hot and not self._threads.busy:
             self._hot = True
             self._loop.call_soon(self._stay_hot)
 
     def _stay_hot(self) -> None:
-        # Not while threads run: they want the interpreter more than an idle loop does. Where something is expected is
+        # Not while threads run: they want the interpreter more than an idle loop does. The stream of the last answer is
         # looked at here, which takes a third of a round of the loop; everybody else waits for one such turn at most.
         now = time.monotonic()
         self._hot = now < self._hot_until and not self._threads.busy
@@ -307,16 +295,10 @@ class _Run:
     session: ToolSession
 
     def __init__(
-        self,
-        opened: OpenRun,
-        stream: socket.socket,
-        output: OutputDirectory,
-        outbox: Outbox,
-        table: InFlight,
-        ask_host: Callable[[Message], None],
+        self, opened: OpenRun, stream: socket.socket, output: OutputDirectory, outbox: Outbox, table: InFlight
     ) -> None:
         self._number, self._outbox, self._output, self._table = opened.run, outbox, output, table
-        self.held = HeldCalls(opened.run, opened.held, ask_host)
+        self.held = HeldCalls(opened.run, opened.held, outbox.put)
         self.stream = stream
         self._records: list[Record] = []
         self._timer: asyncio.TimerHandle | None = None

@@ -215,29 +215,6 @@ async def test_who_is_cancelled_hears_no_more(streams) -> None:
     assert taken == []
 
 
-async def test_a_look_takes_what_has_arrived_at_once(streams) -> None:
-    """Without a round of the loop, and otherwise as the loop would; nothing before the hearing and nothing after it."""
-    theirs, channel = streams
-    taken: list[Message] = []
-    assert not channel.look()
-    hearing = asyncio.ensure_future(channel.hear(taken.append))
-    await asyncio.sleep(0.01)
-    assert not channel.look()
-    theirs.send(encode(put(1)) + encode(put(2))[:-1])
-    assert channel.look()
-    assert taken == [put(1)]
-    theirs.send(encode(put(2))[-1:] + b"".join(encode(put(n)) for n in range(3, 40)))
-    assert channel.look()
-    count = len(taken)
-    assert 2 <= count <= 1 + TURN_FRAMES  # the rest has its turn in the loop
-    assert channel.look()
-    assert len(taken) == count
-    theirs.close()
-    await asyncio.wait_for(hearing, 60)
-    assert taken == [put(n) for n in range(1, 40)]
-    assert not channel.look()
-
-
 async def test_a_number_that_is_used_again_is_watched_again(streams) -> None:
     """A channel that is stopped before its socket is closed leaves nothing behind in the loop."""
     _, channel = streams
