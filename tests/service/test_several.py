@@ -232,8 +232,8 @@ def test_a_service_of_one_process_over_postgres_takes_its_place_again(
     try:
         servers[0].kill()
         servers[0].start()
-        # The first may be about to take its place again, and then the second has it for a moment.
-        until(lambda: _is_refused(tmp_path, alone, first))
+        until(lambda: "has its place again" in first.log.read_text())
+        assert _started(tmp_path, alone, first) is None
         with client_of(first) as client:
             answer = client.post("/v1/runs", json={"code": "print(1)"}, headers={"prefer": "wait=60"})
         assert answer.json()["status"] == "ok"
@@ -272,12 +272,6 @@ def test_a_process_whose_place_was_taken_meanwhile_ends(
         for process in (first, second):
             if process is not None:
                 end_service(process)
-
-
-def _is_refused(folder: Path, settings: dict[str, str], first: Served) -> bool:
-    if (second := _started(folder, settings, first)) is not None:
-        end_service(second)
-    return second is None
 
 
 def _started(folder: Path, settings: dict[str, str], beside: Served | None = None) -> Served | None:

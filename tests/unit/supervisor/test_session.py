@@ -426,13 +426,13 @@ async def test_each_call_is_cancelled_at_its_own_time() -> None:
             raise
         return call_id
 
-    tools = {"x.f": Does(waits), "x.g": Does(waits, timeout_s=0.05)}
+    tools = {"x.f": Does(waits), "x.g": Does(waits, timeout_s=0.2)}
     async with scene(tools, at_once=3) as s:
-        await s.program.send(call(1), call(2, timeout_s=0.2), call(3, timeout_s=0.1), call(4, tool="x.g"))
+        await s.program.send(call(1), call(2, timeout_s=0.8), call(3, timeout_s=0.4), call(4, tool="x.g"))
         assert await s.program.read(3) == [
-            Refused(id=3, error="ToolTimeout", text="x.f took longer than 0.1 s"),
-            Refused(id=4, error="ToolTimeout", text="x.g took longer than 0.05 s"),
-            Refused(id=2, error="ToolTimeout", text="x.f took longer than 0.2 s"),
+            Refused(id=3, error="ToolTimeout", text="x.f took longer than 0.4 s"),
+            Refused(id=4, error="ToolTimeout", text="x.g took longer than 0.2 s"),
+            Refused(id=2, error="ToolTimeout", text="x.f took longer than 0.8 s"),
         ]
         assert cancelled == [3, 4, 2]
         release.set()

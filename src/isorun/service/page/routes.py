@@ -204,12 +204,12 @@ async def _card(
 async def _parts(service: Service, found: reading.Talk, titles: Mapping[int, str]) -> list[dict[str, Any]]:
     """What was said and run, in the order of its time; an error that was told of a run is on its card."""
     errors = [one.content for one in found.messages if "error" in one.content]
-    told: list[tuple[str, dict[str, Any]]] = []
+    known = {run["id"] for run in found.runs}
+    # Of one moment the message comes first: it led to the run.
+    told = [(one.created, _message(one)) for one in found.messages if one.content.get("exec_id") not in known]
     for run in found.runs:
         of_it = tuple(str(one["error"]) for one in errors if one.get("exec_id") == run["id"])
         told.append((run["created"], {"card": await _card(service, run, titles, of_it)}))
-    known = {run["id"] for run in found.runs}
-    told += [(one.created, _message(one)) for one in found.messages if one.content.get("exec_id") not in known]
     return [part for _, part in sorted(told, key=lambda one: one[0])]
 
 

@@ -94,6 +94,8 @@ class Place:
             if not self._alone:
                 await Hosts(self._db).join(self.host)
             taken.set_result(None)
+        else:
+            _log.warning("the database is back, and this process has its place again")
         return True
 
     async def _beat(self, connection: AsyncConnection, watch: Watch) -> None:
