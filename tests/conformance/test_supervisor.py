@@ -441,6 +441,13 @@ def test_each_call_has_its_line(call: Run) -> None:
 
 
 @pytest.fixture
+def listener() -> Iterator[int]:
+    """A port of our loopback that takes connections."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        yield int(server.getsockname()[1])
+
+
+@pytest.fixture
 def redis() -> Iterator[int]:
     """A port of our loopback at which a Redis answers that wants a password."""
     with answering(b"-NOAUTH Authentication required.\r\n") as port:

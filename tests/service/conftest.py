@@ -1,7 +1,6 @@
 """The service as a process of its own, with its own data and workspace."""
 
 import contextlib
-import os
 import signal
 import subprocess
 import sys
@@ -11,6 +10,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
+
+from tests.conformance.conftest import inherited
 
 END_S = 60
 USERS = ("alice", "bob")
@@ -41,7 +42,7 @@ def start_service(folder: Path, *, beside: Served | None = None, **more: str) ->
     own = {"ISORUN_SERVICE_DATA": str(folder / "data"), "ISORUN_WORKSPACE_ROOT": str(folder / "workspace")}
     # Else scenarios of several services would wait for one another: they are the same user's.
     own |= {f"ISO_RUNTIME_{name}_ROOT": str(folder / name.lower()) for name in ("USER_WORKSPACE", "SANDBOX")}
-    environment = {**os.environ, **own, **more}
+    environment = {**inherited(), **own, **more}
     argv = [sys.executable, "-m", "isorun"]
     keys = (beside.key, beside.other_key) if beside else tuple(_added(argv, environment, name) for name in USERS)
     with tempfile.NamedTemporaryFile("w", dir=folder, prefix="service-", suffix=".log", delete=False) as stderr:
