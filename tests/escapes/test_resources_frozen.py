@@ -38,7 +38,7 @@ def begun(runtime: SyncRuntime, code: str, **options: object) -> Iterator[SyncRu
     run = runtime.start(code, **{"timeout_s": 20, **options})
     try:
         first = next(event for event in run.events() if event.kind in ("output", "outcome"))
-        assert first.data.get("text") == "begun\n", first
+        assert str(first.data.get("text")).startswith("begun"), first  # several may print at once
         yield run
     finally:
         run.cancel()

@@ -162,6 +162,7 @@ for number in range({each}):
     globals().setdefault("held", []).append(receiver)
     for _ in range(5):
         with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as one: one.sendto(bytes(190_000), name)
+select.select([], [], [], 0.3)  # the watcher looks every 20 ms: a fast machine was done before it did
 """,
 }
 #: Where no cgroup counts, the watcher counts sockets and descriptors. What it does not see is in docs/security.md.
