@@ -11,6 +11,7 @@ from isorun.settings import Settings
 
 if TYPE_CHECKING:
     from isorun.service.store.accounts import Accounts
+    from isorun.service.store.uploads import Uploads
 
 _T = TypeVar("_T")
 _PORT = 8000
@@ -51,7 +52,7 @@ def add(name: str, json: bool = False) -> int:
     """Add a user of the service, and print the key that lets him in. It is shown once."""
     from isorun.cli.show import print_json, say
 
-    async def made(accounts: "Accounts") -> str:
+    async def made(accounts: "Accounts", _: "Uploads") -> str:
         user = await accounts.find(name) or await accounts.add(name)
         return await accounts.new_secret(user, "key")
 
@@ -67,7 +68,7 @@ def ls(json: bool = False) -> int:
     """The users of the service, and how their keys begin."""
     from isorun.cli.show import print_json, print_table
 
-    async def every(accounts: "Accounts") -> list[dict[str, Any]]:
+    async def every(accounts: "Accounts", _: "Uploads") -> list[dict[str, Any]]:
         return [
             {"name": one.user.name, "created": one.created, "keys": list(one.prefixes)} for one in await accounts.all()
         ]
@@ -84,10 +85,11 @@ def revoke(which: str, user: bool = False) -> int:
     """Revoke a key, or remove a user with everything of theirs."""
     from isorun.cli.show import say
 
-    async def done(accounts: "Accounts") -> str:
+    async def done(accounts: "Accounts", uploads: "Uploads") -> str:
         if user:
-            await accounts.remove(which)
-            return f"removed {which}"
+            for upload in await accounts.remove(which):
+                uploads.discard(upload)
+            return f"removed {which}; the folders of runs go with their time, or by `isorun runs rm`"
         if not await accounts.revoke(which):
             raise InvalidRequest(f"no key begins with {which[:8]}; `isorun users ls` shows them", code="no_such_key")
         return f"the key {which[:8]}… is revoked"
@@ -96,16 +98,17 @@ def revoke(which: str, user: bool = False) -> int:
     return 0
 
 
-def _with_accounts(work: "Callable[[Accounts], Awaitable[_T]]") -> _T:
+def _with_accounts(work: "Callable[[Accounts, Uploads], Awaitable[_T]]") -> _T:
     try:
         from isorun.service.context import open_database
         from isorun.service.store.accounts import Accounts
+        from isorun.service.store.uploads import Uploads
     except ModuleNotFoundError as error:
         raise _missing(error) from None
 
     async def opened() -> _T:
-        async with open_database(Settings.load()) as (_, database):
-            return await work(Accounts(database))
+        async with open_database(Settings.load()) as (folder, database):
+            return await work(Accounts(database), Uploads(database, folder / "uploads"))
 
     coroutine: Coroutine[Any, Any, _T] = opened()
     return asyncio.run(coroutine)

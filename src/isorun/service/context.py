@@ -71,7 +71,8 @@ class Service:
 
     async def isolation(self) -> Mapping[str, Any]:
         """The walls of this service's programs, read back from an empty program that runs once."""
-        if self._isolation is None:
+        failed = self._isolation is not None and self._isolation.done() and self._isolation.exception() is not None
+        if self._isolation is None or failed:  # what failed once may be mended since
             self._isolation = asyncio.ensure_future(self.runtime.execute("pass", keep=False, tools=[]))
         return (await asyncio.shield(self._isolation)).isolation
 

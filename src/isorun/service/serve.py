@@ -14,7 +14,7 @@ from isorun.service.app import create_app
 from isorun.service.auth import sign_in_link
 from isorun.service.context import Service, open_service
 from isorun.service.logs import start_logging
-from isorun.service.page.starters import with_tools
+from isorun.service.page.starters import with_searches
 from isorun.settings import Settings
 
 LOOPBACK = ("127.0.0.1", "::1", "localhost")
@@ -55,7 +55,7 @@ class _Server(uvicorn.Server):
 async def serve(settings: Settings, host: str, port: int) -> None:
     """Serve until a signal comes. Raises `InvalidRequest`, `Unavailable`, `SetupFailed`."""
     listening = _listening(host, port)
-    async with open_service(with_tools(settings)) as service:
+    async with open_service(with_searches(settings)) as service:
         if host not in LOOPBACK and not await service.accounts.any_key():
             raise InvalidRequest(
                 f"{host} can be reached by others, and no user has a key yet: make one with `isorun users add NAME`",

@@ -1,10 +1,13 @@
 """What stands before every request: who asks, from where, and how much."""
 
+import asyncio
 import json
 from collections.abc import AsyncIterator
 
 import pytest
 
+from isorun.core.errors import SetupFailed
+from isorun.core.result import RunResult
 from isorun.service.app import create_app
 from isorun.service.store.accounts import User
 
@@ -31,6 +34,37 @@ async def test_a_revoked_key_lets_nobody_in(inside) -> None:
     assert (await alice.get("/v1/me")).json()["name"] == "alice"
     await inside.service.accounts.revoke(alice.headers["authorization"].removeprefix("Bearer ")[:8])
     assert (await alice.get("/v1/me")).status_code == 401
+
+
+async def test_a_revoked_key_signs_its_users_browsers_out(inside) -> None:
+    """Those of another user stay signed in."""
+    accounts = inside.service.accounts
+    alice, bob = await accounts.add("alice"), await accounts.add("bob")
+    key = await accounts.new_secret(alice, "key")
+    cookies = [await accounts.new_secret(user, "session") for user in (alice, bob)]
+    assert await accounts.revoke(key[:8]) == 1
+    assert [await accounts.owner_of(one, "session") for one in cookies] == [None, bob]
+
+
+async def test_nothing_is_kept_of_a_removed_user(inside, ran) -> None:
+    """No run, no event, no conversation; the uploads are named, for who removes their bytes. Another user's stay."""
+    alice, bob = await inside.as_user("alice"), await inside.as_user("bob")
+    upload = (await alice.post("/v1/files", files={"file": ("a.csv", b"1", "text/csv")})).json()["id"]
+    gone, kept = [(await ran(client, "print(1)"))["id"] for client in (alice, bob)]
+    assert await inside.service.accounts.remove("alice") == [upload]
+    records = inside.service.records
+    assert (await records.run(gone), await records.events_of_run(gone, 0)) == (None, [])
+    assert await records.events_of_run(kept, 0) != []
+    assert (await alice.get("/v1/me")).status_code == 401
+
+
+async def test_walls_that_could_not_be_read_are_read_again(inside) -> None:
+    """A sandbox that failed once may be mended: the status does not fail for ever."""
+    failed: asyncio.Future[RunResult] = asyncio.get_running_loop().create_future()
+    failed.set_exception(SetupFailed("slot", "no room"))
+    inside.service._isolation = failed
+    alice = await inside.as_user("alice")
+    assert (await alice.get("/v1/status")).json()["isolation"]["backend"] == "fake"
 
 
 async def test_a_sign_in_link_works_once(inside) -> None:

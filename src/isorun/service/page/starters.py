@@ -5,6 +5,7 @@ The programs, their data and their searches are those of `isorun demo`. They are
 
 import hashlib
 import importlib.util
+import logging
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from functools import cache
@@ -15,6 +16,7 @@ from typing import Any
 
 from isorun.settings import Settings
 
+_log = logging.getLogger("isorun.service")
 _SCIENCE = ("numpy", "pandas", "matplotlib")
 _DATA = "penguins.csv"
 _HERE, _GIVEN = f'(OUT / "{_DATA}")', f'(Path(__file__).parent / "{_DATA}")'
@@ -85,16 +87,15 @@ def digest(name: str) -> str:
     return hashlib.sha256(data(name) or b"").hexdigest()
 
 
-def with_tools(settings: Settings) -> Settings:
-    """*settings* with the built-in tools for runs that name them.
-
-    Where no search is configured, the demo's invented pages stand in for a search engine.
+def with_searches(settings: Settings) -> Settings:
+    """*settings*; where no search is configured, the demo's invented pages stand in for a search engine, and a line of
+    the log says so.
     """
-    ready = replace(settings, builtin_tools=True)
     if settings.search_providers or settings.searxng_url or settings.brave_api_key or settings.tavily_api_key:
-        return ready
+        return settings
+    _log.warning("no search is configured: web_search finds the demo's invented pages; docs/web.md says what to set")
     pages = Path(str(_programs() / "searches.json")).absolute()
-    return replace(ready, search_providers=("fixture",), search_fixture=pages)
+    return replace(settings, search_providers=("fixture",), search_fixture=pages)
 
 
 def _programs() -> Traversable:

@@ -18,7 +18,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from isorun.core.errors import InvalidRequest
 from isorun.core.text import shown
 from isorun.service.store.database import Database
-from isorun.service.store.tables import keys, users
+from isorun.service.store.tables import conversations, events, keys, runs, uploads, users
 from isorun.store.folder import utc_now
 
 Kind = Literal["key", "once", "session"]
@@ -112,13 +112,22 @@ class Accounts:
             for row in rows
         ]
 
-    async def remove(self, name: str) -> None:
-        """The user and everything that the database has of that user. Raises `InvalidRequest` (no_such_user)."""
+    async def remove(self, name: str) -> list[str]:
+        """The user and everything that the database has of that user; the ids of the uploads, whose bytes stay.
+
+        Raises `InvalidRequest` (no_such_user).
+        """
+        mine = select(users.c.id).where(users.c.name == name).scalar_subquery()
         async with self._db.write() as connection:
+            found = await connection.execute(select(uploads.c.id).where(uploads.c.user_id == mine))
+            for table in (runs, conversations):
+                streams = select(table.c.id).where(table.c.user_id == mine)
+                await connection.execute(delete(events).where(events.c.stream.in_(streams)))
             if not (await connection.execute(delete(users).where(users.c.name == name))).rowcount:
                 raise InvalidRequest(
                     f"the user {name} does not exist; `isorun users ls` shows them", code="no_such_user"
                 )
+            return [str(one) for one in found.scalars()]
 
     async def new_secret(self, user: User, kind: Kind, *, lives: timedelta | None = None) -> str:
         """A secret that lets *user* in; it is shown nowhere again."""
@@ -140,28 +149,33 @@ class Accounts:
 
     async def owner_of(self, secret: str, kind: Kind) -> User | None:
         """The user whom *secret* lets in, or None. A secret of kind `once` works a single time."""
-        shown = {"digest": _digest(secret), "shown_as": kind, "now": utc_now()}
+        given = {"digest": _digest(secret), "shown_as": kind, "now": utc_now()}
         if kind == "once":
             async with self._db.write() as connection:
-                row = (await connection.execute(_OWNER, shown)).mappings().first()
-                used = await connection.execute(update(keys).where(_VALID), {**shown, "revoked": shown["now"]})
+                row = (await connection.execute(_OWNER, given)).mappings().first()
+                used = await connection.execute(update(keys).where(_VALID), {**given, "revoked": given["now"]})
                 return _user(row) if row and used.rowcount else None
         async with self._db.read() as connection:
-            row = (await connection.execute(_OWNER, shown)).mappings().first()
+            row = (await connection.execute(_OWNER, given)).mappings().first()
         return _user(row) if row else None
 
     async def revoke(self, prefix: str) -> int:
-        """Revoke the keys that begin with *prefix*, of at least 8 characters. How many there were."""
+        """Revoke the keys that begin with *prefix*, of at least 8 characters, and sign the browsers of their users out.
+
+        How many keys there were.
+        """
         if len(prefix) < 8:
             raise InvalidRequest(
                 "give the first 8 characters of the key; `isorun users ls` shows them", code="too_short"
             )
         async with self._db.write() as connection:
             begins = keys.c.prefix == prefix[:8]
-            done = await connection.execute(
-                update(keys).where(begins, keys.c.kind == "key", keys.c.revoked.is_(None)).values(revoked=utc_now())
-            )
-        return done.rowcount
+            held = (begins, keys.c.kind == "key", keys.c.revoked.is_(None))
+            owners = (await connection.execute(select(keys.c.user_id).where(*held))).scalars().all()
+            await connection.execute(update(keys).where(*held).values(revoked=utc_now()))
+            # Which key a browser signed in with is not kept.
+            await connection.execute(delete(keys).where(keys.c.user_id.in_(owners), keys.c.kind == "session"))
+        return len(owners)
 
     async def forget(self, secret: str) -> None:
         """Sign the browser with the cookie *secret* out."""

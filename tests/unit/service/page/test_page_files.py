@@ -130,8 +130,10 @@ def test_the_programs_of_the_cards_are_there() -> None:
     assert starters.data("searches.json") is None
 
 
-def test_a_search_engine_of_the_operators_is_kept() -> None:
-    """The invented pages stand in only where nothing is configured."""
-    assert starters.with_tools(Settings()).search_providers == ("fixture",)
-    own = starters.with_tools(Settings(searxng_url="http://127.0.0.1:1"))
-    assert (own.search_providers, own.builtin_tools) == ((), True)
+def test_a_search_engine_of_the_operators_is_kept(caplog: pytest.LogCaptureFixture) -> None:
+    """The invented pages stand in only where nothing is configured, and then a line of the log says so."""
+    assert starters.with_searches(Settings()).search_providers == ("fixture",)
+    assert [one.message.partition(":")[0] for one in caplog.records] == ["no search is configured"]
+    own = Settings(searxng_url="http://127.0.0.1:1")
+    assert starters.with_searches(own) == own
+    assert len(caplog.records) == 1
