@@ -119,7 +119,8 @@ class Accounts:
         """
         mine = select(users.c.id).where(users.c.name == name).scalar_subquery()
         async with self._db.write() as connection:
-            found = await connection.execute(select(uploads.c.id).where(uploads.c.user_id == mine))
+            asked = select(uploads.c.id).where(uploads.c.user_id == mine)
+            brought = (await connection.execute(asked)).scalars().all()  # now: the rows go with the user
             for table in (runs, conversations):
                 streams = select(table.c.id).where(table.c.user_id == mine)
                 await connection.execute(delete(events).where(events.c.stream.in_(streams)))
@@ -127,7 +128,7 @@ class Accounts:
                 raise InvalidRequest(
                     f"the user {name} does not exist; `isorun users ls` shows them", code="no_such_user"
                 )
-            return [str(one) for one in found.scalars()]
+            return list(brought)
 
     async def new_secret(self, user: User, kind: Kind, *, lives: timedelta | None = None) -> str:
         """A secret that lets *user* in; it is shown nowhere again."""
