@@ -6,14 +6,14 @@ from functools import wraps
 from typing import Annotated, Any
 from urllib.parse import urlencode
 
-from fastapi import APIRouter, Depends, Query, Request, Response
+from fastapi import APIRouter, Depends, Form, Query, Request, Response
 from fastapi.responses import RedirectResponse
 
 import isorun
 from isorun.core.outcome import Status
 from isorun.core.text import one_line
 from isorun.service.api.runs import request_of
-from isorun.service.auth import CurrentUser, sign_in, user_of
+from isorun.service.auth import CurrentUser, is_from_here, sign_in, user_of
 from isorun.service.context import Service, service_of
 from isorun.service.page import card, reading, render, shelf, starters, words
 from isorun.service.problems import Problem, not_found
@@ -30,6 +30,7 @@ _TALKS = 100  # conversations beside it
 _NAME = 64  # characters of a program's name
 _REPORT = re.compile(r"status: [a-z_]+\nrun: ")
 _SIGN_IN = "Open the address that `isorun serve` printed where it was started: it lets one browser in, once."
+_BY_KEY = "Or give a key; `isorun users add NAME` makes one."
 
 
 async def visitor(request: Request, service: Open) -> User:
@@ -47,7 +48,7 @@ def shown(answers: Callable[..., Awaitable[Response]]) -> Callable[..., Awaitabl
         try:
             return await answers(request, service, **asked)
         except Problem as problem:
-            said = {"title": problem.detail, "hint": problem.hint, "home": problem.status != 401}
+            said = {"hint": problem.hint, "home": problem.status != 401, "by_key": _BY_KEY}
             values = {**said, "title": one_line(problem.detail[:1].upper() + problem.detail[1:]), "text": ""}
             return render.page("notice.html", values, problem.status)
 
@@ -74,6 +75,22 @@ async def login(request: Request, service: Open, token: Annotated[str, Query(max
             return RedirectResponse("/", 303)
         raise Problem(401, "link_used", "This link has been used, or is too old", hint=_SIGN_IN)
     await service.accounts.forget(token)
+    return await _let_in(request, service, user)
+
+
+@router.post("/login")
+@shown
+async def login_by_key(request: Request, service: Open, key: Annotated[str, Form(max_length=200)] = "") -> Response:
+    """Let a browser in by a user's key: where the service is reached from elsewhere, it prints no link."""
+    if not is_from_here(request):  # else another site could sign a browser in as a user of its own
+        raise Problem(403, "other_origin", "Another site's page asked for this", hint="Sign in on this page.")
+    user = await service.accounts.owner_of(key.strip(), "key")
+    if user is None:
+        raise Problem(401, "wrong_key", "This key does not count", hint=_SIGN_IN)
+    return await _let_in(request, service, user)
+
+
+async def _let_in(request: Request, service: Service, user: User) -> Response:
     answer = RedirectResponse("/", 303)
     await sign_in(service.accounts, user, answer, secure=request.url.scheme == "https")
     return answer

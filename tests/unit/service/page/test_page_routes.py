@@ -38,6 +38,32 @@ async def test_a_link_lets_one_browser_in_once(inside) -> None:
     assert "isorun serve" in again.text
 
 
+async def test_a_key_lets_a_browser_in(inside) -> None:
+    """By the form of the page that says that nobody is signed in; a wrong key, a revoked one and a cookie do not."""
+    user = await inside.service.accounts.add("anna")
+    key, session = [await inside.service.accounts.new_secret(user, kind) for kind in ("key", "session")]
+    client, ours = inside.nobody, {"sec-fetch-site": "same-origin"}
+    assert 'action="/login"' in (await client.get("/")).text
+    for wrong in ("", "isr_wrong", session):
+        refused = await client.post("/login", data={"key": wrong}, headers=ours)
+        assert (refused.status_code, "set-cookie" in refused.headers) == (401, False)
+        assert not wrong or wrong not in refused.text
+    answer = await client.post("/login", data={"key": f" {key} "}, headers=ours)
+    assert (answer.status_code, answer.headers["location"]) == (303, "/")
+    assert (await client.get("/v1/me")).json()["name"] == "anna"
+    client.cookies.clear()
+    await inside.service.accounts.revoke(key[:8])
+    assert (await client.post("/login", data={"key": key}, headers=ours)).status_code == 401
+
+
+@pytest.mark.parametrize("headers", [{}, {"sec-fetch-site": "cross-site"}, {"origin": "http://evil.example"}])
+async def test_no_other_site_signs_a_browser_in(inside, headers: dict[str, str]) -> None:
+    """As a user of its own, whose files the visitor would then fill."""
+    key = await inside.service.accounts.new_secret(await inside.service.accounts.add("mallory"), "key")
+    refused = await inside.nobody.post("/login", data={"key": key}, headers=headers)
+    assert (refused.status_code, "set-cookie" in refused.headers) == (403, False)
+
+
 @pytest.mark.parametrize("path", ["/", "/runs", "/runs/x", "/c/x", "/login"])
 async def test_nobody_sees_a_page(inside, path) -> None:
     """A page for people says what to open; it is no page of anybody's."""
