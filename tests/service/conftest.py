@@ -5,7 +5,7 @@ import signal
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -33,10 +33,11 @@ class Served:
     link: str = ""
 
 
-def start_service(folder: Path, *, beside: Served | None = None, **more: str) -> Served:
+def start_service(folder: Path, *, beside: Served | None = None, within: Sequence[str] = (), **more: str) -> Served:
     """A service on a free port, with its data below *folder*; *more*: of its environment.
 
-    *beside*: another process of the same service, which has the same users. An `AssertionError` has the log of a
+    *beside*: another process of the same service, which has the same users. *within*: a command that becomes the one
+    behind it; the service is started by that, and the users are made without it. An `AssertionError` has the log of a
     service that did not start.
     """
     own = {"ISORUN_SERVICE_DATA": str(folder / "data"), "ISORUN_WORKSPACE_ROOT": str(folder / "workspace")}
@@ -47,7 +48,7 @@ def start_service(folder: Path, *, beside: Served | None = None, **more: str) ->
     keys = (beside.key, beside.other_key) if beside else tuple(_added(argv, environment, name) for name in USERS)
     with tempfile.NamedTemporaryFile("w", dir=folder, prefix="service-", suffix=".log", delete=False) as stderr:
         process = subprocess.Popen(
-            [*argv, "serve", "--port", "0"], env=environment, stdout=subprocess.PIPE, stderr=stderr, text=True
+            [*within, *argv, "serve", "--port", "0"], env=environment, stdout=subprocess.PIPE, stderr=stderr, text=True
         )
     assert process.stdout is not None
     line, log = process.stdout.readline(), Path(stderr.name)  # the line is empty if the process ends without one

@@ -16,6 +16,7 @@ from starlette.routing import Match, Route
 
 from isorun.core.errors import InvalidRequest, IsorunError, Unavailable
 from isorun.service.store.database import Away
+from isorun.service.store.room import REMEDY, is_full
 
 MEDIA_TYPE = "application/problem+json"
 _log = logging.getLogger("isorun.service")
@@ -126,6 +127,8 @@ def problem_of(error: Exception) -> Problem:
         status = HTTPStatus(error.status_code)
         code, hint = _CODES.get(status, (status.name.lower(), ""))
         return Problem(status, code, status.phrase.lower(), hint=hint, headers=error.headers)
+    if is_full(error):
+        return disk_full(error)
     if isinstance(error, Away):
         _log.warning("the database is away: %s", error)
         return database_away()
@@ -158,11 +161,19 @@ def database_away() -> Problem:
     return Problem(503, "database_away", "the database does not answer", hint=hint, headers={"Retry-After": "2"})
 
 
+def disk_full(error: BaseException) -> Problem:
+    """Something could not be written: *error* is logged, and says what, with the remedy; it is not told."""
+    _log.error("the disk is full (%s): remove runs, free space, or give the service another disk", error)
+    return Problem(507, "disk_full", "the service has no room to store that", hint=REMEDY)
+
+
 async def _away(_: Request, error: Exception) -> JSONResponse:
     assert isinstance(error, Away)
     return answer(problem_of(error))
 
 
 async def _unexpected(request: Request, error: Exception) -> JSONResponse:
+    if is_full(error):
+        return answer(disk_full(error))
     _log.error("%s %s failed", request.method, request.url.path, exc_info=error)
     return answer(Problem(500, "internal_error", "the service failed; what happened is in its log"))

@@ -1,5 +1,6 @@
 """What there is: tools, scenarios, the walls, who is signed in; and whether all is well."""
 
+import logging
 from typing import Any
 
 from fastapi import APIRouter, Request, Response
@@ -11,8 +12,10 @@ import isorun
 from isorun.service.api.runs import Open
 from isorun.service.auth import CurrentUser
 from isorun.service.problems import Problem
+from isorun.service.store.room import LEAST_FREE, without_room
 
 router = APIRouter(tags=["about"])
+_log = logging.getLogger("isorun.service")
 
 
 @router.get("/v1/me")
@@ -61,12 +64,15 @@ async def healthz() -> Response:
 
 @router.get("/readyz", response_class=PlainTextResponse)
 async def readyz(request: Request, service: Open) -> Response:
-    """It can take runs: its database answers. Raises `Problem` 503."""
+    """It can take runs: its database answers, and its disks have room. Raises `Problem` 503."""
     del request
     if service.closing.is_set():
         raise Problem(503, "closing", "the service is ending")
     async with service.database.read() as connection:
         await connection.execute(text("SELECT 1"))
+    if full := await service.runs.in_thread(without_room, (service.folder, service.runtime.root)):
+        _log.error("less than %s bytes are free at %s", LEAST_FREE, ", ".join(map(str, full)))
+        raise Problem(503, "disk_full", "a disk of the service is full", hint="its log names the folder: free space")
     return Response("ready\n" if service.wakes.hears else "ready, but Redis is away\n", media_type="text/plain")
 
 

@@ -10,8 +10,9 @@ from fastapi import APIRouter, Path, Response, UploadFile
 from isorun.service.api.runs import Open
 from isorun.service.auth import CurrentUser
 from isorun.service.context import Service
-from isorun.service.problems import Problem
+from isorun.service.problems import Problem, disk_full
 from isorun.service.store.accounts import User
+from isorun.service.store.room import is_full
 from isorun.service.store.uploads import Upload, no_room
 
 router = APIRouter(prefix="/v1/files", tags=["files"])
@@ -26,7 +27,7 @@ async def upload(file: UploadFile, user: CurrentUser, service: Open) -> dict[str
 
 
 async def keep(file: UploadFile, user: User, service: Service, *, batch: str = "") -> Upload:
-    """The file, kept; *batch* as in `Uploads.write`. Raises `Problem`: 422 for its name, 507 for its size."""
+    """The file, kept; *batch* as in `Uploads.write`. Raises `Problem`: 422 for its name, 507 without room."""
     name = (file.filename or "").replace("\\", "/").rpartition("/")[2]
     if not _NAME.fullmatch(name) or name in (".", ".."):
         raise Problem(
@@ -36,7 +37,12 @@ async def keep(file: UploadFile, user: User, service: Service, *, batch: str = "
     if await service.uploads.used(user) + (file.size or 0) > most:
         raise no_room(most)  # before it is written
     write = partial(service.uploads.write, batch=batch)
-    made = await service.runs.in_thread(write, file.file, name)
+    try:
+        made = await service.runs.in_thread(write, file.file, name)
+    except OSError as error:
+        if is_full(error):
+            raise disk_full(error) from error
+        raise
     try:
         await service.uploads.add(user, made, most)
     except BaseException:

@@ -9,6 +9,7 @@ from typing import Any
 from isorun.core.errors import IsorunError
 from isorun.service.runs.views import stored_result
 from isorun.service.store.records import Happened, Records, Row, Stream
+from isorun.service.store.room import REMEDY, is_full
 from isorun.store.folder import utc_now
 from isorun.store.recovery import stored_file
 
@@ -43,14 +44,21 @@ def ended_changes(root: Path, stored: bytes, run_id: str) -> dict[str, Any] | No
     return {"status": told["status"], "ended": utc_now(), "bytes": size, "cost": told.get("usage"), "result": told}
 
 
-def lost_changes(code: str, message: str) -> dict[str, Any]:
+def failed_changes(error: Exception) -> dict[str, Any]:
+    """What the row of a run becomes whose sandbox or whose storing failed with *error*, which is not told."""
+    if is_full(error):
+        return lost_changes("disk_full", "the service has no room to store the run", REMEDY)
+    return lost_changes("sandbox_lost", "the sandbox failed; what happened is in the service's log")
+
+
+def lost_changes(code: str, message: str, hint: str = "run it again") -> dict[str, Any]:
     """What the row of a lost run becomes."""
     error: dict[str, Any] = {
         "code": code,
         "message": message,
         "where": None,
         "details": {},
-        "hint": "run it again",
+        "hint": hint,
     }
     empty: dict[str, Any] = {"stdout": "", "stderr": "", "artifacts": [], "files": [], "calls": [], "items": []}
     result = {"ok": False, "status": "lost", "error": error, "notices": [], "missing": [], **empty}

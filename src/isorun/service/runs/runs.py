@@ -22,7 +22,7 @@ from isorun.runtime.accepted.handle import Run
 from isorun.runtime.runtime import Runtime
 from isorun.service.problems import Problem, not_found
 from isorun.service.runs.follow import Batches
-from isorun.service.runs.lost import close_lost, ended_changes, lost_changes, outcome_of
+from isorun.service.runs.lost import close_lost, ended_changes, failed_changes, lost_changes, outcome_of
 from isorun.service.runs.news import followed
 from isorun.service.runs.patience import patiently
 from isorun.service.runs.quotas import Quotas, too_many
@@ -194,7 +194,7 @@ class Runs:
             result = await live.run.result()
         except Exception as error:  # noqa: BLE001 - a sandbox that failed, in whatever way: the run has an end all the same
             _log.error("run %s: %s", live.run.exec_id, error)
-            changes = lost_changes("sandbox_lost", "the sandbox failed; what happened is in the service's log")
+            changes = failed_changes(error)
         else:
             found = await self._ended(result)
             changes = found or lost_changes("sandbox_lost", "the run's result cannot be read; its log is kept")

@@ -45,13 +45,20 @@ class Uploads:
             return int((await connection.execute(question)).scalar_one())
 
     def write(self, source: BinaryIO, name: str, *, batch: str = "") -> Upload:
-        """Copy *source*; blocks. It has no owner until `add`. *batch*: the hex digits with which its id is to begin."""
+        """Copy *source*; blocks. It has no owner until `add`. *batch*: the hex digits with which its id is to begin.
+
+        Raises `OSError`, and leaves nothing then.
+        """
         upload_id, digest, size = f"f_{batch}{secrets.token_hex(8)[len(batch) :]}", hashlib.sha256(), 0
-        with (self._folder / upload_id).open("xb") as target:
-            while piece := source.read(_PIECE):
-                digest.update(piece)
-                size += len(piece)
-                target.write(piece)
+        try:
+            with (self._folder / upload_id).open("xb") as target:
+                while piece := source.read(_PIECE):
+                    digest.update(piece)
+                    size += len(piece)
+                    target.write(piece)
+        except BaseException:
+            self.discard(upload_id)
+            raise
         mime = mimetypes.guess_type(name)[0] or "application/octet-stream"
         return Upload(id=upload_id, name=name, bytes=size, sha256=digest.hexdigest(), mime=mime, created=utc_now())
 
