@@ -2,8 +2,11 @@
 
 import asyncio
 import json
+from datetime import datetime, timedelta
 
 import pytest
+
+from isorun.store import folder
 
 pytestmark = pytest.mark.slow  # a service is opened for each
 
@@ -139,6 +142,31 @@ async def test_a_page_of_runs_goes_on_where_the_last_one_ended(inside, ran) -> N
     found = (await alice.get("/v1/runs", params={"q": "NUMBER 3"})).json()["runs"]
     assert [one["id"] for one in found] == [ids[3]]
     assert (await alice.get("/v1/runs", params={"status": "failed"})).json()["runs"] == []
+
+
+async def test_a_clock_that_is_set_back_loses_no_run(inside, ran, monkeypatch) -> None:
+    """A run goes on past it and has its end, a page has each run once, and nobody's quota or key is touched by it."""
+    alice = await inside.as_user("alice")
+    ids = [(await ran(alice, "pass"))["id"] for _ in range(2)]
+    going = (await alice.post("/v1/runs", json={"code": "import time\ntime.sleep(0.5)\nprint('after')"})).json()["id"]
+    monkeypatch.setattr(folder, "datetime", _AnHourAgo)
+    ids += [going, (await ran(alice, "pass"))["id"]]
+    view = await inside.service.runs.wait(await inside.service.accounts.find("alice"), going)
+    assert (view["status"], view["result"]["stdout"]) == ("ok", "after\n")
+    assert view["ended"] < view["created"]  # the control: the clock was set back
+    assert view["result"]["timings"]["run_s"] > 0
+    seen, cursor = [], ""
+    while cursor is not None:
+        page = (await alice.get("/v1/runs", params={"limit": 1, "cursor": cursor})).json()
+        seen += [one["id"] for one in page["runs"]]
+        cursor = page["next"]
+    assert sorted(seen) == sorted(ids)
+
+
+class _AnHourAgo(datetime):
+    @classmethod
+    def now(cls, tz=None) -> datetime:
+        return datetime.now(tz) - timedelta(hours=1)
 
 
 async def test_uploads_are_inputs_of_runs(inside, ran) -> None:
