@@ -22,6 +22,8 @@ from conformance.conftest import options_for
 
 import isorun
 from isorun.core.text import shown
+from isorun.runtime import finish
+from isorun.store.collect import Collected
 
 
 def wait_until(holds: Callable[[], bool], within_s: float = 20) -> None:
@@ -165,6 +167,21 @@ def test_a_burst_far_above_the_pool_ends_well(own, pool_size) -> None:
     with own(pool_size=pool_size) as rt:
         runs = [rt.start("print(sys.argv[1])", argv=[str(n)], timeout_s=60) for n in range(128)]
         assert [run.result().stdout for run in runs] == [f"{n}\n" for n in range(128)]
+
+
+@pytest.mark.usefixtures("embedded")
+@pytest.mark.parametrize(("program", "in_loop"), [("print('a')", True), ("print('a' * 50_000)", False)])
+def test_what_a_usual_run_left_is_taken_without_a_thread(rt, monkeypatch, program, in_loop) -> None:
+    """A thread costs more than the work for a few small files; a run that printed more has one."""
+    threads, taken = [], finish.collect
+
+    def collect(*args: object, **options: object) -> Collected:
+        threads.append(threading.current_thread().name)
+        return taken(*args, **options)
+
+    monkeypatch.setattr(finish, "collect", collect)
+    assert rt.execute(program).ok
+    assert [name == "isorun-loop" for name in threads] == [in_loop]
 
 
 def test_two_runtimes_on_one_root(own, new_backend, tmp_path) -> None:

@@ -101,6 +101,10 @@ class Limits:
         for name, size in _following(self.memory_bytes, given).items():
             object.__setattr__(self, name, size)
 
+    def as_dict(self) -> dict[str, float]:
+        """Every limit by its name."""
+        return {name: getattr(self, name) for name in self.__slots__}
+
 
 def own_limits(given: object) -> Mapping[str, float] | None:
     """The limits that one run is to have of its own, by name; None for none.

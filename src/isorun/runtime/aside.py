@@ -1,8 +1,9 @@
 """What the host does for a dead run, in threads beside its loop: a small run never waits for a large one.
 
 There are two lanes. A run that left much behind has a thread of few, and waits for others that did, too. What is
-of the usual size goes at once. Which it is, is asked of the file system and of what was
-printed, before anything is read.
+of the usual size goes at once. What takes less than a thread's wake-up, which is a part of a millisecond, is done
+in the loop itself (`is_slight`). Which it is, is asked of the file system and of what was printed, before anything
+is read.
 
 Such threads take the interpreter from the loop, which has to wait for it each time it wakes,
 5 ms by default. So threads of this process change places ten times as often from the first
@@ -27,6 +28,9 @@ _SWITCH_S = 0.0005
 _SMALL_FILES = 200
 _SMALL_BYTES = 4 << 20
 _SMALL_OUTPUT = 256 << 10
+_SLIGHT_FILES = 24  # of them a dozen are the program's and the loader's own
+_SLIGHT_BYTES = 256 << 10
+_SLIGHT_OUTPUT = 16 << 10
 
 
 def is_large(out: os.statvfs_result, printed: int) -> bool:
@@ -34,6 +38,13 @@ def is_large(out: os.statvfs_result, printed: int) -> bool:
     files = out.f_files - out.f_ffree
     used = (out.f_blocks - out.f_bfree) * out.f_frsize
     return files > _SMALL_FILES or used > _SMALL_BYTES or printed > _SMALL_OUTPUT
+
+
+def is_slight(out: os.statvfs_result, printed: int) -> bool:
+    """Whether a run left so little that taking it costs the loop about a millisecond, and no thread is worth it."""
+    files = out.f_files - out.f_ffree
+    used = (out.f_blocks - out.f_bfree) * out.f_frsize
+    return files <= _SLIGHT_FILES and used <= _SLIGHT_BYTES and printed <= _SLIGHT_OUTPUT
 
 
 class Aside:

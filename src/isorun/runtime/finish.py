@@ -1,10 +1,12 @@
 """From a dead run to its result: files collected, inspected and judged, logs closed, result.json written."""
 
+import os
 import time
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import partial
 from heapq import nsmallest
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from isorun.backends.base import Slot
 from isorun.core.limits import Limits
@@ -12,7 +14,7 @@ from isorun.core.outcome import Code, Status
 from isorun.core.report import MAX_SCANNED, error_lines, log_tail, report_text, tracebacks, tree
 from isorun.core.result import MAX_CALLS, Artifact, Few, Item, RunError, RunResult
 from isorun.core.text import file_name, one_line, printable
-from isorun.runtime.aside import Aside
+from isorun.runtime.aside import Aside, is_slight
 from isorun.runtime.glance import glance
 from isorun.runtime.hints.message import may_speak_of_an_error, message_for
 from isorun.runtime.inspection.inspection import Found, Inspection, to_inspect
@@ -28,6 +30,8 @@ from isorun.store.places import beside, kept_elsewhere, notices_of, place
 if TYPE_CHECKING:
     from isorun.runtime.hints.seen import Seen
 
+_T = TypeVar("_T")
+_SLIGHT_CALLS = 16  # each has a file of its own
 _DELETIONS_SHOWN = 100
 _OTHERS_SHOWN = 10
 _REFUSALS_SHOWN = 20  # a program can leave a link behind for every inode it has
@@ -83,11 +87,22 @@ async def finish(run: DeadRun, inspection: Inspection, aside: Aside, *, large: b
     *large*: the run left more behind than is usual, see `aside`.
     """
     contract = run.request.contract
+    do = _at_once if _is_slight(run) else partial(aside.do, large=large)
     if contract is None or not to_inspect(contract) or run.ending.status is Status.LOST:  # no backend to look with
-        return await aside.do(lambda: _concluded(run, _collected(run), {}), large=large)
-    collected = await aside.do(_collected, run, large=large)
+        return await do(lambda: _concluded(run, _collected(run), {}))
+    collected = await do(partial(_collected, run))
     found = await inspection.inspect(contract, collected, run.folder)
-    return await aside.do(_concluded, run, collected, found, large=large)
+    return await do(partial(_concluded, run, collected, found))
+
+
+def _is_slight(run: DeadRun) -> bool:
+    """Whether it is concluded in the loop. A run that failed is not: a hint is looked for in all that it left."""
+    ended_well = run.ending.status is Status.OK and len(run.ending.tool_calls) <= _SLIGHT_CALLS
+    return ended_well and is_slight(os.fstatvfs(run.slot.out), run.ending.output.total)
+
+
+async def _at_once(work: Callable[[], _T]) -> _T:
+    return work()
 
 
 def _collected(run: DeadRun) -> Collected:
@@ -170,7 +185,7 @@ def _result(run: DeadRun, judged: _Judgement, error: RunError | None, notices: t
         succeeded=judged.paths("ok"),
         missing=judged.paths("missing"),
         notices=notices,
-        workspace_diff={k: tuple(v) for k, v in asdict(changed).items()} if changed is not None else None,
+        workspace_diff=_paths_by_state(changed) if changed is not None else None,
         tool_calls=listed(ending.tool_calls[:MAX_CALLS]),
         report_text="",
         user_log_tail=log_tail(log),
@@ -181,11 +196,15 @@ def _result(run: DeadRun, judged: _Judgement, error: RunError | None, notices: t
         out_dir=folder.out,
         timings={**run.timings, "total_s": time.monotonic() - run.began},
         usage=_usage(ending),
-        limits={**asdict(run.limits), "wall_s": request.timeout_s},
+        limits={**run.limits.as_dict(), "wall_s": request.timeout_s},
         isolation={**run.slot.isolation, "fallback": run.fallback or None},
         value=shown.value,
         rich=shown.rich,
     )
+
+
+def _paths_by_state(changed: WorkspaceDiff) -> dict[str, tuple[str, ...]]:
+    return {"created": changed.created, "modified": changed.modified, "deleted": changed.deleted}
 
 
 def _cut_off_traceback(ending: Ending) -> tuple[str, ...]:

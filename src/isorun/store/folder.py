@@ -23,7 +23,7 @@ import shlex
 import shutil
 import stat
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
@@ -102,15 +102,27 @@ def _write_all(fd: int, data: bytes) -> None:
 
 def append_line(path: str, component: str, level: str, *texts: str, dir_fd: int | None = None) -> None:
     """Append a line for each of *texts* to a log: `<UTC time> <LEVEL> [<component>] <text>`. Raises OSError."""
+    fd = _open_log(path, dir_fd)
+    try:
+        _append(fd, component, level, texts)
+    finally:
+        os.close(fd)
+
+
+def _open_log(path: str, dir_fd: int | None = None) -> int:
+    return os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW, 0o600, dir_fd=dir_fd)
+
+
+def _end_of(fd: int) -> str:
+    start = max(0, os.fstat(fd).st_size - _INFRA_BYTES)
+    return os.pread(fd, _INFRA_BYTES, start).decode("utf-8", "replace")
+
+
+def _append(fd: int, component: str, level: str, texts: Sequence[str]) -> None:
     now = utc_now()
     # A newline would forge a line of another component, an escape would act on the reader's terminal.
     lines = "".join(f"{now} {one_line(f'{level.upper()} [{component}] {text}')}\n" for text in texts)
-    flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW
-    fd = os.open(path, flags, 0o600, dir_fd=dir_fd)
-    try:
-        _write_all(fd, lines.encode())
-    finally:
-        os.close(fd)
+    _write_all(fd, lines.encode())
 
 
 def open_root(root: Path) -> Path:
@@ -301,10 +313,15 @@ def lease_held(name: str, state_fd: int, *, remove_dead: bool = False) -> bool:
 
 
 class RunFolder:
-    """The folder of one run, written by the host alone. A failing disk raises `SetupFailed`."""
+    """The folder of one run, written by the host alone. A failing disk raises `SetupFailed`.
+
+    Inside a `with` block its infra.log is opened once, for all lines of the run; else for each.
+    """
 
     def __init__(self, path: str, exec_id: str, lease: Lease) -> None:
         self.exec_id = exec_id
+        self._infra: int | None = None
+        self._is_entered = False
         self._path, self._lease = path, lease
         self.path = Path(path)
         self.work = self.path / "work"
@@ -356,17 +373,36 @@ class RunFolder:
                 write_file(f"{folder}/main.py", main)
                 write_file(f"{folder}/user_code.py", code)
 
+    def __enter__(self) -> Self:
+        self._is_entered = True
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, exc: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._is_entered = False
+        if self._infra is not None:
+            os.close(self._infra)
+            self._infra = None
+
     def append_infra(self, component: str, level: str, *texts: str) -> None:
         """Append a line for each of *texts* to infra.log; characters that cannot be printed are escaped."""
         path = f"{self._path}/out/logs/{INFRA_LOG}"
         with _naming(path):
-            append_line(path, component, level, *texts)
+            if not self._is_entered:
+                append_line(path, component, level, *texts)
+                return
+            if self._infra is None:
+                self._infra = _open_log(path)
+            _append(self._infra, component, level, texts)
 
     def infra_text(self) -> str:
         """The end of infra.log as it is now."""
-        with _naming(self._path), self.infra_log.open("rb") as file:
-            file.seek(max(0, os.fstat(file.fileno()).st_size - _INFRA_BYTES))
-            return file.read(_INFRA_BYTES).decode("utf-8", "replace")
+        with _naming(self._path):
+            if self._infra is not None:
+                return _end_of(self._infra)
+            with self.infra_log.open("rb") as file:
+                return _end_of(file.fileno())
 
     def write_out(self, name: str, data: bytes) -> None:
         """Write a new file of the host's own to out/."""

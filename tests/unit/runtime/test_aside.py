@@ -8,8 +8,8 @@ import threading
 import pytest
 
 from isorun.core import pace
-from isorun.core.limits import MIB
-from isorun.runtime.aside import Aside, is_large
+from isorun.core.limits import KIB, MIB
+from isorun.runtime.aside import Aside, is_large, is_slight
 from tests.unit.clock import Clock
 
 
@@ -68,3 +68,18 @@ async def test_the_loop_has_the_interpreter_back_soon() -> None:
                 assert sys.getswitchinterval() == pytest.approx(found, abs=2e-6)
     finally:
         sys.setswitchinterval(before)
+
+
+@pytest.mark.parametrize(
+    ("out", "printed", "slight"),
+    [
+        (statvfs(), 1000, True),
+        (statvfs(files=100), 0, False),
+        (statvfs(used=MIB), 0, False),
+        (statvfs(), 64 * KIB, False),
+    ],
+)
+def test_what_is_slight_takes_no_thread(out, printed, slight) -> None:
+    """A usual run is neither large nor slight."""
+    assert is_slight(out, printed) is slight
+    assert not is_large(out, printed)

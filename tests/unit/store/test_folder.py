@@ -79,6 +79,24 @@ def test_a_log_line_cannot_be_forged(tmp_path: Path) -> None:
     assert first.partition("Z ")[2] == (r"WARNING [executor] a\n2026 INFO [runtime] b\x1b[2J\u2028\u202e\x80 ü")
 
 
+def test_infra_log_is_opened_once_in_a_block_and_closed_after_it(tmp_path: Path) -> None:
+    """All lines of a run go to the file that its first one went to; before and after the block, each opens it anew."""
+    with Lease.take(tmp_path) as lease:
+        folder = RunFolder.create(tmp_path, "run-1", lease, ABOUT)
+        folder.append_infra("runtime", "info", "before")
+        held = os.listdir("/proc/self/fd")
+        with folder:
+            folder.append_infra("runtime", "info", "first")
+            folder.infra_log.rename(tmp_path / "moved")
+            folder.append_infra("runtime", "info", "second")
+            assert folder.infra_text().count("\n") == 3
+        assert os.listdir("/proc/self/fd") == held
+        folder.append_infra("runtime", "info", "after")
+        words = [line.rpartition(" ")[2] for line in (tmp_path / "moved").read_text().splitlines()]
+        assert words == ["before", "first", "second"]
+        assert folder.infra_text().endswith("after\n")
+
+
 def test_a_result_is_whole(tmp_path: Path) -> None:
     """A result replaces the last one in a single step."""
     with Lease.take(tmp_path) as lease:

@@ -145,9 +145,23 @@ class Course:
         began: float,
         session: HeldSession | None,
     ) -> RunResult:
-        """One accepted run, to its stored result. Long because each failure on the way keeps what came before it."""
         queued_s = time.monotonic() - began
-        folder = self._new_folder(request)
+        with self._new_folder(request) as folder:
+            return await self._in_folder(folder, request, run, feed, on_output, accepted, began, queued_s, session)
+
+    async def _in_folder(
+        self,
+        folder: RunFolder,
+        request: AcceptedRun,
+        run: Run,
+        feed: Feed,
+        on_output: OnOutput | None,
+        accepted: str,
+        began: float,
+        queued_s: float,
+        session: HeldSession | None,
+    ) -> RunResult:
+        """One accepted run, to its stored result. Long because each failure on the way keeps what came before it."""
         carrying = Carrying(session, request, self.limits, folder.out, self.aside)
         try:
             _log.info("[solver.codegen] workdir=%s", folder.path)

@@ -8,7 +8,7 @@ Something of the run may still write, so nothing of its workspace is read.
 
 import time
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 from isorun.backends.base import Slot
@@ -69,7 +69,7 @@ def _result(run: LostRun, error: RunError) -> RunResult:
         user_log_tail=log_tail(output.log_text()) if output else "",
         infra_log_tail=log_tail(folder.infra_text()),
         usage={**unseen.usage, "wall_s": run_s, "output_bytes": output.total if output else 0},
-        limits={**asdict(run.limits), "wall_s": request.timeout_s},
+        limits={**run.limits.as_dict(), "wall_s": request.timeout_s},
         isolation={**unseen.isolation, **run.slot.isolation},
     )
     return replace(lost, report_text=report_text(lost))

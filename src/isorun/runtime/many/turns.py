@@ -9,7 +9,7 @@ import time
 from collections import deque
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from dataclasses import asdict, replace
+from dataclasses import replace
 
 from isorun.core.outcome import Code, Status
 from isorun.core.report import report_text
@@ -77,7 +77,7 @@ def unstarted(request: AcceptedRun, folder: RunFolder, accepted: str, began: flo
         error=RunError(code=Code.CANCELLED, message=_MESSAGE),
         timings={"accepted": accepted, "ended": utc_now(), "queued_s": waited, "total_s": waited},
     )
-    limits = {**asdict(request.limits), "wall_s": request.timeout_s}
+    limits = {**request.limits.as_dict(), "wall_s": request.timeout_s}
     result = replace(unseen, limits=limits, infra_log_tail=folder.infra_text())
     result = replace(result, report_text=report_text(result))
     folder.write_result(result.stored())
