@@ -184,6 +184,18 @@ def test_what_a_usual_run_left_is_taken_without_a_thread(rt, monkeypatch, progra
     assert [name == "isorun-loop" for name in threads] == [in_loop]
 
 
+def test_a_run_that_gets_no_folder_gives_its_slot_back(own) -> None:
+    """A slot that waited has the program's files by then: it is taken down, and nothing of the program has run."""
+    with own(pool_size=1) as rt:
+        assert rt.execute("pass", exec_id="taken").ok
+        for _ in range(3):
+            wait_until(lambda: rt.waiting_slots == 1)
+            with pytest.raises(isorun.InvalidRequest) as refused:
+                rt.execute("print('never')", exec_id="taken")
+            assert refused.value.code == "exec_id_taken"
+        wait_until(lambda: rt.waiting_slots == 1)
+
+
 def test_two_runtimes_on_one_root(own, new_backend, tmp_path) -> None:
     """Neither takes the other's runs for lost, and both write their folders."""
     with own() as first:

@@ -107,6 +107,12 @@ class Slot(Protocol):
     def is_waiting(self) -> bool:
         """Before `start`: whether its process is still there; False if the sandbox died under it."""
 
+    async def store(self, program: Program) -> None:
+        """Before `start`, which must follow: send files of *program* early, if that is worth it; nothing of it runs.
+
+        What is wrong with them `start` raises.
+        """
+
     async def start(self, program: Program) -> None:
         """Send *program*; returns when its first instruction is next.
 

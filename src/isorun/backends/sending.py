@@ -5,35 +5,52 @@ import errno
 import hashlib
 import os
 import stat
+from contextlib import suppress
 from dataclasses import replace
 from typing import BinaryIO
 
 from isorun.backends.base import File, FileId, Program
 from isorun.core.errors import InvalidRequest, SetupFailed
 from isorun.kernel.readiness import Channel
-from isorun.wire.messages import Go, Put, Started, Stored, StoreError
+from isorun.wire.messages import Go, Put, Started, StoreError
 
 _CHUNK = 1 << 20
+_SMALL = 32 << 10  # bytes of all files together: the socket of a slot that has read everything takes them at once
+
+
+async def send_ahead(control: Channel, program: Program) -> None:
+    """Send the files of *program* now if they are small; `send_program` sends what was not, and hears of failures."""
+    if puts := _small(program):
+        with suppress(ConnectionError):
+            await control.send(*puts)
 
 
 async def send_program(control: Channel, program: Program) -> None:
-    """Send files, then `Go`; return when the program's first instruction is next."""
+    """Send files that `send_ahead` did not, then `Go`; return when the program's first instruction is next."""
     try:
+        puts = _small(program)
         for file in program.files:
-            program.digests[file.path] = await _send_file(control, file)
-        await control.send(Go(argv=list(program.argv), env=dict(program.env), context=program.context))
+            if file.path not in program.digests:
+                program.digests[file.path] = await _send_file(control, file)
+        await control.send(*puts, Go(argv=list(program.argv), env=dict(program.env), context=program.context))
     except ConnectionError:
         pass  # the slot stopped reading; what it says below is why
-    while True:
-        match await control.receive():
-            case Stored():
-                continue
-            case Started():
-                return
-            case StoreError(path=path, reason=reason, errno=number):
-                raise _refusal(path, reason, number)
-            case message:
-                raise SetupFailed("start", f"the slot is gone (last word: {message})")
+    match await control.receive():
+        case Started():
+            return
+        case StoreError(path=path, reason=reason, errno=number):
+            raise _refusal(path, reason, number)
+        case message:
+            raise SetupFailed("start", f"the slot is gone (last word: {message})")
+
+
+def _small(program: Program) -> list[Put]:
+    """All files of *program*, whose digests are then set; none if they are not small, or were sent."""
+    data = [file.data for file in program.files if file.data is not None]
+    if program.digests or len(data) < len(program.files) or sum(map(len, data)) > _SMALL:
+        return []
+    program.digests.update((file.path, hashlib.sha256(file.data or b"").hexdigest()) for file in program.files)
+    return [_put(file, file.data or b"", append=False) for file in program.files]
 
 
 def _refusal(path: str, reason: str, number: int | None) -> InvalidRequest:

@@ -28,7 +28,6 @@ from isorun.wire.messages import (
     Ready,
     SetupError,
     Started,
-    Stored,
     StoreError,
 )
 from isorun.wire.session import Session, Side, State
@@ -165,7 +164,6 @@ def reseed() -> None:
 
 def store_until_go(control: Stream, workspace: str) -> Go | None:
     """Write what the host sends into *workspace*, and return its `Go`; None once the host is gone."""
-    stored = 0
     while True:
         message: Message | None = control.receive()
         match message:
@@ -176,10 +174,7 @@ def store_until_go(control: Stream, workspace: str) -> Go | None:
                     reason = error.strerror or str(error)
                     control.send(StoreError(path=message.path, reason=reason, errno=error.errno))
                     return None
-                stored += 1
             case Go():
-                if stored:
-                    control.send(Stored(count=stored))
                 signal.signal(signal.SIGINT, signal.default_int_handler)
                 return message
             case _:
@@ -188,8 +183,10 @@ def store_until_go(control: Stream, workspace: str) -> Go | None:
 
 def _store(workspace: str, message: Put) -> None:
     path = os.path.join(workspace, message.path)
-    os.makedirs(os.path.dirname(path), exist_ok=True)
-    if message.path.endswith("/"):
+    folder, is_folder = os.path.dirname(path), message.path.endswith("/")
+    if is_folder or os.path.dirname(folder) != workspace:  # work/ and out/ are there
+        os.makedirs(folder, exist_ok=True)
+    if is_folder:
         return
     how = os.O_APPEND if message.append else os.O_CREAT | os.O_EXCL
     descriptor = os.open(path, os.O_WRONLY | os.O_NOFOLLOW | os.O_CLOEXEC | how, message.mode)

@@ -138,10 +138,11 @@ class Channel:
         self._frames.feed(data)
         return len(data)
 
-    async def send(self, message: Message) -> None:
-        """Return once the kernel has all of it (SOCK_STREAM)."""
-        self._session.sent(message)
-        data = encode(message)
+    async def send(self, *messages: Message) -> None:
+        """Return once the kernel has all of them (SOCK_STREAM); it gets them together."""
+        for message in messages:
+            self._session.sent(message)
+        data = b"".join(map(encode, messages))
         async with self._turn:
             await asyncio.get_running_loop().sock_sendall(self.socket, data)
 

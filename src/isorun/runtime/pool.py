@@ -31,6 +31,7 @@ class Lease:
 
     def __init__(self, slot: Slot, stack: AsyncExitStack) -> None:
         self.slot = slot
+        self.is_given_back = False
         self._stack = stack
 
     @classmethod
@@ -82,22 +83,30 @@ class Pool:
         """Slots that are ready now."""
         return len(self._waiting)
 
-    async def take(self, limits: Limits, *, loopback: bool = False) -> tuple[Lease, bool]:
-        """A slot, and whether it was waiting."""
+    def take_waiting(self, limits: Limits, *, loopback: bool = False) -> Lease | None:
+        """A slot that waits; None if none does."""
         while limits == self._limits and self._waiting and not loopback:
             lease = self._waiting.popleft()
             self._wanted.set()
             if lease.slot.is_waiting:
                 self._running += 1
-                return lease, True
+                return lease
             self._discard(lease)  # it died with its jail; the run gets another one
+        return None
+
+    async def take(self, limits: Limits, *, loopback: bool = False) -> tuple[Lease, bool]:
+        """A slot, and whether it was waiting."""
+        if (waiting := self.take_waiting(limits, loopback=loopback)) is not None:
+            return waiting, True
         lease = await Lease.take(self._backend, limits, loopback=loopback)
         self._running += 1
         return lease, False
 
     def give_back(self, lease: Lease) -> None:
-        """The run has ended: take its slot down in the background, when the caller has had its result."""
-        self._in_background(self._take_down(lease))
+        """The run has ended: take its slot down in the background, when the caller has had its result. Only once."""
+        if not lease.is_given_back:
+            lease.is_given_back = True
+            self._in_background(self._take_down(lease))
 
     async def _take_down(self, lease: Lease) -> None:
         # At once, this and the building of the next slot would come before the result.

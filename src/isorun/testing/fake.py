@@ -24,7 +24,7 @@ from typing import Any
 from isorun.backends.base import Program, Slot, Usage
 from isorun.backends.ends import Ends
 from isorun.backends.environment import Environment, describe
-from isorun.backends.sending import send_program
+from isorun.backends.sending import send_ahead, send_program
 from isorun.core.errors import CleanupFailed, SetupFailed
 from isorun.core.limits import Limits
 from isorun.core.outcome import Exit
@@ -121,6 +121,10 @@ class FakeSlot:
     def is_waiting(self) -> bool:
         """See `Slot.is_waiting`."""
         return not is_readable(self._family.pidfd)
+
+    async def store(self, program: Program) -> None:
+        """See `Slot.store`."""
+        await send_ahead(self._control, program)
 
     async def start(self, program: Program) -> None:
         """See `Slot.start`."""
@@ -335,6 +339,9 @@ class ScriptedSlot:
     def is_waiting(self) -> bool:
         """See `Slot.is_waiting`."""
         return not self._script.dead
+
+    async def store(self, program: Program) -> None:
+        """See `Slot.store`."""
 
     async def start(self, program: Program) -> None:
         """Say and write all that the script has, then end or hang."""

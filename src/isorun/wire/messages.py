@@ -85,12 +85,6 @@ class SetupError(Message):
     reason: str
 
 
-class Stored(Message):
-    """`count` more `Put`s, in the order sent, are in the workspace."""
-
-    count: int
-
-
 class StoreError(Message):
     """A `Put` failed; nothing follows."""
 
@@ -100,7 +94,7 @@ class StoreError(Message):
 
 
 class Started(Message):
-    """The next instruction is the program's own."""
+    """Every `Put` is in the workspace, and the next instruction is the program's own."""
 
 
 # Build stream, host to template or zygote
@@ -504,7 +498,7 @@ class Finished(Message):
     too_many_locks: bool = False  # init ended everything for them
 
 
-CONTROL = (Put, Attached, Go, Joined, Ready, SetupError, Stored, StoreError, Started)
+CONTROL = (Put, Attached, Go, Joined, Ready, SetupError, StoreError, Started)
 BUILD = (BuildInit, ForkProgram, MakeStream, InitReady, StreamMade, BuildFailed, Exited, Warmed)
 TOOL = (Call, Log, Ended, Reply, Refused)
 SUPERVISOR = (

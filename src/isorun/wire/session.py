@@ -56,7 +56,6 @@ from isorun.wire.messages import (
     Serve,
     SetupError,
     Started,
-    Stored,
     StoreError,
     StreamMade,
     Terminate,
@@ -123,12 +122,10 @@ CONTROL: Table = {  # the slot is built, its files are stored, the program start
     },
     State.READY: {
         (Side.HOST, Put): State.READY,
-        (Side.SLOT, Stored): State.READY,
         (Side.SLOT, StoreError): State.CLOSED,
         (Side.HOST, Go): State.STARTING,
     },
     State.STARTING: {  # the host may send Go right behind its last Put and save a round trip
-        (Side.SLOT, Stored): State.STARTING,
         (Side.SLOT, StoreError): State.CLOSED,
         (Side.SLOT, SetupError): State.CLOSED,
         (Side.SLOT, Started): State.CLOSED,
@@ -238,12 +235,12 @@ LEGAL: Table = {**CONTROL, **BUILD, **TOOL, **SUPERVISOR, **WORKER, **ATTACHED, 
 class Session:
     """One side's view of one socket: *us* and *them* talk over it, and begin in *state*."""
 
-    __slots__ = ("_in_flight", "_them", "_unstored", "_us", "state")
+    __slots__ = ("_has_put", "_in_flight", "_them", "_us", "state")
 
     def __init__(self, us: Side, them: Side, state: State) -> None:
         self._us, self._them, self.state = us, them, state
         self._in_flight: set[int] = set()  # ids of calls; or slots whose program has been asked for
-        self._unstored = 0
+        self._has_put = False
 
     def sent(self, message: Message) -> None:
         """An illegal message of ours is our bug (`RuntimeError`), and is not blamed on the peer."""
@@ -263,7 +260,7 @@ class Session:
         self.state = after
 
     def _account(self, message: Message) -> str | None:
-        """Count what the tables cannot: ids in flight, puts not yet acknowledged, programs whose end is not told."""
+        """Count what the tables cannot: ids in flight, whether there was a put, programs whose end is not told."""
         match message:
             case Call(id=number) | Work(id=number):
                 if number in self._in_flight:
@@ -282,13 +279,7 @@ class Session:
                     return f"no program of slot {number} is there"
                 self._in_flight.remove(number)
             case Put():
-                self._unstored += 1
-            case Stored(count=count):
-                if not 1 <= count <= self._unstored:
-                    return f"{count} puts acknowledged, {self._unstored} outstanding"
-                self._unstored -= count
-            case StoreError() if not self._unstored:
-                return "a put failed, none outstanding"
-            case Started() if self._unstored:
-                return f"started with {self._unstored} puts outstanding"
+                self._has_put = True
+            case StoreError() if not self._has_put:
+                return "a put failed, and there was none"
         return None

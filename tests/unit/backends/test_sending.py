@@ -1,6 +1,8 @@
 """A caller's file as it is sent is the one that was checked, whatever other users of its folder did meanwhile."""
 
 import asyncio
+import errno
+import hashlib
 import os
 import socket
 from collections.abc import Callable
@@ -9,12 +11,12 @@ from pathlib import Path
 import pytest
 
 from isorun.backends.base import File, Program
-from isorun.backends.sending import send_program
+from isorun.backends.sending import send_ahead, send_program
 from isorun.core.errors import InvalidRequest
 from isorun.core.limits import Limits
 from isorun.kernel.readiness import Channel
 from isorun.runtime.request import check_inputs
-from isorun.wire.messages import Put, Started, Stored
+from isorun.wire.messages import Go, Put, Started, StoreError
 from isorun.wire.session import Session, Side, State
 from tests.unit.records import CONTEXT
 
@@ -32,7 +34,6 @@ async def _sent(files: tuple[File, ...]) -> list[Put]:
         while isinstance(message := await slot.receive(), Put):
             got.append(message)
         if message is not None:
-            await slot.send(Stored(count=len(got)))
             await slot.send(Started())
 
     taking = asyncio.create_task(take())
@@ -46,6 +47,47 @@ async def _sent(files: tuple[File, ...]) -> list[Put]:
             ours.close()  # after a refusal nothing more comes: that ends the other task
             await taking
     return got
+
+
+@pytest.mark.parametrize(("size", "ahead"), [(10, ["work/a", "work/b"]), (40_000, [])])
+async def test_small_files_go_ahead_once(size: int, ahead: list[str]) -> None:
+    """What `send_ahead` sent is not sent again, and the digests are those of what was sent; large files wait."""
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
+    files = [File(path=f"work/{name}", data=name.encode() * size) for name in "ab"]
+    program = Program(files=files, context=CONTEXT)
+    with ours, theirs:
+        ours.setblocking(False)
+        theirs.setblocking(False)
+        slot = Channel(theirs, Session(Side.SLOT, Side.HOST, State.READY))
+        host = Channel(ours, Session(Side.HOST, Side.SLOT, State.READY))
+        await send_ahead(host, program)
+        assert list(program.digests) == ahead
+        sending = asyncio.create_task(send_program(host, program))
+        paths = []
+        while isinstance(message := await slot.receive(), Put):
+            paths.append(message.path)
+        await slot.send(Started())
+        await sending
+    assert isinstance(message, Go)
+    assert paths == ["work/a", "work/b"]
+    assert program.digests == {file.path: hashlib.sha256(file.data or b"").hexdigest() for file in files}
+
+
+async def test_a_slot_that_is_gone_is_told_of_at_the_start() -> None:
+    """Sending ahead raises nothing: what the slot said last is known when it is to start."""
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
+    program = Program(files=[File(path="work/a", data=b"a")], context=CONTEXT)
+    with ours, theirs:
+        ours.setblocking(False)
+        theirs.setblocking(False)
+        slot = Channel(theirs, Session(Side.SLOT, Side.HOST, State.READY))
+        host = Channel(ours, Session(Side.HOST, Side.SLOT, State.READY))
+        await send_ahead(host, program)
+        await slot.receive()
+        await slot.send(StoreError(path="work/a", reason="No space left on device", errno=errno.ENOSPC))
+        theirs.close()
+        with pytest.raises(InvalidRequest, match="work/a does not fit the workspace"):
+            await send_program(host, program)
 
 
 @pytest.fixture

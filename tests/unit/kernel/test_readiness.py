@@ -12,7 +12,7 @@ import pytest
 from isorun.core.share import TURN_FRAMES
 from isorun.kernel.readiness import Channel, PacketSender, wait_readable, wait_writable
 from isorun.wire.frames import ProtocolError
-from isorun.wire.messages import Message, Put, Stored, decode_packet, encode
+from isorun.wire.messages import Message, Put, Started, decode_packet, encode
 from isorun.wire.session import Session, Side, State
 
 _AT_ONCE = 64
@@ -190,8 +190,10 @@ async def test_what_is_wrong_is_raised_where_it_is_heard(streams, ours: bool) ->
         if ours and len(taken) == 2:
             raise OSError("a full disk")
 
-    theirs.send(encode(put(0)) + encode(put(1)) + encode(put(2) if ours else Stored(count=1)) + encode(put(3)))
-    with pytest.raises(OSError if ours else ProtocolError, match="a full disk" if ours else "host may not send Stored"):
+    theirs.send(encode(put(0)) + encode(put(1)) + encode(put(2) if ours else Started()) + encode(put(3)))
+    with pytest.raises(
+        OSError if ours else ProtocolError, match="a full disk" if ours else "host may not send Started"
+    ):
         await asyncio.wait_for(channel.hear(take), 60)
     assert taken == [put(0), put(1)]
     theirs.send(encode(put(4)))

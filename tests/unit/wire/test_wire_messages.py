@@ -20,13 +20,13 @@ from isorun.wire.messages import (
     TOOL,
     Call,
     ForkProgram,
+    InitReady,
     Message,
     NotEncodable,
     Put,
     Refused,
     Reply,
     Sealed,
-    Stored,
     Warmed,
     decode,
     decode_packet,
@@ -321,8 +321,8 @@ def test_blobs_must_be_exactly_those_announced() -> None:
 
 def test_a_packet_is_exactly_one_frame() -> None:
     """An empty packet, half a frame and a frame with a tail are refused."""
-    frame = encode(Stored(count=1))
-    assert decode_packet(frame) == Stored(count=1)
+    frame = encode(InitReady(slot=1))
+    assert decode_packet(frame) == InitReady(slot=1)
     for packet, text in [
         (b"", "an empty packet"),
         (frame[:-1], f"the stream ended {len(frame) - 1} bytes into a frame"),
@@ -427,8 +427,8 @@ def test_a_shared_value_that_multiplies_is_stopped_early() -> None:
 @pytest.mark.parametrize(
     ("message", "text"),
     [
-        (Stored(count=True), "count: must be int, got bool"),
-        (Stored(count="1"), "count: must be int, got str"),
+        (InitReady(slot=True), "slot: must be int, got bool"),
+        (InitReady(slot="1"), "slot: must be int, got str"),
         (Put(path="a", data="x", append=False, mode=0), "data: must be bytes, got str"),
         (Warmed(python="3", preloads={"a": "b"}, failed={}), "preloads: must be dict[str, float], got dict"),
         (Refused(id=1, error="Boom", text=""), "error: must be one of ToolDenied, "),
@@ -453,12 +453,12 @@ def test_the_limits_themselves_pass() -> None:
 def test_messages_cannot_be_changed() -> None:
     """A message that was checked stays as it was checked."""
     with pytest.raises(AttributeError):
-        Stored(count=1).count = 2
+        InitReady(slot=1).slot = 2
 
 
 def test_a_whole_stream_of_messages_is_read_back() -> None:
     """Frames and messages fit together."""
-    sent = [Stored(count=n) for n in range(5)]
+    sent = [InitReady(slot=n) for n in range(5)]
     frames = Frames()
     frames.feed(b"".join(map(encode, sent)))
     got = []

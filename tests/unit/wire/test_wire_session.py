@@ -57,7 +57,6 @@ from isorun.wire.messages import (
     SetupError,
     Shut,
     Started,
-    Stored,
     StoreError,
     StreamMade,
     Terminate,
@@ -90,7 +89,6 @@ ALL: tuple[Message, ...] = (
     Joined(),
     Ready(isolation={}),
     SetupError(step="mounts", reason="no"),
-    Stored(count=1),
     StoreError(path="a", reason="full", errno=28),
     Started(),
     BuildInit(slot=0, without=[]),
@@ -160,14 +158,14 @@ ENDS = {
 
 
 def at(us: Side, them: Side, state: State, kind: type[Message]) -> Session:
-    """A session in this state, and what the message needs: a call or a program in flight, a put outstanding."""
+    """A session in this state, and what the message needs: a call or a program in flight, a put before it."""
     session = Session(us, them, state)
     if kind in (Reply, Refused, Result, Failed):
         session._in_flight.add(1)
     if kind in (Exited, BuildFailed):
         session._in_flight.add(0)
-    if kind in (Stored, StoreError):
-        session._unstored = 1
+    if kind is StoreError:
+        session._has_put = True
     return session
 
 
@@ -307,38 +305,29 @@ PUT, GO = (Side.HOST, ONE[Put]), (Side.HOST, ONE[Go])
 STARTED = (Side.SLOT, Started())
 
 
-def stored(count: int) -> tuple[Side, Message]:
-    """The slot's acknowledgement of that many puts."""
-    return Side.SLOT, Stored(count=count)
-
-
 @pytest.mark.parametrize(
     "middle",
     [
         (GO, STARTED),
-        (PUT, stored(1), GO, STARTED),
-        (PUT, PUT, PUT, stored(1), stored(2), GO, STARTED),
-        (PUT, PUT, GO, stored(2), STARTED),
+        (PUT, GO, STARTED),
+        (PUT, PUT, PUT, GO, STARTED),
     ],
 )
-def test_a_start_may_wait_for_its_files_or_not(middle) -> None:
-    """Acknowledged one by one, together, or after `Go`: the program starts."""
+def test_a_start_says_that_its_files_are_stored(middle) -> None:
+    """With none, one or more of them: the program starts."""
     assert start(*middle).state is State.CLOSED
 
 
 @pytest.mark.parametrize(
     ("middle", "text"),
     [
-        ((stored(1),), "1 puts acknowledged, 0 outstanding"),
-        ((PUT, stored(2)), "2 puts acknowledged, 1 outstanding"),
-        ((PUT, stored(0)), "0 puts acknowledged, 1 outstanding"),
-        ((PUT, PUT, stored(1), GO, STARTED), "started with 1 puts outstanding"),
-        (((Side.SLOT, ONE[StoreError]),), "a put failed, none outstanding"),
+        (((Side.SLOT, ONE[StoreError]),), "a put failed, and there was none"),
+        ((PUT, STARTED), "slot may not send Started when ready"),
         ((PUT, GO, GO), "host may not send Go when starting"),
     ],
 )
-def test_acknowledgements_must_add_up(middle, text) -> None:
-    """A slot cannot start with files missing, nor acknowledge what was not sent."""
+def test_a_slot_answers_what_was_sent(middle, text) -> None:
+    """A slot cannot start before it is told to, nor fail to store what was not sent."""
     with pytest.raises((ProtocolError, RuntimeError)) as caught:
         start(*middle)
     assert str(caught.value) == text

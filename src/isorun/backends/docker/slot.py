@@ -102,6 +102,9 @@ class DockerSlot:
         """See `Slot.is_waiting`. The kernel knows before the engine has closed the streams."""
         return not (self._relay.is_over or (self._first is not None and is_readable(self._first)))
 
+    async def store(self, program: Program) -> None:
+        """See `Slot.store`. Until `start` has said how long it may take, init is told nothing."""
+
     async def start(self, program: Program) -> None:
         """See `Slot.start`."""
         seconds = program.timeout_s + self._grace_s + _SPARE_S

@@ -34,7 +34,7 @@ from isorun.backends.namespace.ending import SlotEnd, pid_of
 from isorun.backends.namespace.freezing import ByGroup, BySignal, Freezer
 from isorun.backends.namespace.looking import look
 from isorun.backends.output import OutputTail
-from isorun.backends.sending import send_program
+from isorun.backends.sending import send_ahead, send_program
 from isorun.backends.watch.watching import Subject, Watched, Watcher
 from isorun.core.errors import InvalidRequest, SetupFailed
 from isorun.core.limits import Limits
@@ -431,6 +431,10 @@ class NamespaceSlot:
     def is_waiting(self) -> bool:
         """See `Slot.is_waiting`. With its zygote the program dies, too, but the kernel may need a moment for it."""
         return not self._exited.done() and not is_readable(self._program)
+
+    async def store(self, program: Program) -> None:
+        """See `Slot.store`."""
+        await send_ahead(self._control, program)
 
     async def start(self, program: Program) -> None:
         """See `Slot.start`."""

@@ -8,12 +8,12 @@ import asyncio
 import os
 import time
 from collections.abc import Mapping, Sequence
-from contextlib import AsyncExitStack, suppress
+from contextlib import AsyncExitStack, ExitStack, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from isorun.backends.base import Backend
+from isorun.backends.base import Backend, Program
 from isorun.core import signatures
 from isorun.core.errors import InvalidRequest, IsorunError, SetupFailed
 from isorun.core.guard.life import Life
@@ -146,8 +146,18 @@ class Course:
         session: HeldSession | None,
     ) -> RunResult:
         queued_s = time.monotonic() - began
-        with self._new_folder(request) as folder:
-            return await self._in_folder(folder, request, run, feed, on_output, accepted, began, queued_s, session)
+        supervisor = await self.supervisors.of(request)
+        program = program_for(request, self._options_for(request.limits, supervisor))
+        with ExitStack() as stack:
+            # A slot that waits stores the program while its folder is made; nothing of it runs before there is one.
+            ahead = self.pool.take_waiting(request.limits, loopback=request.loopback)
+            if ahead is not None:
+                stack.callback(self._give_back, ahead)
+                await ahead.slot.store(program)
+            folder = stack.enter_context(self._new_folder(request))
+            return await self._in_folder(
+                folder, request, run, feed, on_output, accepted, began, queued_s, session, supervisor, program, ahead
+            )
 
     async def _in_folder(
         self,
@@ -160,6 +170,9 @@ class Course:
         began: float,
         queued_s: float,
         session: HeldSession | None,
+        supervisor: "Supervisor | None",
+        program: Program,
+        ahead: Lease | None,
     ) -> RunResult:
         """One accepted run, to its stored result. Long because each failure on the way keeps what came before it."""
         carrying = Carrying(session, request, self.limits, folder.out, self.aside)
@@ -168,13 +181,13 @@ class Course:
             folder.append_infra("runtime", "INFO", f"[solver.codegen] workdir={folder.path}")
             for line in self.greeting:
                 folder.append_infra("supervisor", "INFO", line)
-            supervisor = await self.supervisors.of(request)
-            lease, hit = await self.pool.take(request.limits, loopback=request.loopback)
+            lease, hit = ahead, True
+            if lease is None:
+                lease, hit = await self.pool.take(request.limits, loopback=request.loopback)
             try:
                 check_preloads(self.backend, self.needed)
                 conduct = Conduct(request, lease.slot, folder, request.limits, feed, on_output, supervisor, self.owing)
                 run.conducted_by(conduct)
-                program = program_for(request, self._options_for(request.limits, supervisor))
                 setup_s = time.monotonic() - began - queued_s
                 timings = {"accepted": accepted, "queued_s": queued_s, "pool_hit": hit, "slot_s": setup_s}
                 try:
@@ -213,8 +226,7 @@ class Course:
                     raise
                 await carrying.commit()
             finally:
-                if not self.life.is_elsewhere:
-                    self.pool.give_back(lease)
+                self._give_back(lease)
         except BaseException as error:
             if self.life.is_elsewhere:  # a fork's copy of this task is destroyed; the run is the parent's
                 raise
@@ -233,6 +245,10 @@ class Course:
         await _publish_artifacts(feed, ending.run_s, result.artifacts)
         feed.publish(_outcome(result, ending.run_s))
         return result
+
+    def _give_back(self, lease: Lease) -> None:
+        if not self.life.is_elsewhere:
+            self.pool.give_back(lease)
 
     def _store_lost(
         self,
