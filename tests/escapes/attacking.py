@@ -77,6 +77,14 @@ def processes_inside() -> list[int]:
     return [pid for pid in parents if _descends(pid, parents) and _is_deeper(pid, own + 2)]
 
 
+def programs_inside() -> list[int]:
+    """As `processes_inside` without the inits: what could still run code of a program.
+
+    An init that is alone in its slot ends when the slot is taken down, some milliseconds after the result is there.
+    """
+    return [pid for pid in processes_inside() if _status(pid).get("NSpid", "").split()[-1:] != ["1"]]
+
+
 def _parent(pid: str) -> int:
     """The pid of its parent; 0 if it has none that we see, or has gone.
 

@@ -1,8 +1,18 @@
 """Resources: the ways to end, and that each is told apart from the others."""
 
+import os
+
 import pytest
 
-from tests.escapes.attacking import attack, ended, processes_inside
+from isorun.backends.namespace.backend import NamespaceBackend, Options
+from isorun.core.request import RunRequest
+from isorun.kernel.readiness import is_readable
+from isorun.runtime.request import accept
+from isorun.runtime.run import Options as RunOptions
+from isorun.runtime.run import program_for
+from isorun.settings import Settings
+from tests.escapes.attacking import attack, ended, programs_inside
+from tests.escapes.conftest import SMALL
 
 pytestmark = [pytest.mark.usefixtures("unharmed"), pytest.mark.alone]
 
@@ -41,7 +51,7 @@ def test_every_ending_has_its_own_words(sealed, code, expected, exit_) -> None:
     result = attack(sealed, code, timeout_s=5)
     assert ended(result) == expected
     assert (result.exit_code if exit_ >= 0 else -result.signal) == exit_
-    assert processes_inside() == []
+    assert programs_inside() == []
     # Control: each is the control of the others.
 
 
@@ -86,3 +96,29 @@ def test_an_exception_that_lies_about_its_type_is_bounded(sealed) -> None:
     assert len(result.error.message) < 500
     assert not {"\x1b", "\x07", "\n"} & set(result.error.message)
     # Control: `raise` in the table above.
+
+
+PARENT = "import os, time\nif os.fork() == 0:\n    os.setsid()\n    time.sleep(60)\n"
+
+
+@pytest.mark.parametrize(("code", "is_over"), [("pass", True), (PARENT, False)])
+@pytest.mark.embedded
+async def test_a_run_is_over_when_the_kernel_counts_none_of_it(ceilings, code: str, is_over: bool) -> None:
+    """Then init is left for the end of the slot. A run that leaves a process behind, or whose processes nothing counts,
+    is killed with its init at once.
+    """
+    program = program_for(accept(RunRequest.of(code), SMALL), RunOptions())
+    named, is_counted = Settings.load().cgroup_parent, ceilings == "cgroup"
+    options = Options(use_cgroup=is_counted, cgroup_parent=str(named) if named and is_counted else None)
+    async with NamespaceBackend(options) as backend:
+        async with backend.launch(SMALL) as slot:
+            await slot.start(program)
+            await slot.wait()
+            exit_, _ = await slot.kill()
+            assert exit_.code == 0
+            assert is_readable(slot._init) is not (is_over and is_counted)
+            init = os.dup(slot._init)
+        try:
+            assert is_readable(init)
+        finally:
+            os.close(init)

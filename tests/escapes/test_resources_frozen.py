@@ -20,7 +20,7 @@ from isorun.runtime.request import accept
 from isorun.runtime.run import Options as RunOptions
 from isorun.runtime.run import program_for
 from isorun.settings import Settings
-from tests.escapes.attacking import cgroups_left, cpu_s_inside, processes_inside, ticks_inside
+from tests.escapes.attacking import cgroups_left, cpu_s_inside, processes_inside, programs_inside, ticks_inside
 from tests.escapes.conftest import SMALL
 
 pytestmark = [pytest.mark.usefixtures("unharmed"), pytest.mark.embedded, pytest.mark.alone]
@@ -180,7 +180,7 @@ def test_what_forks_and_what_hides_is_frozen_as_well(sealed, code) -> None:
         began = time.monotonic()
         assert run.cancel().status == "cancelled"
         assert time.monotonic() - began < ENDS_S
-    assert processes_inside() == []
+    assert programs_inside() == []
 
 
 def test_a_child_that_the_program_stopped_stays_stopped(sealed) -> None:
@@ -204,7 +204,7 @@ def test_a_frozen_run_is_cancelled_as_any_other(sealed) -> None:
         result = run.cancel()
     assert time.monotonic() - began < ENDS_S
     assert (result.status, [artifact.path for artifact in result.artifacts]) == ("cancelled", ["last"])
-    assert (processes_inside(), cgroups_left()) == ([], [])
+    assert (programs_inside(), cgroups_left()) == ([], [])
 
 
 def test_a_runtime_that_is_closed_ends_its_frozen_runs(ceilings, tmp_path) -> None:
@@ -249,7 +249,7 @@ def test_a_run_whose_watcher_dies_while_it_is_frozen_ends(ceilings, tmp_path) ->
         os.kill(backend._watcher._process._process.pid, signal.SIGKILL)
         with pytest.raises(SetupFailed, match="watcher"):
             run.result()
-        assert processes_inside() == []
+        assert programs_inside() == []
 
 
 HOST = """

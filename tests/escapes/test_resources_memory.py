@@ -8,7 +8,7 @@ import pytest
 from isorun import RunResult
 from isorun.backends.watch import sampling as watcher
 from isorun.core.limits import Limits
-from tests.escapes.attacking import attack, ended, processes_inside
+from tests.escapes.attacking import attack, ended, programs_inside
 from tests.escapes.conftest import ROOMY
 
 pytestmark = [pytest.mark.usefixtures("unharmed"), pytest.mark.alone]
@@ -266,7 +266,7 @@ def test_memory_of_many_children_is_one_sum(sealed) -> None:
         assert (result.stdout, killed_for_memory(result) >= 4) == ("on\n", True)
     else:
         assert ended(result) == KILLED
-    assert processes_inside() == []
+    assert programs_inside() == []
     # Control: three of them fit.
     fits = sealed.execute(CHILDREN.format(children=3, gone=0, full=3))
     assert (fits.status, fits.stdout, fits.notices) == ("ok", "on\n", ())
@@ -307,7 +307,7 @@ def test_twenty_children_that_grow_together_are_held(sealed, without, ceilings) 
     # The watcher's figure counts what the forked share once for each of them: what they start with goes off.
     shared = 0 if ceilings != "no-cgroup" else sealed.execute(GROWING.format(each=0, gone=0)).usage["max_rss_bytes"]
     assert result.usage["max_rss_bytes"] - shared < 2 * 256 * MIB
-    assert processes_inside() == []
+    assert programs_inside() == []
     # Control: with room for it, all of them live.
     roomy = dataclasses.replace(ROOMY, memory_bytes=1400 * MIB)
     fits = without(limits=roomy).execute(GROWING.format(each=20, gone=0))
@@ -359,7 +359,7 @@ def test_a_program_that_grows_and_grows_is_out_of_memory(sharing) -> None:
     code = GRADUAL + "child = os.fork()\nif child == 0:\n    time.sleep(30)\n    os._exit(0)\ngrow({0})\nprint('on')"
     result = attack(sharing, code.format(4096), timeout_s=9)
     assert (ended(result), result.signal, result.error.hint) == (KILLED, 9, HINT)
-    assert processes_inside() == []
+    assert programs_inside() == []
     # Control: one that asks for less ends well.
     assert sharing.execute(code.format(100)).stdout == "on\n"
 

@@ -9,7 +9,7 @@ import time
 
 import pytest
 
-from tests.escapes.attacking import attack, cpu_s_inside, ended, processes_inside
+from tests.escapes.attacking import attack, cpu_s_inside, ended, processes_inside, programs_inside
 from tests.escapes.conftest import ROOMY
 
 pytestmark = [pytest.mark.usefixtures("unharmed"), pytest.mark.alone]
@@ -45,7 +45,7 @@ def test_a_fork_bomb_ends_at_the_process_limit(sealed, without, kernel) -> None:
     else:
         assert ended(result) == PROCESS_LIMIT
         assert result.error.hint == "use less, or raise ISORUN_MAX_PROCESSES"
-    assert processes_inside() == []
+    assert programs_inside() == []
     # Control: with room for it, the same program makes 60 processes.
     assert without(limits=ROOMY).execute(FORKS.format(most=60)).stdout == "60\n"
 
@@ -58,7 +58,7 @@ def test_a_fork_bomb_that_ignores_errors_ends_at_the_deadline(sealed, ceilings) 
     code = "import os\nwhile True:\n    try: os.fork()\n    except OSError: pass"
     result = attack(sealed, code, timeout_s=1)
     assert ended(result) == timed_out(1)
-    assert processes_inside() == []
+    assert programs_inside() == []
     refused = [n for n in result.notices if n.endswith("fork(s) or thread(s) were refused: process limit")]
     assert len(refused) == (1 if ceilings != "no-cgroup" else 0)  # nothing else counts refusals
     # Control: that of the fork bomb above.
@@ -207,7 +207,7 @@ time.sleep(0.2)
 def test_a_daemon_does_not_outlive_its_run(sealed) -> None:
     """A double-forked process that ignores every signal is gone when the result is there."""
     result = attack(sealed, f"LIVES = 30\n{DAEMON}")
-    assert (result.status, result.stdout.strip().isdigit(), processes_inside()) == ("ok", True, [])
+    assert (result.status, result.stdout.strip().isdigit(), programs_inside()) == ("ok", True, [])
     # Control: outside of a run it lives on after its parent, and holds the pipe.
     argv = [sys.executable, "-c", f"LIVES = 1\n{DAEMON}"]
     with subprocess.Popen(argv, stdout=subprocess.PIPE, bufsize=0) as plain:
@@ -238,7 +238,7 @@ for _ in range(4): threading.Thread(target=spin, daemon=True).start()
 print("end")
 """
     result = attack(sealed, code, timeout_s=5)
-    assert (result.status, result.stdout, processes_inside()) == ("ok", "end\n", [])
+    assert (result.status, result.stdout, programs_inside()) == ("ok", "end\n", [])
     # Control: the next test.
 
 

@@ -14,7 +14,7 @@ import pytest
 from isorun import SetupFailed, SyncRuntime
 from isorun.backends.namespace.backend import NamespaceBackend, Options
 from isorun.backends.watch import watching
-from tests.escapes.attacking import attack, ended, processes_inside
+from tests.escapes.attacking import attack, ended, programs_inside
 from tests.escapes.conftest import ROOMY, SMALL
 from tests.escapes.test_resources_memory import killed_for_memory
 
@@ -78,7 +78,7 @@ def test_file_locks_are_counted(sealed, monkeypatch, ceilings, by) -> None:
     result = attack(sealed, LOCKS + by.format(most=3_000_000), timeout_s=20)
     assert ended(result) == LOCKED
     assert result.stdout.count("k") * 1000 < MOST
-    assert processes_inside() == []
+    assert programs_inside() == []
     # Control: a run may have some thousands; and more than that if nobody counts them.
     assert sealed.execute(LOCKS + by.format(most=3_000)).status == "ok"
     with unlimited(monkeypatch, ceilings) as runtime:
@@ -237,7 +237,7 @@ def test_a_run_that_nobody_watches_is_ended(ceilings) -> None:
         os.kill(before, signal.SIGKILL)
         with pytest.raises(SetupFailed, match="watcher: it ended, and the run was killed"):
             run.result()
-        assert processes_inside() == []
+        assert programs_inside() == []
         # Control: with the new one a run is held as before.
         assert ended(runtime.execute(LOCKS + OWN.format(most=3_000_000))) == LOCKED
         assert pid_of_watcher(runtime) != before

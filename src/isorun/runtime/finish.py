@@ -1,4 +1,7 @@
-"""From a dead run to its result: files collected, inspected and judged, logs closed, result.json written."""
+"""From a dead run to its result: files collected, inspected and judged, logs closed, result.json written.
+
+The module is long because each field of a result is made here, and each notice in its place among the others.
+"""
 
 import os
 import time

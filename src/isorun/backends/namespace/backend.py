@@ -63,6 +63,7 @@ _M = TypeVar("_M", bound=Message)
 MakePair = Callable[[], Awaitable[tuple[socket.socket, socket.socket]]]
 _BUILD_S = 30.0
 _TOLD_S = 10.0
+_REAPED_S = 0.1  # of a dead program, by the zygote; after that the slot is killed without its word
 _MOUNTS = (
     "/workspace",
     "/workspace",
@@ -471,7 +472,8 @@ class NamespaceSlot:
 
     async def kill(self) -> tuple[Exit, Usage]:
         """See `Slot.kill`."""
-        await self._end.kill()
+        if not await self._is_over():
+            await self._end.kill()
         await asyncio.wait({self._exited}, timeout=_TOLD_S)
         exited = self._exited.result() if self._exited.done() else None
         if not isinstance(exited, Exited):
@@ -497,6 +499,16 @@ class NamespaceSlot:
             cpu_s=held.cpu_s if held.cpu_s is not None else used,
             max_rss_bytes=peak + (seen.lock_bytes if seen else 0),
         )
+
+    async def _is_over(self) -> bool:
+        """Whether nothing of the run is left that could write: its program is reaped, and its group is empty.
+
+        Then init alone is there, which never had a descriptor of the run: it ends when the slot is taken down.
+        """
+        if not is_readable(self._program):
+            return False
+        await asyncio.wait({self._exited}, timeout=_REAPED_S)
+        return self._exited.done() and self._group.is_empty()
 
     def stop_watching(self) -> None:
         """Every process is dead."""

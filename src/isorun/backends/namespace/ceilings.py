@@ -40,6 +40,9 @@ class Group(Protocol):
     def limits(self) -> Mapping[str, Any] | None:
         """What the cgroup says of itself; None without a cgroup."""
 
+    def is_empty(self) -> bool:
+        """Whether the kernel counts no process of the run, not even a dead one; False where nothing counts them."""
+
     async def final(self) -> Final:
         """The counts, after the last process is dead."""
 
@@ -165,6 +168,9 @@ class _CgroupOfSlot:
     def limits(self) -> Mapping[str, Any] | None:
         return self._made.limits()
 
+    def is_empty(self) -> bool:
+        return self._made.count() == 0
+
     async def final(self) -> Final:
         usage, before = self._made.usage(), self._before
         return Final(
@@ -233,6 +239,9 @@ class _Unheld:
 
     def limits(self) -> Mapping[str, Any] | None:
         return None
+
+    def is_empty(self) -> bool:
+        return False
 
     def remove(self) -> None:
         """Nothing was made."""

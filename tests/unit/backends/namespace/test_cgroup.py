@@ -503,6 +503,19 @@ def test_usage_counts_cpu_time(parent: Parent) -> None:
             assert cpu_s is None
 
 
+def test_a_dead_process_counts_until_it_is_reaped(parent: Parent) -> None:
+    """So a group that counts nobody holds nobody who could still write."""
+    with made(parent) as group, child("") as sleeper:
+        assert group.count() == 0
+        group.attach(sleeper.pid)
+        assert group.count() == 1
+        sleeper.kill()
+        os.waitid(os.P_PID, sleeper.pid, os.WEXITED | os.WNOWAIT)
+        assert group.count() == 1
+        sleeper.wait()
+        assert group.count() == 0
+
+
 def test_attach_names_the_file_that_refused(parent: Parent) -> None:
     """A process that is gone cannot be attached, and the error says where that was."""
     with child("") as gone:

@@ -144,6 +144,13 @@ class Group:
         held = (path for path in self.paths if path != self._freezer or len(self.paths) == 1)  # who is there is in all
         return {int(p) for path in held for p in (_read_optional(f"{path}/cgroup.procs") or "").split()} - {0}
 
+    def count(self) -> int:
+        """How many processes and threads are in it, those included that are dead and not reaped, and those to come.
+
+        Of a group with a ceiling of them. Unlike `members`, the kernel's own count misses nobody.
+        """
+        return int(_read(f"{self.directories['pids']}/pids.current"))
+
     def oom_kills(self) -> int:
         """How many of its processes the kernel has killed for want of memory."""
         place = self.directories.get("memory")
