@@ -25,7 +25,7 @@ import threading
 import time
 import types
 import warnings
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from importlib.machinery import SourceFileLoader
 from traceback import walk_tb
@@ -37,6 +37,7 @@ from isorun.executor import names, output, rules, stack
 from isorun.executor.calls import agent_io_tools, proxies
 from isorun.executor.calls.tool_stream import ToolStream
 from isorun.executor.shown import figures, tmp, value
+from isorun.executor.surroundings import USUAL, USUAL_TOOLS, Surroundings
 from isorun.wire.frames import Frames
 from isorun.wire.messages import Ended, Go, Put, decode, encode
 
@@ -60,13 +61,13 @@ _SOURCE = 200  # characters of the line that raised: enough to see what was call
 class Program:
     """The one program of this process: what `execute` needs to know of it."""
 
-    def __init__(self, work: str, tools: ToolStream, base: dict[str, Any]) -> None:
+    def __init__(self, work: str, tools: ToolStream) -> None:
         self.path = os.path.join(work, rules.PROGRAM)
         self.tools = tools
         self.remap = True
         self.keep_value = False
         self.figures: figures.Figures | None = None
-        self.namespace = base
+        self.namespace: dict[str, Any] = {}
         self.code = 0
         self.pid = os.getpid()
         self.claim: Claim | None = None  # of the exception that ended it; said last, since nothing may follow it
@@ -93,7 +94,8 @@ class Loader:
         self._names = names.base(out)
         self._main = os.path.join(work, rules.LOADER)
         self._main_code = compile(MAIN, self._main, "exec")
-        self._views = stack.Views((_execute.__code__, _awaited.__code__), self._is_ours)
+        views = stack.Views((_execute.__code__, _awaited.__code__), self._is_ours)
+        self._around = Surroundings(views, out, os.path.join(work, rules.FIGURES))
 
     def _is_ours(self, filename: str) -> bool:
         return filename.startswith(_OURS) or filename == self._main
@@ -105,6 +107,20 @@ class Loader:
         with open(self._main, "wb", buffering=0) as file:
             file.write(MAIN)
         self._rehearse()
+        self._stand_by()
+
+    def _stand_by(self) -> None:
+        """Make all that does not depend on the program, so that at `Go` little is left to be done."""
+        self._around.make(USUAL, self._tools)
+        program = Program(self._work, self._tools)
+        _current[:] = [program]
+        module = types.ModuleType("__main__")
+        program.namespace = module.__dict__
+        # The names of the run are put in later; their places are kept, so that `globals()` has always one order.
+        program.namespace.update(self._names, **dict.fromkeys(names.OF_RUN), **self._around.tools)
+        program.namespace.update(_of_a_script(program.path))
+        sys.modules["__main__"] = module
+        self._tell_cpus = _count_cpus()
 
     def _rehearse(self) -> None:
         """Touch now what the start of a program touches: a page is copied the first time after a fork.
@@ -145,34 +161,28 @@ class Loader:
         """Run the program of *go* and return its exit code (a death by signal does not return)."""
         context = go.context
         self._enter_environment(go.env, context)
-        output.log_the_rest(context.log_mode, self._tools)
         self._tools.max_frame = context.frame_bytes
         self._tools.max_values = context.frame_values
-        program = Program(self._work, self._tools, self._names)
+        (program,) = _current
         program.remap = context.traceback_remap
         program.keep_value = context.keep_value
-        if context.save_figures:
-            program.figures = figures.Figures(self._out, os.path.join(self._work, rules.FIGURES))
-            program.figures.watch()
-        if program.remap:
-            self._views.install()
-            faulthandler.enable(file=rules.TRACE, all_threads=False)  # the host prints it, without the frames below
-        _current[:] = [program]
-        module = types.ModuleType("__main__")
-        module.__dict__.update(self._names, **names.of_run(context), **proxies.install(context.tools, context.about))
-        module.__dict__.update(_of_a_script(program.path))
-        program.namespace = module.__dict__
-        sys.modules["__main__"] = module
+        if self._around.suit(context, self._tools):
+            for alias in USUAL_TOOLS:
+                program.namespace.pop(alias, None)
+            program.namespace.update(self._around.tools)
+        program.figures = self._around.figures
+        program.namespace.update(names.of_run(context))
         sys.argv = [program.path, *go.argv]
         sys.orig_argv = [sys.executable, *sys.argv]
         exec(self._main_code, {"__name__": "isorun_main", "__file__": self._main})  # noqa: S102 - the text is our own
         return _leave(program)
 
     def _enter_environment(self, env: Mapping[str, str], context: RunContext) -> None:
-        os.environ.update(env)
+        if env:
+            os.environ.update(env)
         if "TZ" in env:
             time.tzset()  # the C library has read the zone already
-        _tell_cpus(context.cpus)
+        self._tell_cpus(context.cpus)
         if context.stdin:
             _open_stdin(os.path.join(self._work, rules.STDIN_FILE))
         for name in context.given:
@@ -182,14 +192,20 @@ class Loader:
         os.chdir(self._out)
 
 
-def _tell_cpus(most: int) -> None:
-    """Let pools be as large as the run's share of the processors is, not as large as the machine."""
-    told = min(most, len(os.sched_getaffinity(0)))
+def _count_cpus() -> Callable[[int], None]:
+    """Let pools be as large as the run's share of the processors is, not as the machine; what is returned takes it."""
+    told = 1
     for name in ("cpu_count", "process_cpu_count"):  # the second from Python 3.13 on
         if hasattr(os, name):
             setattr(os, name, functools.wraps(getattr(os, name))(lambda: told))
-    if sys.version_info >= (3, 13):
-        os.environ["PYTHON_CPU_COUNT"] = str(told)  # children of this program, too
+
+    def tell(most: int) -> None:
+        nonlocal told
+        told = min(most, len(os.sched_getaffinity(0)))
+        if sys.version_info >= (3, 13):
+            os.environ["PYTHON_CPU_COUNT"] = str(told)  # children of this program, too
+
+    return tell
 
 
 def _of_a_script(path: str) -> dict[str, Any]:

@@ -17,6 +17,8 @@ VALUE = ".isorun-value"  # in work/, with an ending for each form: the value of 
 LEFT = ".isorun-left"  # in work/: the names of files in /tmp that the program may have meant to keep
 FIGURES = ".isorun-figures"  # in work/: the names in out/ of figures that nobody had saved
 STDIN, STDOUT, STDERR, TOOLS, CONTROL, TRACE = 0, 1, 2, 3, 4, 6
+#: Tools that every program finds; where it was not granted them, they are there to be denied with a reason.
+EXEC_TOOLS = ("execute_code_python", "execute_code_python_side_effect")
 ZERO = "/dev/zero"
 #: Files of /tmp and of /dev/shm at most, each. Without a cgroup nothing counts their some 1000 bytes of kernel memory.
 SCRATCH_INODES = 16_384

@@ -32,15 +32,22 @@ class Views:
             warnings.simplefilter("always")
             warnings.warn("", stacklevel=1_000_000)
         self._beyond = found[0].filename, found[0].lineno  # what a warning names whose caller is beyond the stack
-        self._replaced: tuple[tuple[ModuleType, str, Callable[..., Any]], ...] = (
+        replaced: tuple[tuple[ModuleType, str, Callable[..., Any]], ...] = (
             (traceback, "walk_stack", self._walking(traceback.walk_stack)),
             (inspect, "getouterframes", self._outer(inspect.getouterframes)),
             (warnings, "_showwarnmsg", self._placing(warnings._showwarnmsg)),  # type: ignore[attr-defined]  # what C calls
         )
+        self._replaced = replaced
+        self._original = tuple((module, name, getattr(module, name)) for module, name, _ in replaced)
 
     def install(self) -> None:
         """From here on the program's stack begins with the program."""
         for module, name, function in self._replaced:
+            setattr(module, name, function)
+
+    def remove(self) -> None:
+        """Every function is as it was before `install`."""
+        for module, name, function in self._original:
             setattr(module, name, function)
 
     def _walking(self, walk: Callable[[FrameType | None], Iterator[tuple[FrameType, int]]]) -> Callable[..., Any]:

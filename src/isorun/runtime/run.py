@@ -45,7 +45,6 @@ if TYPE_CHECKING:
 
 _log = log_of("isorun")
 _NODES_OF_OURS = 8  # the program, the loader, and what the loader notes beside them
-_EXEC_TOOLS = ("execute_code_python", "execute_code_python_side_effect")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -179,7 +178,7 @@ def _cwd_path(path: str) -> str:
 
 def _proxies(grants: Sequence[str]) -> dict[str, list[str]]:
     """The names of the tools by alias. Those that every program finds are there to be denied with a reason."""
-    found = {"exec_tools": list(_EXEC_TOOLS)}
+    found = {"exec_tools": list(rules.EXEC_TOOLS)}
     for tool_id in grants:
         alias, _, name = tool_id.partition(".")
         found.setdefault(alias, []).append(name)

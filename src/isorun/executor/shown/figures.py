@@ -29,18 +29,27 @@ class Figures:
 
     def __init__(self, out: str, noted: str) -> None:
         self._out, self._noted = out, noted
-        self._pid = os.getpid()
+        self.pid = os.getpid()  # of the program
+        self._undo: list[Callable[[], None]] = []
 
     def watch(self) -> None:
         """Change pyplot now if it is imported, else as soon as it is."""
         pyplot = sys.modules.get(_PYPLOT)
         if pyplot is None:
-            sys.meta_path.insert(0, _Finder(self._change))
+            finder = _Finder(self._change)
+            sys.meta_path.insert(0, finder)
+            self._undo.append(lambda: sys.meta_path.remove(finder))
         else:
             self._change(pyplot)
 
+    def unwatch(self) -> None:
+        """Leave pyplot as it was before `watch`. Called before the program starts, or never."""
+        while self._undo:
+            self._undo.pop()()
+
     def _change(self, pyplot: ModuleType) -> None:
-        _fall_back(sys.modules["matplotlib"], sys.modules["matplotlib.font_manager"])
+        self._undo.append(_fall_back(sys.modules["matplotlib"], sys.modules["matplotlib.font_manager"]))
+        show_before, save_before = pyplot.show, pyplot.Figure.savefig
 
         @functools.wraps(pyplot.show)
         def show(*_: object, **__: object) -> None:
@@ -61,10 +70,16 @@ class Figures:
         HIDDEN.add(code)
         figure.savefig = functools.update_wrapper(function, savefig)
 
+        def undo() -> None:
+            pyplot.show, figure.savefig = show_before, save_before  # type: ignore[attr-defined]  # as above
+            HIDDEN.discard(code)
+
+        self._undo.append(undo)
+
     def save(self) -> None:
         """Save what is open, has something on it, and was not saved. A child of the program saves nothing."""
         pylab = sys.modules.get("matplotlib._pylab_helpers")
-        if pylab is None or os.getpid() != self._pid:
+        if pylab is None or os.getpid() != self.pid:
             return
         for manager in pylab.Gcf.get_all_fig_managers():
             figure = manager.canvas.figure
@@ -82,12 +97,21 @@ class Figures:
         return name
 
 
-def _fall_back(matplotlib: Any, font_manager: Any) -> None:  # noqa: ANN401 - modules of a package that may be missing
+def _fall_back(matplotlib: Any, font_manager: Any) -> Callable[[], None]:  # noqa: ANN401 - of a package that may be missing
+    """Let the usual font fall back on those that are installed; what takes that back."""
     installed = {entry.name for entry in font_manager.fontManager.ttflist}
     there = [name for name in FALLBACKS if name in installed]
+    changed: list[Any] = []
     for settings in (matplotlib.rcParams, matplotlib.rcParamsDefault) if there else ():
         if settings["font.family"] == ["sans-serif"]:
             settings["font.family"] = ["sans-serif", *there]
+            changed.append(settings)
+
+    def undo() -> None:
+        for settings in changed:
+            settings["font.family"] = ["sans-serif"]
+
+    return undo
 
 
 class _Finder:
