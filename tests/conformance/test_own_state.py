@@ -228,3 +228,15 @@ os.waitpid(pid, 0)
     with own(options) as rt:
         results: list[isorun.RunResult] = [rt.execute(code, timeout_s=10) for _ in range(2)]
     assert [result.stdout for result in results] == ["True\nTrue\n"] * 2, results[0].stderr
+
+
+def test_the_collector_sees_the_programs_own(run) -> None:
+    """What a program made is found among the collector's objects, and its globals among what refers to it."""
+    result = run("""
+        import gc
+        class Mine: pass
+        one = Mine()
+        print(any(found is globals() for found in gc.get_referrers(one)), any(o is one for o in gc.get_objects()))
+        print(gc.isenabled(), gc.get_threshold()[0] > 0, gc.garbage)
+    """)
+    assert result.stdout == "True True\nTrue True []\n"

@@ -34,12 +34,11 @@ from typing import Any
 from isorun.core.sent.claim import COMMON, Claim
 from isorun.core.sent.context import RunContext
 from isorun.executor import names, output, rules, stack
-from isorun.executor.calls import agent_io_tools, proxies
+from isorun.executor.calls import agent_io_tools
 from isorun.executor.calls.tool_stream import ToolStream
 from isorun.executor.shown import figures, tmp, value
 from isorun.executor.surroundings import USUAL, USUAL_TOOLS, Surroundings
-from isorun.wire.frames import Frames
-from isorun.wire.messages import Ended, Go, Put, decode, encode
+from isorun.wire.messages import Ended, Go, Put, encode
 
 MAIN = b'''"""The loader: runs user_code.py, the program, as __main__. Written by isorun; not part of the program."""
 
@@ -55,14 +54,42 @@ _EXCERPT = 4096  # characters of an exception's text that the host is told; stde
 _python_format = getattr(warnings, "_formatwarnmsg_impl", None)  # of CPython; the public one drops what allocated
 _TRACE_ROOM = 8192  # bytes: a stack of some hundred lines
 _LINES = 10_000_000  # more than a program can have
+_TRIAL = ".isorun-rehearsal"  # in work/, while a slot is built
 _SOURCE = 200  # characters of the line that raised: enough to see what was called
+
+
+#: What is sent to a slot as its program will be, for `Loader.rehearse`: the way most programs take.
+REHEARSAL = encode(Put(path=f"work/{_TRIAL}", data=b"import os\nos.sep and None\n", append=False, mode=0o644)) + encode(
+    Go(
+        argv=[],
+        env={},
+        context=RunContext(
+            exec_id="",
+            turn="",
+            contract=[],
+            directories=[""],
+            log_mode=USUAL[0],
+            traceback_remap=USUAL[1],
+            keep_value=True,
+            save_figures=USUAL[2],
+            frame_bytes=0,
+            frame_values=0,
+            cpus=1,
+            stdin=False,
+            given=[],
+            tools=USUAL_TOOLS,
+            about={},
+        ),
+    )
+)
 
 
 class Program:
     """The one program of this process: what `execute` needs to know of it."""
 
-    def __init__(self, work: str, tools: ToolStream) -> None:
-        self.path = os.path.join(work, rules.PROGRAM)
+    def __init__(self, path: str, tools: ToolStream) -> None:
+        self.path = path
+        self.below = 0  # frames of ours under its first one; 0 until that is known
         self.tools = tools
         self.remap = True
         self.keep_value = False
@@ -100,70 +127,63 @@ class Loader:
     def _is_ours(self, filename: str) -> bool:
         return filename.startswith(_OURS) or filename == self._main
 
+    def prepare(self) -> None:
+        """All that depends neither on the program nor on its slot; the numbers of the slot's descriptors are known.
+
+        Never in a pid 1 that programs see: SIGTERM gets a handler here, and by that reaches even it.
+        """
+        self._tools = agent_io_tools.prepare(rules.TOOLS)
+        self._around.make(USUAL, self._tools)
+        self._tell_cpus = _count_cpus()
+        faulthandler.register(signal.SIGTERM, file=rules.TRACE, all_threads=False, chain=True)
+
     def enter(self) -> None:
         """What needs the slot's own descriptors and files."""
-        self._tools = agent_io_tools.connect(rules.TOOLS)
-        _trace_on_sigterm(os.path.join(self._work, rules.LAST_TRACE))
+        _open_trace(os.path.join(self._work, rules.LAST_TRACE))
+        agent_io_tools.keep_from_children()
+        os.register_at_fork(after_in_child=_leave_trace)
         with open(self._main, "wb", buffering=0) as file:
             file.write(MAIN)
-        self._rehearse()
-        self._stand_by()
 
-    def _stand_by(self) -> None:
-        """Make all that does not depend on the program, so that at `Go` little is left to be done."""
-        self._around.make(USUAL, self._tools)
-        program = Program(self._work, self._tools)
-        _current[:] = [program]
+    def rehearse(self, go: Go) -> None:
+        """Do once all that `run` does, for the program of `REHEARSAL`, which is our own; nothing of it stays.
+
+        After a fork each page is copied when it is first written to, and counting references writes. So what runs
+        for the first time costs ten times what it costs later. This moves that from each run to the making of its slot.
+        Called from where `run` will be called: the depth of the stack is that of the program, too.
+        """
+        agent_io_tools.rehearse()
+        trial = self._made(os.path.join(self._work, _TRIAL))
+        self._start(trial, go)
+        os.unlink(trial.path)
+        with suppress(FileNotFoundError):
+            os.unlink(os.path.join(self._work, rules.LEFT))
+        self._around.stand_on(trial.below)
+        self._made(os.path.join(self._work, rules.PROGRAM)).below = trial.below
+
+    def _made(self, path: str) -> "Program":
+        """The current program, which is at *path*: with its module, as far as that does not depend on the run."""
+        program = Program(path, self._tools)
         module = types.ModuleType("__main__")
         program.namespace = module.__dict__
         # The names of the run are put in later; their places are kept, so that `globals()` has always one order.
         program.namespace.update(self._names, **dict.fromkeys(names.OF_RUN), **self._around.tools)
-        program.namespace.update(_of_a_script(program.path))
+        program.namespace.update(_of_a_script(path))
         sys.modules["__main__"] = module
-        self._tell_cpus = _count_cpus()
-
-    def _rehearse(self) -> None:
-        """Touch now what the start of a program touches: a page is copied the first time after a fork.
-
-        That moves half a millisecond from every run to the building of its slot. Nothing of it stays.
-        """
-        context = RunContext(
-            exec_id="",
-            turn="",
-            contract=[],
-            directories=[],
-            log_mode="",
-            traceback_remap=True,
-            keep_value=True,
-            save_figures=True,
-            frame_bytes=0,
-            frame_values=0,
-            cpus=1,
-            stdin=False,
-            given=[],
-            tools={"a": ["b"]},
-            about={"a.b": ["()", "c"]},
-        )
-        frames = Frames()
-        frames.feed(encode(Put(path="work/x", data=b"pass", append=False, mode=0o644)))
-        frames.feed(encode(Go(argv=[], env={}, context=context)))
-        while (frame := frames.next()) is not None:
-            decode(*frame)
-        module = types.ModuleType("rehearsal")
-        module.__dict__.update(self._names, **names.of_run(context), a=proxies.Tool("a", "b"))
-        agent_io_tools.rehearse()
-        os.environ.update({})
-        os.makedirs(os.path.join(self._out, ""), exist_ok=True)
-        code = value.compiled(b"import os\nos.sep\n", self._main, keep=True)
-        exec(code, module.__dict__)  # noqa: S102 - our own two lines
+        _current[:] = [program]
+        return program
 
     def run(self, go: Go) -> int:
         """Run the program of *go* and return its exit code (a death by signal does not return)."""
+        (program,) = _current
+        self._start(program, go)
+        return _leave(program)
+
+    def _start(self, program: "Program", go: Go) -> None:
         context = go.context
         self._enter_environment(go.env, context)
         self._tools.max_frame = context.frame_bytes
         self._tools.max_values = context.frame_values
-        (program,) = _current
         program.remap = context.traceback_remap
         program.keep_value = context.keep_value
         if self._around.suit(context, self._tools):
@@ -171,11 +191,12 @@ class Loader:
                 program.namespace.pop(alias, None)
             program.namespace.update(self._around.tools)
         program.figures = self._around.figures
+        if program.figures:
+            program.figures.pid = program.pid
         program.namespace.update(names.of_run(context))
         sys.argv = [program.path, *go.argv]
         sys.orig_argv = [sys.executable, *sys.argv]
         exec(self._main_code, {"__name__": "isorun_main", "__file__": self._main})  # noqa: S102 - the text is our own
-        return _leave(program)
 
     def _enter_environment(self, env: Mapping[str, str], context: RunContext) -> None:
         if env:
@@ -236,12 +257,8 @@ def execute() -> None:
 
 
 def _execute(program: Program) -> None:
-    # RecursionError should come at the depth it would outside, not earlier by our frames.
-    below = stack.depth() - 1
-    if program.remap:
-        stack.charge_nothing_for(below)
-    else:
-        sys.setrecursionlimit(sys.getrecursionlimit() + below)
+    if not program.below:
+        program.below = stack.depth() - 1
     with open(program.path, "rb") as file:
         source = file.read()
     try:
@@ -301,20 +318,17 @@ def _open_stdin(path: str) -> None:
     os.unlink(path)
 
 
-def _trace_on_sigterm(path: str) -> None:
-    """At SIGTERM write what is being executed to *path*, then die of it as before."""
+def _open_trace(path: str) -> None:
+    """Where faulthandler writes what is being executed at a crash, and at SIGTERM before the process dies of it."""
     opened = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
     os.write(opened, bytes(_TRACE_ROOM))  # the disk may be full when it is needed
     os.lseek(opened, 0, os.SEEK_SET)
     os.dup2(opened, rules.TRACE, inheritable=False)
     os.close(opened)
-    faulthandler.register(signal.SIGTERM, file=rules.TRACE, all_threads=False, chain=True)
-    # A child that is terminated or crashes must not write over the trace of the program.
-    os.register_at_fork(after_in_child=_leave_trace)
-    faulthandler.enable(file=rules.STDERR, all_threads=False)
 
 
 def _leave_trace() -> None:
+    """A child that is terminated or crashes must not write over the trace of the program."""
     faulthandler.unregister(signal.SIGTERM)
     if faulthandler.is_enabled():
         faulthandler.enable(file=rules.STDERR, all_threads=False)  # which the child may have redirected

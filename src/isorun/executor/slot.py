@@ -66,6 +66,7 @@ def run(message: ForkProgram, descriptors: list[int], kept: list[str], program: 
         control.send(SetupError(step=failure.step, reason=failure.reason))
         return 70
     program.enter()
+    program.rehearse(rehearsed(rules.WORKSPACE))
     # Everything else is read by the host, from outside.
     control.send(Ready(isolation={"landlock_abi": abi, "hostname": os.uname().nodename, "sockets": socket_answers()}))
     go = store_until_go(control, rules.WORKSPACE)
@@ -179,6 +180,20 @@ def store_until_go(control: Stream, workspace: str) -> Go | None:
                 return message
             case _:
                 return None
+
+
+def rehearsed(workspace: str) -> Go:
+    """Take a `Go`, and a file before it, that we send ourselves: see `loader.Loader.rehearse`."""
+    ours, theirs = socket.socketpair()
+    with theirs:
+        theirs.sendall(loader.REHEARSAL)
+        control = Stream(ours, Session(Side.SLOT, Side.HOST, State.READY))
+        go = store_until_go(control, workspace)
+        assert go is not None
+        control.send(Started())
+        control.close()
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+    return go
 
 
 def _store(workspace: str, message: Put) -> None:

@@ -93,8 +93,8 @@ def depth() -> int:
     raise AssertionError("a function that was called has a depth of more than 1")
 
 
-def charge_nothing_for(frames: int) -> None:
-    """The recursion limit is reached, told and set as if the stack were less deep by *frames*."""
+def charge_nothing_for(frames: int) -> Callable[[], None]:
+    """The recursion limit is reached, told and set as if the stack were less deep by *frames*; what takes that back."""
     told, limit = sys.getrecursionlimit, sys.setrecursionlimit
     limit(told() + frames)
 
@@ -106,5 +106,10 @@ def charge_nothing_for(frames: int) -> None:
     def setrecursionlimit(limit_: int, /) -> None:
         limit(limit_ + frames if isinstance(limit_, int) and limit_ > 0 else limit_)
 
+    def undo() -> None:
+        limit(told() - frames)
+        sys.getrecursionlimit, sys.setrecursionlimit = told, limit
+
     for function in (getrecursionlimit, setrecursionlimit):
         setattr(sys, function.__name__, function)
+    return undo

@@ -36,6 +36,7 @@ class Surroundings:
         self._views, self._out, self._noted = views, out, noted
         self._undo: list[Callable[[], object]] = []
         self._made: _Wanted | None = None
+        self._below = 0
         self.figures: figures.Figures | None = None
         self.tools: dict[str, ModuleType] = {}  # by alias
 
@@ -65,7 +66,16 @@ class Surroundings:
             self._undo.pop()()
         self.figures = None
         self.make(what, stream)
+        self.stand_on(self._below)
         return True
+
+    def stand_on(self, below: int) -> None:
+        """Let a RecursionError come at the depth that it has outside: *below* frames of ours are under a program's."""
+        self._below = below
+        if self._made is not None and self._made[1]:
+            self._undo.append(stack.charge_nothing_for(below))
+        else:
+            sys.setrecursionlimit(sys.getrecursionlimit() + below)
 
     def _log(self, mode: str, stream: ToolStream) -> None:
         changed: Any = {name: getattr(logging, name) for name in ("lastResort", "basicConfig")}

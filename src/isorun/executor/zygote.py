@@ -21,7 +21,7 @@ from contextlib import suppress
 from isorun.executor import interior, loader, rules, slot
 from isorun.executor.packets import Packets
 from isorun.executor.rules import STDERR
-from isorun.kernel import mounts, namespaces
+from isorun.kernel import fds, mounts, namespaces
 from isorun.wire.messages import BuildFailed, Exited, ForkProgram, MakeStream, Message, StreamMade, Warmed
 from isorun.wire.session import Session, Side, State
 
@@ -33,6 +33,7 @@ def main(
     channel: socket.socket, preloads: list[str], kept: list[str], sys_path: list[str], *, reaps_all: bool = True
 ) -> None:
     """Be the zygote. Never returns. *reaps_all* off: what a program made our child is left, for tests."""
+    channel = _leave_numbers(channel)
     environ = {name: value for name, value in os.environ.items() if name != "PWD"}  # bubblewrap sets it
     os.setsid()
     namespaces.unshare(namespaces.NEWNS)  # the writable /tmp below is ours alone: no init is forked from here
@@ -42,12 +43,27 @@ def main(
     loaded, failed = preload(preloads)
     warm()
     program = loader.Loader(rules.WORK, rules.OUT, sys_path, environ)
+    program.prepare()
     gc.collect()
     gc.freeze()  # the collector would write to, and so copy, every page the slots share
     packets = Packets(channel, Session(Side.ZYGOTE, Side.HOST, State.COLD))
     packets.send(Warmed(python=sys.version.split()[0], preloads=loaded, failed=failed))
     _Zygote(channel, packets, kept, program, reaps_all=reaps_all).serve()
     os._exit(0)
+
+
+def _leave_numbers(channel: socket.socket) -> socket.socket:
+    """*channel* with another number: those that are a slot's own lead nowhere here, and no preload gets them.
+
+    What a slot needs can so be made before the fork, and nothing that a slot is sent is in the way of its own.
+    """
+    nowhere, other = socket.socketpair()
+    other.close()
+    null = os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC)
+    standard = {number: number for number in (rules.STDIN, rules.STDOUT, rules.STDERR)}
+    slots = {rules.TOOLS: nowhere.detach(), **dict.fromkeys(range(rules.CONTROL, rules.TRACE + 1), null)}
+    fds.keep_only({**standard, **slots, rules.TRACE + 1: channel.detach()})
+    return socket.socket(fileno=rules.TRACE + 1)
 
 
 def preload(names: list[str]) -> tuple[dict[str, float], dict[str, str]]:

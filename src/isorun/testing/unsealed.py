@@ -43,7 +43,9 @@ def main() -> None:
     )
     control = Stream(socket.socket(fileno=rules.CONTROL), Session(Side.SLOT, Side.HOST, State.ATTACHED))
     program = loader.Loader(f"{root}/work", f"{root}/out", config["sys_path"], dict(os.environ))
+    program.prepare()
     program.enter()
+    program.rehearse(slot.rehearsed(root))
     control.send(Ready(isolation={}))
     go = slot.store_until_go(control, root)
     if go is None:

@@ -70,7 +70,8 @@ def connected() -> Peer:
     """Connect this process; the other end."""
     ours, theirs = socket.socketpair()
     theirs.settimeout(_PATIENCE_S)
-    tools.connect(ours.detach())
+    tools.prepare(ours.detach())
+    tools.keep_from_children()
     return Peer(theirs)
 
 
@@ -585,7 +586,8 @@ def test_a_subprocess_does_not_inherit_the_stream() -> None:
         return subprocess.run(run, close_fds=False, capture_output=True, check=True).stdout
 
     assert show() == b"True\n"  # the control
-    tools.connect(descriptor)
+    tools.prepare(descriptor)
+    tools.keep_from_children()
     assert show() == b"False\n"
     disconnect()
     theirs.close()

@@ -170,12 +170,16 @@ class _Connection:
 _connection: list[_Connection] = []  # empty, or the one of this process
 
 
-def connect(descriptor: int) -> ToolStream:
-    """Use *descriptor* for the calls of this process, and of none of its children."""
+def prepare(descriptor: int) -> ToolStream:
+    """Let calls go over *descriptor*, a stream socket by the time of the first, in this process or its child."""
     connection = _Connection(descriptor)
     _connection[:] = [connection]
-    os.register_at_fork(after_in_child=_forget)
     return connection.stream
+
+
+def keep_from_children() -> None:
+    """From now on no child of this process has its calls."""
+    os.register_at_fork(after_in_child=_forget)
 
 
 def _forget() -> None:

@@ -349,7 +349,9 @@ def _run(message: Prepare, theirs: dict[int, int], program: loader.Loader) -> in
     except StepFailed as failure:
         control.send(SetupError(step=failure.step, reason=failure.reason))
         return 70
+    program.prepare()
     program.enter()
+    program.rehearse(slot.rehearsed(rules.WORKSPACE))
     control.send(
         Ready(isolation={"landlock_abi": abi, "hostname": os.uname().nodename, "sockets": slot.socket_answers()})
     )
