@@ -18,6 +18,7 @@ import functools
 import gc
 import io
 import linecache
+import logging
 import os
 import signal
 import sys
@@ -25,6 +26,7 @@ import threading
 import time
 import types
 import warnings
+import weakref
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from importlib.machinery import SourceFileLoader
@@ -155,11 +157,16 @@ class Loader:
         agent_io_tools.rehearse()
         trial = self._made(os.path.join(self._work, _TRIAL))
         self._start(trial, go)
+        _rehearse_the_end(trial)
         os.unlink(trial.path)
         with suppress(FileNotFoundError):
             os.unlink(os.path.join(self._work, rules.LEFT))
-        self._around.stand_on(trial.below)
-        self._made(os.path.join(self._work, rules.PROGRAM)).below = trial.below
+        below = trial.below
+        self._around.stand_on(below)
+        del trial
+        gc.collect()
+        gc.freeze()  # what is looked through at the end is the program's; its module is made behind this
+        self._made(os.path.join(self._work, rules.PROGRAM)).below = below
 
     def _made(self, path: str) -> "Program":
         """The current program, which is at *path*: with its module, as far as that does not depend on the run."""
@@ -489,15 +496,27 @@ def _leave(program: Program) -> int:
     code = program.code
     if code and program.claim is not None:
         program.tools.send(Ended(claim=program.claim))  # after threads and atexit functions, which may still call tools
+    _close_files(program)
+    if code < 0:
+        signal.signal(-code, signal.SIG_DFL)
+        os.kill(os.getpid(), -code)
+    return code
+
+
+def _close_files(program: Program) -> None:
     program.namespace.clear()  # closes, and so flushes, the files its globals held
     gc.collect()
     for thing in gc.get_objects():
         if isinstance(thing, (io.BufferedWriter, io.BufferedRandom, io.TextIOWrapper)):
             _flush(thing)
-    if code < 0:
-        signal.signal(-code, signal.SIG_DFL)
-        os.kill(os.getpid(), -code)
-    return code
+
+
+def _rehearse_the_end(program: Program) -> None:
+    """What `_leave` does, as far as it can be done twice: `threading._shutdown` cannot, and runs in the run alone."""
+    handler = logging.StreamHandler(sys.stderr)
+    logging.shutdown([weakref.ref(handler)])  # what atexit calls
+    with open(program.path, encoding="utf-8"):
+        _close_files(program)
 
 
 def _flush(file: io.IOBase) -> None:
