@@ -7,20 +7,20 @@ also a child that it did not fork: a zombie keeps its pid namespace, and so its 
 """
 
 import gc
-import importlib
 import os
 import resource
 import select
 import signal
 import socket
 import sys
-import time
 from collections.abc import Iterator
 from contextlib import suppress
 
 from isorun.executor import interior, loader, rules, slot
 from isorun.executor.packets import Packets
 from isorun.executor.rules import STDERR
+from isorun.executor.warm import huge_pages
+from isorun.executor.warm import preloads as preloading
 from isorun.kernel import fds, mounts, namespaces
 from isorun.wire.messages import BuildFailed, Exited, ForkProgram, MakeStream, Message, StreamMade, Warmed
 from isorun.wire.session import Session, Side, State
@@ -40,12 +40,13 @@ def main(
     mounts.make_private()
     mounts.tmpfs("/tmp", size=_PRIVATE_BYTES, inodes=4096, mode=0o700)
     interior.show_kept(kept)  # of the interpreter and its packages, for the preloads
-    loaded, failed = preload(preloads)
-    warm()
+    loaded, failed = preloading.preload(preloads)
+    preloading.warm()
     program = loader.Loader(rules.WORK, rules.OUT, sys_path, environ)
     program.prepare()
     gc.collect()
     gc.freeze()  # the collector would write to, and so copy, every page the slots share
+    huge_pages.collapse()
     packets = Packets(channel, Session(Side.ZYGOTE, Side.HOST, State.COLD))
     packets.send(Warmed(python=sys.version.split()[0], preloads=loaded, failed=failed))
     _Zygote(channel, packets, kept, program, reaps_all=reaps_all).serve()
@@ -64,53 +65,6 @@ def _leave_numbers(channel: socket.socket) -> socket.socket:
     slots = {rules.TOOLS: nowhere.detach(), **dict.fromkeys(range(rules.CONTROL, rules.TRACE + 1), null)}
     fds.keep_only({**standard, **slots, rules.TRACE + 1: channel.detach()})
     return socket.socket(fileno=rules.TRACE + 1)
-
-
-def preload(names: list[str]) -> tuple[dict[str, float], dict[str, str]]:
-    """Import *names*: seconds that each took, and the reason of each that failed."""
-    loaded, failed = {}, {}
-    for name in names:
-        started = time.monotonic()
-        try:
-            importlib.import_module(name)
-            _WARMERS.get(name, lambda: None)()
-        except Exception as error:  # noqa: BLE001 - a preload is only a convenience: the program will see the error itself
-            failed[name] = f"{type(error).__name__}: {error}"[:500]
-        else:
-            loaded[name] = time.monotonic() - started
-    return loaded, failed
-
-
-def warm() -> None:
-    """What costs a millisecond the first time after a fork is done once, before."""
-    exec(compile("async def f(): await g()\n", "warm", "exec", flags=0), {})  # noqa: S102 - the text is our own
-    importlib.import_module("asyncio")
-    importlib.import_module("logging")
-    importlib.import_module("faulthandler")
-    importlib.import_module("traceback")
-    importlib.import_module("fcntl")
-
-
-def _warm_pandas() -> None:
-    import io
-
-    import pandas  # type: ignore[import-not-found,import-untyped,unused-ignore]  # pandas may be missing
-
-    pandas.read_csv(io.StringIO(pandas.DataFrame({"a": [1.5], "b": ["x"]}).to_csv()))
-
-
-def _warm_pyplot() -> None:
-    import io
-
-    from matplotlib import pyplot  # type: ignore[import-not-found,import-untyped,unused-ignore]  # matplotlib may be missing
-
-    figure, axes = pyplot.subplots()
-    axes.plot([1, 2])
-    figure.savefig(io.BytesIO(), format="png")
-    pyplot.close(figure)
-
-
-_WARMERS = {"pandas": _warm_pandas, "matplotlib.pyplot": _warm_pyplot}
 
 
 class _Zygote:

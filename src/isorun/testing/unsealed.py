@@ -15,8 +15,9 @@ import os
 import socket
 import sys
 
-from isorun.executor import loader, rules, slot, zygote
+from isorun.executor import loader, rules, slot
 from isorun.executor.packets import Stream
+from isorun.executor.warm import preloads
 from isorun.kernel import fds
 from isorun.wire.messages import Ready, Started
 from isorun.wire.session import Session, Side, State
@@ -59,7 +60,7 @@ def _serve(channel: socket.socket) -> tuple[str, list[int]]:
     """Answer the host until it is gone. Returns in a process that was forked: its folder, and control, stdout, stderr
     and tools.
     """
-    zygote.warm()
+    preloads.warm()
     gc.collect()
     gc.freeze()
     channel.send(b"{}")

@@ -30,6 +30,7 @@ from isorun.executor.container.handing import hand_over
 from isorun.executor.packets import Stream
 from isorun.executor.status import line_of_status
 from isorun.executor.steps import StepFailed
+from isorun.executor.warm import preloads
 from isorun.kernel import caps, fds
 from isorun.kernel.locks import Listing
 from isorun.wire.frames import ProtocolError
@@ -181,8 +182,8 @@ class _Init:
         if message.hand_over and (reason := hand_over()):
             self._say(BuildFailed(slot=0, step="workspace", reason=reason))
             return
-        loaded, failed = zygote.preload(message.preloads)
-        zygote.warm()
+        loaded, failed = preloads.preload(message.preloads)
+        preloads.warm()
         program = loader.Loader(rules.WORK, rules.OUT, sys_path, environ)
         theirs = self._make_ends()
         gc.collect()
