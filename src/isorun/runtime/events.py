@@ -1,15 +1,16 @@
 """What happens during a run, for everybody who wants to watch it."""
 
 import asyncio
+import sys
 from collections import deque
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 from isorun.store.folder import utc_now
 
 _KEPT = 1000  # events that a late subscriber still gets
-_KEPT_CHARS = 2 << 20  # of output in them: each may be as long as a pipe is deep
+_KEPT_BYTES = 2 << 20  # of memory for their output: each may be as long as a pipe is deep
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -27,8 +28,12 @@ class Event:
     time: str = ""  # of the day, UTC, as in 2026-03-01T12:00:00.000Z
 
 
-def _chars(event: Event) -> int:
-    return len(event.data["text"]) if event.kind == "output" else 0
+def _nothing() -> None:
+    """Before its program runs, a run has printed nothing."""
+
+
+def _bytes(event: Event) -> int:
+    return sys.getsizeof(event.data["text"]) if event.kind == "output" else 0  # a character takes up to four bytes
 
 
 class Feed:
@@ -40,13 +45,16 @@ class Feed:
 
     def __init__(self) -> None:
         self._events: deque[Event] = deque()
-        self._chars = 0
+        self._bytes = 0
         self._count = 0
         self._ended = False
         self._more = asyncio.Event()
+        self.before_others: Callable[[], None] = _nothing  # what publishes the output that came before another event
 
     def publish(self, *events: Event) -> None:
         """Add *events*; nothing is added after an outcome."""
+        if events and events[0].kind != "output":
+            self.before_others()
         if self._ended or not events:
             return
         now = utc_now()
@@ -55,9 +63,9 @@ class Feed:
             # Not by `replace`, which takes five times as long: a run can make thousands of calls a second.
             made = Event(kind=event.kind, at_s=event.at_s, data=event.data, number=self._count, time=now)
             self._events.append(made)
-            self._chars += _chars(event)
-            while len(self._events) > _KEPT or self._chars > _KEPT_CHARS:
-                self._chars -= _chars(self._events.popleft())
+            self._bytes += _bytes(event)
+            while len(self._events) > _KEPT or self._bytes > _KEPT_BYTES:
+                self._bytes -= _bytes(self._events.popleft())
         self._ended = events[-1].kind == "outcome"
         self._more.set()
         self._more = asyncio.Event()

@@ -17,35 +17,32 @@ import os
 import queue
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections import deque
+from collections.abc import Callable
 from contextlib import suppress
 
 from isorun.core.errors import InvalidRequest
 from isorun.core.guard.log import log_of
 from isorun.core.limits import Limits
 from isorun.core.pace import rest
-from isorun.core.share import Account, charged
 from isorun.core.text import one_line
 
 OnOutput = Callable[[str, bytes], None]
 
 _log = log_of("isorun")
 LINE = 8192
-_READ = 1 << 16
 _TAIL_SHARE = 16  # of a cap, one part in so many is kept from the end
 _END = 1 << 20  # bytes of user.log that are searched for errors and shown
 _CONTINUED = bytes(range(0x80, 0xC0))
-_PIECE = 16 << 10  # bytes that are decoded at once
-_DRAIN_S = 5.0
+_PIECE = 16 << 10  # bytes that are decoded at once, or dropped from a tail
 _SLOW_S = 0.5  # of one call of the caller's function: the other runs notice
 _PATIENCE_S = 5.0
-_LONGEST_S = 0.25  # of leaving a pipe alone: a callback of the caller's that took seconds is no program's debt
 
 
 class Kept:
     """The first and the last bytes of something long, and how many went missing between them.
 
-    *has_head* False: somebody else keeps the first ones.
+    *has_head* False: somebody else keeps the first ones. Little more is held than what `read` gives.
     """
 
     def __init__(self, cap: int, *, has_head: bool = True) -> None:
@@ -53,7 +50,8 @@ class Kept:
         self._head_cap = cap - self._tail_cap
         self._has_head = has_head
         self._head = bytearray()
-        self._tail = bytearray()
+        self._tail: deque[bytearray] = deque()  # in pieces: of one long array, each cut at its beginning moves the rest
+        self._tail_bytes = 0
         self.total = 0
 
     def add(self, data: bytes) -> bytes:
@@ -63,10 +61,18 @@ class Kept:
         head, rest = data[:room], data[room:]
         if self._has_head:
             self._head += head
-        self._tail += rest
-        if len(self._tail) > 2 * self._tail_cap:  # trimmed now and then: trimming moves bytes
-            del self._tail[: -self._tail_cap]
+        if rest:
+            self._add_to_tail(rest)
         return head
+
+    def _add_to_tail(self, data: bytes) -> None:
+        if not self._tail or len(self._tail[-1]) + len(data) > _PIECE:
+            self._tail.append(bytearray(data))
+        else:
+            self._tail[-1] += data
+        self._tail_bytes += len(data)
+        while self._tail_bytes - len(self._tail[0]) >= self._tail_cap:
+            self._tail_bytes -= len(self._tail.popleft())
 
     @property
     def cut(self) -> int:
@@ -76,9 +82,16 @@ class Kept:
     @property
     def ending(self) -> bytes:
         """What follows the head."""
+        tail = b"".join(self._tail)
         if not self.cut:
-            return bytes(self._tail)
-        return b"\n[... %d bytes were cut here ...]\n" % self.cut + bytes(self._tail[-self._tail_cap :])
+            return tail
+        return b"\n[... %d bytes were cut here ...]\n" % self.cut + tail[-self._tail_cap :]
+
+    def forget(self) -> None:
+        """Hold no bytes any more; how many there were stays known."""
+        self._head.clear()
+        self._tail.clear()
+        self._tail_bytes = 0
 
     def read(self) -> bytes:
         """Both parts, with the gap said."""
@@ -96,11 +109,11 @@ class OutputLog:
         publish: Callable[[str, str], None],
         on_flood: Callable[[], None],
     ) -> None:
-        self._file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+        self._path = path
+        self._file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
         self._streams = {name: Kept(limits.result_bytes) for name in ("stdout", "stderr")}
         self._partial = {name: bytearray() for name in self._streams}
         self._log = Kept(limits.log_bytes, has_head=False)
-        self._end = b""
         self._most = limits.output_bytes
         self._publish = publish
         self._on_flood = on_flood
@@ -152,13 +165,7 @@ class OutputLog:
                 self._take(name, bytes(partial) + b"\n")
                 partial.clear()
         self._write(self._log.ending)
-        size = os.fstat(self._file).st_size
-        start = max(size - _END, self._begins)
-        self._end = os.pread(self._file, max(size - start, 0), start)
-        if start > self._begins:
-            self._end = self._end.lstrip(_CONTINUED)  # it may begin inside a character
-        if self._disk_full:  # what is not there can still be told, if not in the order of its arrival
-            self._end = b"".join(kept.read() for kept in self._streams.values())[-_END:]
+        self._log.forget()
         os.close(self._file)
 
     def text(self, name: str) -> str:
@@ -166,8 +173,16 @@ class OutputLog:
         return _decoded(self._streams[name].read())
 
     def log_text(self) -> str:
-        """What a closed user.log holds after its first line, or the last MiB of it."""
-        return _decoded(self._end)
+        """What a closed user.log holds after its first line, or the last MiB of it. Raises `OSError`."""
+        if self._disk_full:  # what is not there can still be told, if not in the order of its arrival
+            return _decoded(b"".join(kept.read() for kept in self._streams.values())[-_END:])
+        file = os.open(self._path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
+        try:
+            start = max(os.fstat(file).st_size - _END, self._begins)
+            end = os.pread(file, _END, start)
+        finally:
+            os.close(file)
+        return _decoded(end.lstrip(_CONTINUED) if start > self._begins else end)  # it may begin inside a character
 
     @property
     def truncated(self) -> bool:
@@ -314,65 +329,3 @@ class ListeningInThread(Listening):
         if not self._is_late:
             return []
         return [f"on_output was still busy {_PATIENCE_S:g} s after the program's end; it is told of the rest later"]
-
-
-class PipeReader:
-    """Reads one pipe until its end, without a thread; *account* is charged with what *take* takes."""
-
-    def __init__(self, descriptor: int, take: Callable[[bytes], None], account: Account | None = None) -> None:
-        self._descriptor = descriptor
-        self._take = take
-        self._account = account
-        self._rest: asyncio.TimerHandle | None = None
-        self._loop = asyncio.get_running_loop()
-        self.ended = asyncio.Event()
-        self._loop.add_reader(descriptor, self._read)
-
-    def _read(self) -> None:
-        began = time.monotonic()
-        try:
-            data = os.read(self._descriptor, _READ)
-        except BlockingIOError:
-            return
-        except OSError:
-            data = b""
-        if not data:
-            self.stop()
-            return
-        self._take(data)
-        if self._account is not None:
-            now = time.monotonic()
-            cost = charged(now - began, 1, is_behind=len(data) == _READ)
-            if pause_s := min(self._account.spend(now, cost), _LONGEST_S):
-                self._loop.remove_reader(self._descriptor)
-                self._rest = self._loop.call_later(pause_s, self._go_on)
-
-    def _go_on(self) -> None:
-        self._rest = None
-        self._loop.add_reader(self._descriptor, self._read)
-
-    def hurry(self) -> None:
-        """No process is left that could write: read what is left without a pause."""
-        self._account = None
-        if self._rest is not None:
-            self._rest.cancel()
-            self._go_on()
-
-    def stop(self) -> None:
-        """Stop reading; what is still in the pipe stays there."""
-        if self._rest is not None:
-            self._rest.cancel()
-        if not self.ended.is_set():
-            with suppress(OSError, ValueError):
-                asyncio.get_running_loop().remove_reader(self._descriptor)
-            self.ended.set()
-
-
-async def drain(readers: Sequence[PipeReader]) -> None:
-    """Every process that could write is dead, so each pipe has an end; the bound is for a kernel that disagrees."""
-    with suppress(TimeoutError):
-        async with asyncio.timeout(_DRAIN_S):
-            for reader in readers:
-                reader.hurry()
-            for reader in readers:
-                await reader.ended.wait()

@@ -31,7 +31,8 @@ from isorun.executor.status import line_of_isolation
 from isorun.runtime.clock import Clock, Freezing
 from isorun.runtime.events import Event, Feed
 from isorun.runtime.held.tools import about_own, host_answers
-from isorun.runtime.output import OnOutput, OutputLog, PipeReader, drain, listening_to
+from isorun.runtime.output import OnOutput, OutputLog, listening_to
+from isorun.runtime.printed.pipes import Order, PipeReader, drain
 from isorun.runtime.request import AcceptedRun
 from isorun.runtime.shown import crash_dumps, read_trace
 from isorun.runtime.toolstream import open_tools
@@ -263,10 +264,11 @@ class Conduct:
             output.close()
             raise
         # Listening begins here: no event comes before `started`, and until then the pipes hold what is said.
-        account = Account(self._owing, time.monotonic())
+        account, order = Account(self._owing, time.monotonic()), Order()
+        self._feed.before_others = order.catch_up
         readers = [
-            PipeReader(self._slot.stdout, lambda data: self._printed(output, "stdout", data), account),
-            PipeReader(self._slot.stderr, lambda data: self._printed(output, "stderr", data), account),
+            PipeReader(self._slot.stdout, lambda data: self._printed(output, "stdout", data), account, order),
+            PipeReader(self._slot.stderr, lambda data: self._printed(output, "stderr", data), account, order),
         ]
         self.held = host_answers(self._request, self._slot.out, self._feed, self._at, self.told)
         tools = await open_tools(

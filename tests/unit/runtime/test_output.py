@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import sys
 import tracemalloc
 from pathlib import Path
 
@@ -12,7 +13,8 @@ from hypothesis import strategies as st
 from isorun.core.limits import MIB, Limits
 from isorun.core.share import BURST_S, Account, Owing
 from isorun.runtime.events import Event, Feed
-from isorun.runtime.output import OutputLog, PipeReader, _decoded
+from isorun.runtime.output import Kept, OutputLog, _decoded
+from isorun.runtime.printed.pipes import PipeReader
 
 
 def log_of(path: Path, **limits: int) -> OutputLog:
@@ -94,3 +96,50 @@ def test_text_is_decoded_in_pieces_as_it_would_be_whole(parts: list[bytes]) -> N
     """A character that lies across two pieces is one character, and half of one is a replacement."""
     data = b"".join(parts)
     assert _decoded(data) == data.decode("utf-8", "replace")
+
+
+def test_a_flood_holds_little_more_than_its_result(tmp_path) -> None:
+    """The result's MiB of a stream, and the MiB with which user.log ends, which is let go of once it is on disk."""
+    block = b"0123456789abcde\n" * 4096
+    tracemalloc.start()
+    try:
+        log = log_of(tmp_path)
+        for _ in range(1000):
+            log.feed("stdout", block)
+        log.feed("stdout", b"in pieces\n")
+        _, peak = tracemalloc.get_traced_memory()
+        log.close()
+        held, _ = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert peak < 2.6 * MIB
+    assert held < 1.3 * MIB
+    assert log.log_text().endswith("0123456789abcde\nin pieces\n")
+
+
+@given(st.lists(st.binary(max_size=40), max_size=30), st.integers(1, 300))
+def test_what_is_kept_is_the_beginning_and_the_end(parts: list[bytes], cap: int) -> None:
+    """Of any pieces: whole if they fit, else as many bytes as may be, and how many are missing."""
+    kept, whole = Kept(cap), b"".join(parts)
+    heads = b"".join(kept.add(part) for part in parts)
+    tail = max(cap // 16, 1)
+    assert heads == whole[: cap - tail]
+    if len(whole) <= cap:
+        assert kept.read() == whole
+    else:
+        note = b"\n[... %d bytes were cut here ...]\n" % (len(whole) - cap)
+        assert kept.read() == heads + note + whole[-tail:]
+
+
+def test_events_are_bounded_in_memory_whatever_they_hold() -> None:
+    """A text with one emoji takes four bytes for each of its characters."""
+    feed = Feed()
+    for _ in range(100):
+        feed.publish(Event(kind="output", at_s=0.0, data={"stream": "stdout", "text": "😀" + "x" * 65535}))
+    feed.publish(Event(kind="outcome", at_s=0.0))
+
+    async def late() -> list[Event]:
+        return [event async for event in feed.subscribe()]
+
+    texts = [event.data["text"] for event in asyncio.run(late()) if event.kind == "output"]
+    assert 0 < sum(map(sys.getsizeof, texts)) <= 2 * MIB

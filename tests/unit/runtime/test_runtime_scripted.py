@@ -1,6 +1,7 @@
 """The runtime against slots that misbehave in ways no program does on demand."""
 
 import asyncio
+import gc
 import math
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -12,6 +13,7 @@ import isorun
 from isorun.backends.base import Slot, Usage
 from isorun.core.outcome import Exit
 from isorun.core.sent.claim import Claim
+from isorun.runtime.output import OutputLog
 from isorun.testing.fake import Script, ScriptedBackend
 from isorun.wire.messages import Call, Ended, Go, Log, Put, Refused, Reply, encode
 from tests.unit.records import CONTEXT
@@ -261,3 +263,12 @@ async def test_every_run_is_ended_before_an_error_of_a_backend_is_told(tmp_path,
     assert backend.left == count
     told = caught.value.exceptions if isinstance(caught.value, ExceptionGroup) else (caught.value,)
     assert sorted(map(str, told)) == [f"'slot {n}'" for n in range(1, count + 1)]
+
+
+async def test_a_run_that_its_caller_keeps_holds_its_output_once(tmp_path) -> None:
+    """The result has it: a service that keeps a thousand runs is not to hold what each of them printed twice."""
+    async with runtime(tmp_path, Script(stdout=b"x\n", exit=Exit(code=0))) as rt:
+        run = await rt.start("pass")
+        result = await run.result()
+    assert result.stdout == "x\n"
+    assert not [one for one in gc.get_objects() if isinstance(one, OutputLog)]

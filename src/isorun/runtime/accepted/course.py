@@ -225,6 +225,7 @@ class Course:
                     self._store_lost(request, conduct, lease, folder, timings, began, error)
                     raise
                 await carrying.commit()
+                conduct.output = None  # the result has it, and the caller may keep the run
             finally:
                 self._give_back(lease)
         except BaseException as error:

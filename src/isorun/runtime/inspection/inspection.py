@@ -34,7 +34,7 @@ from isorun.core.outcome import Exit
 from isorun.core.text import one_line
 from isorun.runtime.choose import namespace_backend
 from isorun.runtime.inspection.verdict import INVALID, Finding
-from isorun.runtime.output import PipeReader, drain
+from isorun.runtime.printed.pipes import PipeReader, drain
 from isorun.runtime.request import AcceptedRun
 from isorun.runtime.run import Options, program_for
 from isorun.settings import Settings

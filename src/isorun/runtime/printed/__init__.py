@@ -1,0 +1,1 @@
+"""What a run prints, on its way from the pipes to the books."""
