@@ -41,14 +41,14 @@ def given(folder: Path, files: Mapping[str, bytes]) -> list[Path]:
 
 
 def png(width: int = 4, height: int = 3) -> bytes:
-    return _image("PNG", width, height)
+    return image("PNG", width, height)
 
 
 def jpeg(width: int = 4, height: int = 3) -> bytes:
-    return _image("JPEG", width, height)
+    return image("JPEG", width, height)
 
 
-def _image(kind: str, width: int, height: int) -> bytes:
+def image(kind: str, width: int = 4, height: int = 3) -> bytes:
     out = io.BytesIO()
     Image.new("RGB", (width, height), (200, 30, 30)).save(out, kind)
     return out.getvalue()

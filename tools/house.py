@@ -43,7 +43,7 @@ PHRASE = re.compile(r"\b(is\s+none|is\s+no|whatever|whoever|one\s+that|nobody)\b
 #: A test named by a row of a table that is not in this repository.
 ROW_CODE = re.compile(r"^\s*(?:async )?def test_[a-h]\d+_", re.MULTILINE)
 #: How often each may occur. Lower a number when its count has fallen; never raise one.
-MAY_ONLY_FALL = {"hard phrases": 134, "tests named by row codes": 0}
+MAY_ONLY_FALL = {"hard phrases": 133, "tests named by row codes": 0}
 
 
 def too_long(name: str, text: str) -> list[str]:

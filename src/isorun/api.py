@@ -328,6 +328,12 @@ class SyncRuntime:
         self._life.check_begun()
         return self._original.waiting_slots
 
+    @property
+    def waiting_inspectors(self) -> int:
+        """Slots that are ready to look into promised files; the first is built once a contract has needed one."""
+        self._life.check_begun()
+        return self._original.waiting_inspectors
+
     @takes(RunOptions)
     def execute(self, code: str | bytes | Path | RunRequest, **options: Unpack[RunOptions]) -> RunResult:
         """Run *code* and return how it ended; see `Runtime.execute`."""

@@ -3,12 +3,16 @@
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING, TypeGuard
 
 from isorun.backends.base import Backend
 from isorun.backends.release import check_release
 from isorun.core.errors import InvalidRequest, Unavailable
 from isorun.settings import BACKENDS, Settings, get_exec_workspace_root
 from isorun.store.folder import open_root, open_state
+
+if TYPE_CHECKING:
+    from isorun.backends.namespace.backend import NamespaceBackend
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,7 +62,7 @@ async def choose_backend(named: Backend | None, settings: Settings, stack: Async
     return Chosen(backend, f"fallback: docker, because the namespace backend cannot be used: {embedded}")
 
 
-def namespace_backend(settings: Settings) -> Backend:
+def namespace_backend(settings: Settings) -> "NamespaceBackend":
     """The embedded backend as the settings want it, not entered."""
     check_release()
     # Imported here: the module needs Linux, and a client of another system may import isorun.
@@ -76,6 +80,15 @@ def namespace_backend(settings: Settings) -> Backend:
             cgroup_parent=str(settings.cgroup_parent) if settings.cgroup_parent else None,
         )
     )
+
+
+def is_embedded(backend: Backend) -> "TypeGuard[NamespaceBackend]":
+    """Whether the slots of *backend* are made by this process."""
+    if backend.name != "namespace":
+        return False
+    from isorun.backends.namespace.backend import NamespaceBackend  # as above
+
+    return isinstance(backend, NamespaceBackend)
 
 
 def docker_backend(settings: Settings) -> Backend:

@@ -262,6 +262,12 @@ class Runtime:
         self._life.check_begun()
         return self._pool.waiting
 
+    @property
+    def waiting_inspectors(self) -> int:
+        """Slots that are ready to look into promised files; the first is built once a contract has needed one."""
+        self._life.check_begun()
+        return self._course.inspection.waiting
+
     @takes(RunOptions)
     async def execute(self, code: str | bytes | Path | RunRequest, **options: Unpack[RunOptions]) -> RunResult:
         """Run *code* and return how it ended; a program that fails is a result, never an exception.

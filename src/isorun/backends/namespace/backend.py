@@ -18,7 +18,7 @@ import signal
 import socket
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -103,6 +103,7 @@ class NamespaceBackend:
         self._starting = asyncio.Lock()
         self._jail: _LeasedJail | None = None
         self._retired: set[asyncio.Task[None]] = set()  # jails that end once their last slot has
+        self._lender: NamespaceBackend | None = None  # whose ceilings and watcher are ours too
 
     async def __aenter__(self) -> "NamespaceBackend":
         async with AsyncExitStack() as stack:
@@ -111,10 +112,21 @@ class NamespaceBackend:
         return self
 
     async def _enter(self, stack: AsyncExitStack) -> None:
-        options = self._options
+        options, lender = self._options, self._lender
         self._environment: Environment = describe(options.python)
         self._identity = Identity.of_jail(options.executor_uid, options.executor_gid)
-        self._ceilings: Ceilings = choose_ceilings(options.cgroup_parent if options.use_cgroup else False)
+        if lender is not None:
+            self._ceilings: Ceilings = lender._ceilings
+            self._watcher: Watcher = lender._watcher
+            self._filters: dict[bool, bytes] = lender._filters
+            self._host_namespaces: dict[str, int] = lender._host_namespaces
+        else:
+            self._make_own(stack)
+        await self._current()
+
+    def _make_own(self, stack: AsyncExitStack) -> None:
+        options = self._options
+        self._ceilings = choose_ceilings(options.cgroup_parent if options.use_cgroup else False)
         stack.push_async_callback(asyncio.to_thread, self._ceilings.close)
         self._watcher = Watcher()
         stack.push_async_callback(ending.uninterrupted, self._watcher.close)
@@ -123,7 +135,6 @@ class NamespaceBackend:
         self._host_namespaces = namespaces.identifiers()
         if not self._identity.root:
             rlimits.use_all_open_files()  # the executor's real user is then ours too, and so is what it has in flight
-        await self._current()
 
     async def __aexit__(self, *exc: object) -> None:
         async with self._stack:  # whatever fails here, what was made is removed
@@ -154,6 +165,24 @@ class NamespaceBackend:
 
     def supervisor(self, settings: Settings, bundle: Path) -> None:
         """As a child of this process; see `Backend.supervisor`."""
+
+    def beside(self, preloads: tuple[str, ...]) -> "NamespaceBackend":
+        """One with the same walls, not entered, whose slots have imported *preloads* on isorun's own Python.
+
+        Ceilings and the watcher are those of this one, which has to be left last.
+        """
+        other = NamespaceBackend(replace(self._options, python=None, preloads=preloads))
+        other._lender = self
+        return other
+
+    async def reload(self, preloads: tuple[str, ...]) -> None:
+        """Have *preloads* in the slots that are built from now on, instead; those that stand stay as they are."""
+        options = replace(self._options, preloads=preloads)
+        jail = await _LeasedJail.start(self._environment, self._identity, options, self._output)
+        # Nothing is awaited from here on, so the new jail has an owner also if the caller is cancelled.
+        if self._jail is not None:
+            self._retire(self._jail)
+        self._options, self._jail = options, jail
 
     @asynccontextmanager
     async def launch(self, limits: Limits, *, loopback: bool = False) -> AsyncIterator[Slot]:

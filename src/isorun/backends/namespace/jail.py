@@ -43,6 +43,11 @@ _FONTS = "/etc/fonts"  # fontconfig
 #: How the folder is called in which root shows the jail what only root may read.
 STAGE = "isorun-stage-"
 _WARM_S = 120.0
+#: What a jail shows of isorun where it lies among no other packages; the last two are for inspectors.
+_PARTS = (
+    *("__init__.py", "core", "wire", "kernel", "executor"),
+    *(f"runtime/inspection/{name}.py" for name in ("inspector", "no_numpy")),
+)
 
 
 class RunningJail:
@@ -282,7 +287,7 @@ def _shown(environment: Environment) -> list[str]:
     package = own_package()
     shown = list(environment.binds)
     if not any(beneath(str(package), root) for root in (*shown, "/usr")):
-        shown += [str(package / "isorun" / part) for part in ("__init__.py", "core", "wire", "kernel", "executor")]
+        shown += [str(package / "isorun" / part) for part in _PARTS]
     return shown
 
 

@@ -184,6 +184,7 @@ class Course:
             lease, hit = ahead, True
             if lease is None:
                 lease, hit = await self.pool.take(request.limits, loopback=request.loopback)
+            self.inspection.expect(request.contract)
             try:
                 check_preloads(self.backend, self.needed)
                 conduct = Conduct(request, lease.slot, folder, request.limits, feed, on_output, supervisor, self.owing)

@@ -1,8 +1,8 @@
 """Has promised files looked into by `inspector`, which runs in a slot of its own.
 
 Theory of operation. The host never parses what a program wrote. The files that need more
-than their size are sent, under names of ours, into a fresh slot together with the text of
-the inspector, which answers one line for each, in order. A file whose answer does not come,
+than their size are sent, under names of ours, into a slot that nothing ran in before
+(`inspectors`), where the inspector answers one line for each, in order. A file whose answer does not come,
 because the inspector died, hung, ran out of memory or said something else, is invalid, and
 a new slot goes on with the files after it. All files of one run share a slot while it lives:
 one that takes the inspector over can lie about the others, and they are one program's.
@@ -17,22 +17,20 @@ What the inspector says is hostile: it is bounded, decoded here, and can only na
 import asyncio
 import json
 import math
-import os
 import sys
 import time
 from collections.abc import Sequence
-from contextlib import AsyncExitStack, suppress
+from contextlib import suppress
 from dataclasses import dataclass, replace
-from pathlib import Path
 from types import TracebackType
 
-from isorun.backends.base import Backend, File, Slot
+from isorun.backends.base import Backend, File
 from isorun.core.contract.checks import needs_a_look
 from isorun.core.contract.items import Contract, ContractItem
 from isorun.core.limits import MIB, Limits
 from isorun.core.outcome import Exit
 from isorun.core.text import one_line
-from isorun.runtime.choose import namespace_backend
+from isorun.runtime.inspection.inspectors import AT_ONCE, Inspectors, Place
 from isorun.runtime.inspection.verdict import INVALID, Finding
 from isorun.runtime.printed.pipes import PipeReader, drain
 from isorun.runtime.request import AcceptedRun
@@ -88,24 +86,27 @@ class Inspection:
         slice_s: float = SLICE_S,
     ) -> None:
         self._file_s, self._total_s, self._slice_s = file_s, total_s, slice_s
-        self._backend = backend
-        self._settings = settings
-        self._stack = AsyncExitStack()
-        self._opening = asyncio.Lock()
-        self._own: Backend | None = None
-        # More at once than processors would only make each other late.
-        processors = os.cpu_count() or 1
-        self._first = asyncio.Semaphore(max(2, processors))
-        self._longer = asyncio.Semaphore(max(1, processors // 2))
+        self._inspectors = Inspectors(backend, settings, limits_for(()))
+        self._first = asyncio.Semaphore(AT_ONCE)
+        self._longer = asyncio.Semaphore(max(1, AT_ONCE // 2))
 
     async def __aenter__(self) -> "Inspection":
-        await self._stack.__aenter__()
+        await self._inspectors.__aenter__()
         return self
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        await self._stack.__aexit__(kind, error, trace)
+        await self._inspectors.__aexit__(kind, error, trace)
+
+    @property
+    def waiting(self) -> int:
+        """Inspectors' slots that are ready now."""
+        return self._inspectors.waiting
+
+    def expect(self, contract: Contract | None) -> None:
+        """A run with *contract* begins: its inspector may be made ready meanwhile. Returns at once."""
+        self._inspectors.expect(to_inspect(contract))
 
     async def inspect(self, contract: Contract, collected: Collected, folder: RunFolder) -> Found:
         """What is wrong with each promised file of *collected* that needs a look; () for a file that is fine.
@@ -126,12 +127,12 @@ class Inspection:
         return {path: tuple(map(_without_operator_code, findings)) for path, findings in found.items()}
 
     async def _all(self, tasks: list[_Task], folder: RunFolder) -> Found:
-        backend, found, left_s = await self._sealed(), Found(), self._total_s
+        found, left_s = Found(), self._total_s
         turns, slice_s = self._first, self._slice_s
         while tasks and left_s > 0:
             sitting = _Sitting(tasks, self._file_s, left_s, slice_s)
-            async with turns, backend.launch(limits_for(tasks)) as slot:
-                await sitting.hold(slot, folder)
+            async with turns, self._inspectors.place(limits_for(tasks)) as place:
+                await sitting.hold(place, folder)
             left_s -= sitting.took_s
             slice_s -= sitting.took_s
             found |= sitting.found
@@ -140,19 +141,6 @@ class Inspection:
             tasks = tasks[len(sitting.found) :]
         hint = f"was not checked: the other files of the run used up the {self._total_s:g} s for all of them"
         return found | {task.file.path: (_finding(task, INVALID, hint),) for task in tasks}
-
-    async def _sealed(self) -> Backend:
-        """The Runtime's backend if its programs run on isorun's own Python, else one that does.
-
-        An executor image has what the inspector needs: where that is the backend, there may be no other.
-        """
-        if self._backend.name == "docker" or self._backend.environment.python == sys.executable:
-            return self._backend
-        async with self._opening:
-            if self._own is None:
-                settings = replace(self._settings, program_python=None, preload=())
-                self._own = await self._stack.enter_async_context(namespace_backend(settings))
-            return self._own
 
 
 def limits_for(tasks: Sequence[_Task]) -> Limits:
@@ -190,9 +178,10 @@ class _Sitting:
         self.found: Found = {}
         self.took_s = 0.0
 
-    async def hold(self, slot: Slot, folder: RunFolder) -> None:
-        """Have the files inspected in *slot*. At least one is answered for, if only by how it failed, or it was cut."""
-        request, limits = _request(self._tasks, folder), limits_for(self._tasks)
+    async def hold(self, place: Place, folder: RunFolder) -> None:
+        """Have the files inspected at *place*. At least one is answered for, if only by how it failed, or it is cut."""
+        slot, limits = place.slot, limits_for(self._tasks)
+        request = _request(self._tasks, folder, place.code)
         await slot.start(program_for(request, Options()))
         began = time.monotonic()
         readers = [PipeReader(slot.stdout, self._take), PipeReader(slot.stderr, self._hear)]
@@ -203,15 +192,17 @@ class _Sitting:
             self.took_s = time.monotonic() - began
             if ended.done():
                 await ended
-            exit_, _ = await slot.kill()
-            await drain(readers)  # what it said before it died counts
+            exit_ = None
+            if len(self.found) < len(self._tasks):  # else nothing that it does counts; it dies with its slot
+                exit_, _ = await slot.kill()
+                await drain(readers)  # what it said before it died counts
         finally:
             ended.cancel()
             with suppress(asyncio.CancelledError):
                 await ended
             for reader in readers:
                 reader.stop()
-        if len(self.found) < len(self._tasks) and not self.was_cut:
+        if exit_ is not None and len(self.found) < len(self._tasks) and not self.was_cut:
             self._blame(late, exit_, limits)
             said = bytes(self._said).decode("utf-8", "replace")
             folder.append_infra("inspector", "WARNING", f"ended early: {exit_}: {said}")
@@ -316,7 +307,7 @@ def _without_operator_code(finding: Finding) -> Finding:
     return replace(finding, code=INVALID) if finding.code == _MISSING_LIBRARY else finding
 
 
-def _request(tasks: Sequence[_Task], folder: RunFolder) -> AcceptedRun:
+def _request(tasks: Sequence[_Task], folder: RunFolder, code: bytes) -> AcceptedRun:
     names = [f"files/{number}" for number in range(len(tasks))]
     job = [
         {"file": name, "name": task.item.path, "checks": task.item.checks}
@@ -329,7 +320,7 @@ def _request(tasks: Sequence[_Task], folder: RunFolder) -> AcceptedRun:
     return AcceptedRun(
         exec_id="inspection",
         turn="turn_inspection",
-        code=Path(__file__).with_name("inspector.py").read_bytes(),
+        code=code,
         contract=None,
         timeout_s=TOTAL_S,
         prog_name="inspector",

@@ -53,6 +53,7 @@ async def status(_: CurrentUser, service: Open) -> dict[str, Any]:
         "model": service.settings.model if service.settings.model_url else None,
         "open_runs": service.runs.open,
         "waiting_slots": runtime.waiting_slots,
+        "waiting_inspectors": runtime.waiting_inspectors,
     }
 
 

@@ -344,5 +344,5 @@ async def test_programs_on_another_python_are_inspected_on_isoruns_own(tmp_path:
             return replace(super().environment, python="/opt/other/bin/python3")
 
     async with Elsewhere() as backend, Inspection(backend, Settings()) as inspection:
-        assert await inspection._sealed() is not backend
-        assert (await inspection._sealed()) is (await inspection._sealed())
+        assert await inspection._inspectors._sealed() is not backend
+        assert (await inspection._inspectors._sealed()) is (await inspection._inspectors._sealed())
