@@ -242,10 +242,10 @@ def _is_stored(result: RunResult) -> bool:
 
 
 async def _quiet(runtime: Runtime, root: Path) -> Held:
-    """What is held once every slot of the past is gone and the pool is full again."""
-    pool = runtime._pool
+    """What is held once every slot of the past is gone and both pools are full again."""
     for _ in range(2000):
-        if runtime.waiting_slots == POOL and not pool._closing and not pool._building:
+        pools = [pool for pool in (runtime._pool, runtime._course.inspection._inspectors._pool) if pool]
+        if len(pools) == 2 and all(p.waiting == p._size and not p._closing and not p._building for p in pools):
             break
         await asyncio.sleep(0.01)
     return Held.now(root)
