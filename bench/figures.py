@@ -6,14 +6,14 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import isorun
-from bench import neighbours, peers
+from bench import neighbours
 from bench import tool_calls as calls
 from bench.measure import Spread, paced, saturated
 from isorun.backends.namespace.backend import NamespaceBackend, Options
@@ -120,7 +120,7 @@ def vars_of(spread: Spread) -> dict[str, float]:
     return {name: round(getattr(spread, name), 4) for name in ("p50", "p95", "p99", "least", "count")}
 
 
-async def whole_runs(count: int) -> tuple[list[Figure], Spread, dict[str, Any]]:
+async def whole_runs(count: int) -> tuple[list[Figure], dict[str, Any]]:
     """`Runtime.execute` of a hello file under contract, paced and saturated. Long because it lists its figures."""
     async with runtime() as opened:
         seen: dict[str, Any] = {}
@@ -168,7 +168,7 @@ async def whole_runs(count: int) -> tuple[list[Figure], Spread, dict[str, Any]]:
             raw={"per_second": round(rate, 1)},
         ),
     ]
-    return figures, calm, seen
+    return figures, seen
 
 
 async def with_pandas(count: int) -> tuple[list[Figure], float]:
@@ -312,21 +312,4 @@ async def beside_floods(count: int, wanted: Sequence[str] = ()) -> list[Figure]:
                 raw={"calm_ms": vars_of(calm), "beside_ms": vars_of(beside)},
             )
         )
-    return found
-
-
-async def peer_figures(count: int, ours: Spread) -> list[Figure]:
-    """The same hello file by what people would use instead, and how many times slower it is."""
-    found = []
-    candidates: list[tuple[str, Callable[[str], Any], float | None]] = [
-        ("peer: plain subprocess `python -I -c`, no walls", peers.plain_python, None),
-        ("peer: cold Python in bubblewrap", peers.bubblewrapped_python, 3),
-    ]
-    for name, once, wanted in candidates:
-        spread = Spread.of([await once(peers.HELLO) for _ in range(count)])
-        times = spread.p50 / ours.p50
-        gate = f"ours ≥ {wanted:g}× faster" if wanted else ""
-        ok = times >= wanted if wanted else None
-        raw = {"ms": vars_of(spread), "times_ours": round(times, 2)}
-        found.append(Figure(name=name, value=f"{shown(spread)} ({times:.1f}× ours)", gate=gate, ok=ok, raw=raw))
     return found

@@ -8,9 +8,12 @@ import sys
 import tempfile
 import time
 from collections.abc import Mapping, Sequence
+from importlib import import_module
+from importlib.util import find_spec
 from pathlib import Path
 
 from bench import chromium
+from bench.fork_server import fork_server
 from isorun.backends.environment import beneath, describe
 from isorun.settings import Settings
 from sandbox_runner.namespace.sandbox import find_bubblewrap
@@ -62,6 +65,31 @@ async def bubblewrapped_python(code: str, python: str = sys.executable) -> float
         return await _timed(bubblewrap_argv(folder, code, python), {})
 
 
+def sandlock_is_there() -> bool:
+    """Whether the package can be imported; isorun does not need it."""
+    return find_spec("sandlock") is not None
+
+
+async def sandlocked_python(code: str) -> float:
+    """Seconds of one cold Python in sandlock (Landlock and seccomp, no namespaces), shown what bubblewrap is shown."""
+    return await asyncio.to_thread(_sandlocked, code)
+
+
+def _sandlocked(code: str) -> float:
+    with tempfile.TemporaryDirectory() as folder:
+        sandbox = import_module("sandlock").Sandbox(
+            fs_readable=[*_SYSTEM, "/proc", "/dev", *describe().binds],
+            fs_writable=[folder],
+            env={"OUTPUT_DIR": folder},
+        )
+        began = time.perf_counter()
+        done = sandbox.run([sys.executable, "-I", "-c", code])
+        seconds = time.perf_counter() - began
+        if not done.success or not Path(folder, "hello.txt").exists():
+            raise SystemExit(f"a peer failed: sandlock: {done}")
+    return seconds
+
+
 IMAGE = Settings.load().image
 
 
@@ -97,6 +125,10 @@ async def check() -> None:
     """Run each once. Raises SystemExit for one that does not work: better known before the minutes than after them."""
     await plain_python(HELLO)
     await bubblewrapped_python(HELLO)
+    async with fork_server(HELLO) as forked:
+        await forked()
+    if sandlock_is_there():
+        await sandlocked_python(HELLO)
     if docker_is_there():
         await docker_python(HELLO)
     await chromium.check()

@@ -71,7 +71,7 @@ GATES = {
 @pytest.mark.timeout(300)  # it starts seven supervisors and a browser
 async def test_the_built_in_tools_and_held_calls_are_measured() -> None:
     """Each has its figure, and what has a goal its gate. The peer's row is there with a browser and without one."""
-    found = {figure.name: figure for figure in await built_in_and_own(2, Console(quiet=True))}
+    found = {figure.name: figure for figure in await built_in_and_own(2, Console(quiet=True).print)}
     gates = {name: figure.gate for name, figure in found.items()}
     has_peer = chromium.program() is not None
     assert gates == {**GATES, **({AGAIN: ""} if has_peer else {})}
