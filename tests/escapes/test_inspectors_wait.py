@@ -6,6 +6,7 @@ waited for one.
 
 import asyncio
 import os
+from collections import Counter
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
@@ -13,6 +14,7 @@ from pathlib import Path
 import pytest
 
 from isorun import Settings, SyncRuntime
+from isorun.backends.namespace import jail
 from isorun.backends.namespace.backend import NamespaceBackend, Options
 from isorun.core.contract.items import parse_contract
 from isorun.runtime.inspection.inspection import _request, limits_for
@@ -23,6 +25,7 @@ from isorun.store.folder import Lease, RunFolder, open_root
 from tests import artifacts as made
 from tests.artifacts import HAND_OUT, contract, given
 from tests.escapes.attacking import attack
+from tests.escapes.soak import descendants
 
 pytestmark = [pytest.mark.usefixtures("unharmed"), pytest.mark.embedded]
 EXEC_ID = "20260101-120000-000001-0123456789ab"
@@ -95,6 +98,37 @@ async def test_the_next_check_sees_nothing_of_one_that_was_taken_over(ceilings: 
                     assert await said(place, folder, SEES) == NOTHING
                 slots.append(place.slot)
             assert len(set(map(id, slots))) == 4
+
+
+async def test_a_jail_that_is_replaced_while_another_is_being_started_is_ended(
+    ceilings: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Libraries are added while slots are built, each of which starts a jail here: every jail is ended by its owner."""
+    before, stood = descendants(), Counter[str]()
+    start = jail.start
+
+    @asynccontextmanager
+    async def counted(*args: object) -> AsyncIterator[jail.RunningJail]:
+        async with start(*args) as started:
+            stood["started"] += 1
+            yield started
+        stood["ended"] += 1
+
+    monkeypatch.setattr(jail, "start", counted)
+    async with NamespaceBackend(Options(use_cgroup=ceilings == "cgroup", zygote_runs=1)) as backend:
+
+        async def built() -> None:
+            for _ in range(5):
+                async with backend.launch(limits_for(())) as slot:
+                    assert slot.isolation["level"] == "full"
+
+        async def reloaded() -> None:
+            for _ in range(5):
+                await backend.reload(("csv",))
+
+        await asyncio.gather(built(), reloaded())
+    assert stood["started"] == stood["ended"] > 5
+    assert descendants() == before
 
 
 HOSTILE: dict[str, tuple[bytes, str, str]] = {

@@ -48,7 +48,7 @@ async def test_before_it_is_open(tmp_path) -> None:
     for use in (rt.execute, rt.start):
         with pytest.raises(isorun.Misused, match=_NOT_OPEN):
             await use("pass")
-    for name in ("tools", "waiting_slots"):
+    for name in ("tools", "waiting_slots", "waiting_inspectors"):
         with pytest.raises(isorun.Misused, match=_NOT_OPEN):
             getattr(rt, name)
     await rt.__aexit__(None, None, None)

@@ -59,7 +59,7 @@ def test_before_it_is_open(tmp_path) -> None:
     for use in (rt.execute, rt.start):
         with pytest.raises(isorun.Misused, match=said):
             use("pass")
-    for name in ("root", "backend", "tools", "waiting_slots"):
+    for name in ("root", "backend", "tools", "waiting_slots", "waiting_inspectors"):
         with pytest.raises(isorun.Misused, match=said):
             getattr(rt, name)
     rt.close()

@@ -179,10 +179,14 @@ class NamespaceBackend:
         """Have *preloads* in the slots that are built from now on, instead; those that stand stay as they are."""
         options = replace(self._options, preloads=preloads)
         jail = await _LeasedJail.start(self._environment, self._identity, options, self._output)
-        # Nothing is awaited from here on, so the new jail has an owner also if the caller is cancelled.
-        if self._jail is not None:
-            self._retire(self._jail)
-        self._options, self._jail = options, jail
+        try:
+            async with self._starting:  # else one that is being started would take the new one's place
+                if self._jail is not None:
+                    self._retire(self._jail)
+                self._options, self._jail = options, jail
+        except BaseException:
+            await asyncio.shield(jail.release())
+            raise
 
     @asynccontextmanager
     async def launch(self, limits: Limits, *, loopback: bool = False) -> AsyncIterator[Slot]:
