@@ -90,7 +90,8 @@ class Exit:
     filesystems at the end; `process_limit_hits` counts refused forks and threads,
     and is None where no cgroup counts them. `outside`: who ended the sandbox itself, where
     that was neither the program nor we; with `is_lost` it failed, and ours is the signal.
-    `violation`: what the program did against its sandbox, for which that was ended.
+    `violation`: what the program did against its sandbox, for which that was ended. `unasked`: the program is known to
+    have ended before anybody's word to end reached it; its end may have been heard of much later.
     """
 
     code: int | None = None
@@ -103,6 +104,7 @@ class Exit:
     outside: str = ""
     is_lost: bool = False
     violation: str = ""
+    unasked: bool = False
 
     def __post_init__(self) -> None:
         if (self.code is None) == (self.signal is None):

@@ -280,6 +280,8 @@ class Conduct:
             stop = await self._until_end()
             run_s, frozen_s = self.clock.run_s, self.clock.frozen_s
             exit_, usage = await self._slot.kill()
+            if exit_.unasked and stop is Stop.DEADLINE:
+                stop = None  # it was over in time, and we heard of it too late
             if exit_.violation:
                 self.violated(exit_.violation)
             await drain(readers)

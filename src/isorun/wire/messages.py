@@ -496,6 +496,7 @@ class Finished(Message):
     full_bytes: list[str]
     full_inodes: list[str]
     too_many_locks: bool = False  # init ended everything for them
+    unasked: bool = False  # the program ended before `Terminate` or `Finish` had come
 
 
 CONTROL = (Put, Attached, Go, Joined, Ready, SetupError, StoreError, Started)

@@ -219,9 +219,10 @@ ATTACHED: Table = {  # beside what `multiplex` handles in every state
         (Side.HOST, Until): State.SEALED,
         (Side.HOST, Terminate): State.SEALED,
         (Side.HOST, Finish): State.FINISHING,
-        (Side.INIT, Exited): State.SEALED,
+        (Side.INIT, Exited): State.FINISHING,  # it ends the others without being told
     },
     State.FINISHING: {
+        (Side.HOST, Finish): State.FINISHING,
         (Side.HOST, Until): State.FINISHING,
         (Side.HOST, Terminate): State.FINISHING,
         (Side.INIT, Exited): State.FINISHING,

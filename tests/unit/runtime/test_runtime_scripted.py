@@ -35,6 +35,8 @@ async def outcome(root: Path, script: Script) -> isorun.RunResult:
 
 ENDINGS = {
     "hangs": (Script(), "timed_out", "timeout"),
+    "was over when SIGTERM came": (Script(at_sigterm=Exit(code=0, unasked=True)), "ok", None),
+    "had failed when SIGTERM came": (Script(at_sigterm=Exit(code=3, unasked=True)), "failed", "nonzero_exit"),
     "ends at SIGTERM": (Script(at_sigterm=Exit(code=0)), "timed_out", "timeout"),
     "exit 0": (Script(exit=Exit(code=0)), "ok", None),
     "exit 3": (Script(exit=Exit(code=3)), "failed", "nonzero_exit"),
@@ -267,8 +269,13 @@ async def test_every_run_is_ended_before_an_error_of_a_backend_is_told(tmp_path,
 
 async def test_a_run_that_its_caller_keeps_holds_its_output_once(tmp_path) -> None:
     """The result has it: a service that keeps a thousand runs is not to hold what each of them printed twice."""
+
+    def logs() -> list[OutputLog]:
+        return [one for one in gc.get_objects() if isinstance(one, OutputLog)]
+
+    before = logs()  # of other tests
     async with runtime(tmp_path, Script(stdout=b"x\n", exit=Exit(code=0))) as rt:
         run = await rt.start("pass")
         result = await run.result()
     assert result.stdout == "x\n"
-    assert not [one for one in gc.get_objects() if isinstance(one, OutputLog)]
+    assert [one for one in logs() if one not in before] == []

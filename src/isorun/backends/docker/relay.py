@@ -20,7 +20,7 @@ from isorun.executor.container.init import CHANNELS
 from isorun.executor.status import SAYS_WHO
 from isorun.kernel import fds
 from isorun.wire.frames import ProtocolError
-from isorun.wire.messages import BuildFailed, Exited, Finish, Message, Terminate
+from isorun.wire.messages import BuildFailed, Exited, Finish, Finished, Message, Terminate
 from isorun.wire.multiplex import CHUNK, Multiplexer
 from isorun.wire.session import Session, Side, State
 from isorun.wire.unbroken import Mended
@@ -79,7 +79,9 @@ class Relay:
         self._settle()
 
     def send(self, message: Message) -> None:
-        """Send init a message."""
+        """Send init a message, unless it has had its last word."""
+        if Finished in self._heard:
+            return
         self._session.sent(message)
         self._streams.send(message)
         self._settle()

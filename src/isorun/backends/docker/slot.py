@@ -259,6 +259,7 @@ class DockerSlot:
             full_inodes=(*held[1], *finished.full_inodes),
             process_limit_hits=max(finished.process_limit_hits, 0),
             limit=self._limit(finished),
+            unasked=finished.unasked,
         )
         used = exited.user_s + exited.system_s
         return exit_, Usage(

@@ -57,7 +57,7 @@ def has_too_many_locks(listing: Listing, most: int) -> bool:
     return sum(count for (pid, _), count in listing.counts.items() if pid > 0) > most
 
 
-def final_facts(refused_tasks: int, *, too_many_locks: bool) -> Finished:
+def final_facts(refused_tasks: int, *, too_many_locks: bool, unasked: bool) -> Finished:
     """What the control group has counted, and which places are full. The rest is what init has counted."""
     if _V2.exists():
         events, pids, cpu = (_table(f"/sys/fs/cgroup/{name}") for name in ("memory.events", "pids.events", "cpu.stat"))
@@ -76,6 +76,7 @@ def final_facts(refused_tasks: int, *, too_many_locks: bool) -> Finished:
         full_bytes=[path for path in _IN_MEMORY if _is_full(path, "f_blocks", "f_bfree")],
         full_inodes=[path for path in _IN_MEMORY if _is_full(path, "f_files", "f_ffree")],
         too_many_locks=too_many_locks,
+        unasked=unasked,
     )
 
 

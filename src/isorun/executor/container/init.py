@@ -5,7 +5,8 @@ Theory of operation. The host has sent our code over stdin, and goes on with fra
 program's process, which seals itself as in any slot (`slot`), and from then on move
 bytes between its pipes and our own stdin and stdout. The engine's log has a copy of what
 we print: our stdout is without line breaks (`wire.unbroken`), our stderr is for people.
-At `Finish`, or when the host is gone, every other process is killed; when we end, the
+Once the program has ended every other process is killed, without waiting for the host to say so: its `Finish` would
+have the way through the engine before it. The same at `Finish`; when we end, as when the host is gone, the
 engine ends the container. A daemon that dies tells us nothing, so a run's time is known here too (`Until`).
 
 As pid 1 of its pid namespace this process is reached by no signal of the program's. It
@@ -82,6 +83,7 @@ class _Init:
         self._unwritten = b""  # of what the host is being sent, as it goes out
         self._ends: dict[str, int] = {}  # our end of each channel, until it is over
         self._program = 0  # its pid, while it lives
+        self._is_asked, self._is_unasked = False, False  # the program, to end; whether it ended before it was
         self._is_finishing = False
         self._is_shared = False  # the workspace, with a host who is not root
         self._most_tasks: int | None = None  # None: the container's control group refuses, and counts what it refuses
@@ -106,7 +108,7 @@ class _Init:
                 poll.register(descriptor, events)
             ready = {descriptor for descriptor, _ in poll.poll(self._pause_ms())}
             # Frozen and thawed late, it has first to hear that it was: what the host says comes before the clock.
-            if time.monotonic() > self._until and not self._is_finishing and rules.STDIN not in ready:
+            if time.monotonic() > self._until and rules.STDIN not in ready:
                 os.write(rules.STDERR, b"[init] its time is over, and nobody has ended it\n")
                 return
             self._count_tasks()
@@ -116,6 +118,8 @@ class _Init:
             if self._woken in ready:
                 os.read(self._woken, CHUNK)
                 self._reap()
+                if self._session.state is State.FINISHING and not self._is_finishing:
+                    self._end_others()
             for name in [name for name, descriptor in self._ends.items() if descriptor in ready]:
                 self._move(name)
             if self._is_finishing and not any(self._streams.is_open(name) for name in _SAID):
@@ -166,11 +170,14 @@ class _Init:
                 self._until = time.monotonic() + message.seconds
             case Terminate():
                 if self._program > 0:
+                    self._is_asked = True
                     os.kill(self._program, signal.SIGTERM)
             case Replaced(channel="tools"):
                 self._replace_tools()
             case Finish():
-                self._finish()
+                self._is_asked, self._until = True, inf
+                self._end_others()
+                self._streams.widen()
             case _:
                 raise ProtocolError(f"the host does not send {type(message).__name__}")
 
@@ -281,9 +288,10 @@ class _Init:
         for pid, status, usage in zygote.reaped(how):
             if pid == self._program:
                 self._program = 0
+                self._is_unasked = not self._is_asked
                 self._say(zygote.exited(0, status, usage))
 
-    def _finish(self) -> None:
+    def _end_others(self) -> None:
         """Leave no process but this one; what the others left in their pipes has an end then.
 
         One that an operator began by `docker exec` may be another user's: it ends with the container, when we do.
@@ -291,15 +299,16 @@ class _Init:
         with suppress(ProcessLookupError, PermissionError):
             while True:
                 os.kill(-1, signal.SIGKILL)  # all but ourselves
+                self._write_host()  # the program's end: it does not wait for theirs
                 self._reap(0)
-        self._streams.widen()
         self._is_finishing = True
 
     def _say_the_last(self) -> NoReturn:
         if self._is_shared:
             for folder in (rules.WORK, rules.OUT):
                 _give_to_group(folder)
-        self._say(final_facts(self._refused_tasks, too_many_locks=self._too_many_locks))
+        counted = {"too_many_locks": self._too_many_locks, "unasked": self._is_unasked}
+        self._say(final_facts(self._refused_tasks, **counted))
         os.set_blocking(rules.STDOUT, True)
         self._write_host()
         os._exit(0)

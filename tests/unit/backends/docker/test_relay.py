@@ -20,10 +20,12 @@ from isorun.wire.messages import (
     Exited,
     Finished,
     Go,
+    Look,
     Message,
     Prepare,
     Replaced,
     Sealed,
+    Until,
     Warmed,
     encode,
 )
@@ -33,6 +35,9 @@ from tests.unit.records import CONTEXT, FACTS, SEALING
 
 WARM = Warmed(python="3.11", preloads={}, failed={})
 EXIT = Exited(slot=0, code=0, signal=None, user_s=0.1, system_s=0.1, max_rss_bytes=1)
+LAST = Finished(
+    oom_kills=0, process_limit_hits=0, cpu_s=0.1, peak_memory_bytes=1, full_bytes=[], full_inodes=[], unasked=True
+)
 CODE = b"our code"
 PREPARE = Prepare(
     sealing=SEALING,
@@ -171,6 +176,24 @@ async def test_messages_are_heard_by_who_waits_for_them(container: Container, re
     assert await relay.hear(Exited) == EXIT
     assert relay.is_over
     await relay.wait_over()
+
+
+async def test_an_init_that_had_its_last_word_is_told_nothing(container: Container, relay: Relay) -> None:
+    """It ends everything by itself at its program's end; what we would have it do then, it hears no more."""
+    container.say(WARM)
+    await relay.hear(Warmed)
+    relay.send(Look())
+    container.say(Sealed(facts=FACTS), EXIT)
+    await relay.wait_over()
+    container.heard()
+    container.say(LAST)
+    await relay.hear(Finished)
+    relay.send(Until(seconds=1.0))
+    relay.terminate()
+    relay.finish()
+    await turns()
+    assert container.heard() == []
+    assert relay.failure is None
 
 
 @pytest.mark.parametrize("shut", [True, False], ids=["its end was said", "its end was not said"])
