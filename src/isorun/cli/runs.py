@@ -17,6 +17,7 @@ _ID = option("exec_id EXEC_ID", "The run's exec_id, its folder's name, or a begi
 OPTIONS = {
     "ls": (
         option("--limit N", "At most so many (default: the last 50; with --json all).", type=count),
+        option("--all", "All of them.", dest="all_"),
         option("--status WORD", "Only those that ended so, as failed; or running."),
         JSON,
     ),
@@ -29,26 +30,30 @@ OPTIONS = {
 }
 
 
-def ls(limit: int | None = None, status: str | None = None, json: bool = False) -> int:
+def ls(limit: int | None = None, all_: bool = False, status: str | None = None, json: bool = False) -> int:
     """The stored runs, newest first."""
     from dataclasses import asdict
 
-    from isorun.cli.show import print_json, print_table, say
+    from isorun.cli.show import print_json_list, print_table, say
     from isorun.cli.verdict import size
-    from isorun.store.recovery import listing
+    from isorun.core.errors import InvalidRequest
+    from isorun.store.recovery import each_listed, exec_ids, listing
 
-    root, most = stored_root(), limit or (None if json else _SHOWN)
-    found = listing(root, status=_status(status), most=most)
+    if all_ and limit is not None:
+        raise InvalidRequest("--all and --limit contradict each other; leave out one")
+    root, most = stored_root(), limit or (None if all_ or json else _SHOWN)
     if json:
-        print_json([asdict(run) for run in found])
-    elif not found:
+        print_json_list(asdict(run) for run in each_listed(root, status=_status(status), most=most))
+        return 0
+    found = listing(root, status=_status(status), most=most)
+    if not found:
         say(f"no runs in {root}{f' with status {status}' if status else ''}")
     else:
         rows = [(r.exec_id, r.status, when(r.accepted), r.prog_name or "-", size(r.bytes_used)) for r in found]
         columns = ("exec_id", "status", "accepted UTC", "program", "size")
         print_table(columns, rows, whole=("exec_id", "accepted UTC"))
-        if limit is None and len(found) == most:
-            say(f"the last {most}; --limit N shows more")
+        if len(found) == most and (stored := len(exec_ids(root))) > most:
+            say(f"the last {most}{f' with status {status}' if status else ''} of {stored:,} runs; --all shows the rest")
     return 0
 
 

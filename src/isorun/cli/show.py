@@ -21,6 +21,15 @@ def print_json(value: object, other: Callable[[object], object] | None = None) -
     sys.stdout.flush()
 
 
+def print_json_list(values: Iterable[object]) -> None:
+    """*values* as `print_json` prints a list of them, each when it is there."""
+    sys.stdout.write("[")
+    for at, value in enumerate(values):
+        sys.stdout.write((", " if at else "") + json.dumps(value))
+    sys.stdout.write("]\n")
+    sys.stdout.flush()
+
+
 def print_table(
     columns: Sequence[str],
     rows: Iterable[Sequence[str]],

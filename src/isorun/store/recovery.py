@@ -140,22 +140,34 @@ def _is_open(where: Root, exec_id: str) -> bool:
 def listing(root: Path, *, status: str | None = None, most: int | None = None) -> list[RunSummary]:
     """The runs stored below *root*, newest first; what vanishes meanwhile is left out.
 
+    *status* and *most* as of `each_listed`.
+    """
+    found = each_listed(root, status=status, most=most)
+    return sorted(found, key=lambda run: (run.accepted, run.exec_id), reverse=True)
+
+
+def each_listed(root: Path, *, status: str | None = None, most: int | None = None) -> Iterator[RunSummary]:
+    """As `listing`, one by one: a run is looked into when it is asked for.
+
     If *status* is given, those alone that have it; of these the newest *most*: the others are not looked into, unless
     the caller named them. An id of ours tells when the run was asked for.
     """
     times: list[tuple[str, str]] = []
-    found: list[RunSummary] = []
+    count = 0
     with opened(root) as where:
         for exec_id in _runs(where):
             with suppress(FileNotFoundError):  # removed meanwhile
                 times.append((time_in(exec_id) or _accepted(where, exec_id), exec_id))
         for _, exec_id in sorted(times, reverse=True):
-            if most is not None and len(found) == most:
+            if count == most:
                 break
-            with suppress(FileNotFoundError):
+            try:
                 run = _summary(where, exec_id)
-                found += [run] if status in (None, run.status) else []
-    return sorted(found, key=lambda run: (run.accepted, run.exec_id), reverse=True)
+            except FileNotFoundError:
+                continue
+            if status in (None, run.status):
+                count += 1
+                yield run
 
 
 def _accepted(where: Root, exec_id: str) -> str:

@@ -43,6 +43,7 @@ class Upkeep:
         self._now = time.time()  # of the start: what ends later, as its own runs do, is not too old for this host
         self._is_due, self._leaving, self._closing = asyncio.Event(), threading.Event(), threading.Event()
         self._task: asyncio.Task[None] | None = None
+        self._are_lost_ended = False
 
     async def __aenter__(self) -> Self:
         self._is_all_done = await asyncio.to_thread(self._first)
@@ -67,11 +68,13 @@ class Upkeep:
         self._is_due.set()
 
     def _first(self) -> bool:
-        """Whether all was done at once, since a host died, or the disk is full."""
-        if not host_died(self._root) and self._has_room():
-            return False
-        self._all()
-        return True
+        """Whether all was done at once, since the disk is full."""
+        if not self._has_room():
+            self._all()
+            return True
+        if host_died(self._root):
+            self._end_lost()
+        return False
 
     def _has_room(self) -> bool:
         try:
@@ -95,9 +98,12 @@ class Upkeep:
         # First what makes room: ending a lost run writes.
         sweep(self._root, older_than_s=self._older_than_s, now=self._now, by_id=True, goes_on=self._goes_on)
         sweep_sessions(self._root, older_than_s=self._sessions_older_than_s, now=self._now)
-        if self._leaving.is_set():
-            return
         # Where no lease says so, a run is lost that somebody brought here, or whose lease a power failure took.
+        if not (self._leaving.is_set() or self._are_lost_ended):
+            self._end_lost()
+
+    def _end_lost(self) -> None:
+        self._are_lost_ended = True
         for exec_id in recover(self._root, goes_on=lambda: not self._leaving.is_set()):
             _log.warning("run %s was lost: its host died", exec_id)
 

@@ -10,9 +10,10 @@ import pytest
 
 from isorun.cli import runs
 from isorun.cli.main import run_command
-from isorun.cli.show import print_table
+from isorun.cli.show import print_json_list, print_table
 from isorun.core.errors import InvalidRequest
 from isorun.core.ids import new_exec_id
+from isorun.store.recovery import each_listed
 
 
 @pytest.mark.parametrize(
@@ -203,3 +204,52 @@ def test_a_result_that_is_no_json_is_damaged(tmp_path: Path, told: Told, data: b
     """Nor is this."""
     (stored(tmp_path) / "out/result.json").write_bytes(data)
     assert told("show", "r1")[::2] == (2, "isorun: the result.json of run r1 is damaged\n")
+
+
+CUT = "the last 50 of 52 runs; --all shows the rest"
+
+
+def test_a_long_list_is_cut_and_says_how_many_there_are(told: Told, tmp_path: Path) -> None:
+    """The last 50 by default; all of them, or another number, if you ask; nothing is said where nothing is left out."""
+    for number in range(50):
+        stored(tmp_path, exec_id=f"r{number}")
+    assert len(told("ls")[1].splitlines()) == 2 + 50
+    stored(tmp_path, exec_id="r50")
+    stored(tmp_path, {**FINE, "status": "failed"}, exec_id="r51")
+    assert told("ls")[1].splitlines()[-1] == CUT
+    assert "--all" not in told("ls", "--all")[1]
+    assert len(told("ls", "--all")[1].splitlines()) == 2 + 52
+    assert told("ls", "--limit", "3")[1].splitlines()[-1] == CUT.replace("50", "3")
+    code, _, said = told("ls", "--all", "--limit", "3")
+    assert (code, "--all and --limit contradict each other" in said) == (2, True)
+    only = told("ls", "--limit", "1", "--status", "failed")[1].splitlines()[-1]
+    assert only == "the last 1 with status failed of 52 runs; --all shows the rest"
+
+
+def test_json_has_every_run_in_one_list(told: Told, tmp_path: Path) -> None:
+    """Also where there is none; a number bounds it."""
+    assert told("ls", "--json")[1] == "[]\n"
+    for number in range(52):
+        stored(tmp_path, exec_id=f"r{number}")
+    assert len(json.loads(told("ls", "--json")[1])) == 52
+    assert [run["exec_id"] for run in json.loads(told("ls", "--json", "--limit", "2")[1])] == ["r9", "r8"]
+
+
+def test_a_run_is_told_when_it_has_been_looked_into(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Of ten thousand the first is there at once; the shape is that of any list."""
+    printed: list[str] = []
+
+    def values() -> Iterator[dict[str, int]]:
+        for number in range(2):
+            yield {"number": number}
+            printed.append(capsys.readouterr().out)
+
+    print_json_list(values())
+    assert printed == ['[{"number": 0}', ', {"number": 1}']
+    assert capsys.readouterr().out == "]\n"
+    for exec_id in ("a", "b"):
+        stored(tmp_path, exec_id=exec_id)
+    found = each_listed(tmp_path)
+    assert next(found).exec_id == "b"
+    (tmp_path / "codegen_a").rename(tmp_path / "gone")
+    assert list(found) == []

@@ -82,6 +82,18 @@ async def test_a_lost_run_is_ended_before_a_runtime_is_open(tmp_path: Path) -> N
         assert (tmp_path / "codegen_lost/out/result.json").exists()
 
 
+async def test_after_a_host_that_died_old_runs_wait_for_the_first_run_too(tmp_path: Path) -> None:
+    """What it left running is ended before a Runtime is open; ten thousand runs that have ended are looked at later."""
+    stored(tmp_path, "lost", ended=False)
+    stored(tmp_path, "old", ended=True)
+    async with runtime(tmp_path, Script(exit=Exit(code=0))) as rt:
+        assert ids(tmp_path)["lost"] == "lost"
+        assert "old" in ids(tmp_path)
+        await rt.execute("pass")
+        await looked_after()
+        assert "old" not in ids(tmp_path)
+
+
 async def test_a_lost_run_without_a_lease_is_ended_after_the_first_run(tmp_path: Path) -> None:
     """A folder that somebody brought here, or whose lease is gone: an open Runtime finds it."""
     stored(tmp_path, "brought", ended=False)
