@@ -21,6 +21,7 @@ from bench import (
     documents,
     figures,
     freezing,
+    growth,
     held_calls,
     monty,
     peers,
@@ -56,6 +57,8 @@ async def measure(count: int, said: Said) -> tuple[list[figures.Figure], dict[st
     cold = figures.cold_cli(max(count // 10, 5))
     said("neighbours of floods …")
     floods = await figures.beside_floods(max(count // 2, 10))
+    said("what grows …")
+    grown = await growth.figures(count)
     said("peers …")
     paired = await beside.figures(max(count // 5, 10))
     said("containers …")
@@ -72,6 +75,7 @@ async def measure(count: int, said: Said) -> tuple[list[figures.Figure], dict[st
         *frozen,
         cold,
         *floods,
+        *grown,
         *paired,
         *in_docker,
         *served,
@@ -161,10 +165,14 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m bench", description=__doc__)
     parser.add_argument("--count", type=int, default=200, help="measurements of each figure")
     parser.add_argument("--floods", nargs="*", metavar="WORD", help="neighbours of floods only, of names with a WORD")
-    parser.add_argument("--paired", action="store_true", help="whole runs beside their peers only")
-    parser.add_argument("--promised", action="store_true", help="promised files and the burst only")
-    parser.add_argument("--tools", action="store_true", help="built-in tools and held calls only")
-    parser.add_argument("--service", action="store_true", help="the chat service only")
+    for name, what in (
+        ("growth", "what grows"),
+        ("paired", "whole runs beside their peers"),
+        ("promised", "promised files and the burst"),
+        ("tools", "built-in tools and held calls"),
+        ("service", "the chat service"),
+    ):
+        parser.add_argument(f"--{name}", action="store_true", help=f"{what} only")
     parser.add_argument("--no-write", action="store_true", help="print only")
     options = parser.parse_args()
     about, others = machine(), Others()
@@ -195,6 +203,8 @@ async def _asked_for(options: argparse.Namespace, said: Said) -> tuple[list[figu
     count = options.count
     if options.floods is not None:
         return await figures.beside_floods(count, options.floods), {}
+    if options.growth:
+        return await growth.figures(count), {}
     if options.paired:
         return [*await beside.figures(count), *await monty.figures(count)], {}
     if options.promised:

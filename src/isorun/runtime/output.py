@@ -95,7 +95,7 @@ class Kept:
 
     def read(self) -> bytes:
         """Both parts, with the gap said."""
-        return bytes(self._head) + self.ending
+        return b"".join((self._head, self.ending))
 
 
 class OutputLog:
