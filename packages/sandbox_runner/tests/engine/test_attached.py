@@ -116,6 +116,33 @@ def test_what_is_removed_is_gone_whatever_it_did(begin: Begin, docker_cli) -> No
     container.stdin, container.stdout, container.stderr = (os.open(os.devnull, os.O_RDWR) for _ in range(3))
 
 
+def test_one_that_was_inspected_is_not_searched_for(base_image: str, docker_cli, stub_docker) -> None:
+    """It is removed by its number: four commands of the CLI in its life."""
+    stub = stub_docker(real=docker_cli.program)
+    container = AttachedContainer.start(DockerCli(), spec_of(base_image))
+    read(container.stderr)
+    container.inspect()
+    container.remove()
+    assert [call.argv[0] for call in stub.calls] == ["run", "inspect", "rm", "inspect"]
+    assert docker_cli("ps", "--all", "--quiet", "--filter", f"name={container.name}") == ""
+
+
+def test_another_that_has_taken_its_name_is_left_alone(begin: Begin, base_image: str, docker_cli) -> None:
+    """Whether ours was inspected or not: it goes by what no other container has."""
+    for inspects in (True, False):
+        container = begin()
+        read(container.stderr)
+        if inspects:
+            container.inspect()
+        docker_cli("rm", "--force", container.name)
+        other = docker_cli("create", "--name", container.name, base_image, "true")
+        try:
+            container.remove()
+            assert docker_cli("inspect", "--format", "{{.Id}}", container.name) == other
+        finally:
+            docker_cli("rm", "--force", other)
+
+
 _OWNER = """
 import os, sys, time
 from sandbox_runner.docker.attached import AttachedContainer

@@ -21,7 +21,7 @@ from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 from sandbox_runner.docker.command import Answer, DockerCli
-from sandbox_runner.docker.container import remove
+from sandbox_runner.docker.container import remove, remove_number
 from sandbox_runner.docker.line import (
     EXPIRES,
     IMAGE,
@@ -107,6 +107,7 @@ class AttachedContainer:
         for stream in streams:
             stream.close()
         self._is_open = True
+        self._number: str | None = None  # the engine's, of no other container ever; known once it was inspected
 
     @classmethod
     def start(cls, cli: DockerCli, spec: AttachedSpec) -> AttachedContainer:
@@ -130,6 +131,8 @@ class AttachedContainer:
         found = self._cli.inspect("container", self.name)
         if found is None:
             raise SandboxGone(f"the engine does not know the container {self.name}")
+        if (found["Config"].get("Labels") or {}).get(NONCE) == self._nonce:
+            self._number = found["Id"]
         return found
 
     def confirm(self, spec: AttachedSpec) -> dict[str, Any]:
@@ -167,7 +170,10 @@ class AttachedContainer:
         for descriptor in (self.stdin, self.stdout, self.stderr) if was_open else ():
             os.close(descriptor)  # once: by a second call the number may be another's
         try:
-            remove(self._cli, self.name, self._nonce, may_come=self._process.poll() is None)
+            if self._number is not None:  # nothing has to be searched for
+                remove_number(self._cli, self.name, self._number)
+            else:
+                remove(self._cli, self.name, self._nonce, may_come=self._process.poll() is None)
         finally:
             self._process.kill()  # without effect if it has ended with its container
             self._process.wait()
