@@ -33,6 +33,10 @@ HALF_OF = {
     "docker": "root",
     "gvisor": "root",
 }
+#: The rows of a table are decided by code of ours that runs alike in every slot, or by the host. The first row proves
+#: that a kind carries such a thing there and back; the rest proves the code, which once is enough. So containers have
+#: the first row alone, and in CI every kind but this one.
+WHOLE = "namespace-cgroup"
 
 #: What this process would hand on if the environment leaked; no value is a real secret.
 SECRETS = {
@@ -75,6 +79,27 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
         if metafunc.definition.get_closest_marker("no_backend"):
             kinds = KINDS[:1]
         metafunc.parametrize("kind", kinds, indirect=True, scope="session")
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Of a table (the mark `table`) one kind has every row, and the others the first: see `WHOLE`."""
+    begun: set[tuple[object, str]] = set()
+    out = []
+    for item in items:
+        if not isinstance(item, pytest.Function) or item.get_closest_marker("table") is None:
+            continue
+        kind = item.callspec.params["kind"]
+        row = (item.function, kind)
+        if row in begun and _has_first_rows_alone(kind):
+            out.append(item)
+        begun.add(row)
+    if out:
+        items[:] = [item for item in items if item not in set(out)]
+        config.hook.pytest_deselected(items=out)
+
+
+def _has_first_rows_alone(kind: str) -> bool:
+    return kind != WHOLE and kind not in _asked_for() and (kind in IN_CONTAINERS or bool(half()))
 
 
 def _asked_for() -> list[str]:

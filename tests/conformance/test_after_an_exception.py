@@ -77,6 +77,7 @@ OWN_CLASSES = {
 }
 
 
+@pytest.mark.table
 @pytest.mark.parametrize("name", OWN_CLASSES)
 def test_an_exception_that_fights_its_report_is_reported(run, name: str) -> None:
     """Its class is the program's, and any part of it may raise: the exit code and the error are the program's own."""

@@ -230,6 +230,7 @@ def test_a_broken_contract_without_a_better_hint_says_where_to_write(run) -> Non
     assert near.error.hint == "found out/a.txt, promised turn_1/files/a.txt"
 
 
+@pytest.mark.table
 @pytest.mark.parametrize(
     ("code", "line", "source", "hint"),
     [

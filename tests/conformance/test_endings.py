@@ -88,6 +88,7 @@ def test_a_claim_cannot_make_a_success(run) -> None:
     assert (result.status, result.error) == ("ok", None)
 
 
+@pytest.mark.table
 @pytest.mark.parametrize(
     ("code", "source"),
     [

@@ -31,6 +31,7 @@ def test_an_error_that_was_only_printed_is_told(run, sealed: str, step: str, hin
     assert TOLD in result.report_text
 
 
+@pytest.mark.table
 @pytest.mark.parametrize("then", ["open('rows.csv', 'w').write('a')", "print('rows:', 12)"])
 @pytest.mark.parametrize(("step", "_"), CAUGHT.values(), ids=CAUGHT)
 def test_a_program_that_goes_on_to_a_result_is_left_alone(run, sealed: str, step: str, _: str, then: str) -> None:

@@ -248,6 +248,7 @@ def test_it_works_as_it_would_anywhere(run, sales: Path, code: str) -> None:
     assert "sales.csv" not in {artifact.path for artifact in result.artifacts}
 
 
+@pytest.mark.table
 @pytest.mark.parametrize("code", PROGRAMS.values(), ids=PROGRAMS)
 def test_it_keeps_a_promise_that_names_no_folder(run, sales: Path, code: str) -> None:
     """The same program under a contract: the promised file is where the promise says, wherever it was written."""

@@ -20,6 +20,7 @@ def states(result) -> list[tuple[str, tuple[str, ...]]]:
 EXPECTED = [("ok", ()), ("invalid", ("artifact_invalid",)), ("missing", ("missing_file",))]
 
 
+@pytest.mark.table
 @pytest.mark.parametrize("case", ENDINGS)
 def test_the_runs_own_failure_comes_first_and_files_are_judged_all_the_same(run, case: str) -> None:
     """The error is the program's; the file that is fine is in `succeeded`, the one that is not is not."""

@@ -40,6 +40,7 @@ FIGURES = {
 }
 
 
+@pytest.mark.table
 @pytest.mark.parametrize("code", VALUES)
 def test_the_value_of_the_last_expression_is_kept(run, code: str) -> None:
     """As a notebook shows it; a statement, None and a docstring have none."""
@@ -82,6 +83,7 @@ def test_the_line_that_raised_is_the_programs(run) -> None:
     ]
 
 
+@pytest.mark.table
 @pytest.mark.parametrize(("code", "files"), FIGURES.values(), ids=FIGURES)
 def test_a_figure_that_nobody_saved_comes_back(run, code: str, files: set[str]) -> None:
     """Shown or left open it is a file, and a notice says so; one that the program saved is not there twice."""

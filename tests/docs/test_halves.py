@@ -9,12 +9,20 @@ from pathlib import Path
 
 import pytest
 
-from tests.conformance.conftest import HALF_OF, KINDS
+from tests.conformance.conftest import HALF_OF, KINDS, WHOLE
 from tests.conformance.test_compatibility import KINDS as SLOTS
+from tests.conformance.test_shown import FIGURES, VALUES
 from tests.conftest import FACILITIES, HALVES
 from tests.docs.pages import ROOT
 
 pytestmark = [pytest.mark.any_user, pytest.mark.timeout(180)]  # the first test waits for the sessions that all look at
+
+#: Of one place, its tables and their rows.
+SHOWN = "tests/conformance/test_shown.py"
+TABLES = {
+    "test_the_value_of_the_last_expression_is_kept": VALUES,
+    "test_a_figure_that_nobody_saved_comes_back": FIGURES,
+}
 
 #: One of each kind of place.
 PLACES = (
@@ -26,6 +34,7 @@ PLACES = (
     "tests/conformance/test_compatibility.py",
     "tests/conformance/test_names.py",
     "tests/conformance/test_refusals.py",
+    SHOWN,
     "tests/escapes/test_escape_mounts.py",
     "tests/escapes/test_resources_output.py",
 )
@@ -67,10 +76,21 @@ def test_each_kind_of_backend_is_tested_in_one_half() -> None:
 
 @pytest.mark.parametrize("place", PLACES)
 def test_what_one_half_leaves_out_the_other_has(place: str) -> None:
-    """The two together are the whole."""
+    """The two together are the whole, but for rows of tables."""
     whole, root, user = (collected(half, place) for half in ("", "root", "user"))
     assert whole
-    assert root | user == whole
+    assert root | user <= whole
+    assert {test.partition("::")[2].partition("[")[0] for test in whole - root - user} <= set(TABLES)
+
+
+def test_of_a_table_one_kind_has_every_row_and_each_other_the_first() -> None:
+    """A row proves our code, whatever seals it; the first proves that the kind carries it."""
+    for name, rows in TABLES.items():
+        of_kind = {
+            kind: len([test for test in collected(half, SHOWN) if f"::{name}[{kind}-" in test])
+            for kind, half in HALF_OF.items()
+        }
+        assert of_kind == {**dict.fromkeys(KINDS, 1), WHOLE: len(rows), "gvisor": 0}
 
 
 def test_what_one_half_leaves_out_of_the_package_the_other_has() -> None:
