@@ -225,6 +225,7 @@ def of_setsockopt(level: int, name: int) -> int:
     return ALLOWED if name in usual.get(level, ()) else OPTION
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("machine", "cgroup"), MODES)
 def test_loopback_opens_sockets_and_their_usual_options(machine: str, cgroup: bool) -> None:
     """Of every family, kind, protocol, level and option that there is or may come, with bits above 32 set, too."""

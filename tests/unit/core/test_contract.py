@@ -392,6 +392,7 @@ json_values = st.recursive(
 names = st.text(st.sampled_from("./aturn_1files\0\\\n\u202e\ud800é"), max_size=30)
 
 
+@pytest.mark.slow
 @given(st.lists(st.fixed_dictionaries({"filename": names | json_values, "description": st.just("d")}), max_size=4))
 def test_whatever_is_accepted_lies_beneath_its_turn(value: list[dict[str, Any]]) -> None:
     """Any name is refused as `InvalidRequest`, or becomes a clean path beneath turn_1/files/."""

@@ -77,6 +77,7 @@ def _is_prefix(name: str) -> bool:
     return any(known.startswith(f"{name}_") for known in NAMES)
 
 
+@pytest.mark.slow
 def test_every_value_that_a_text_gives_is_taken() -> None:
     """`NAME=value` of a remedy goes through the reader that will read it."""
     given = {

@@ -703,6 +703,7 @@ def _nested() -> list[object]:
     return answers
 
 
+@pytest.mark.slow
 def test_a_signal_handler_may_call_a_tool() -> None:
     """It waits for its own answer, reads the interrupted call's too, and both get theirs."""
     for _ in range(20):

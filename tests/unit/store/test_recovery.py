@@ -369,6 +369,7 @@ def hostile(out: Path, outside: Path) -> None:
     os.close(fd)
 
 
+@pytest.mark.slow
 @pytest.mark.user
 def test_whatever_a_program_left_is_removed(tmp_path: Path, ordinary_user: tuple[int, int] | None) -> None:
     """An ordinary user's run goes wholly: mode-000 folders, 3000 levels, and no link is followed."""

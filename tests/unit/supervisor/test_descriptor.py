@@ -188,6 +188,7 @@ _ANY = st.recursive(
 _ENTRIES = st.lists(st.dictionaries(st.sampled_from(["alias", "ref", "module"]), _ODD), max_size=4)
 
 
+@pytest.mark.slow
 @given(tools=_ANY | _ENTRIES, modes=_ANY)
 @example(tools=[{"alias": "x", "ref": "a" * 5000 + ".py"}], modes={})
 @example(tools=[{"alias": "x", "ref": "\ud800.py"}], modes={})

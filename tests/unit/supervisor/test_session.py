@@ -556,6 +556,7 @@ async def test_calls_that_ask_much_stop_the_reading() -> None:
 # Records and claims
 
 
+@pytest.mark.slow
 async def test_many_small_values_fill_a_runs_share_of_the_journal() -> None:
     """What is counted is the memory that they take in the host: 64 KiB of empty lists are a megabyte and more."""
 

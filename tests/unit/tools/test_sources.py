@@ -177,6 +177,7 @@ def test_any_json_is_a_pool_or_none(value) -> None:
         assert merge_sources(pool, [row(1, "http://a.example/")])[1]
 
 
+@pytest.mark.slow
 @given(st.lists(st.dictionaries(st.sampled_from(["sid", "url", "title", "text", "published"]), JSON), max_size=4))
 def test_any_rows_can_be_merged(rows) -> None:
     """A row with other types in it is cut to what a source is, or left out."""

@@ -122,6 +122,7 @@ def told(running: subprocess.Popen[str]) -> list[tuple[str, int, int]]:
     return [(url, int(own), int(shared)) for url, own, shared in map(str.split, out.splitlines())]
 
 
+@pytest.mark.slow
 def test_fifty_overlapping_processes_lose_nothing(tmp_path) -> None:
     """Every row is there under the number that its writer was told, and a page that all found is one source."""
     lines = told(writers(tmp_path, 50, 2))
@@ -343,6 +344,7 @@ def test_a_document_sees_a_whole_pool_beside_a_search(context, tmp_path) -> None
     assert [source["sid"] for source in sources_of(context)] == [1, 2]
 
 
+@pytest.mark.slow
 def test_a_reader_beside_a_writer_misses_nothing_that_was_told(context, tmp_path) -> None:
     """Hundreds of reads while the file grows and shrinks: each sees all sources whose numbers were told before."""
     told: list[int] = [0]

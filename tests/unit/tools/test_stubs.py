@@ -87,6 +87,7 @@ def checked(folder: Path) -> str:
     return done.stdout + done.stderr
 
 
+@pytest.mark.slow
 def test_a_type_checker_follows_them(tmp_path: Path) -> None:
     """A right program has no error; each mistake has its own, on its line, and no other."""
     (module,) = stubs(described()).items()

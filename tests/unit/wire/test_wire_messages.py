@@ -98,6 +98,7 @@ def test_every_message_comes_back_as_it_went(message) -> None:
     assert encode(decode_packet(frame)) == frame
 
 
+@pytest.mark.slow
 @calm
 @given(VALUES)
 def test_types_survive(value) -> None:

@@ -493,6 +493,7 @@ def spoilt(draw: st.DrawFn) -> bytes:
     return bytes(data)
 
 
+@pytest.mark.slow
 @settings(max_examples=400, deadline=None)
 @given(
     data=st.binary(max_size=300) | spoilt(),

@@ -192,6 +192,7 @@ _JSON = st.recursive(
 _DELTA = st.dictionaries(st.sampled_from(_KEYS), _JSON, max_size=4)
 
 
+@pytest.mark.slow
 @given(st.lists(_JSON | st.builds(lambda delta: {"choices": [{"delta": delta}]}, _DELTA), max_size=4))
 def test_any_chunks_make_an_answer_or_are_broken(chunks: list[Any]) -> None:
     """And an answer is JSON's values, in valid Unicode."""

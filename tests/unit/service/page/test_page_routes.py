@@ -8,6 +8,8 @@ import pytest
 
 from isorun.service.auth import COOKIE
 
+pytestmark = pytest.mark.slow  # a service is opened for each
+
 PRINTS = "print('printed <b>')\nopen('/dev/null')"
 
 
@@ -56,23 +58,23 @@ async def test_a_key_lets_a_browser_in(inside) -> None:
     assert (await client.post("/login", data={"key": key}, headers=ours)).status_code == 401
 
 
-@pytest.mark.parametrize("headers", [{}, {"sec-fetch-site": "cross-site"}, {"origin": "http://evil.example"}])
-async def test_no_other_site_signs_a_browser_in(inside, headers: dict[str, str]) -> None:
+async def test_no_other_site_signs_a_browser_in(inside) -> None:
     """As a user of its own, whose files the visitor would then fill."""
     key = await inside.service.accounts.new_secret(await inside.service.accounts.add("mallory"), "key")
-    refused = await inside.nobody.post("/login", data={"key": key}, headers=headers)
-    assert (refused.status_code, "set-cookie" in refused.headers) == (403, False)
+    for headers in ({}, {"sec-fetch-site": "cross-site"}, {"origin": "http://evil.example"}):
+        refused = await inside.nobody.post("/login", data={"key": key}, headers=headers)
+        assert (refused.status_code, "set-cookie" in refused.headers) == (403, False), headers
 
 
-@pytest.mark.parametrize("path", ["/", "/runs", "/runs/x", "/c/x", "/login"])
-async def test_nobody_sees_a_page(inside, path) -> None:
+async def test_nobody_sees_a_page(inside) -> None:
     """A page for people says what to open; it is no page of anybody's."""
-    answer = await inside.nobody.get(path)
-    assert answer.status_code == 401
-    assert answer.headers["content-type"] == "text/html; charset=utf-8"
-    assert answer.headers["cache-control"] == "no-store"
-    assert "unsafe" not in answer.headers["content-security-policy"]
-    assert "data-conversation" not in answer.text
+    for path in ("/", "/runs", "/runs/x", "/c/x", "/login"):
+        answer = await inside.nobody.get(path)
+        assert answer.status_code == 401, path
+        assert answer.headers["content-type"] == "text/html; charset=utf-8"
+        assert answer.headers["cache-control"] == "no-store"
+        assert "unsafe" not in answer.headers["content-security-policy"]
+        assert "data-conversation" not in answer.text
 
 
 async def test_anothers_run_and_conversation_are_not_there(inside, ran) -> None:

@@ -177,6 +177,7 @@ def test_a_slide_that_is_too_full_goes_on_in_the_next(content) -> None:
     assert rows.count(["h"]) == len(tables)
 
 
+@pytest.mark.slow
 def test_too_many_slides_are_refused() -> None:
     """The text says what to do."""
     with pytest.raises(Refused, match="301 slides, more than 300: use fewer headings"):

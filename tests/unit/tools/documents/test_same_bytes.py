@@ -35,6 +35,7 @@ def elsewhere() -> dict[str, str]:
     return dict(line.split() for line in done.stdout.splitlines())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("form", FORMATS)
 def test_equal_input_gives_equal_bytes(form, elsewhere) -> None:
     """A run that is done again hands out the same files."""
