@@ -1,4 +1,7 @@
-"""Every block of every document runs, or says why it cannot; every link leads somewhere."""
+"""Every block of every document runs, or says why it cannot; every link leads somewhere.
+
+What a page prints is the same whoever types it, but for those about what the machine lets a user have, or an operator.
+"""
 
 import re
 from pathlib import Path
@@ -12,9 +15,25 @@ BLOCKS = {page: [block for block in blocks_of(page) if not block.is_prose] for p
 LISTED = [block for blocks in BLOCKS.values() for block in blocks if block.needs is not None]
 #: What this version has not got, and what a test has not: the first words of every `needs`.
 REASONS = ("docker", "the service", "a checkout", "minutes", "a later version", "root")
+#: Pages that root's half of CI types, too.
+ROOTS = {
+    Path(page)
+    for page in (
+        "README.md",
+        "docs/limits.md",
+        *(f"docs/exec/{name}.md" for name in ("operations", "run-python", "service")),
+    )
+}
 
 
-@pytest.mark.parametrize("page", [page for page in PAGES if BLOCKS[page]], ids=str)
+@pytest.mark.parametrize(
+    "page",
+    [
+        pytest.param(page, marks=() if page in ROOTS else pytest.mark.any_user, id=str(page))
+        for page in PAGES
+        if BLOCKS[page]
+    ],
+)
 def test_every_block_runs_as_printed(page, tmp_path, record_property) -> None:
     """Somebody who types the page from top to bottom sees what it says."""
     reader = Reader(tmp_path)
@@ -23,6 +42,7 @@ def test_every_block_runs_as_printed(page, tmp_path, record_property) -> None:
     record_property("blocks", (len(run), len(BLOCKS[page]) - len(run)))
 
 
+@pytest.mark.any_user
 @pytest.mark.parametrize("block", LISTED, ids=str)
 def test_a_block_that_is_not_run_says_what_it_needs(block) -> None:
     """The reason names something that is missing here, and says why in a sentence's length."""
@@ -30,6 +50,7 @@ def test_a_block_that_is_not_run_says_what_it_needs(block) -> None:
     assert len(block.needs.split()) >= 4, block.needs
 
 
+@pytest.mark.any_user
 @pytest.mark.parametrize("page", PAGES, ids=str)
 def test_every_link_resolves(page) -> None:
     """A link to a file of the checkout leads to one, and its anchor to a heading of that page."""
@@ -44,6 +65,7 @@ def page_of(text: str, tmp_path: Path) -> tuple[list[Block], Reader]:
     return blocks_of(Path("page.md"), text), Reader(tmp_path)
 
 
+@pytest.mark.any_user
 @pytest.mark.parametrize(
     ("text", "complaint"),
     [
@@ -63,6 +85,7 @@ def test_a_page_that_does_not_do_what_it_says_fails(text, complaint, tmp_path) -
     assert complaint in str(caught.value)
 
 
+@pytest.mark.any_user
 def test_blocks_share_a_folder_and_continue(tmp_path) -> None:
     """A file block is there for the next one, a continued block knows the names before it, awaits work."""
     text = (
@@ -88,6 +111,7 @@ def test_expected_lines_are_found_in_order() -> None:
     assert first_missing(["c", "a"], ["a", "b", "c"]) == "a"
 
 
+@pytest.mark.any_user
 @pytest.mark.parametrize("page", PAGES, ids=str)
 def test_every_mark_stands_before_a_block(page) -> None:
     """A comment on a page is a mark of the block below it: one that was misspelt or moved away would do nothing."""

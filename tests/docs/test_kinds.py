@@ -2,8 +2,12 @@
 
 from collections import defaultdict
 
+import pytest
+
 from isorun.core.contract.kinds import KINDS
 from tests.docs.pages import ROOT
+
+pytestmark = pytest.mark.any_user
 
 PAGE = ROOT / "docs" / "exec" / "run-python.md"
 

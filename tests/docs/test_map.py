@@ -5,6 +5,8 @@ from pathlib import Path
 
 import pytest
 
+pytestmark = pytest.mark.any_user
+
 ROOT = Path(__file__).resolve().parents[2]
 MAP = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8").partition("## Where things are\n")[2].partition("\n## ")[0]
 #: A path, and the name in brackets behind it, if there is one.

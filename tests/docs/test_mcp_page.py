@@ -10,6 +10,8 @@ from isorun.cli.commands import parser_of
 from isorun.service.mcp import answers, asked
 from tests.docs.pages import ROOT, blocks_of, rows_below
 
+pytestmark = pytest.mark.any_user
+
 PAGE = Path("docs/mcp.md")
 PASTED = {block.marks["file"]: block for block in blocks_of(PAGE) if "file" in block.marks}
 

@@ -13,6 +13,8 @@ from isorun.runtime.services import built_in_tools
 from tests.docs.pages import ROOT, rows_below
 from tests.unit.doctor.test_docker_doctor import TROUBLES
 
+pytestmark = pytest.mark.any_user
+
 PAGE = ROOT / "docs" / "exec" / "operations.md"
 TEXT = PAGE.read_text(encoding="utf-8")
 #: What the older guide's checklist asks for, word for word.
