@@ -5,8 +5,10 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.setup-done
 DEMO_STAMP := $(VENV)/.demo-done
 DIST := dist
-# Tests run side by side. A module's tests stay together: they share what takes long to make.
-WORKERS ?= 3
+# Tests run side by side, more than there are cores, as they wait for much. A module's tests stay together: they share
+# what takes long to make. Unit tests wait for nothing, and each worker has to read them all.
+WORKERS ?= 4
+UNIT_WORKERS = $(shell nproc | awk '{ print ($$1 < $(WORKERS)) ? $$1 : $(WORKERS) }')
 PYTEST := $(BIN)/python -m pytest
 EPOCH = $(shell git log -1 --format=%ct 2>/dev/null)
 CODE := src packages tests bench examples tools
@@ -62,7 +64,7 @@ test: test-unit test-kit test-packages test-walls ## in minutes, what needs neit
 test-all: test-unit test-kit test-packages test-escapes ## every test; ISORUN_REQUIRE=name,name turns skips into failures
 
 test-unit: setup
-	$(PYTEST) -m "not alone and not slow" -n $(WORKERS) --dist worksteal tests/unit
+	$(PYTEST) -m "not alone and not slow" -n $(UNIT_WORKERS) --dist worksteal tests/unit
 
 # Each worker reads all the modules that it is given, so it is given those that have such tests.
 marked = $(shell grep -rl --include='test_*.py' 'mark\.$(1)' $(2))
@@ -81,7 +83,7 @@ test-walls: setup
 
 SOAK := tests/escapes/test_soak.py
 
-test-limits: setup # what measures the machine, or is short, or takes all there is: nothing may run beside it
+test-limits: setup # what measures the machine, or is short: beside it runs nothing, or another user's of these
 	$(PYTEST) -m alone tests/escapes --ignore=$(SOAK)
 	@# In a session of its own: the kit's keeps sandboxes open, and an attack looks for what is left of any.
 	$(PYTEST) -m alone $(filter-out tests/escapes/%,$(call marked,alone,tests))
