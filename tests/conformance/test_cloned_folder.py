@@ -10,6 +10,8 @@ import pytest
 
 from tests.conformance.conftest import inherited
 
+pytestmark = pytest.mark.any_user
+
 COMMAND = [str(Path(sys.executable).parent / "isorun")]
 Command = Callable[..., "subprocess.CompletedProcess[str]"]
 

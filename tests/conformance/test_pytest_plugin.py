@@ -14,6 +14,8 @@ _DESCRIPTOR = 'TOOLS = [{"ref": "mine.py", "alias": "mine"}]\n'
 _TOOL = '''
 import isorun
 
+pytestmark = pytest.mark.any_user
+
 @isorun.tool
 def greet(name: str, ctx: isorun.ToolContext) -> str:
     """Greet somebody.
