@@ -83,7 +83,7 @@ test-walls: setup
 
 SOAK := tests/escapes/test_soak.py
 
-test-limits: setup # what measures the machine, or is short: beside it runs nothing, or another user's of these
+test-limits: setup # what measures the machine, or is short, or takes all there is: nothing may run beside it
 	$(PYTEST) -m alone tests/escapes --ignore=$(SOAK)
 	@# In a session of its own: the kit's keeps sandboxes open, and an attack looks for what is left of any.
 	$(PYTEST) -m alone $(filter-out tests/escapes/%,$(call marked,alone,tests))
