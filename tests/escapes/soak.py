@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from isorun import Limits, RunResult, Runtime
-from isorun.backends.namespace import jail as jails
+from isorun.backends.namespace import spawn
 from isorun.backends.namespace.backend import NamespaceBackend
 from tests.bundles import write_bundle
 
@@ -147,7 +147,7 @@ class Held:
             threads=threading.active_count(),
             objects=len(gc.get_objects()),
             processes=len(descendants()),
-            mounts=sum(jails.STAGE in line or str(root) in line for line in _mounts()),
+            mounts=sum(spawn.STAGE in line or str(root) in line for line in _mounts()),
         )
 
 

@@ -18,7 +18,7 @@ from pathlib import Path
 import pytest
 
 from isorun import Runtime, Unavailable
-from isorun.backends.namespace import jail as jails
+from isorun.backends.namespace import spawn
 from isorun.backends.namespace.backend import NamespaceBackend, Options
 from tests.escapes.conftest import SMALL
 
@@ -78,7 +78,7 @@ async def _until_a_grandchild(start: "asyncio.Future[object]") -> None:
 
 
 def _stages() -> set[str]:
-    return {str(path) for place in jails.staging_places() for path in place.glob(f"{jails.STAGE}*")}
+    return {str(path) for place in spawn.staging_places() for path in place.glob(f"{spawn.STAGE}*")}
 
 
 def _groups(pid: int) -> set[str]:
@@ -101,7 +101,7 @@ def _bubblewraps() -> set[int]:
     for entry in os.scandir("/proc"):
         with suppress(OSError, ValueError):
             line = Path(f"/proc/{int(entry.name)}/cmdline").read_bytes()
-            if b"--unshare-user" in line and str(Path(jails.__file__).parents[2]).encode() in line:
+            if b"--unshare-user" in line and str(Path(spawn.__file__).parents[2]).encode() in line:
                 found.add(int(entry.name))
     return found
 

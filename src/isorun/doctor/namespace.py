@@ -17,7 +17,8 @@ from isorun.backends.environment import describe
 from isorun.backends.executor_ids import Identity, accounts, of_settings
 from isorun.backends.filters import build_filter
 from isorun.backends.namespace import cgroup
-from isorun.backends.namespace.jail import staged, staging_directory, without_traceback
+from isorun.backends.namespace.jail import without_traceback
+from isorun.backends.namespace.spawn import staged, staging_directory
 from isorun.backends.remedy import SWITCHES, Command, Remedy, actions_of, open_switches, read_switches
 from isorun.core.errors import IsorunError, Unavailable
 from isorun.core.limits import MIB, Limits

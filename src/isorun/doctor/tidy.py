@@ -16,8 +16,8 @@ from pathlib import Path
 from isorun.backends.docker import lease as container_lease
 from isorun.backends.executor_ids import Identity
 from isorun.backends.namespace import cgroup
-from isorun.backends.namespace.jail import STAGE, staging_places
 from isorun.backends.namespace.orphans import end_orphans
+from isorun.backends.namespace.spawn import STAGE, staging_places
 from isorun.core.errors import CleanupFailed, IsorunError
 from isorun.core.guard.log import log_of
 from isorun.kernel.processes.owner import Owner

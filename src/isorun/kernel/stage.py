@@ -7,8 +7,8 @@ Then every group and privilege is given up for good and the command is executed:
 before, because the command's file may be below such a directory too.
 
 Run as `python -c 'from isorun.kernel.stage import main; main()' DIR UID GID TEXT COUNT SOURCE... COMMAND...`: of
-COUNT sources number i appears as DIR/i, and TEXT is what an error calls the command. A cold start waits for all that is
-imported here.
+COUNT sources number i appears as DIR/i, and TEXT is what an error calls the command. A process with one thread may call
+`become` in a forked child instead. A cold start waits for all that is imported here.
 """
 
 from __future__ import annotations
@@ -21,31 +21,41 @@ from isorun.kernel.caps import no_new_privileges
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Mapping
     from typing import NoReturn
 
 
 def main() -> None:
-    """Stage, drop, execute; never returns. What fails is one line on stderr."""
-    at, uid, gid, name, count, *rest = sys.argv[1:]
+    """`become` what the arguments say."""
+    become(sys.argv[1:], os.environ)
+
+
+def become(spec: list[str], environment: Mapping[str, str]) -> None:
+    """Stage, drop, execute; never returns. *spec* is DIR UID GID and so on. What fails is one line on stderr.
+
+    From `drop` on until the command is executed, a process with the same ids can neither trace nor read this one: the
+    kernel makes it non-dumpable when its ids change.
+    """
+    at, uid, gid, name, count, *rest = spec
     sources, argv = rest[: int(count)], rest[int(count) :]
     try:
         if sources:
             stage(at, sources)
         program = os.open(argv[0], os.O_PATH | os.O_CLOEXEC)
         drop(int(uid), int(gid))
-        execute(program, argv)
+        execute(program, argv, environment)
     except OSError as error:
         text = f"{name} cannot be started as uid {uid}: {error.strerror or error}\n"
         os.write(2, text.encode())
         os._exit(126)
 
 
-def execute(program: int, argv: list[str]) -> NoReturn:
+def execute(program: int, argv: list[str], environment: Mapping[str, str]) -> NoReturn:
     """Execute the open file *program*; a script, whose interpreter could not open it by a number, by its path."""
     try:
-        os.execve(program, argv, os.environ)
+        os.execve(program, argv, environment)
     except FileNotFoundError:
-        os.execv(argv[0], argv)
+        os.execve(argv[0], argv, environment)
 
 
 def stage(at: str, sources: list[str]) -> None:

@@ -13,6 +13,7 @@ from isorun.store.folder import open_root, open_state
 
 if TYPE_CHECKING:
     from isorun.backends.namespace.backend import NamespaceBackend
+    from isorun.backends.namespace.spawn import Spawned
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,8 +63,8 @@ async def choose_backend(named: Backend | None, settings: Settings, stack: Async
     return Chosen(backend, f"fallback: docker, because the namespace backend cannot be used: {embedded}")
 
 
-def namespace_backend(settings: Settings) -> "NamespaceBackend":
-    """The embedded backend as the settings want it, not entered."""
+def namespace_backend(settings: Settings, spawned: "Spawned | None" = None) -> "NamespaceBackend":
+    """The embedded backend as the settings want it, not entered; *spawned* is a jail that was started for them."""
     check_release()
     # Imported here: the module needs Linux, and a client of another system may import isorun.
     from isorun.backends.executor_ids import of_settings
@@ -78,7 +79,8 @@ def namespace_backend(settings: Settings) -> "NamespaceBackend":
             executor_uid=uid,
             executor_gid=gid,
             cgroup_parent=str(settings.cgroup_parent) if settings.cgroup_parent else None,
-        )
+        ),
+        spawned,
     )
 
 

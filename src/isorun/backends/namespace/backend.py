@@ -33,6 +33,7 @@ from isorun.backends.namespace.ceilings import Ceilings, Group, choose_ceilings
 from isorun.backends.namespace.ending import SlotEnd, pid_of
 from isorun.backends.namespace.freezing import ByGroup, BySignal, Freezer
 from isorun.backends.namespace.looking import look
+from isorun.backends.namespace.spawn import Spawned
 from isorun.backends.output import OutputTail
 from isorun.backends.sending import send_ahead, send_program
 from isorun.backends.watch.watching import Subject, Watched, Watcher
@@ -92,12 +93,16 @@ class Options:
 
 
 class NamespaceBackend:
-    """Slots from a jail that is replaced every `zygote_runs` slots."""
+    """Slots from a jail that is replaced every `zygote_runs` slots.
+
+    *spawned* is its first jail, started already as the options say; it stays the caller's if it was not taken.
+    """
 
     name = "namespace"
 
-    def __init__(self, options: Options | None = None) -> None:
+    def __init__(self, options: Options | None = None, spawned: Spawned | None = None) -> None:
         self._options = options or Options()
+        self._spawned = spawned
         self._output = OutputTail()
         self._stack = AsyncExitStack()
         self._starting = asyncio.Lock()
@@ -178,7 +183,7 @@ class NamespaceBackend:
     async def reload(self, preloads: tuple[str, ...]) -> None:
         """Have *preloads* in the slots that are built from now on, instead; those that stand stay as they are."""
         options = replace(self._options, preloads=preloads)
-        jail = await _LeasedJail.start(self._environment, self._identity, options, self._output)
+        jail = await _LeasedJail.start(self._environment, self._identity, options, self._output, None)
         try:
             async with self._starting:  # else one that is being started would take the new one's place
                 if self._jail is not None:
@@ -207,7 +212,10 @@ class NamespaceBackend:
                 return held
             if held:
                 self._retire(held)
-            self._jail = await _LeasedJail.start(self._environment, self._identity, self._options, self._output)
+            spawned, self._spawned = self._spawned, None
+            self._jail = await _LeasedJail.start(
+                self._environment, self._identity, self._options, self._output, spawned
+            )
             return self._jail
 
     def _retire(self, jail: "_LeasedJail") -> None:
@@ -314,11 +322,16 @@ class _LeasedJail:
 
     @classmethod
     async def start(
-        cls, environment: Environment, identity: Identity, options: Options, output: OutputTail
+        cls,
+        environment: Environment,
+        identity: Identity,
+        options: Options,
+        output: OutputTail,
+        spawned: Spawned | None,
     ) -> "_LeasedJail":
         async with AsyncExitStack() as stack:
             jail = await stack.enter_async_context(
-                jails.start(environment, identity, options.preloads, output, options.without)
+                jails.start(environment, identity, options.preloads, output, options.without, spawned)
             )
             return cls(jail, stack.pop_all())
 

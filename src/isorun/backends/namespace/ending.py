@@ -12,17 +12,19 @@ Must not: believe a pid that it has not looked at again once it holds its pidfd.
 import asyncio
 import os
 import signal
-import subprocess
 from collections.abc import Callable, Coroutine, Iterator
 from contextlib import ExitStack, suppress
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from isorun.backends.namespace.ceilings import Group
 from isorun.backends.namespace.freezing import Freezer, stat_of
 from isorun.core.errors import CleanupFailed
 from isorun.core.guard.log import log_of
 from isorun.kernel.readiness import wait_readable
+
+if TYPE_CHECKING:
+    from isorun.backends.namespace.spawn import Process
 
 _log = log_of("isorun")
 
@@ -153,7 +155,7 @@ async def _end_namespace(init: int, namespace: int) -> bool:
     return True
 
 
-async def end_group(process: subprocess.Popen[bytes], mark: str) -> None:
+async def end_group(process: "Process", mark: str) -> None:
     """End *process*, the leader of a process group, with the group; return once the kernel has undone all of it.
 
     Killing bubblewrap alone takes its pid namespace, and every slot in it, along, but only once its child has asked
@@ -164,7 +166,7 @@ async def end_group(process: subprocess.Popen[bytes], mark: str) -> None:
     await uninterrupted(lambda: _end_group(process, mark))
 
 
-async def _end_group(process: subprocess.Popen[bytes], mark: str) -> None:
+async def _end_group(process: "Process", mark: str) -> None:
     with ExitStack() as stack:
         leader = os.pidfd_open(process.pid)  # nobody has reaped it: until we do, its number is its group's
         stack.callback(os.close, leader)

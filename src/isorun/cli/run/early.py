@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     import asyncio
 
     from isorun.backends.base import Backend
+    from isorun.backends.namespace.spawn import Spawned
     from isorun.cli.run.command import Wanted
     from isorun.core.process import StartProcess
     from isorun.settings import Settings
@@ -107,14 +108,44 @@ def early_start(wanted: Wanted) -> Iterator[Early | None]:
         yield None
         return
     settings.check_embedded()
-    import asyncio
+    with _spawned(settings) as spawned:
+        import asyncio
 
-    from isorun.runtime.choose import namespace_backend
+        from isorun.runtime.choose import namespace_backend
 
-    with asyncio.Runner() as runner:
-        early = Early(settings, namespace_backend(settings), runner)
-        try:
-            runner.run(early.begin())
-            yield early
-        finally:
-            runner.run(early.abandon())
+        with asyncio.Runner() as runner:
+            early = Early(settings, namespace_backend(settings, spawned), runner)
+            try:
+                runner.run(early.begin())
+                yield early
+            finally:
+                runner.run(early.abandon())
+
+
+@contextmanager
+def _spawned(settings: Settings) -> Iterator[Spawned | None]:
+    """The jail's process, for which asyncio and the backend are not needed yet; None where it cannot be started."""
+    from isorun.backends.environment import describe
+    from isorun.backends.executor_ids import Identity, of_settings
+    from isorun.backends.release import check_release
+    from isorun.core.errors import IsorunError
+
+    try:
+        check_release()  # before anything of sandbox_runner is imported
+        from isorun.backends.namespace.spawn import spawn
+
+        python = str(settings.program_python) if settings.program_python else None
+        identity = Identity.of_jail(*of_settings(settings))
+        spawned = spawn(describe(python), identity, settings.preload, may_fork=True)
+    except (IsorunError, OSError):  # the backend meets it again, and is asked in a place that may choose another
+        yield None
+        return
+    try:
+        yield spawned
+    finally:
+        if not spawned.is_taken:
+            import asyncio
+
+            from isorun.backends.namespace.jail import give_up
+
+            asyncio.run(give_up(spawned))

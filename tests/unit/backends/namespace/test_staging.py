@@ -11,7 +11,7 @@ import pytest
 import isorun
 from isorun.backends import remedy
 from isorun.backends.executor_ids import Identity, of_settings
-from isorun.backends.namespace import jail
+from isorun.backends.namespace import jail, spawn
 from isorun.doctor import namespace as doctor
 from isorun.kernel.libc import has_contexts
 from sandbox_runner.namespace.bubblewrap import find_bubblewrap
@@ -33,29 +33,29 @@ def shut(tmp_path: Path) -> Path:
 
 def test_a_place_below_a_shut_folder_is_passed_over(shut: Path) -> None:
     """The unprivileged uid could not reach the sources there; the next place is taken."""
-    assert jail.choose_staging_place([shut, Path("/tmp")]) == Path("/tmp")
+    assert spawn.choose_staging_place([shut, Path("/tmp")]) == Path("/tmp")
 
 
 def test_without_any_place_tmpdir_is_named(shut: Path) -> None:
     """The operator is told which setting to change."""
     with pytest.raises(isorun.Unavailable) as caught:
-        jail.choose_staging_place([shut])
+        spawn.choose_staging_place([shut])
     said = f"others may not enter {shut}: set TMPDIR to a folder that everybody can reach (o+x)"
     assert caught.value.reason == said
 
 
 def test_a_place_that_does_not_exist_is_passed_over(tmp_path: Path) -> None:
     """Not every machine has all of them."""
-    assert jail.choose_staging_place([tmp_path / "none", Path("/tmp")]) == Path("/tmp")
+    assert spawn.choose_staging_place([tmp_path / "none", Path("/tmp")]) == Path("/tmp")
 
 
 def test_the_staging_folder_lies_where_it_was_chosen(shut: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """With TMPDIR below a shut folder the folder is made elsewhere, and cleanup looks there too."""
     monkeypatch.setattr(tempfile, "tempdir", str(shut))
-    with jail.staging_directory() as made:
+    with spawn.staging_directory() as made:
         assert not made.startswith(str(shut))
-        assert Path(made).parent in jail.staging_places()
-    assert jail.staging_places()[0] == shut
+        assert Path(made).parent in spawn.staging_places()
+    assert spawn.staging_places()[0] == shut
 
 
 @pytest.mark.root
@@ -160,7 +160,7 @@ def test_a_c_library_without_makecontext_is_told(monkeypatch: pytest.MonkeyPatch
 def test_the_jail_is_not_started_on_a_c_library_without_makecontext() -> None:
     """The reason is ours to give: inside, it would be an AttributeError of the template."""
     with pytest.raises(isorun.Unavailable) as caught:
-        jail.require_contexts(SimpleNamespace())
+        spawn.require_contexts(SimpleNamespace())
     assert caught.value.reason == (
         "init needs glibc: this C library has no makecontext; use a Python that runs on glibc (musl has none)"
     )
