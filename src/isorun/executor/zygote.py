@@ -33,6 +33,7 @@ def main(
     channel: socket.socket, preloads: list[str], kept: list[str], sys_path: list[str], *, reaps_all: bool = True
 ) -> None:
     """Be the zygote. Never returns. *reaps_all* off: what a program made our child is left, for tests."""
+    gc.enable()  # as a preload and a program expect it; it was off while we were imported
     channel = _leave_numbers(channel)
     environ = {name: value for name, value in os.environ.items() if name != "PWD"}  # bubblewrap sets it
     os.setsid()

@@ -2,6 +2,7 @@
 
 import glob
 import os
+import subprocess
 import sys
 from pathlib import Path
 
@@ -71,3 +72,10 @@ def test_what_cannot_be_started_is_left_to_the_backend(wanted, monkeypatch) -> N
     with pytest.raises(SystemExit), early.early_start(wanted):
         pass
     assert given == [None]
+
+
+def test_a_program_has_its_collector(wanted) -> None:
+    """It is off while the command and the jail import what they need, and on for what a program makes."""
+    command = [sys.executable, "-m", "isorun", "run", "--no-keep", "-c", "import gc; print(gc.isenabled())"]
+    done = subprocess.run(command, capture_output=True, text=True, env={**os.environ, "ISORUN_BACKEND": "namespace"})
+    assert done.stdout == "True\n", done.stderr
