@@ -8,7 +8,6 @@ changes, moves or is replaced must be trusted again, and nothing has to be looke
 It reads and keeps records; what is harmless is decided in `settings`.
 """
 
-import hashlib
 import io
 import os
 import stat
@@ -138,6 +137,8 @@ def _read(path: Path, descriptor: int) -> EnvFile:
     if len(text) > MAX_CHARS:
         raise _refused(path, f"longer than {MAX_CHARS} characters")
     place = path.resolve()
+    import hashlib  # 2 ms of every cold start, and most have no such file
+
     digest = hashlib.sha256(os.fsencode(place) + b"\0" + content).hexdigest()
     return EnvFile(place, _parsed(path, text), digest)
 

@@ -8,7 +8,6 @@ import json
 import os
 import shutil
 import site
-import subprocess
 import sys
 import sysconfig
 from collections.abc import Callable, Iterable
@@ -152,6 +151,8 @@ def _is_library(path: str, prefixes: Iterable[str], packages: Iterable[str]) -> 
 
 
 def _ask(given: str) -> tuple[str, tuple[str, str, str, tuple[int, ...], list[str], list[str], str]]:
+    import subprocess  # of a cold start on our own Python, asyncio brings it later
+
     python = _program(given)
     try:
         answer = subprocess.run(

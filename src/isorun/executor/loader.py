@@ -1,6 +1,6 @@
 """Runs a program the way `python user_code.py` would, plus the names it was promised.
 
-`work/main.py` is the text in `MAIN`; it calls `execute`, which compiles user_code.py,
+`work/main.py` is the text in `rules.MAIN`; it calls `execute`, which compiles user_code.py,
 runs it as `__main__`, reports an uncaught exception and leaves as the interpreter
 would: threads joined, atexit run, files flushed, the exit code or the signal. What
 does not depend on the program is done by `Loader()` when the slot is built. The
@@ -43,12 +43,6 @@ from isorun.executor.surroundings import USUAL, USUAL_TOOLS, Surroundings
 from isorun.executor.warm import preloads
 from isorun.wire.messages import Ended, Go, Put, encode
 
-MAIN = b'''"""The loader: runs user_code.py, the program, as __main__. Written by isorun; not part of the program."""
-
-from isorun.executor.loader import execute
-
-execute()
-'''
 _OURS = os.path.join(os.path.dirname(__file__), "")
 # As every exception and class has them, whatever the program's own put in their place.
 _traceback_of = BaseException.__dict__["__traceback__"].__get__
@@ -123,7 +117,7 @@ class Loader:
             warnings._formatwarnmsg_impl = _format_warning  # type: ignore[attr-defined]  # as above
         self._names = names.base(out)
         self._main = os.path.join(work, rules.LOADER)
-        self._main_code = compile(MAIN, self._main, "exec")
+        self._main_code = compile(rules.MAIN, self._main, "exec")
         views = stack.Views((_execute.__code__, _awaited.__code__), self._is_ours)
         self._around = Surroundings(views, out, os.path.join(work, rules.FIGURES))
 
@@ -146,7 +140,7 @@ class Loader:
         agent_io_tools.keep_from_children()
         os.register_at_fork(after_in_child=_leave_trace)
         with open(self._main, "wb", buffering=0) as file:
-            file.write(MAIN)
+            file.write(rules.MAIN)
 
     def rehearse(self, go: Go) -> None:
         """Do once all that `run` does, for the program of `REHEARSAL`, which is our own; nothing of it stays.

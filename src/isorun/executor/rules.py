@@ -11,6 +11,13 @@ HANDOVER = "/run/isorun"  # in a container: where init finds the host, once, to 
 HANDOVER_SOCKET = "workspace.sock"
 LOADER = "main.py"
 PROGRAM = "user_code.py"
+#: The text of `LOADER`.
+MAIN = b'''"""The loader: runs user_code.py, the program, as __main__. Written by isorun; not part of the program."""
+
+from isorun.executor.loader import execute
+
+execute()
+'''
 STDIN_FILE = ".isorun-stdin"  # in work/: what the caller gave as stdin
 LAST_TRACE = ".isorun-last-trace"  # in work/: where faulthandler writes what ran at a crash, and at SIGTERM
 VALUE = ".isorun-value"  # in work/, with an ending for each form: the value of the last expression

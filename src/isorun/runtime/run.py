@@ -26,7 +26,6 @@ from isorun.core.sent.context import RunContext
 from isorun.core.share import Account, Owing
 from isorun.core.text import one_line, one_word
 from isorun.executor import rules
-from isorun.executor.loader import MAIN
 from isorun.executor.status import line_of_isolation
 from isorun.runtime.clock import Clock, Freezing
 from isorun.runtime.events import Event, Feed
@@ -276,7 +275,7 @@ class Conduct:
         )
         try:
             self.freezing.begin(tools)
-            self._folder.write_program(MAIN, self._request.code)  # while the program runs, not before
+            self._folder.write_program(rules.MAIN, self._request.code)  # while the program runs, not before
             stop = await self._until_end()
             run_s, frozen_s = self.clock.run_s, self.clock.frozen_s
             exit_, usage = await self._slot.kill()

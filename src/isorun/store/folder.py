@@ -19,10 +19,10 @@ long because each file of a folder is named, opened and written here and nowhere
 import errno
 import os
 import re
+import secrets
 import shlex
 import shutil
 import stat
-import uuid
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
@@ -261,7 +261,7 @@ class Lease:
 
         state = open_state(str(root))
         while True:
-            path = f"{state}/{uuid.uuid4()}{LEASE_SUFFIX}"
+            path = f"{state}/{secrets.token_hex(16)}{LEASE_SUFFIX}"
             with _naming(path):
                 fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600)
                 try:

@@ -20,9 +20,9 @@ ending, listing and removing take the same lock and follow the same rules agains
 import json
 import math
 import os
+import secrets
 import stat
 import time
-import uuid
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, replace
@@ -569,7 +569,7 @@ def _size(run_fd: int) -> int:
 
 
 def _remove_run(where: Root, exec_id: str) -> None:
-    aside = f"{exec_id}-{uuid.uuid4()}{REMOVED}"
+    aside = f"{exec_id}-{secrets.token_hex(16)}{REMOVED}"
     os.rename(PREFIX + exec_id, aside, src_dir_fd=where.fd, dst_dir_fd=where.state_fd)
     remove_tree(aside, where.state_fd)
 

@@ -7,8 +7,8 @@ reader has the old one or the new one. It must not decide which files those are,
 import errno
 import hashlib
 import os
+import secrets
 import stat
-import uuid
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from pathlib import Path
@@ -67,7 +67,7 @@ def _save_one(source: Cursor, target: Cursor, folder: bytes, name: bytes, before
         rest()
         file.seek(0)
         target.go(folder)
-        new = f".isorun-{uuid.uuid4().hex}.new"
+        new = f".isorun-{secrets.token_hex(16)}.new"
         try:
             with os.fdopen(os.open(new, _CREATE, 0o644, dir_fd=target.fd), "wb", buffering=0) as writer:
                 _copy(file, writer)

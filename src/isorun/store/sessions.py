@@ -11,8 +11,8 @@ whether a run's files are worth carrying.
 """
 
 import os
+import secrets
 import stat
-import uuid
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass
@@ -256,7 +256,7 @@ def _removed(where: Root, sessions: int, name: str, *, before: float | None = No
         if fd is None or (before is not None and os.fstat(fd).st_mtime >= before):
             return False
         # First aside, so that an interrupted removal leaves no half of a session; `recover` finishes it.
-        aside = f"{name}-{uuid.uuid4()}{REMOVED}"
+        aside = f"{name}-{secrets.token_hex(16)}{REMOVED}"
         os.rename(name, aside, src_dir_fd=sessions, dst_dir_fd=where.state_fd)
         remove_tree(aside, where.state_fd)
     return True

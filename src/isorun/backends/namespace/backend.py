@@ -136,7 +136,7 @@ class NamespaceBackend:
         self._watcher = Watcher()
         stack.push_async_callback(ending.uninterrupted, self._watcher.close)
         self._watcher.start()
-        self._filters = {on: build_filter(cgroup=self._ceilings.is_cgroup, loopback=on) for on in (False, True)}
+        build_filter(cgroup=self._ceilings.is_cgroup)  # before there is a jail, where there is none for this machine
         self._host_namespaces = namespaces.identifiers()
         if not self._identity.root:
             rlimits.use_all_open_files()  # the executor's real user is then ours too, and so is what it has in flight
@@ -257,7 +257,7 @@ class NamespaceBackend:
         fork = ForkProgram(
             slot=number,
             sealing=sealing,
-            filter=self._filters[loopback],
+            filter=build_filter(cgroup=self._ceilings.is_cgroup, loopback=loopback),
             cpu=self._ceilings.next_cpu(),
         )
         await jail.ask_zygote(fork, [init_pidfd, *ends.theirs()])

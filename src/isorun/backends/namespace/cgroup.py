@@ -13,7 +13,6 @@ from dataclasses import dataclass
 from itertools import groupby
 from pathlib import Path, PurePosixPath
 
-from isorun.backends.remedy import Command, Export, Remedy
 from isorun.kernel.processes.owner import PATTERN, Owner
 from sandbox_runner.linux import cgroup_parent
 from sandbox_runner.linux.cgroup import FREEZER, LEAST_QUOTA_US, PERIOD_US, Ceilings, Group
@@ -81,8 +80,10 @@ def _remedy(cause: Cause, host: Host) -> str:
             return _DELEGATE
 
 
-def _v1_remedy(host: Host) -> Remedy:
+def _v1_remedy(host: Host) -> str:
     """One command for every hierarchy, and the one name that is then valid in all of them."""
+    from isorun.backends.remedy import Command, Export, Remedy  # a start that has its group needs none
+
     inside = host.inside() if host.configured is not None else PurePosixPath("isorun")
     groups = [point / (inside or "") for point in host.points((*NEEDED, FREEZER))]
     make = Command.of("mkdir", "-p", *groups, as_root=True)

@@ -4,6 +4,7 @@ Those of /etc are what ordinary programs read without asking, with nothing of th
 /etc is shown is listed in `sandbox_runner.namespace.bubblewrap`.
 """
 
+import os
 import re
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
@@ -48,8 +49,8 @@ def _entry_points(sys_path: Iterable[str]) -> Iterator[str]:
     Those are for the host. pytest would load the plug-in in every program that runs tests, where a slot may not
     show its code, and warn that `isorun` is imported already, which ends tests that turn warnings into errors.
     """
-    for folder in map(Path, sys_path):
+    for folder in sys_path:
         with suppress(OSError):  # not there, or no folder
-            for found in folder.glob("*-info/entry_points.txt"):
-                if _OF_OURS.fullmatch(found.parent.name):
-                    yield str(found)
+            for entry in os.scandir(folder):  # and no glob, which asks what each of many is
+                if _OF_OURS.fullmatch(entry.name) and Path(entry.path, "entry_points.txt").exists():
+                    yield f"{entry.path}/entry_points.txt"

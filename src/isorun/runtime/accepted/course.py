@@ -23,12 +23,10 @@ from isorun.core.result import Artifact, RunResult
 from isorun.core.share import Owing
 from isorun.core.text import one_line
 from isorun.runtime.accepted.handle import Run
-from isorun.runtime.accepted.lost import LostRun, store_lost
 from isorun.runtime.aside import Aside, is_large
 from isorun.runtime.carried.saved import save_files
 from isorun.runtime.carried.sessions import Carrying, Sessions
 from isorun.runtime.events import Event, Feed
-from isorun.runtime.finish import DeadRun, finish
 from isorun.runtime.inspection.inspection import Inspection
 from isorun.runtime.many.turns import Turns, unstarted
 from isorun.runtime.output import OnOutput
@@ -203,6 +201,8 @@ class Course:
                 try:
                     large = is_large(os.fstatvfs(lease.slot.out), ending.output.total)
                     await carrying.prepare(lease.slot, ending.status, large=large)
+                    from isorun.runtime.finish import DeadRun, finish  # a cold start's first byte is out without it
+
                     dead = DeadRun(
                         request=request,
                         ending=ending,
@@ -262,6 +262,8 @@ class Course:
         began: float,
         error: Exception,
     ) -> None:
+        from isorun.runtime.accepted.lost import LostRun, store_lost  # as `finish`
+
         lost = LostRun(
             request=request,
             conduct=conduct,

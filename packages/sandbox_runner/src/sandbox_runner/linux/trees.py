@@ -6,7 +6,7 @@ Needs the standard library alone, and nothing of this package: isorun also sends
 from __future__ import annotations
 
 import os
-import uuid
+import secrets
 from contextlib import suppress
 
 
@@ -67,6 +67,6 @@ def _lift(folder: int, top: int) -> list[str]:
             lifted.append(name)
         else:
             os.close(open_any_folder(name, folder))  # a folder without write permission cannot be moved
-            lifted.append(str(uuid.uuid4()))
+            lifted.append(str(secrets.token_hex(16)))
             os.rename(name, lifted[-1], src_dir_fd=folder, dst_dir_fd=top)
     return lifted
