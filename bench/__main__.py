@@ -17,6 +17,7 @@ from rich.table import Table
 
 from bench import (
     beside,
+    cold,
     containers,
     documents,
     figures,
@@ -54,7 +55,7 @@ async def measure(count: int, said: Said) -> tuple[list[figures.Figure], dict[st
     said("freezing …")
     frozen = await freezing.figures(count)
     said("cold start of the command …")
-    cold = figures.cold_cli(max(count // 10, 5))
+    started = cold.figures(max(count // 10, 5))
     said("neighbours of floods …")
     floods = await figures.beside_floods(max(count // 2, 10))
     said("what grows …")
@@ -73,7 +74,7 @@ async def measure(count: int, said: Said) -> tuple[list[figures.Figure], dict[st
         *pandas,
         *tools,
         *frozen,
-        cold,
+        *started,
         *floods,
         *grown,
         *paired,
@@ -166,6 +167,7 @@ def main() -> int:
     parser.add_argument("--count", type=int, default=200, help="measurements of each figure")
     parser.add_argument("--floods", nargs="*", metavar="WORD", help="neighbours of floods only, of names with a WORD")
     for name, what in (
+        ("cold", "the cold start of the command"),
         ("growth", "what grows"),
         ("paired", "whole runs beside their peers"),
         ("promised", "promised files and the burst"),
@@ -203,6 +205,8 @@ async def _asked_for(options: argparse.Namespace, said: Said) -> tuple[list[figu
     count = options.count
     if options.floods is not None:
         return await figures.beside_floods(count, options.floods), {}
+    if options.cold:
+        return cold.figures(count), {}
     if options.growth:
         return await growth.figures(count), {}
     if options.paired:

@@ -2,8 +2,6 @@
 
 import asyncio
 import os
-import subprocess
-import sys
 import tempfile
 import time
 from collections.abc import AsyncIterator, Sequence
@@ -265,35 +263,6 @@ async def tool_calls(count: int) -> list[Figure]:
             )
         )
     return figures
-
-
-def cold_cli(count: int) -> Figure:
-    """`isorun run hello.py` from nothing to its first byte of output."""
-    found = []
-    with tempfile.TemporaryDirectory() as folder:
-        program = Path(folder) / "hello.py"
-        program.write_text("print('hello')\n")
-        argv = [str(Path(sys.executable).with_name("isorun")), "run", str(program)]
-        for _ in range(count):
-            began = time.perf_counter()
-            with subprocess.Popen(
-                argv,
-                stdout=subprocess.PIPE,
-                stderr=subprocess.PIPE,
-                env={**os.environ, "ISORUN_WORKSPACE_ROOT": folder},
-            ) as process:
-                if process.stdout is None or process.stdout.read(1) != b"h":
-                    raise SystemExit("isorun run printed something else")
-                found.append(time.perf_counter() - began)
-                process.communicate()
-    spread = Spread.of(found)
-    return Figure(
-        name="`isorun run hello.py`, cold, no preloads, to first output",
-        value=f"p50 {spread.p50:.0f} ms",
-        gate="≤ 300 ms",
-        ok=spread.p50 <= 300,
-        raw={"ms": vars_of(spread)},
-    )
 
 
 async def beside_floods(count: int, wanted: Sequence[str] = ()) -> list[Figure]:

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from bench import chromium, documents, peers
+from bench import chromium, cold, documents, peers
 from bench.__main__ import built_in_and_own
 from bench.measure import Spread
 from tests.docs.pages import ROOT
@@ -26,6 +26,18 @@ async def test_the_peer_in_bubblewrap_starts_a_python_of_any_place(below: str) -
         python = f"{place}/venv/bin/python"
         code = f"import sys; assert sys.executable == {python!r}; {peers.HELLO}"
         assert await peers.bubblewrapped_python(code, python) > 0
+
+
+def test_a_cold_start_is_told_by_stage(require) -> None:
+    """The jail's stages in their order; root stages it in a child. The first byte alone has a gate."""
+    first, stages = cold.figures(1)
+    assert (first.gate, stages.ok) == ("≤ 190 ms", None)
+    at = stages.raw["ms"]
+    if "zygote warm" not in at:
+        require("namespace", f"another backend ran it: {stages.value}")
+    order = ["jail started", *(["staged"] if os.geteuid() == 0 else []), "zygote warm", "slot sealed", "first byte"]
+    assert sorted(order, key=at.__getitem__) == order
+    assert at["jail started"] < at["host imported"] < at["exit"]
 
 
 #: An engine that has the image, and can run nothing.
