@@ -40,8 +40,11 @@ OPTIONS = {
 
 def serve(host: str = "127.0.0.1", port: int = _PORT) -> int:
     """Serve the page and the HTTP interface, until Ctrl-C."""
+    from isorun.cli.run.importing import uncollected
+
     try:
-        from isorun.service.serve import run
+        with uncollected():
+            from isorun.service.serve import run
     except ModuleNotFoundError as error:
         raise _missing(error) from None
     run(Settings.load(), host, port)

@@ -34,12 +34,14 @@ def mcp(
 
     from isorun.cli.run.command import Wanted
     from isorun.cli.run.early import settings_for
+    from isorun.cli.run.importing import uncollected
     from isorun.core.errors import InvalidRequest
     from isorun.core.text import one_line
     from isorun.runtime.runtime import Runtime
 
     try:
-        from isorun.service.mcp.stdio import serve
+        with uncollected():
+            from isorun.service.mcp.stdio import serve
     except ModuleNotFoundError as error:
         package = (error.name or "").partition(".")[0]
         if package not in _PACKAGES:
