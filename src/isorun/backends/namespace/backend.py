@@ -248,6 +248,7 @@ class NamespaceBackend:
         end = SlotEnd(group, inside, jail.remains)
         stack.push_async_callback(end.bury)
         sealing = _sealing(limits, self._ceilings, self._options.without, loopback)
+        self._ceilings.expect()
         init_pidfd = await _make_init(stack, jail, number, sealing)
         init_pid = pid_of(init_pidfd)
         end.born(init_pidfd, init_pid)

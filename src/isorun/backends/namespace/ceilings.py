@@ -6,8 +6,12 @@ Both keep the same promise; `isolation.limits` says which one did.
 import asyncio
 import itertools
 import os
+import time
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
 from typing import Any, Protocol
 
 from isorun.backends.namespace import cgroup
@@ -66,6 +70,9 @@ class Ceilings(Protocol):
     def group(self, limits: Limits) -> Group:
         """The ceilings of one slot; the caller stops and removes them."""
 
+    def expect(self) -> None:
+        """A slot is being built, and is soon to be attached. Returns at once."""
+
     def close(self) -> None:
         """Remove what was kept; no slot is left. Blocks: for a thread."""
 
@@ -116,6 +123,7 @@ class HeldByCgroup:
         self.name = f"cgroup-v{parent.version}"
         self._parent = parent
         self._free: list[_CgroupOfSlot] = []
+        self._expected = -_QUIET_S
 
     def next_cpu(self) -> int | None:
         """The cgroup holds CPU."""
@@ -135,6 +143,27 @@ class HeldByCgroup:
         )
         return _CgroupOfSlot(made, limits, self._free)
 
+    def expect(self) -> None:
+        """Have the kernel wait now, beside the slot's first steps, for what its attach would wait for.
+
+        After a pause a process changes its group only once every processor was seen idle or switching, some 12 ms; for
+        some ms more the next ones need not wait. To be put where it is already moves no process, and waits as well.
+        """
+        now = time.monotonic()
+        if now - self._expected > _QUIET_S and self._own is not None:
+            asyncio.get_running_loop().run_in_executor(None, _stay, self._own)
+        self._expected = now
+
+    @cached_property
+    def _own(self) -> Path | None:
+        """The list of processes that we are in; None if it is not one of ours to write."""
+        base = self._parent.paths[0]
+        for place in (base, base / cgroup.HOST_LEAF):
+            with suppress(OSError):
+                if str(os.getpid()) in (place / "cgroup.procs").read_text().split():
+                    return place / "cgroup.procs"
+        return None
+
     def close(self) -> None:
         """Remove the kept groups; the first that stays is raised after the others are gone."""
         failed: CleanupFailed | None = None
@@ -147,6 +176,12 @@ class HeldByCgroup:
             raise failed
 
 
+def _stay(own: Path) -> None:
+    with suppress(OSError):  # the attach itself tells what is wrong
+        own.write_text(str(os.getpid()))
+
+
+_QUIET_S = 0.015  # between attaches, after which the kernel may wait again
 _LEFT_BYTES = 1 << 20  # what an emptied group may still hold, mostly the kernel's own, and be used again
 
 
@@ -222,6 +257,9 @@ class HeldByWatcher:
                 "set ISORUN_CGROUP_PARENT to a delegated cgroup"
             )
         return _Unheld()
+
+    def expect(self) -> None:
+        """Nothing is attached."""
 
     def close(self) -> None:
         """Nothing is kept."""

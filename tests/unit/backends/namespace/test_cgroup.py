@@ -1,5 +1,6 @@
 """Which group may hold a run, decided on trees in a folder; and groups of this machine's kernel, acting."""
 
+import asyncio
 import errno
 import os
 import signal
@@ -664,3 +665,37 @@ def test_v2_kill_and_remove_on_a_real_v2_tree(require: Require) -> None:
         assert group._killed_by_kernel()
         assert family.wait(timeout=10) == -9
     assert not place.exists()
+
+
+async def _expected(found: Parent, times: int = 1) -> None:
+    held = ceilings.held_beneath(found)
+    for _ in range(times):
+        held.expect()
+    await asyncio.get_running_loop().shutdown_default_executor()
+
+
+@pytest.mark.parametrize("leaf", ["", HOST_LEAF])
+async def test_an_attach_is_prepared_by_staying_where_we_are(tree: Tree, leaf: str) -> None:
+    """Our own number is written to the list that has it: on v1 the parent's, on v2 our leaf's."""
+    base = tree.group(tree.top / "a")
+    procs = tree.group(base / leaf, cgroup_procs=f"1\n{os.getpid()}\n") / "cgroup.procs"
+    await _expected(parent_of(V1, base, base, base), times=2)
+    assert procs.read_text() == str(os.getpid())
+
+
+async def test_a_group_that_we_are_not_in_is_left_alone(tree: Tree) -> None:
+    """To be written to its list would move this process."""
+    base = tree.group(tree.top / "a", cgroup_procs=f"1\n{os.getpid()}0\n")
+    await _expected(parent_of(V1, base, base, base))
+    assert (base / "cgroup.procs").read_text() == f"1\n{os.getpid()}0\n"
+
+
+def test_no_process_changes_its_group_by_that(require: Require) -> None:
+    """On this machine's own tree, beneath our own group."""
+    found = cgroup.find_own_parent(os.environ.get("ISORUN_CGROUP_PARENT"))
+    if isinstance(found, Refusal):
+        require("cgroup", str(found))
+    prepare(found)
+    before = Path("/proc/self/cgroup").read_text()
+    asyncio.run(_expected(found))
+    assert Path("/proc/self/cgroup").read_text() == before
