@@ -14,7 +14,8 @@ _LEFT = "class Left:\n    def __del__(self): print('taken apart')\nleft = Left()
 
 def _ended(before: str, *words: str, **options: object) -> "subprocess.CompletedProcess[str]":
     code = before + _RUN.format(words=words)
-    return subprocess.run([sys.executable, "-E", "-c", code], text=True, stderr=subprocess.PIPE, **options)
+    variables = {name: value for name, value in os.environ.items() if name != "PYTHONUNBUFFERED"}
+    return subprocess.run([sys.executable, "-c", code], text=True, stderr=subprocess.PIPE, env=variables, **options)
 
 
 def _said(before: str, *words: str) -> tuple[str, int]:
