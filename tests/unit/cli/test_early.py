@@ -51,6 +51,31 @@ def test_a_jail_that_was_not_taken_is_ended(wanted, error, monkeypatch) -> None:
     assert _left() == before
 
 
+_INTERRUPTED = """
+import os, signal, sys
+
+class Interrupts:
+    def find_spec(self, name, path=None, target=None):
+        if name == "asyncio.unix_events":
+            os.kill(os.getpid(), signal.SIGINT)
+
+sys.meta_path.insert(0, Interrupts())
+sys.argv = ["isorun", "run", "-c", "pass"]
+from isorun.cli.main import main
+main()
+"""
+
+
+def test_an_interrupt_comes_between_two_imports_and_not_within_one(wanted) -> None:
+    """Asyncio, half imported, could not end the jail: its folder would stay, and the error would be ours."""
+    variables = {**os.environ, "ISORUN_BACKEND": "namespace"}
+    with subprocess.Popen([sys.executable, "-c", _INTERRUPTED], stderr=subprocess.PIPE, env=variables) as command:
+        said = command.communicate()[1]
+    assert (command.returncode, said) == (130, b"")
+    places = spawn.staging_places()
+    assert not [path for place in places for path in place.glob(f"{spawn.STAGE}{command.pid}-*")]
+
+
 def test_a_jail_that_is_not_used_is_ended(wanted) -> None:
     """The backend has taken it, and was not entered: a program that cannot be read, say."""
     before = _left()

@@ -6,6 +6,7 @@ settings name. Left without being used, it leaves nothing behind.
 
 from __future__ import annotations
 
+import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -109,17 +110,29 @@ def early_start(wanted: Wanted) -> Iterator[Early | None]:
         return
     settings.check_embedded()
     with _spawned(settings) as spawned:
-        import asyncio
+        with _uninterrupted():
+            import asyncio
 
-        from isorun.runtime.choose import namespace_backend
+            from isorun.runtime.choose import namespace_backend
 
+            embedded = namespace_backend(settings, spawned)
         with asyncio.Runner() as runner:
-            early = Early(settings, namespace_backend(settings, spawned), runner)
+            early = Early(settings, embedded, runner)
             try:
                 runner.run(early.begin())
                 yield early
             finally:
                 runner.run(early.abandon())
+
+
+@contextmanager
+def _uninterrupted() -> Iterator[None]:
+    """An interrupt in this block comes after it: what is half imported could not end the jail that has been started."""
+    waiting = signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGINT, signal.SIGTERM, signal.SIGHUP))
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, waiting)
 
 
 @contextmanager
