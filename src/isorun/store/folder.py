@@ -1,10 +1,11 @@
-# ruff: noqa: PTH102, PTH104, PTH105, PTH106, PTH108 - twelve paths per run, and pathlib is slower than the kernel
+# ruff: noqa: PTH102, PTH104, PTH105, PTH108 - twelve paths per run, and pathlib is slower than the kernel
 """A run's folder on the host, and the lease that says its host is alive.
 
 Theory of operation. Each Runtime holds one lease: a locked file. The kernel drops
 the lock when the host process dies, however it dies, so a folder without a result
 whose lease can be locked has lost its host (`recovery` ends it). A folder is built
-aside and renamed into place, so that one which can be seen names its lease. A lease
+aside and renamed into place, so that one which can be seen names its lease. Some are built
+before their run is asked for: they bear the lease's name as any half-made one, and go with it. A lease
 loses its name when it is given back, unless a run of its has no result: so the leases
 alone tell whether there is something to recover.
 
@@ -23,6 +24,7 @@ import secrets
 import shlex
 import shutil
 import stat
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
@@ -52,6 +54,10 @@ _RESERVED = frozenset((RESULT_JSON, "tool_calls_index.json", "runtime.out.log", 
 _LONGEST = max(map(len, _RESERVED))
 _ACCESS_LIST = "system.posix_acl_access"
 _MOST_LINKS = 40  # the kernel follows no more
+_MOST_AHEAD = 4  # folders of runs to come
+_FRESH_S = 300.0  # after that, who tidies temporary folders may have been in it
+#: Files of a folder made ahead, empty as yet.
+_LOGS = (f"out/logs/{INFRA_LOG}", "out/logs/user.log", "out/runtime.out.log", "out/runtime.err.log")
 
 
 def state_name() -> str:
@@ -253,6 +259,8 @@ class Lease:
         self.name = path.rpartition("/")[2]
         self._fd, self._pid = fd, os.getpid()
         self.owes: set[str] = set()  # the exec ids of its runs that have no result
+        self._ahead: list[tuple[str, float]] = []  # folders of runs to come, and when each was made
+        self._is_over = False
 
     @classmethod
     def take(cls, root: Path) -> Self:
@@ -274,12 +282,38 @@ class Lease:
                 # Another host's recovery met the file before it was locked, and removed it as dead.
                 os.close(fd)
 
+    def make_ahead(self) -> None:
+        """Make the folder of a run to come, unless there are enough. A disk that refuses tells the run itself."""
+        if self._is_over or len(self._ahead) >= _MOST_AHEAD or self._pid != os.getpid():
+            return
+        building = f"{self.path}.{uuid.uuid4()}{BUILDING}"
+        try:
+            _make(building)
+            for log in _LOGS:
+                os.close(_open_log(f"{building}/{log}"))
+        except OSError:
+            shutil.rmtree(building, ignore_errors=True)
+        else:
+            self._ahead.append((building, time.monotonic()))
+
+    def take_ahead(self) -> str | None:
+        """A folder that `make_ahead` has made, now the caller's; None if there is none."""
+        while self._ahead and self._pid == os.getpid():
+            building, made = self._ahead.pop()
+            if time.monotonic() - made < _FRESH_S:
+                return building
+            shutil.rmtree(building, ignore_errors=True)
+        return None
+
     def __enter__(self) -> Self:
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, exc: BaseException | None, trace: TracebackType | None
     ) -> None:
+        self._is_over = True
+        while self._ahead and self._pid == os.getpid():
+            shutil.rmtree(self._ahead.pop()[0], ignore_errors=True)
         # First the name, then the lock: in the other order a recovery may do the same work.
         # A fork only gives up its share: without the name, its parent's runs look lost.
         if self._pid == os.getpid() and not self.owes:
@@ -322,6 +356,7 @@ class RunFolder:
         self.exec_id = exec_id
         self._infra: int | None = None
         self._is_entered = False
+        self._was_ahead = False
         self._path, self._lease = path, lease
         self.path = Path(path)
         self.work = self.path / "work"
@@ -331,34 +366,36 @@ class RunFolder:
         self.infra_log = self.logs / INFRA_LOG
 
     @classmethod
-    def create(cls, root: Path, exec_id: str, lease: Lease, about: dict[str, Any]) -> Self:
+    def create(cls, root: Path, exec_id: str, lease: Lease, about: dict[str, Any], *, conducted: bool = False) -> Self:
         """Make `<root>/codegen_<exec_id>/`, with work/, out/logs/ and a run.json.
 
-        *about* (prog_name, turn, timeout) goes into run.json. Raises `InvalidRequest`
+        *about* (prog_name, turn, timeout) goes into run.json. Of a run that is *conducted* it may have been made
+        ahead; then its logs are there, and empty. Raises `InvalidRequest`
         (exec_id_taken) if there is such a run.
         """
         check_exec_id(exec_id)
         path = f"{root}/{PREFIX}{exec_id}"
         told = {**about, "schema": SCHEMA, "exec_id": exec_id, "lease": lease.name, "accepted": utc_now()}
-        building = f"{lease.path}.{exec_id}{BUILDING}"
+        ahead = lease.take_ahead() if conducted else None
+        building = ahead or f"{lease.path}.{exec_id}{BUILDING}"
         with _naming(path):
             try:
-                os.mkdir(building, 0o700)
-                os.mkdir(f"{building}/work", 0o700)
-                os.mkdir(f"{building}/out", 0o700)
-                os.mkdir(f"{building}/out/logs", 0o700)
+                if ahead is None:
+                    _make(building)
                 write_file(f"{building}/{RUN_JSON}", as_json(told).encode() + b"\n")
                 os.rename(building, path)
                 lease.owes.add(exec_id)
             except OSError as exc:
-                _undo(building)
+                shutil.rmtree(building, ignore_errors=True)
                 if exc.errno in (errno.ENOTEMPTY, errno.EEXIST):
                     raise InvalidRequest(
                         f"there is a run {exec_id} already; give another exec_id, or none for a new one",
                         code="exec_id_taken",
                     ) from None
                 raise
-        return cls(path, exec_id, lease)
+        folder = cls(path, exec_id, lease)
+        folder._was_ahead = ahead is not None
+        return folder
 
     def write_program(self, main: bytes, code: bytes) -> None:
         """Write main.py and user_code.py to work/, and copies to out/executed_programs/<exec_id>/.
@@ -412,8 +449,12 @@ class RunFolder:
     def write_launcher(self, out: bytes, err: bytes) -> None:
         """Write what the launcher of the sandbox itself printed: runtime.out.log and runtime.err.log."""
         with _naming(self._path):
-            write_file(f"{self._path}/out/runtime.out.log", out)
-            write_file(f"{self._path}/out/runtime.err.log", err)
+            for name, data in (("runtime.out.log", out), ("runtime.err.log", err)):
+                if self._was_ahead and not data:
+                    continue  # it is there, and empty
+                if self._was_ahead:
+                    os.unlink(f"{self._path}/out/{name}")
+                write_file(f"{self._path}/out/{name}", data)
 
     def make_room(self) -> None:
         """Remove what was copied out of the run, and cut the end of a long user.log; the host's own records stay."""
@@ -463,10 +504,6 @@ class RunFolder:
         return fixed or RECORD.fullmatch(first) is not None
 
 
-def _undo(building: str) -> None:
-    """Remove a folder that was not finished; it holds what `create` makes and nothing else."""
-    with suppress(OSError):
-        os.unlink(f"{building}/{RUN_JSON}")
-    for folder in (f"{building}/out/logs", f"{building}/out", f"{building}/work", building):
-        with suppress(OSError):
-            os.rmdir(folder)
+def _make(building: str) -> None:
+    for folder in ("", "/work", "/out", "/out/logs"):
+        os.mkdir(f"{building}{folder}", 0o700)

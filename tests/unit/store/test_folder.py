@@ -7,6 +7,7 @@ import re
 import struct
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -36,6 +37,61 @@ def test_a_run_folder_is_private_and_names_its_host(tmp_path: Path) -> None:
         told = json.loads((folder.path / "run.json").read_bytes())
         assert told.pop("accepted").endswith("Z")
         assert told == {**ABOUT, "schema": 1, "exec_id": "run-1", "lease": lease.name}
+
+
+def test_a_folder_made_ahead_becomes_that_of_a_conducted_run(tmp_path: Path) -> None:
+    """It is as private, has its logs, still empty, and is used once; a run that is not conducted gets none."""
+    with Lease.take(tmp_path) as lease:
+        state = open_state(str(tmp_path))
+        lease.make_ahead()
+        (made,) = set(os.listdir(state)) - {lease.name}
+        assert re.fullmatch(rf"{re.escape(lease.name)}\.[0-9a-f-]{{36}}\.building", made)
+        inode = os.stat(f"{state}/{made}").st_ino
+        assert RunFolder.create(tmp_path, "run-1", lease, ABOUT).path.stat().st_ino != inode
+        folder = RunFolder.create(tmp_path, "run-2", lease, ABOUT, conducted=True)
+        assert (folder.path.stat().st_ino, folder.path.stat().st_mode & 0o7777) == (inode, 0o700)
+        assert json.loads((folder.path / "run.json").read_bytes())["exec_id"] == "run-2"
+        logs = sorted(path for path in folder.out.rglob("*") if path.is_file())
+        assert [(path.name, path.stat().st_size) for path in logs] == [
+            ("infra.log", 0),
+            ("user.log", 0),
+            ("runtime.err.log", 0),
+            ("runtime.out.log", 0),
+        ]
+        folder.write_launcher(b"", b"said")
+        assert (folder.out / "runtime.err.log").read_bytes() == b"said"
+        third = RunFolder.create(tmp_path, "run-3", lease, ABOUT, conducted=True)
+        third.write_launcher(b"", b"")
+        assert (third.out / "runtime.err.log").read_bytes() == b""
+        assert os.listdir(state) == [lease.name]
+
+
+def test_folders_made_ahead_are_few_and_go_with_their_lease(tmp_path: Path) -> None:
+    """A taken exec id removes the one that was to be its run's; after the lease none is made."""
+    with Lease.take(tmp_path) as lease:
+        state = open_state(str(tmp_path))
+        for _ in range(20):
+            lease.make_ahead()
+        assert len(os.listdir(state)) == 1 + 4
+        RunFolder.create(tmp_path, "run-1", lease, ABOUT).write_result(b"{}")
+        with pytest.raises(InvalidRequest, match="there is a run run-1 already"):
+            RunFolder.create(tmp_path, "run-1", lease, ABOUT, conducted=True)
+        assert len(os.listdir(state)) == 1 + 3
+        in_child(lease.make_ahead)
+        assert len(os.listdir(state)) == 1 + 3
+    assert os.listdir(state) == []
+    lease.make_ahead()
+    assert os.listdir(state) == []
+
+
+def test_an_old_folder_made_ahead_is_not_used(tmp_path: Path, monkeypatch) -> None:
+    """Who tidies temporary folders may have taken files out of it."""
+    with Lease.take(tmp_path) as lease:
+        lease.make_ahead()
+        now = time.monotonic()
+        monkeypatch.setattr("isorun.store.folder.time.monotonic", lambda: now + 301)
+        assert lease.take_ahead() is None
+        assert os.listdir(open_state(str(tmp_path))) == [lease.name]
 
 
 def test_a_program_is_kept_twice_and_not_linked(tmp_path: Path) -> None:

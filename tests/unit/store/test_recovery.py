@@ -153,17 +153,18 @@ def test_hosts_that_recover_at_once_do_not_collide(tmp_path: Path) -> None:
 
 
 def test_a_host_killed_in_the_middle_leaves_nothing_behind(tmp_path: Path) -> None:
-    """A half-made folder, a half-removed one and a half-written result are cleared away."""
+    """A half-made folder, one made ahead, a half-removed one and a half-written result are cleared away."""
 
     def half(lease: Lease) -> None:
         os.makedirs(f"{lease.path}.run-2.building/out/logs")
+        lease.make_ahead()
         os.makedirs(f"{os.path.dirname(lease.path)}/run-3-x.removed/out/deep")
         (tmp_path / "codegen_run-1/result.json.new").write_text('{"status": "o')
 
     with host(tmp_path, "run-1", first=half):
         assert recover(tmp_path) == []
         state = open_state(str(tmp_path))
-        assert sorted(name.rpartition(".")[2] for name in os.listdir(state)) == ["building", "lease"]
+        assert sorted(name.rpartition(".")[2] for name in os.listdir(state)) == ["building", "building", "lease"]
     assert recover(tmp_path) == ["run-1"]
     assert os.listdir(state) == []
     assert statuses(tmp_path) == {"run-1": "lost"}

@@ -45,6 +45,7 @@ if TYPE_CHECKING:
     from isorun.supervisor.client import Supervisor
 
 _log = log_of("isorun")
+_AFTER_S = 0.001  # from a run's end to the next folder: its caller has the result first
 _TOLD_AT_ONCE = 100  # artifacts, between two turns of the loop
 
 
@@ -119,7 +120,7 @@ class Course:
         return result
 
     def _unstarted(self, request: AcceptedRun, accepted: str, began: float) -> RunResult:
-        folder = self._new_folder(request)
+        folder = self._new_folder(request, conducted=False)
         try:
             result = unstarted(request, folder, accepted, began)
         except BaseException:
@@ -127,11 +128,11 @@ class Course:
             raise
         return result if request.keep else without_folder(result, folder)
 
-    def _new_folder(self, request: AcceptedRun) -> RunFolder:
+    def _new_folder(self, request: AcceptedRun, *, conducted: bool) -> RunFolder:
         about = {"prog_name": request.prog_name, "turn": request.turn, "timeout_s": request.timeout_s}
         about |= {} if request.prog_name else {"caller": request.caller}
         about |= {} if request.keep else {"keep": False}
-        return RunFolder.create(self.root, request.exec_id, self.host, about)
+        return RunFolder.create(self.root, request.exec_id, self.host, about, conducted=conducted)
 
     async def _conducted(
         self,
@@ -152,7 +153,7 @@ class Course:
             if ahead is not None:
                 stack.callback(self._give_back, ahead)
                 await ahead.slot.store(program)
-            folder = stack.enter_context(self._new_folder(request))
+            folder = stack.enter_context(self._new_folder(request, conducted=True))
             return await self._in_folder(
                 folder, request, run, feed, on_output, accepted, began, queued_s, session, supervisor, program, ahead
             )
@@ -251,6 +252,7 @@ class Course:
     def _give_back(self, lease: Lease) -> None:
         if not self.life.is_elsewhere:
             self.pool.give_back(lease)
+            asyncio.get_running_loop().call_later(_AFTER_S, self.host.make_ahead)
 
     def _store_lost(
         self,
