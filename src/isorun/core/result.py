@@ -31,6 +31,7 @@ MAX_READ = 64 << 20  # bytes: a file of that name that is larger is none of ours
 MAX_PATHS, MAX_PATH_BYTES = 1000, 256 << 10  # of one list of paths
 MAX_CALLS = 1000  # tool calls that a result lists
 _STORED_OUTPUT = 2 << 20  # characters of stdout, and of stderr, in result.json; user.log and the result have more
+_SHORT = (int, float, bool, type(None))
 _PIECE = 16 << 10  # characters of a document that are made at once
 _CUT_CHARS, _CUT_ENTRIES = 2000, 500  # of every text and list, once a document is too long
 _PICTURES = ("image/png", "image/jpeg", "image/gif", "image/webp")
@@ -216,9 +217,11 @@ class RunResult:
         told = self.to_dict()
         for stream in ("stdout", "stderr"):
             told[stream] = _cut(told[stream], _STORED_OUTPUT)
-        if _chars(told) > MAX_STORED // 4:  # not first made, at up to twelve bytes a character
+        chars = _chars(told)
+        if chars > MAX_STORED // 4:  # not first made, at up to twelve bytes a character
             told = _fitted(told)
-        data = _encoded(told)
+            chars = _chars(told)
+        data = _encoded(told, chars)
         return data if len(data) <= MAX_STORED else _encoded(_fitted(told))
 
     @classmethod
@@ -350,14 +353,17 @@ def as_json(value: object) -> str:
     return "".join(map(visible_json, _pieces(value)))
 
 
-def _encoded(value: object) -> bytes:
-    return b"".join((*(visible_json(piece).encode() for piece in _pieces(value)), b"\n"))
+def _encoded(value: object, chars: int | None = None) -> bytes:
+    return b"".join((*(visible_json(piece).encode() for piece in _pieces(value, chars)), b"\n"))
 
 
-def _pieces(value: object) -> Iterator[str]:
-    """The JSON of *value*, piece by piece: while one is made no other thread has the interpreter."""
+def _pieces(value: object, chars: int | None = None) -> Iterator[str]:
+    """The JSON of *value*, piece by piece: while one is made no other thread has the interpreter.
+
+    *chars*: those of *value*, where they are counted already.
+    """
     rest()
-    if _chars(value) <= _PIECE or not isinstance(value, (str, Mapping, list, tuple)):
+    if (_chars(value) if chars is None else chars) <= _PIECE or not isinstance(value, (str, Mapping, list, tuple)):
         yield _dumped(value)
     elif isinstance(value, str):
         yield '"'
@@ -384,8 +390,12 @@ def _dumped(value: object) -> str:
 
 
 def _chars(value: object) -> int:
+    if type(value) in _SHORT:  # most of what a result holds; asking whether it is a Mapping takes longest
+        return 1
     if isinstance(value, str):
         return len(value)
+    if isinstance(value, dict):
+        return sum(map(_chars, value.values()))
     if isinstance(value, Mapping):
         return sum(map(_chars, value.values()))
     return sum(map(_chars, value)) if isinstance(value, (list, tuple)) else 1

@@ -5,6 +5,7 @@ there: the Landlock ABI they were restricted by and what the filter answers to `
 which no file tells, and the hostname, which only its namespace knows.
 """
 
+import functools
 import os
 from collections.abc import Mapping
 from typing import Any
@@ -22,6 +23,8 @@ _RLIMITS = {
     "RLIMIT_MEMLOCK": "Max locked memory",
 }
 _NAME_WIDTH = 26
+#: How the lines of /proc/<pid>/status begin that `walls` judges.
+_STATUS = ("Uid:", "Gid:", "Cap", "NoNewPrivs:", "Seccomp")
 
 
 def look(pid: int, init: int, told: Mapping[str, Any], work: int, tmp: int, shm: int) -> dict[str, Any]:
@@ -31,8 +34,8 @@ def look(pid: int, init: int, told: Mapping[str, Any], work: int, tmp: int, shm:
     """
     maps = {"Uid": _text(f"{pid}/uid_map"), "Gid": _text(f"{pid}/gid_map")}
     return {
-        "status": as_inside(_text(f"{pid}/status"), maps),
-        "init": _text(f"{init}/status"),
+        "status": as_inside(_of_walls(_text(f"{pid}/status")), maps),
+        "init": _of_walls(_text(f"{init}/status")),
         "mountinfo": _text(f"{pid}/mountinfo"),
         "namespaces": namespaces.identifiers(pid),
         "sizes": {path: _size(fd) for path, fd in ((rules.WORK, work), ("/tmp", tmp), ("/dev/shm", shm))},
@@ -43,6 +46,11 @@ def look(pid: int, init: int, told: Mapping[str, Any], work: int, tmp: int, shm:
         "cpus": sorted(os.sched_getaffinity(pid)),
         **told,
     }
+
+
+def _of_walls(status: str) -> str:
+    """The lines of a /proc/<pid>/status that tell of a wall, of sixty."""
+    return "\n".join(line for line in status.splitlines() if line.startswith(_STATUS))
 
 
 def as_inside(status: str, maps: Mapping[str, str]) -> str:
@@ -57,8 +65,16 @@ def as_inside(status: str, maps: Mapping[str, str]) -> str:
 
 def rlimits_of(limits: str) -> dict[str, list[int]]:
     """Soft and hard limit by name, from a /proc/<pid>/limits; -1 is unlimited."""
+    return {name: list(pair) for name, pair in _rlimits_of(limits)}
+
+
+@functools.lru_cache(maxsize=16)
+def _rlimits_of(limits: str) -> tuple[tuple[str, tuple[int, ...]], ...]:
+    """Remembered: the text is the same for all slots of the same limits."""
     rows = {line[:_NAME_WIDTH].strip(): line[_NAME_WIDTH:].split()[:2] for line in limits.splitlines()}
-    return {name: [-1 if word == "unlimited" else int(word) for word in rows[row]] for name, row in _RLIMITS.items()}
+    return tuple(
+        (name, tuple(-1 if word == "unlimited" else int(word) for word in rows[row])) for name, row in _RLIMITS.items()
+    )
 
 
 def _inside(outside: int, id_map: str) -> int:
