@@ -1,17 +1,20 @@
 """Resources: the ways to end, and that each is told apart from the others."""
 
 import os
+import threading
+from typing import Any
 
 import pytest
 
 from isorun.backends.namespace.backend import NamespaceBackend, Options
+from isorun.backends.namespace.ceilings import _CgroupOfSlot, _Unheld
 from isorun.core.request import RunRequest
 from isorun.kernel.readiness import is_readable
 from isorun.runtime.request import accept
 from isorun.runtime.run import Options as RunOptions
 from isorun.runtime.run import program_for
 from isorun.settings import Settings
-from tests.escapes.attacking import attack, ended, programs_inside
+from tests.escapes.attacking import attack, ended, processes_inside, programs_inside
 from tests.escapes.conftest import SMALL
 
 pytestmark = [pytest.mark.usefixtures("unharmed"), pytest.mark.alone]
@@ -122,3 +125,33 @@ async def test_a_run_is_over_when_the_kernel_counts_none_of_it(ceilings, code: s
             assert is_readable(init)
         finally:
             os.close(init)
+
+
+FULL = "import os\nwith open('/tmp/full', 'wb') as file:\n    file.write(bytes(4 << 20))\n"
+
+
+@pytest.mark.embedded
+@pytest.mark.parametrize(("code", "is_small"), [("pass", True), (FULL, False)])
+async def test_a_slot_that_holds_little_is_undone_without_a_thread(ceilings, monkeypatch, code, is_small) -> None:
+    """What a run left in its file systems is freed with them, which may take a while; so may the end of a v2 group."""
+    kind: Any = _CgroupOfSlot if ceilings == "cgroup" else _Unheld
+    threads: dict[object, threading.Thread] = {}
+    removed = kind.remove
+
+    def remove(group: object) -> None:
+        threads[group] = threading.current_thread()
+        removed(group)
+
+    monkeypatch.setattr(kind, "remove", remove)
+    program = program_for(accept(RunRequest.of(code), SMALL), RunOptions())
+    named, is_counted = Settings.load().cgroup_parent, ceilings == "cgroup"
+    options = Options(use_cgroup=is_counted, cgroup_parent=str(named) if named and is_counted else None)
+    async with NamespaceBackend(options) as backend:
+        async with backend.launch(SMALL) as slot:
+            await slot.start(program)
+            await slot.wait()
+            await slot.kill()
+            group = slot._group
+        in_loop = threads[group] is threading.current_thread()
+        assert in_loop is (is_small and backend._ceilings.name == "cgroup-v1")
+    assert processes_inside() == []

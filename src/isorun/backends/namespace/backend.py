@@ -244,7 +244,7 @@ class NamespaceBackend:
         number = next(jail.numbers)
         ends = Ends(stack, self._identity.uid if self._identity.root else None)
         group = self._ceilings.group(limits)
-        inside: list[int] = []  # what we hold of the inside; the mount namespace among it
+        inside: list[int] = []  # what we hold of the inside
         end = SlotEnd(group, inside, jail.remains)
         stack.push_async_callback(end.bury)
         sealing = _sealing(limits, self._ceilings, self._options.without, loopback)
@@ -268,6 +268,7 @@ class NamespaceBackend:
         if control.pid is None or len(control.descriptors) != len(_MOUNTS) + 2:
             raise SetupFailed("credentials", "the kernel did not say who joined, or not all descriptors came along")
         tools = socket.socket(fileno=control.descriptors.pop())
+        os.close(control.descriptors.pop())  # the mount namespace: undone by its init's end, which nobody waits for
         stack.callback(tools.close)
         tools.setblocking(False)
         program_pidfd = os.pidfd_open(control.pid)
@@ -275,7 +276,7 @@ class NamespaceBackend:
         await group.attach(control.pid)
         await control.send(Attached())
         ready = await _said(control, exited, Ready)
-        work, _, tmp, shm, _ = control.descriptors
+        work, _, tmp, shm = control.descriptors
         isolation = walls.confirm(
             look(control.pid, init_pid, ready.isolation, work, tmp, shm),
             limits=limits,

@@ -47,6 +47,9 @@ class Group(Protocol):
     def is_empty(self) -> bool:
         """Whether the kernel counts no process of the run, not even a dead one; False where nothing counts them."""
 
+    def is_kept_empty(self) -> bool:
+        """Whether `remove` need not wait for the kernel: the group is empty, and most likely kept for a later slot."""
+
     async def final(self) -> Final:
         """The counts, after the last process is dead."""
 
@@ -141,7 +144,7 @@ class HeldByCgroup:
             processes=limits.processes,  # init forks nothing and stays outside
             cpus=limits.cpus,
         )
-        return _CgroupOfSlot(made, limits, self._free)
+        return _CgroupOfSlot(made, limits, self._free, self._parent.version)
 
     def expect(self) -> None:
         """Have the kernel wait now, beside the slot's first steps, for what its attach would wait for.
@@ -186,10 +189,11 @@ _LEFT_BYTES = 1 << 20  # what an emptied group may still hold, mostly the kernel
 
 
 class _CgroupOfSlot:
-    def __init__(self, made: KernelGroup, wanted: Limits, free: "list[_CgroupOfSlot]") -> None:
+    def __init__(self, made: KernelGroup, wanted: Limits, free: "list[_CgroupOfSlot]", version: int) -> None:
         self.wanted = wanted
         self._made = made
         self._free = free
+        self._can_keep = version == 1
         self._before = made.usage()
 
     async def attach(self, pid: int) -> None:
@@ -206,6 +210,9 @@ class _CgroupOfSlot:
     def is_empty(self) -> bool:
         return self._made.count() == 0
 
+    def is_kept_empty(self) -> bool:
+        return self._can_keep and self.is_empty() and self._made.held_bytes() <= _LEFT_BYTES
+
     async def final(self) -> Final:
         usage, before = self._made.usage(), self._before
         return Final(
@@ -218,7 +225,8 @@ class _CgroupOfSlot:
     def remove(self) -> None:
         """Keep the group for another slot if nothing of this one is left in it; else remove it."""
         try:
-            self._made.kill()
+            if not self.is_empty():
+                self._made.kill()
             if self._made.held_bytes() <= _LEFT_BYTES and self._made.reset_peak():
                 self._before = self._made.usage()
                 self._free.append(self)
@@ -279,6 +287,9 @@ class _Unheld:
         return None
 
     def is_empty(self) -> bool:
+        return False
+
+    def is_kept_empty(self) -> bool:
         return False
 
     def remove(self) -> None:
