@@ -286,7 +286,7 @@ class Lease:
         """Make the folder of a run to come, unless there are enough. A disk that refuses tells the run itself."""
         if self._is_over or len(self._ahead) >= _MOST_AHEAD or self._pid != os.getpid():
             return
-        building = f"{self.path}.{uuid.uuid4()}{BUILDING}"
+        building = f"{self.path}.{secrets.token_hex(16)}{BUILDING}"
         try:
             _make(building)
             for log in _LOGS:
@@ -297,7 +297,7 @@ class Lease:
             self._ahead.append((building, time.monotonic()))
 
     def take_ahead(self) -> str | None:
-        """A folder that `make_ahead` has made, now the caller's; None if there is none."""
+        """A folder that `make_ahead` has made, now the caller's; or None."""
         while self._ahead and self._pid == os.getpid():
             building, made = self._ahead.pop()
             if time.monotonic() - made < _FRESH_S:

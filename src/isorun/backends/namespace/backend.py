@@ -268,7 +268,7 @@ class NamespaceBackend:
         if control.pid is None or len(control.descriptors) != len(_MOUNTS) + 2:
             raise SetupFailed("credentials", "the kernel did not say who joined, or not all descriptors came along")
         tools = socket.socket(fileno=control.descriptors.pop())
-        os.close(control.descriptors.pop())  # the mount namespace: undone by its init's end, which nobody waits for
+        end.mounts = control.descriptors.pop()
         stack.callback(tools.close)
         tools.setblocking(False)
         program_pidfd = os.pidfd_open(control.pid)
@@ -520,7 +520,9 @@ class NamespaceSlot:
 
     async def kill(self) -> tuple[Exit, Usage]:
         """See `Slot.kill`."""
-        if not await self._is_over():
+        if await self._is_over():
+            self._end.let_go()
+        else:
             await self._end.kill()
         await asyncio.wait({self._exited}, timeout=_TOLD_S)
         exited = self._exited.result() if self._exited.done() else None

@@ -88,6 +88,7 @@ class SlotEnd:
         self._living: CleanupFailed | None = None
         self._killed = False
         self._init, self._namespace = -1, 0
+        self.mounts = -1  # the mount namespace: held, it outlives init, whose death then need not wait for its end
         self.freezer: Freezer | None = None  # of what may be frozen when it is to end
 
     def born(self, init: int, pid: int) -> None:
@@ -95,6 +96,12 @@ class SlotEnd:
         self._init = init
         with suppress(OSError):  # of the dying, some kernels tell an ordinary user nothing
             self._namespace = os.stat(f"/proc/{pid}/ns/pid").st_ino  # noqa: PTH116 - once a slot; a Path takes longer
+
+    def let_go(self) -> None:
+        """The run is over, and init's death is not waited for: the mounts may end with it, and not in a thread."""
+        if self.mounts >= 0:
+            os.close(self.mounts)
+            self.mounts = -1
 
     async def kill(self) -> None:
         """Return once no process of the slot runs any more. Raises `CleanupFailed` if one outlives SIGKILL."""
@@ -126,6 +133,7 @@ class SlotEnd:
 
     async def _bury(self) -> None:
         def bury() -> None:
+            self.let_go()
             for descriptor in self._inside:
                 os.close(descriptor)
             if not self._left:
@@ -133,7 +141,7 @@ class SlotEnd:
 
         if self._left:
             self._remains.add_group(self._group)
-        elif self._group.is_kept_empty() and all(map(_holds_little, self._inside)):
+        elif self.mounts < 0 and self._group.is_kept_empty() and all(map(_holds_little, self._inside)):
             bury()
             return
         await asyncio.to_thread(bury)

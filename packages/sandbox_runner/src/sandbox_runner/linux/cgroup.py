@@ -147,7 +147,7 @@ class Group:
     def count(self) -> int:
         """How many processes and threads are in it, those included that are dead and not reaped, and those to come.
 
-        Of a group with a ceiling of them. Unlike `members`, the kernel's own count misses nobody.
+        Of a group with a ceiling of them. The kernel's own count, which misses none as `members` may.
         """
         return int(_read(f"{self.directories['pids']}/pids.current"))
 
