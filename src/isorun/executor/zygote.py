@@ -21,6 +21,7 @@ from isorun.executor.packets import Packets
 from isorun.executor.rules import STDERR
 from isorun.executor.warm import huge_pages
 from isorun.executor.warm import preloads as preloading
+from isorun.executor.warm.forks import Forks
 from isorun.kernel import fds, mounts, namespaces
 from isorun.wire.messages import BuildFailed, Exited, ForkProgram, MakeStream, Message, StreamMade, Warmed
 from isorun.wire.session import Session, Side, State
@@ -41,8 +42,10 @@ def main(
     mounts.make_private()
     mounts.tmpfs("/tmp", size=_PRIVATE_BYTES, inodes=4096, mode=0o700)
     interior.show_kept(kept)  # of the interpreter and its packages, for the preloads
-    loaded, failed = preloading.preload(preloads)
-    preloading.warm()
+    forks = Forks()
+    with forks.watched():
+        loaded, failed = preloading.preload(preloads)
+        preloading.warm()
     program = loader.Loader(rules.WORK, rules.OUT, sys_path, environ)
     program.prepare()
     gc.collect()
@@ -50,7 +53,7 @@ def main(
     huge_pages.collapse()
     packets = Packets(channel, Session(Side.ZYGOTE, Side.HOST, State.COLD))
     packets.send(Warmed(python=sys.version.split()[0], preloads=loaded, failed=failed))
-    _Zygote(channel, packets, kept, program, reaps_all=reaps_all).serve()
+    _Zygote(channel, packets, kept, program, forks, reaps_all=reaps_all).serve()
     os._exit(0)
 
 
@@ -72,11 +75,19 @@ class _Zygote:
     """Answers the host on *channel*; every program process has a copy of *program*."""
 
     def __init__(
-        self, channel: socket.socket, packets: Packets, kept: list[str], program: loader.Loader, *, reaps_all: bool
+        self,
+        channel: socket.socket,
+        packets: Packets,
+        kept: list[str],
+        program: loader.Loader,
+        forks: Forks,
+        *,
+        reaps_all: bool,
     ) -> None:
         self._channel, self._packets = channel, packets
         self._kept = kept
         self._program = program
+        self._forks = forks
         self._reaps_all = reaps_all
         self._own_pid_namespace = os.open("/proc/self/ns/pid", os.O_RDONLY | os.O_CLOEXEC)
         self._own_network = os.open("/proc/self/ns/net", os.O_RDONLY | os.O_CLOEXEC)
@@ -136,7 +147,7 @@ class _Zygote:
             raise SystemExit("the fork stream carries ForkProgram and four descriptors")
         try:
             namespaces.join(descriptors[0], namespaces.NEWPID)
-            pid = os.fork()
+            pid = self._forks.fork()
             if pid == 0:
                 self._become_slot(message, descriptors)
             namespaces.join(self._own_pid_namespace, namespaces.NEWPID)
