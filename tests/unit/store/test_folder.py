@@ -45,7 +45,7 @@ def test_a_folder_made_ahead_becomes_that_of_a_conducted_run(tmp_path: Path) -> 
         state = open_state(str(tmp_path))
         lease.make_ahead()
         (made,) = set(os.listdir(state)) - {lease.name}
-        assert re.fullmatch(rf"{re.escape(lease.name)}\.[0-9a-f-]{{36}}\.building", made)
+        assert re.fullmatch(rf"{re.escape(lease.name)}\.[0-9a-f]{{32}}\.building", made)
         inode = os.stat(f"{state}/{made}").st_ino
         assert RunFolder.create(tmp_path, "run-1", lease, ABOUT).path.stat().st_ino != inode
         folder = RunFolder.create(tmp_path, "run-2", lease, ABOUT, conducted=True)
