@@ -115,6 +115,12 @@ class Pool:
         self._wanted.set()
         await self._close(lease)
 
+    def renew(self) -> None:
+        """Take down the slots that wait and build others: the backend makes them otherwise now."""
+        while self._waiting:
+            self._discard(self._waiting.popleft())
+        self._wanted.set()
+
     def _discard(self, lease: Lease) -> None:
         self._in_background(self._close(lease))
 

@@ -139,6 +139,8 @@ class Inspectors:
             while self._own is not None and self._imported != self._wanted:
                 self._imported = self._wanted
                 await self._own.reload((_INSPECTOR, *self._imported))
+                if self._pool is not None:
+                    self._pool.renew()  # a slot that waits on keeps its whole jail
             if self._pool is None:
                 self._pool = await self._stack.enter_async_context(Pool(backend, self._limits, self._most))
         except IsorunError as error:
