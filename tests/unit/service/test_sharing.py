@@ -24,7 +24,7 @@ from isorun.service.store.records import Allowance, Closed, Happened, Origin, Re
 from isorun.service.store.talks import Talks
 from isorun.settings import Settings
 
-ANYTHING = Allowance(since="", check=lambda used: None)
+ANYTHING = Allowance(since="", most=Used(now=99, since=99, bytes=99), check=lambda used: None)
 
 
 @pytest.fixture
@@ -192,7 +192,7 @@ async def test_twenty_runs_at_once_do_not_pass_a_quota_of_three(database: Databa
         if used.now >= 3:
             raise Problem(429, "too_many_runs", "")
 
-    allowed = Allowance(since="", check=judge)
+    allowed = Allowance(since="", most=Used(now=3, since=99, bytes=99), check=judge)
     beginnings = (records.begin(row(user, f"r{n}"), [QUEUED], allowed=allowed) for n in range(20))
     found = await asyncio.gather(*beginnings, return_exceptions=True)
     assert sum(one is None for one in found) == 3

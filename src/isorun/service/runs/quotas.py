@@ -17,23 +17,32 @@ class Quotas:
 
     async def check(self, user: User) -> None:
         """Raise `Problem` if *user* may not begin a run now: 429, or 507 if it is for his files."""
-        self._judge(user, await self._records.used(user.id, _yesterday()))
+        _judge(await self._records.used(user.id, _yesterday()), self._most(user))
 
     def allowance(self, user: User) -> Allowance:
         """The same, to be asked in the transaction that stores the run."""
-        return Allowance(since=_yesterday(), check=lambda used: self._judge(user, used))
+        most = self._most(user)
+        return Allowance(since=_yesterday(), most=most, check=lambda used: _judge(used, most))
 
-    def _judge(self, user: User, used: Used) -> None:
+    def _most(self, user: User) -> Used:
         settings = self._settings
-        if used.now >= (most := user.runs_at_once or settings.user_runs_at_once):
-            detail = f"{used.now} of your runs have not ended, and you may have {most} at once"
-            raise too_many("too_many_runs", detail, "wait for one of them, or cancel one")
-        if used.since >= (most := user.runs_per_day or settings.user_runs_per_day):
-            detail = f"you began {used.since} runs in the last 24 hours, and you may begin {most}"
-            raise too_many("too_many_runs_today", detail, "wait, or ask for a higher quota", after_s=3600)
-        if used.bytes >= (most := user.bytes or settings.user_bytes):
-            detail = f"your runs have files of {used.bytes} bytes, and you may have {most}"
-            raise Problem(507, "no_room_left", detail, hint="delete runs that you do not need")
+        return Used(
+            now=user.runs_at_once or settings.user_runs_at_once,
+            since=user.runs_per_day or settings.user_runs_per_day,
+            bytes=user.bytes or settings.user_bytes,
+        )
+
+
+def _judge(used: Used, most: Used) -> None:
+    if used.now >= most.now:
+        detail = f"{used.now} of your runs have not ended, and you may have {most.now} at once"
+        raise too_many("too_many_runs", detail, "wait for one of them, or cancel one")
+    if used.since >= most.since:
+        detail = f"you began {used.since} runs in the last 24 hours, and you may begin {most.since}"
+        raise too_many("too_many_runs_today", detail, "wait, or ask for a higher quota", after_s=3600)
+    if used.bytes >= most.bytes:
+        detail = f"your runs have files of {used.bytes} bytes, and you may have {most.bytes}"
+        raise Problem(507, "no_room_left", detail, hint="delete runs that you do not need")
 
 
 def _yesterday() -> str:

@@ -99,6 +99,13 @@ class Database:
                 yield connection
 
     @asynccontextmanager
+    async def statement(self) -> AsyncIterator[AsyncConnection]:
+        """A connection to PostgreSQL on which each statement is a transaction. Raises `Away`: it may have happened."""
+        with _away():
+            async with self._ways.read() as connection:
+                yield connection
+
+    @asynccontextmanager
     async def write(self) -> AsyncIterator[AsyncConnection]:
         """A transaction: all that is done in the block happens, or nothing if it raises. Raises `Away`."""
         with _away():

@@ -6,30 +6,24 @@ last event, and events have no gap. The same holds for the numbers of a conversa
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import Any, cast
 
-from sqlalchemy import ColumnElement, bindparam, func, insert, select, update
+from sqlalchemy import ColumnElement, CursorResult, func, insert, select, update
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from isorun.service.problems import Problem
+from isorun.service.store import together
 from isorun.service.store.accounts import hold
 from isorun.service.store.database import Database
-from isorun.service.store.tables import conversations, events, hosts, idempotency, runs
+from isorun.service.store.tables import IS_OPEN, USED, conversations, events, hosts, idempotency, runs
 from isorun.store.folder import utc_now
 
 OPEN = ("queued", "running")  # the words of a run that has not ended
 Row = Mapping[str, Any]
-# Of each run, and so made once: making a statement takes longer than the database does.
-_USED = select(
-    func.count().filter(runs.c.status.in_(OPEN)),
-    func.count().filter(runs.c.created > bindparam("since")),
-    func.coalesce(func.sum(runs.c.bytes), 0),
-).where(runs.c.user_id == bindparam("of"))
-_IS_OPEN = (runs.c.id == bindparam("run")) & runs.c.status.in_(OPEN)
-_HOLD = select(runs.c.id).where(_IS_OPEN).with_for_update()
-_BEGIN, _CHANGE, _EVENTS = insert(runs), update(runs).where(_IS_OPEN), insert(events)
+_HOLD = select(runs.c.id).where(IS_OPEN).with_for_update()
+_BEGIN, _CHANGE, _EVENTS = insert(runs), update(runs).where(IS_OPEN), insert(events)
 _STREAM = (runs.c.id, runs.c.conversation_id, runs.c.turn)
 _LISTED = [column for column in runs.c if column.name not in ("result", "asked")]
 
@@ -86,9 +80,10 @@ class Used:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Allowance:
-    """Asked before a run is stored: *check* raises if the user has used too much of his quotas since *since*."""
+    """Asked before a run is stored: *check* raises unless the user has used less than *most* since *since*."""
 
     since: str
+    most: Used
     check: Callable[[Used], None]
 
 
@@ -119,10 +114,15 @@ class Records:
                     return known
                 values = {"user_id": row["user_id"], "key": key[0], "body_sha256": key[1], "run_id": row["id"]}
                 await connection.execute(insert(idempotency), {**values, "created": row["created"]})
-            allowed.check(await _used(connection, row["user_id"], allowed.since))
-            await connection.execute(_BEGIN, row)
-            stream = Stream(run=row["id"], conversation=row.get("conversation_id"), turn=row.get("turn"))
-            await _put(connection, stream, 0, first)
+            stream = Stream(run=row["id"], conversation=row["conversation_id"], turn=row["turn"])
+            if self._db.is_sqlite:
+                allowed.check(await _used(connection, row["user_id"], allowed.since))
+                await connection.execute(_BEGIN, row)
+                await _put(connection, stream, 0, first)
+            else:
+                rows = await _numbered(connection, stream, 0, first)
+                storing = together.begin(row, rows, since=allowed.since, most=asdict(allowed.most))
+                allowed.check(_as_used(await connection.execute(*storing)))
         return None
 
     async def add(
@@ -133,6 +133,8 @@ class Records:
         What an earlier call stored, whose answer was lost, is not stored again. Raises `Closed`.
         """
         try:
+            if stream.run is not None and stream.conversation is None and happened and not self._db.is_sqlite:
+                return await self._add_at_once(stream.run, stream, after, happened, changes or {})
             async with self._db.write() as connection:
                 if stream.run is not None and not await _hold_open(connection, stream.run, changes):
                     raise Closed
@@ -141,6 +143,15 @@ class Records:
             if not await self._has(stream, after, happened):
                 raise Closed from None
             return after + len(happened)
+
+    async def _add_at_once(
+        self, run: str, stream: Stream, after: int, happened: Sequence[Happened], changes: Mapping[str, Any]
+    ) -> int:
+        rows = _rows(stream, after, None, happened)
+        async with self._db.statement() as connection:
+            if not (await connection.execute(*together.add(run, rows, changes))).rowcount:
+                raise Closed
+        return after + len(rows)
 
     async def _has(self, stream: Stream, after: int, happened: Sequence[Happened]) -> bool:
         """Whether *happened* is what is stored behind *after*."""
@@ -276,8 +287,11 @@ async def _named(connection: AsyncConnection, user_id: str, key: str) -> tuple[s
 
 
 async def _used(connection: AsyncConnection, user_id: str, since: str) -> Used:
-    row = (await connection.execute(_USED, {"of": user_id, "since": since})).one()
-    return Used(now=int(row[0]), since=int(row[1]), bytes=int(row[2]))
+    return _as_used(await connection.execute(USED, {"of": user_id, "since": since}))
+
+
+def _as_used(found: CursorResult[Any]) -> Used:
+    return Used(**{str(name): int(value) for name, value in found.mappings().one().items()})
 
 
 async def _hold_open(connection: AsyncConnection, run_id: str, changes: dict[str, Any] | None) -> bool:
@@ -290,6 +304,15 @@ async def _hold_open(connection: AsyncConnection, run_id: str, changes: dict[str
 async def _put(connection: AsyncConnection, stream: Stream, after: int, happened: Sequence[Happened]) -> int:
     if not happened:
         return after
+    rows = await _numbered(connection, stream, after, happened)
+    await connection.execute(_EVENTS, rows if len(rows) > 1 else rows[0])
+    return int(rows[-1]["seq"])
+
+
+async def _numbered(
+    connection: AsyncConnection, stream: Stream, after: int, happened: Sequence[Happened]
+) -> list[dict[str, Any]]:
+    """The rows of *happened*; a conversation's numbers are taken for them."""
     first = None
     if stream.conversation is not None:
         # The row's lock gives each writer its numbers in the order in which the writers commit.
@@ -299,7 +322,12 @@ async def _put(connection: AsyncConnection, stream: Stream, after: int, happened
         first = None if first is None else first - len(happened) + 1
         if stream.run is None:
             after = (first or 1) - 1
-    rows = [
+    return _rows(stream, after, first, happened)
+
+
+def _rows(stream: Stream, after: int, first: int | None, happened: Sequence[Happened]) -> list[dict[str, Any]]:
+    """*happened* behind the event *after* of *stream*; *first*: the number of the first one in the conversation."""
+    return [
         {
             "stream": stream.run or stream.conversation,
             "seq": after + 1 + number,
@@ -312,8 +340,6 @@ async def _put(connection: AsyncConnection, stream: Stream, after: int, happened
         }
         for number, one in enumerate(happened)
     ]
-    await connection.execute(_EVENTS, rows if len(rows) > 1 else rows[0])
-    return after + len(happened)
 
 
 def _stored(row: Row, seq: int, run_id: str | None) -> Stored:

@@ -1,6 +1,19 @@
 """The tables, as the newest migration leaves them. Times are UTC in RFC 3339; ids are random texts."""
 
-from sqlalchemy import JSON, BigInteger, Column, ForeignKey, Index, Integer, MetaData, Table, Text
+from sqlalchemy import (
+    JSON,
+    BigInteger,
+    Column,
+    ForeignKey,
+    Index,
+    Integer,
+    MetaData,
+    Table,
+    Text,
+    bindparam,
+    func,
+    select,
+)
 
 metadata = MetaData()
 
@@ -123,3 +136,14 @@ hosts = Table(
     Column("id", Text, primary_key=True),
     Column("beat", BigInteger, nullable=False),  # raised all the time
 )
+
+# Of each run, and so made once: making a statement takes longer than the database does. The words are compared one by
+# one, because for `in_` the text of the statement is made anew each time.
+_STATUS_IS_OPEN = (runs.c.status == "queued") | (runs.c.status == "running")
+IS_OPEN = (runs.c.id == bindparam("run")) & _STATUS_IS_OPEN
+#: What a user has: runs that have not ended, runs begun since a moment, bytes of all runs' files.
+USED = select(
+    func.count().filter(_STATUS_IS_OPEN).label("now"),
+    func.count().filter(runs.c.created > bindparam("since")).label("since"),
+    func.coalesce(func.sum(runs.c.bytes), 0).label("bytes"),
+).where(runs.c.user_id == bindparam("of"))
