@@ -318,7 +318,7 @@ def _pictures(artifacts: Sequence[Artifact]) -> Iterator[str]:
             continue
 
 
-def as_result(data: bytes) -> dict[str, Any] | None:
+def as_result(data: bytes | str) -> dict[str, Any] | None:
     """The stored result in *data*, fit to be shown; None if anything in it is not of its kind.
 
     Keys may be missing: an older isorun wrote fewer for a lost run.

@@ -69,6 +69,7 @@ async def serve(settings: Settings, host: str, port: int) -> None:
             server_header=False,
             timeout_graceful_shutdown=_END_S,
             lifespan="on",
+            http="httptools",
             ws="websockets-sansio",
         )
         logging.getLogger("uvicorn.error").addFilter(_without_query)

@@ -7,11 +7,14 @@ from pathlib import Path
 from typing import Any
 
 from isorun.core.errors import IsorunError
+from isorun.core.result import RunResult
 from isorun.service.runs.views import stored_result
 from isorun.service.store.records import Happened, Records, Row, Stream
 from isorun.service.store.room import REMEDY, is_full
 from isorun.store.folder import utc_now
 from isorun.store.recovery import stored_file
+
+_SHORT, _FEW = 16 << 10, 50  # characters, and entries of lists
 
 
 async def close_lost(records: Records, root: Path, rows: Sequence[Row], tell: Callable[[Stream], None]) -> int:
@@ -35,7 +38,18 @@ def _found_or_lost(root: Path, run_id: str) -> dict[str, Any]:
     return lost_changes("host_lost", "the service ended while the program ran; what it had printed is kept")
 
 
-def ended_changes(root: Path, stored: bytes, run_id: str) -> dict[str, Any] | None:
+def is_short(result: RunResult) -> bool:
+    """Whether *result* is made into JSON faster than a thread begins: it has no calls, of which each has a file."""
+    changed = result.workspace_diff or {}
+    lists = (result.items, result.notices, result.user_error_lines, result.user_tracebacks, *changed.values())
+    if result.tool_calls or result.rich or sum(map(len, lists)) > _FEW:
+        return False
+    texts = (result.stdout, result.stderr, result.report_text, result.user_log_tail, result.infra_log_tail)
+    more = (result.workspace_tree, result.value or "", *result.user_error_lines, *result.user_tracebacks)
+    return sum(map(len, (*texts, *more))) <= _SHORT
+
+
+def ended_changes(root: Path, stored: bytes | str, run_id: str) -> dict[str, Any] | None:
     """What the row of a run becomes whose result.json is *stored*; None if that is not a result."""
     told = stored_result(stored, run_id, root)
     if told is None:

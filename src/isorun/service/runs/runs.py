@@ -8,6 +8,7 @@ the run goes on and for a minute behind its end; what is not stored then is clos
 """
 
 import asyncio
+import json
 import logging
 import time
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
@@ -22,7 +23,7 @@ from isorun.runtime.accepted.handle import Run
 from isorun.runtime.runtime import Runtime
 from isorun.service.problems import Problem, not_found
 from isorun.service.runs.follow import Batches
-from isorun.service.runs.lost import close_lost, ended_changes, failed_changes, lost_changes, outcome_of
+from isorun.service.runs.lost import close_lost, ended_changes, failed_changes, is_short, lost_changes, outcome_of
 from isorun.service.runs.news import followed
 from isorun.service.runs.patience import patiently
 from isorun.service.runs.quotas import Quotas, too_many
@@ -39,7 +40,6 @@ _T = TypeVar("_T")
 _MOST_OPEN = 500  # runs of all users that wait or run in this process
 _PATIENCE_S = 60.0  # for a database that is away, once a run has ended
 _CLOSING_S = 2.0  # the same, once the service ends
-_SOON_READ = 64 << 10  # bytes of a result that are read faster than a thread begins
 
 
 @dataclass(eq=False)
@@ -204,10 +204,10 @@ class Runs:
         await self._add(live, [*rest, *batches.skipped, outcome], changes)
 
     async def _ended(self, result: RunResult) -> dict[str, Any] | None:
-        stored, root = result.stored(), self.runtime.root
-        if len(stored) <= _SOON_READ and not result.tool_calls:  # of which each has a file
-            return ended_changes(root, stored, result.exec_id)
-        return await asyncio.to_thread(ended_changes, root, stored, result.exec_id)
+        root = self.runtime.root
+        if is_short(result):
+            return ended_changes(root, json.dumps(result.to_dict(), allow_nan=False), result.exec_id)
+        return await asyncio.to_thread(lambda: ended_changes(root, result.stored(), result.exec_id))
 
     async def _add(self, live: _Live, happened: Sequence[Happened], changes: dict[str, Any]) -> None:
         async def write() -> int:

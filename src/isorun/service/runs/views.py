@@ -48,7 +48,7 @@ def whole(row: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def stored_result(stored: bytes, exec_id: str, root: Path) -> dict[str, Any] | None:
+def stored_result(stored: bytes | str, exec_id: str, root: Path) -> dict[str, Any] | None:
     """What the database keeps of a result.json, which is bounded. None if the bytes are not a result."""
     told = as_result(stored)
     if told is None:
