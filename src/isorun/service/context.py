@@ -149,7 +149,7 @@ async def open_service(settings: Settings, **options: Any) -> AsyncIterator[Serv
         await _take_over(service, sharing)
         service.agent = await stack.enter_async_context(open_agent(service))
         stack.push_async_callback(service.close)
-        looking = asyncio.create_task(sharing.look(runs, service.turns))
+        looking = asyncio.create_task(sharing.look(runs, service.turns, service.accounts))
         stack.callback(looking.cancel)
         yield service
 

@@ -5,6 +5,7 @@ import fcntl
 import logging
 import os
 import secrets
+import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
@@ -14,6 +15,7 @@ from typing import TYPE_CHECKING
 from isorun.core.errors import Unavailable
 from isorun.service.runs.place import Place, open_place
 from isorun.service.runs.wakes import LocalWakes
+from isorun.service.store.accounts import Accounts
 from isorun.service.store.database import Away, Database
 from isorun.settings import Settings
 
@@ -23,6 +25,7 @@ if TYPE_CHECKING:
 
 _log = logging.getLogger("isorun.service")
 _LOOK_S = 2.0
+_PURGE_S = 3600.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,11 +51,15 @@ class Sharing:
         if self.place is not None:
             self.place.buried = call
 
-    async def look(self, runs: "Runs", turns: "Turns") -> None:
-        """See, for ever, to what is open and has lost its process."""
+    async def look(self, runs: "Runs", turns: "Turns", accounts: Accounts) -> None:
+        """See, for ever, to what is open and has lost its process, and now and then to secrets whose time is over."""
+        purged = float("-inf")
         while True:
             await asyncio.sleep(_LOOK_S)
             try:
+                if time.monotonic() - purged > _PURGE_S:
+                    await accounts.purge()
+                    purged = time.monotonic()
                 lost = await runs.look(await runs.records.orphans() if self.several else ())
                 await turns.look(await turns.orphans() if self.several else ())
             except Away as error:

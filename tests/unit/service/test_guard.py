@@ -3,13 +3,18 @@
 import asyncio
 import json
 from collections.abc import AsyncIterator
+from datetime import timedelta
 
 import pytest
+from sqlalchemy import select
 
 from isorun.core.errors import SetupFailed
 from isorun.core.result import RunResult
+from isorun.service import sharing
 from isorun.service.app import create_app
-from isorun.service.store.accounts import User
+from isorun.service.runs.wakes import LocalWakes
+from isorun.service.store.accounts import Accounts, User
+from isorun.service.store.tables import keys
 
 pytestmark = pytest.mark.slow  # a service is opened for each
 
@@ -73,6 +78,31 @@ async def test_a_sign_in_link_works_once(inside) -> None:
     secret = await accounts.new_secret(await accounts.local(), "once")
     assert isinstance(await accounts.owner_of(secret, "once"), User)
     assert await accounts.owner_of(secret, "once") is None
+
+
+async def test_secrets_whose_time_is_over_are_removed(inside, monkeypatch: pytest.MonkeyPatch) -> None:
+    """By the process that looks for what was lost; those that still let somebody in stay."""
+    service, purged = inside.service, asyncio.Event()
+    alice = await service.accounts.add("alice")
+    hour = timedelta(hours=1)
+    for kind in ("key", "once", "session"):
+        await service.accounts.new_secret(alice, kind, lives=-hour)
+    kept = await service.accounts.new_secret(alice, "session", lives=hour)
+    good = {kept, await service.accounts.new_secret(alice, "key")}
+
+    class Told(Accounts):
+        async def purge(self) -> None:
+            await super().purge()
+            purged.set()
+
+    monkeypatch.setattr(sharing, "_LOOK_S", 0.01)
+    alone = sharing.Sharing(None, LocalWakes(), several=False)
+    looking = asyncio.create_task(alone.look(service.runs, service.turns, Told(service.database)))
+    await purged.wait()
+    looking.cancel()
+    async with service.database.read() as connection:
+        rows = (await connection.execute(select(keys.c.prefix).where(keys.c.user_id == alice.id))).scalars().all()
+    assert set(rows) == {secret[:8] for secret in good}
 
 
 @pytest.mark.parametrize(

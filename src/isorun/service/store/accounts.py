@@ -183,6 +183,11 @@ class Accounts:
         async with self._db.write() as connection:
             await connection.execute(delete(keys).where(keys.c.sha256 == _digest(secret), keys.c.kind == "session"))
 
+    async def purge(self) -> None:
+        """Remove the secrets whose time is over: cookies, links, and keys that were made to end."""
+        async with self._db.write() as connection:
+            await connection.execute(delete(keys).where(keys.c.expires <= utc_now()))
+
     async def any_key(self) -> bool:
         """Whether somebody could sign in with a key."""
         async with self._db.read() as connection:
