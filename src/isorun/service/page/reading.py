@@ -15,26 +15,32 @@ _PRINTED = 1 << 20  # characters of a lost run's output
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Talk:
-    """A conversation. What goes on in it is told whole by the events behind number *after*."""
+    """The end of a conversation. What goes on in it is told whole by the events behind number *after*.
+
+    *earlier*: whether it has more runs than these.
+    """
 
     title: str
     messages: list[Message]
     runs: list[dict[str, Any]]
     after: int
     goes_on: bool
+    earlier: bool
 
 
-async def talk(service: Service, user: User, name: str) -> Talk:
-    """One of the user's conversations. Raises `Problem` 404."""
+async def talk(service: Service, user: User, name: str, most: int) -> Talk:
+    """One of the user's conversations, with *most* runs and what was said about them. Raises `Problem` 404."""
     # First how far the events have come, then what they led to: what happens in between is told twice, never missed.
     row = await service.talks.one(user, name)
     goes_on = row["turn_host"] is not None
-    runs = [whole(one) for one in await service.records.of_conversation(name)]
+    found = await service.records.of_conversation(name, most + 1)
+    runs, earlier = [whole(one) for one in found[-most:]], len(found) > most
     running = [one["id"] for one in runs if one["status"] in OPEN]
     before = await service.records.before(name, running, row["last_turn"] if goes_on else None)
     after = row["last_event"] if before is None else min(before, row["last_event"])
-    said = await service.talks.said(name)
-    return Talk(title=row["title"], messages=said, runs=runs, after=after, goes_on=goes_on)
+    since, turn = (runs[0]["created"], runs[0]["turn"]) if earlier else ("", None)
+    said = await service.talks.said(name, since=since, turn=turn)
+    return Talk(title=row["title"], messages=said, runs=runs, after=after, goes_on=goes_on, earlier=earlier)
 
 
 async def printed(service: Service, run: str) -> str:

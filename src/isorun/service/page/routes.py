@@ -26,6 +26,7 @@ from isorun.service.store.talks import Message
 router = APIRouter(include_in_schema=False)
 Open = Annotated[Service, Depends(service_of)]
 _PAGE = 50  # runs on a page
+_CARDS, _MOST_CARDS = 50, 1000  # runs of a conversation on its page, and as many as can be asked for
 _TALKS = 100  # conversations beside it
 _NAME = 64  # characters of a program's name
 _REPORT = re.compile(r"status: [a-z_]+\nrun: ")
@@ -107,6 +108,7 @@ async def home(request: Request, service: Open) -> Response:
         "after": 0,
         "goes_on": False,
         "parts": [],
+        "earlier": 0,
         "starters": starters.starters(),
     }
     return render.page("talk.html", {**await _around(service, user), **values})
@@ -114,14 +116,18 @@ async def home(request: Request, service: Open) -> Response:
 
 @router.get("/c/{name}")
 @shown
-async def conversation(request: Request, service: Open, name: str) -> Response:
-    """A conversation with all that was said and run in it."""
+async def conversation(
+    request: Request, service: Open, name: str, last: Annotated[int, Query(ge=1, le=_MOST_CARDS)] = _CARDS
+) -> Response:
+    """A conversation with what was run in it, the *last* runs of it, and what was said meanwhile."""
     user = await visitor(request, service)
-    found = await reading.talk(service, user, name)
+    found = await reading.talk(service, user, name, last)
     around = await _around(service, user, here=name)
     parts = await _parts(service, found, _titles(around))
     values = {"conversation": name, "title": found.title, "after": found.after, "goes_on": found.goes_on}
-    return render.page("talk.html", {**around, **values, "parts": parts, "starters": starters.starters()})
+    earlier = min(last + _CARDS, _MOST_CARDS) if found.earlier and last < _MOST_CARDS else 0
+    more = {"parts": parts, "earlier": earlier, "starters": starters.starters()}
+    return render.page("talk.html", {**around, **values, **more})
 
 
 @router.post("/c/{name}/runs", status_code=202)

@@ -185,11 +185,12 @@ class Records:
             found = (await connection.execute(select(runs).where(runs.c.id == run_id))).mappings().first()
         return cast("Row | None", found)
 
-    async def of_conversation(self, conversation: str) -> Sequence[Row]:
-        """Its runs, whole, oldest first."""
-        question = select(runs).where(runs.c.conversation_id == conversation).order_by(runs.c.created, runs.c.id)
+    async def of_conversation(self, conversation: str, most: int | None = None) -> Sequence[Row]:
+        """Its newest runs, *most* of them or all, whole, oldest first."""
+        question = select(runs).where(runs.c.conversation_id == conversation)
+        question = question.order_by(runs.c.created.desc(), runs.c.id.desc()).limit(most)
         async with self._db.read() as connection:
-            return cast("Sequence[Row]", (await connection.execute(question)).mappings().all())
+            return cast("Sequence[Row]", (await connection.execute(question)).mappings().all()[::-1])
 
     async def listed(
         self, user_id: str, *, before: str = "", status: str = "", text: str = "", most: int = 50

@@ -107,9 +107,13 @@ class Talks:
             if rows:
                 await connection.execute(insert(messages), rows)
 
-    async def said(self, conversation_id: str) -> list[Message]:
-        """All of it, in order."""
-        question = select(messages).where(messages.c.conversation_id == conversation_id).order_by(messages.c.number)
+    async def said(self, conversation_id: str, *, since: str = "", turn: int | None = None) -> list[Message]:
+        """What was said from the moment *since* on, and all of the turns from *turn* on, in order."""
+        newer = messages.c.created >= since
+        if turn is not None:
+            newer |= messages.c.turn >= turn
+        question = select(messages).where(messages.c.conversation_id == conversation_id, newer)
+        question = question.order_by(messages.c.number)
         async with self._db.read() as connection:
             rows = (await connection.execute(question)).mappings().all()
         names = ("number", "turn", "role", "content", "created")

@@ -31,7 +31,7 @@ def first_view() -> str:
         for one in bundle_module(example_bundle(), "exec").SCENARIOS.values()
     ]
     around = {"here": "", "version": "1", "model": None, "isolation": "full", "walls": [("uid", "1001")] * 40}
-    talk = {"conversation": "", "title": "", "after": 0, "goes_on": False, "parts": []}
+    talk = {"conversation": "", "title": "", "after": 0, "goes_on": False, "parts": [], "earlier": 0}
     lists = {"conversations": [], "scenarios": scenarios, "titles": {}, "starters": starters.starters()}
     return render.html("talk.html", {**around, **talk, **lists})
 

@@ -117,6 +117,27 @@ async def test_a_program_of_a_conversation_is_in_it(inside) -> None:
     assert 'data-status="ok"' in page
 
 
+async def test_a_long_conversation_shows_its_end_and_leads_to_the_rest(inside) -> None:
+    """No more runs are read than that; what was said before them is not shown either."""
+    anna = await signed_in(inside, "anna")
+    talk = (await anna.post("/v1/conversations", json={})).json()["id"]
+    user = await inside.service.accounts.find("anna")
+    for number in range(3):
+        await inside.service.talks.add(talk, 0, "user", [{"text": f"said {number}."}])
+        run = (await anna.post(f"/c/{talk}/runs", json={"code": f"print('printed {number}.')"})).json()["id"]
+        await inside.service.runs.wait(user, run, 60)
+
+    async def shown(query: str) -> tuple[list[str], list[str], bool]:
+        page = (await anna.get(f"/c/{talk}{query}")).text
+        ran = [number for number in "012" if f">print(&#39;printed {number}.&#39;)<" in page.replace("\n", "")]
+        return ran, [number for number in "012" if f"said {number}." in page], "Earlier runs" in page
+
+    assert len(await inside.service.records.of_conversation(talk, 2)) == 2
+    assert await shown("?last=2") == (["1", "2"], ["2"], True)
+    assert await shown("") == (["0", "1", "2"], ["0", "1", "2"], False)
+    assert (await anna.get(f"/c/{talk}?last=1001")).status_code == 422
+
+
 async def test_a_page_of_what_runs_begins_before_it(inside) -> None:
     """Every event of an open run is told to the page, so nothing that was printed is missing on it."""
     anna = await signed_in(inside, "anna")
