@@ -19,6 +19,7 @@ from bench import (
     beside,
     cold,
     containers,
+    crowd,
     documents,
     figures,
     freezing,
@@ -175,6 +176,8 @@ def main() -> int:
         ("service", "the chat service"),
     ):
         parser.add_argument(f"--{name}", action="store_true", help=f"{what} only")
+    parser.add_argument("--users", type=int, help="with --service: so many users at once, in place of its figures")
+    parser.add_argument("--seconds", type=float, default=60.0, help="for which the users are there")
     parser.add_argument("--no-write", action="store_true", help="print only")
     options = parser.parse_args()
     about, others = machine(), Others()
@@ -215,6 +218,8 @@ async def _asked_for(options: argparse.Namespace, said: Said) -> tuple[list[figu
         return [*await promised.checked(count), await promised.burst(max(count // 40, 2))], {}
     if options.tools:
         return await built_in_and_own(count, said), {}
+    if options.service and options.users:
+        return await crowd.figures(options.users, options.seconds), {}
     if options.service:
         return await service.figures(count), {}
     return await measure(count, said)

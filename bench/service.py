@@ -12,8 +12,8 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import AsyncIterator, Mapping
-from contextlib import ExitStack, asynccontextmanager, closing
+from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import AbstractAsyncContextManager, ExitStack, asynccontextmanager, closing
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -57,15 +57,34 @@ class Client:
         headers = dict(line.lower().split(": ", 1) for line in lines if line)
         return int(status.split()[1]), headers
 
-    async def ask(self, method: str, path: str, body: Mapping[str, Any] | None = None, **headers: str) -> Any:  # noqa: ANN401 - JSON
-        """What the service answers. Ends the measurement if that is an error."""
+    async def answer(self, method: str, path: str, body: Mapping[str, Any] | None = None, **headers: str) -> Any:  # noqa: ANN401 - JSON
+        """The status and the JSON that the service answers."""
         await self.send(method, path, body, **headers)
         status, told = await self.head()
         assert self._ends is not None
-        answer = json.loads(await self._ends[0].readexactly(int(told["content-length"])))
+        return status, json.loads(await self._ends[0].readexactly(int(told["content-length"])))
+
+    async def ask(self, method: str, path: str, body: Mapping[str, Any] | None = None, **headers: str) -> Any:  # noqa: ANN401 - JSON
+        """What the service answers. Ends the measurement if that is an error."""
+        status, answer = await self.answer(method, path, body, **headers)
         if status >= 400:
             raise SystemExit(f"{method} {path}: {answer}")
         return answer
+
+    async def events(self, path: str) -> AsyncIterator[dict[str, Any]]:
+        """The events of a stream, until it ends. Nothing else can be asked on this connection."""
+        await self.send("GET", path)
+        status, _ = await self.head()
+        assert self._ends is not None
+        if status != 200:
+            raise SystemExit(f"no stream: {status}")
+        told = b""
+        while size := int(await self._ends[0].readline(), 16):  # of a chunk
+            told += (await self._ends[0].readexactly(size + 2))[:-2]
+            *lines, told = told.split(b"\n")
+            for line in lines:
+                if line.startswith(b"data: "):
+                    yield json.loads(line.removeprefix(b"data: "))
 
     async def more(self) -> bytes:
         """Some of an answer without an end."""
@@ -79,8 +98,10 @@ class Client:
 
 
 @asynccontextmanager
-async def serving(folder: Path, settings: Mapping[str, str]) -> AsyncIterator[tuple[int, int, str]]:
-    """Port, process id and a user's key of a service whose data are in *folder*."""
+async def serving(
+    folder: Path, settings: Mapping[str, str], *, log: str = "log"
+) -> AsyncIterator[tuple[int, int, str]]:
+    """Port, process id and a user's key of a service whose data are in *folder*; *log*: the name of its log there."""
     command = [str(Path(sys.executable).with_name("isorun"))]
     quotas = {"ISORUN_USER_RUNS_AT_ONCE": str(2 * STREAMS), "ISORUN_USER_RUNS_PER_DAY": "1000000"}
     environment = {**os.environ, "ISORUN_SERVICE_DATA": str(folder), **quotas, **settings}
@@ -88,12 +109,12 @@ async def serving(folder: Path, settings: Mapping[str, str]) -> AsyncIterator[tu
         subprocess.run, [*command, "users", "add", "bench", "--json"], env=environment, stdout=subprocess.PIPE
     )
     made.check_returncode()
-    process = _started([*command, "serve", "--port", "0"], folder / "log", environment)
+    process = _started([*command, "serve", "--port", "0"], folder / log, environment)
     try:
         assert process.stdout is not None
         found = _URL.match(await asyncio.to_thread(process.stdout.readline))
         if found is None:
-            raise SystemExit((folder / "log").read_text())
+            raise SystemExit((folder / log).read_text())
         yield int(found[1]), process.pid, json.loads(made.stdout)["key"]
     finally:
         process.terminate()
@@ -108,7 +129,7 @@ def _started(command: list[str], log: Path, environment: dict[str, str]) -> "sub
 async def figures(count: int) -> list[Figure]:
     """All of them; PostgreSQL and Redis where this machine has them."""
     found = []
-    for name, servers in {"SQLite": _none, "PostgreSQL and Redis": _postgres_and_redis}.items():
+    for name, (servers, _) in STORES.items():
         async with servers() as settings:
             if settings is None:
                 continue
@@ -234,7 +255,7 @@ async def _outcome(stream: Client) -> None:
 
 
 @asynccontextmanager
-async def _none() -> AsyncIterator[dict[str, str]]:
+async def _none() -> AsyncIterator[dict[str, str] | None]:
     yield {}
 
 
@@ -260,3 +281,10 @@ async def _postgres_and_redis() -> AsyncIterator[dict[str, str] | None]:
             "DATABASE_URL": f"postgresql://app:hush-db@127.0.0.1:{database}/postgres",
             "REDIS_URL": f"redis://127.0.0.1:{news}",
         }
+
+
+#: What starts the servers of each store, and how many processes can share it.
+STORES: dict[str, tuple[Callable[[], AbstractAsyncContextManager[dict[str, str] | None]], int]] = {
+    "SQLite": (_none, 1),
+    "PostgreSQL and Redis": (_postgres_and_redis, 2),
+}
