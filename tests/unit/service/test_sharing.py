@@ -220,6 +220,13 @@ async def test_no_run_begins_for_a_user_who_was_removed(database: Database, user
 # A database that is away.
 
 
+async def test_a_database_that_does_not_answer_in_time_is_away(database: Database) -> None:
+    """Also if the error has no text: who asks is told to ask again, and not that the service failed."""
+    with pytest.raises(Away, match="^TimeoutError$"):
+        async with database.read():
+            raise TimeoutError
+
+
 class _Refused(Exception):
     sqlstate = "23505"
 

@@ -196,4 +196,5 @@ def _migrate(connection: Connection) -> None:
 
 
 def _reason(error: BaseException) -> str:
-    return str(getattr(error, "orig", None) or error).splitlines()[0][:300]
+    cause = getattr(error, "orig", None) or error
+    return (str(cause) or type(cause).__name__).splitlines()[0][:300]  # a TimeoutError says nothing
