@@ -222,7 +222,7 @@ async def test_no_run_begins_for_a_user_who_was_removed(database: Database, user
 
 async def test_a_database_that_does_not_answer_in_time_is_away(database: Database) -> None:
     """Also if the error has no text: who asks is told to ask again, and not that the service failed."""
-    with pytest.raises(Away, match="^TimeoutError$"):
+    with pytest.raises(Away, match=r"^TimeoutError$"):
         async with database.read():
             raise TimeoutError
 

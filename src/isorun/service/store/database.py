@@ -69,8 +69,9 @@ class Database:
 
     async def __aenter__(self) -> "Database":
         async with AsyncExitStack() as stack:
-            self._ways = await stack.enter_async_context(_sqlite(self.url) if self.is_sqlite else _postgres(self.url))
             try:
+                ways = _sqlite(self.url) if self.is_sqlite else _postgres(self.url)
+                self._ways = await stack.enter_async_context(ways)
                 async with self.write() as connection:
                     if not self.is_sqlite:  # two processes may start at once
                         await connection.execute(text("SELECT pg_advisory_xact_lock(4972)"))

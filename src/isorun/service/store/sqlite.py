@@ -43,21 +43,25 @@ class Sqlite:
         self._engine = create_engine(url, connect_args={"timeout": _TRY_S})
         event.listen(self._engine, "connect", _prepare)
         self._writing = asyncio.Lock()  # in order, and never against a lock of our own
+        # Open for good: to take one from the pool and to give it back takes as long as two questions.
+        self._reader, self._writer = self._engine.connect(), self._engine.connect()
 
     @asynccontextmanager
     async def read(self) -> AsyncIterator[AsyncConnection]:
-        """A connection for questions."""
-        with self._engine.connect() as connection:
-            yield cast("AsyncConnection", _Inline(connection))
+        """A connection for questions: each is answered whole before the loop goes on."""
+        yield cast("AsyncConnection", _Inline(self._reader))
 
     @asynccontextmanager
     async def write(self) -> AsyncIterator[AsyncConnection]:
         """A transaction, which no other process writes beside."""
         async with self._writing:
-            with self._engine.connect() as connection:
-                await _begin(connection)
-                yield cast("AsyncConnection", _Inline(connection))
-                connection.commit()  # what raises before it is rolled back as the connection closes
+            try:
+                await _begin(self._writer)
+                yield cast("AsyncConnection", _Inline(self._writer))
+                self._writer.commit()
+            except BaseException:
+                self._writer.rollback()
+                raise
 
     async def write_log(self) -> None:
         """Write what was logged into the database file, for ever."""
@@ -72,6 +76,8 @@ class Sqlite:
 
     def close(self) -> None:
         """No connection is left."""
+        self._reader.close()
+        self._writer.close()
         self._engine.dispose()
 
 
