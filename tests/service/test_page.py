@@ -249,6 +249,79 @@ def test_a_scenario_is_chosen_from_any_page(look: Looking) -> None:
     assert look.page.locator(".card").count() == 1
 
 
+def test_a_conversation_is_deleted_after_a_question(look: Looking, served: Served) -> None:
+    """With a run that goes on in it. The first answer keeps it; another window that shows it says what happened."""
+    look.go()
+    look.run(WAITS)
+    expect(look.page.locator(".card .live")).to_have_text("kept\n")
+    talk, run = look.page.url, look.page.get_attribute(".card", "data-run")
+    other = Looking(look.page.context.new_page(), served.url)
+    other.go(urlsplit(talk).path)
+    expect(other.page.locator(".card .live")).to_have_text("kept\n")
+    bin_ = look.page.locator("#talks li", has=look.page.locator("[aria-current]")).locator(".bin")
+    bin_.click()
+    expect(look.page.locator("#remove")).to_have_text(re.compile('print."kept".*files that you added'))
+    assert look.page.evaluate("document.activeElement.textContent") == "Keep it"
+    look.page.keyboard.press("Enter")
+    expect(look.page.locator("#remove")).to_have_count(0)
+    assert look.page.evaluate("document.activeElement.dataset.remove") == urlsplit(talk).path[3:]
+    expect(look.page.locator(".card .live")).to_have_text("kept\n")
+    bin_.click()
+    look.page.click("#remove .danger")
+    look.page.wait_for_selector(".starters")
+    assert look.page.locator(f'#talks [href="{urlsplit(talk).path}"]').count() == 0
+    for path in (urlsplit(talk).path, f"/runs/{run}"):
+        answer = look.page.request.get(f"{served.url}{path}")
+        assert answer.status == 404
+    expect(other.page.locator("#toast")).to_have_text(re.compile("deleted in another window"))
+    assert other.complaints == []
+
+
+def test_another_conversation_is_deleted_beside_the_one_that_is_open(look: Looking) -> None:
+    """The page stays where it is, and its list gets shorter."""
+    for text in ("print('one')", "print('two')"):
+        look.go()
+        look.run(text)
+        look.card("ok")
+    items = look.page.locator("#talks li")
+    many = items.count()
+    items.nth(1).hover()
+    items.nth(1).locator(".bin").click()
+    expect(look.page.locator("#remove b")).to_have_text("print('one')")
+    look.page.click("#remove .danger")
+    expect(items).to_have_count(many - 1)
+    assert look.output(look.card("ok")) == "two\n"
+
+
+def test_a_run_is_run_again_with_the_very_files_that_it_was_given(look: Looking) -> None:
+    """Not with a newer one of the same name; and if its file was deleted, the page says which."""
+    look.go()
+    for text in (b"old", b"new"):
+        look.page.set_input_files("#upload", files=[{"name": "a.txt", "mimeType": "text/plain", "buffer": text}])
+        expect(look.page.locator("#given li")).to_have_count(1)
+        look.run("print(open('a.txt').read())")
+        expect(look.page.locator(".card:last-of-type:not(:has(.live)) .out")).to_have_text(text.decode() + "\n")
+    look.page.locator(".card [data-act=again]").first.click()
+    expect(look.page.locator(".card:not(:has(.live)) .out")).to_have_text(["old\n", "new\n", "old\n"])
+    kept = {one["id"] for one in look.page.evaluate("fetch('/v1/files').then((answer) => answer.json())")["files"]}
+    run = look.page.get_attribute(".card", "data-run")
+    given = look.page.evaluate(f"fetch('/v1/runs/{run}').then((answer) => answer.json())")["inputs"]
+    assert given[0]["id"] in kept
+    look.page.evaluate(f"fetch('/v1/files/{given[0]['id']}', {{method: 'DELETE'}}).then(() => null)")
+    look.page.locator(".card [data-act=again]").first.click()
+    expect(look.page.locator("#toast")).to_have_text(re.compile("a.txt, which it was given, is not here any more"))
+
+
+def test_the_tools_that_a_program_gets_by_itself_are_ticked(look: Looking) -> None:
+    """Those of the web are not: a run has to name them."""
+    look.go()
+    look.page.click("#tab-code")
+    look.page.click("#tools summary")
+    box = look.page.locator("#tools input")
+    expect(box.and_(look.page.locator("[value='generic_tools.write_pdf']"))).to_be_checked()
+    expect(box.and_(look.page.locator("[value='generic_tools.web_search']"))).not_to_be_checked()
+
+
 def test_the_theme_is_kept(look: Looking) -> None:
     """The button changes it, and the next page has it from the start."""
     ground = "getComputedStyle(document.documentElement).backgroundColor"

@@ -117,6 +117,16 @@ class Workspaces:
         async with self._locked(user_id) as space:
             await in_thread(space.remove)
 
+    async def forget(self, user_id: str, paths: Collection[str]) -> None:
+        """Remove *paths* of the user's out/, and the sandbox, which is made anew for each run.
+
+        A path that is not there, or leads over a link or `..`, is passed over.
+
+        Waits and raises as `open` does.
+        """
+        async with self._locked(user_id) as space:
+            await in_thread(lambda: space.forget(paths))
+
     @asynccontextmanager
     async def _locked(self, user_id: str) -> AsyncIterator["Workspace"]:
         check_user_id(user_id)
@@ -176,6 +186,20 @@ class Workspace:
         with _failing("clear", self.workspace):
             for name, place in ((self.user_id, self._workspace_fd), (self.user_id, self._sandbox_fd)):
                 remove(name, place)
+
+    def forget(self, paths: Collection[str]) -> None:
+        """Remove the sandbox, and *paths* of the workspace's out/."""
+        with _failing("clear", self.workspace):
+            remove(self.user_id, self._sandbox_fd)
+            for path in paths:
+                *folders, last = path.split("/")
+                if not {"", ".", ".."}.isdisjoint([*folders, last]):
+                    continue
+                with ExitStack() as stack, suppress(FileNotFoundError, NotADirectoryError):
+                    fd = self._workspace_fd
+                    for folder in (self.user_id, "out", *folders):
+                        fd = opened(folder, stack, fd)
+                    remove(last, fd)
 
     def _probe(self) -> None:
         """Find out before a run, not after it, that its files could not be brought back in one step."""

@@ -177,11 +177,23 @@ async def test_uploads_are_inputs_of_runs(inside, ran) -> None:
     upload = made.json()
     view = await ran(alice, "print(open('sales.csv').read())", inputs=[upload["id"]])
     assert view["result"]["stdout"] == "a,b\n1,2\n\n"
+    assert view["inputs"] == [{"name": "sales.csv", "id": upload["id"]}]
     refused = await bob.post("/v1/runs", json={"code": "pass", "inputs": [upload["id"]]})
     assert (refused.status_code, refused.json()["code"]) == (422, "unknown_file")
     assert (await bob.delete(f"/v1/files/{upload['id']}")).status_code == 404
     assert (await alice.delete(f"/v1/files/{upload['id']}")).status_code == 204
     assert (await alice.get("/v1/files")).json() == {"files": []}
+    again = await alice.post("/v1/runs", json={"code": "pass", "inputs": [upload["id"]]})
+    assert again.json()["detail"] == f"the file {upload['id']} does not exist, or is not yours"
+
+
+async def test_the_tools_say_which_of_them_a_run_gets_that_names_none(inside) -> None:
+    """Those of the web are a way out, so a run has to name them."""
+    alice = await inside.as_user("alice")
+    granted = {one["id"]: one["granted_by_default"] for one in (await alice.get("/v1/tools")).json()["tools"]}
+    assert granted["local_tools.write_note"]
+    assert granted["generic_tools.write_pdf"]
+    assert not granted["generic_tools.web_search"]
 
 
 _OUTSIDE = [

@@ -1,6 +1,7 @@
 """What there is: tools, scenarios, the walls, who is signed in; and whether all is well."""
 
 import logging
+from collections.abc import Mapping
 from typing import Any
 
 from fastapi import APIRouter, Request, Response
@@ -9,6 +10,7 @@ from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 from sqlalchemy import text
 
 import isorun
+from isorun.runtime.services import by_default
 from isorun.service.api.runs import Open
 from isorun.service.auth import CurrentUser
 from isorun.service.problems import Problem
@@ -26,12 +28,15 @@ async def me(user: CurrentUser) -> dict[str, str]:
 
 @router.get("/v1/tools")
 async def tools(_: CurrentUser, service: Open) -> dict[str, Any]:
-    """The tools that a run may be granted."""
+    """The tools that a run may be granted, and which of them a run gets that names none."""
     known = service.runtime.tools
-    return {"tools": [{"id": name, **_about(one)} for name, one in known.items()]}
+    granted = frozenset(by_default(known))
+    return {
+        "tools": [{"id": name, **_about(one), "granted_by_default": name in granted} for name, one in known.items()]
+    }
 
 
-def _about(tool: Any) -> dict[str, Any]:  # noqa: ANN401 - a description of the registry's
+def _about(tool: Mapping[str, Any]) -> dict[str, Any]:
     return {"description": tool.get("description", ""), "parameters": tool.get("parameters", {})}
 
 

@@ -14,6 +14,7 @@ from isorun.service.auth import CurrentUser
 from isorun.service.runs import views
 from isorun.service.schema import ConversationBody, MessageBody
 from isorun.service.talk.agent import HISTORY
+from isorun.service.talk.removal import remove_conversation
 
 router = APIRouter(prefix="/v1/conversations", tags=["conversations"])
 ConversationId = Annotated[str, Path(pattern="^c_[0-9a-f]{16}$")]
@@ -51,9 +52,10 @@ async def view(conversation: ConversationId, user: CurrentUser, service: Open) -
 
 @router.delete("/{conversation}", status_code=204)
 async def delete(conversation: ConversationId, user: CurrentUser, service: Open) -> Response:
-    """Remove it; its runs stay."""
-    await service.turns.stop(user, conversation)
-    await service.talks.remove(user, conversation)
+    """End what goes on in it; then delete its messages, runs, files and events, and the uploads that no other
+    conversation or run was given.
+    """
+    await remove_conversation(service, user, conversation)
     return Response(status_code=204)
 
 

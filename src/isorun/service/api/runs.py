@@ -8,18 +8,17 @@ from typing import Annotated, Any, Literal
 from fastapi import APIRouter, Depends, Header, Path, Query, Response
 from fastapi.sse import EventSourceResponse, ServerSentEvent
 
-from isorun.core.errors import InvalidRequest
 from isorun.core.outcome import Status
-from isorun.core.request import Named, RunRequest
+from isorun.core.request import RunRequest
 from isorun.service.api.streams import last_seen, told
 from isorun.service.auth import CurrentUser
 from isorun.service.context import Service, service_of
-from isorun.service.problems import Problem, not_found
+from isorun.service.problems import not_found
 from isorun.service.runs import views
 from isorun.service.schema import RunBody
 from isorun.service.store.accounts import User
 from isorun.service.store.records import OPEN, Origin
-from isorun.store.recovery import remove
+from isorun.service.talk.removal import remove_run, still_running
 
 router = APIRouter(prefix="/v1/runs", tags=["runs"])
 Open = Annotated[Service, Depends(service_of)]
@@ -57,7 +56,6 @@ def _digest(body: RunBody) -> str:
 
 async def request_of(body: RunBody, user: User, service: Service) -> RunRequest:
     """What *body* asks of the Runtime. Raises `Problem` for a file that the user has not, `InvalidRequest`."""
-    inputs = [Named(name, path) for name, path in await service.uploads.named(user, body.inputs)]
     options: dict[str, Any] = {
         "contract": body.contract,
         "timeout_s": body.timeout_s,
@@ -69,7 +67,7 @@ async def request_of(body: RunBody, user: User, service: Service) -> RunRequest:
         "tools": body.tools,
         "session": None if body.session is None else _session(user, body.session),
         "network": body.network,
-        "inputs": inputs or None,
+        "inputs": await service.uploads.named(user, body.inputs) or None,
     }
     return RunRequest.of(body.code, **{name: value for name, value in options.items() if value is not None})
 
@@ -111,16 +109,9 @@ async def cancel(run_id: RunId, user: CurrentUser, service: Open) -> dict[str, A
 async def delete(run_id: RunId, user: CurrentUser, service: Open) -> Response:
     """Remove a run that has ended, its files and logs and all."""
     row = await service.runs.row(user, run_id)
-    still = Problem(409, "run_is_running", "the run has not ended", hint="cancel it first, or wait for its end")
     if row["status"] in OPEN:
-        raise still
-    try:
-        await service.runs.in_thread(remove, service.runtime.root, run_id)
-    except InvalidRequest as error:
-        if error.code == "run_is_running":  # it was lost for all others, and its process still lives
-            raise still from None
-        if error.code != "no_such_run":  # its folder may have gone with its time
-            raise
+        raise still_running()
+    await remove_run(service, run_id)
     await service.records.remove(run_id)
     return Response(status_code=204)
 

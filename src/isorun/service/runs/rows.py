@@ -1,11 +1,13 @@
 """A run as it is stored when it begins."""
 
 import hashlib
+from pathlib import Path
 from typing import Any
 
-from isorun.core.request import RunRequest
+from isorun.core.request import Named, RunRequest
 from isorun.service.store.accounts import User
 from isorun.service.store.records import Origin
+from isorun.service.store.uploads import Brought
 from isorun.store.folder import utc_now
 
 
@@ -27,7 +29,7 @@ def new_row(user: User, run_id: str, asked: RunRequest, origin: Origin, host_id:
             "contract": asked.contract,
             "timeout_s": asked.timeout_s,
             "tools": None if asked.tools is None else list(asked.tools),
-            "inputs": [{"name": getattr(one, "name", "")} for one in asked.inputs],
+            "inputs": [_input(one) for one in asked.inputs],
         },
         "created": utc_now(),
         "started": None,
@@ -36,3 +38,8 @@ def new_row(user: User, run_id: str, asked: RunRequest, origin: Origin, host_id:
         "cost": None,
         "result": None,
     }
+
+
+def _input(given: Path | Named) -> dict[str, str]:
+    """Its name, and the id of an upload."""
+    return {"name": given.name, "id": given.upload} if isinstance(given, Brought) else {"name": given.name}

@@ -285,10 +285,11 @@ class Runs:
                 return
 
     async def events_of_conversation(self, conversation: str, after: int = 0) -> AsyncIterator[Stored]:
-        """What happened and happens in it, without an end."""
+        """What happened and happens in it, until it is deleted."""
 
         async def more(after: int) -> list[Stored] | None:
-            return await self.records.events_of_conversation(conversation, after)
+            found = await self.records.events_of_conversation(conversation, after)
+            return found if found or await self.records.has_conversation(conversation) else None
 
         async for one in followed(self._wakes, conversation, more, after):
             yield one

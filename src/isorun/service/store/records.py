@@ -13,7 +13,7 @@ from sqlalchemy import ColumnElement, CursorResult, func, insert, select, update
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from isorun.service.problems import Problem
+from isorun.service.problems import Problem, not_found
 from isorun.service.store import together
 from isorun.service.store.accounts import hold
 from isorun.service.store.database import Database
@@ -104,7 +104,8 @@ class Records:
         """Store a new run with its first events, if its user is *allowed* to have it.
 
         *key*: what the caller calls it, and the digest of its request. If there is one of that name, nothing is stored,
-        and its digest and run are returned. Raises what *allowed* raises, and `Problem` 401 for a user who is gone.
+        and its digest and run are returned. Raises what *allowed* raises, and `Problem`: 401 for a user who is gone,
+        404 for a conversation that is.
         """
         async with self._db.write() as connection:
             if not await hold(connection, row["user_id"]):
@@ -114,7 +115,11 @@ class Records:
                     return known
                 values = {"user_id": row["user_id"], "key": key[0], "body_sha256": key[1], "run_id": row["id"]}
                 await connection.execute(insert(idempotency), {**values, "created": row["created"]})
-            stream = Stream(run=row["id"], conversation=row["conversation_id"], turn=row["turn"])
+            if (inside := row["conversation_id"]) is not None:
+                there = select(conversations.c.id).where(conversations.c.id == inside)
+                if (await connection.execute(there.with_for_update(read=True, key_share=True))).first() is None:
+                    raise not_found("conversation")
+            stream = Stream(run=row["id"], conversation=inside, turn=row["turn"])
             if self._db.is_sqlite:
                 allowed.check(await _used(connection, row["user_id"], allowed.since))
                 await connection.execute(_BEGIN, row)
@@ -261,18 +266,25 @@ class Records:
         async with self._db.read() as connection:
             return (await connection.execute(select(runs.c.id).where(runs.c.id == run_id))).first() is not None
 
+    async def has_conversation(self, conversation: str) -> bool:
+        """Whether there is such a conversation."""
+        question = select(conversations.c.id).where(conversations.c.id == conversation)
+        async with self._db.read() as connection:
+            return (await connection.execute(question)).first() is not None
+
     async def discard(self, run_id: str) -> None:
         """A run that did not begin, as if it had not been asked for."""
         async with self._db.write() as connection:
-            await _remove(connection, runs.c.id == run_id)
+            await remove_runs(connection, runs.c.id == run_id)
 
     async def remove(self, run_id: str) -> bool:
         """The run and its events, if it has ended; whether it has."""
         async with self._db.write() as connection:
-            return await _remove(connection, (runs.c.id == run_id) & runs.c.status.not_in(OPEN))
+            return await remove_runs(connection, (runs.c.id == run_id) & runs.c.status.not_in(OPEN))
 
 
-async def _remove(connection: AsyncConnection, which: ColumnElement[bool]) -> bool:
+async def remove_runs(connection: AsyncConnection, which: ColumnElement[bool]) -> bool:
+    """Those runs with their events and the names of their requests; whether there was one."""
     gone = (await connection.execute(runs.delete().where(which).returning(runs.c.id))).scalars().all()
     await connection.execute(events.delete().where(events.c.stream.in_(gone)))
     await connection.execute(idempotency.delete().where(idempotency.c.run_id.in_(gone)))

@@ -4,12 +4,15 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, cast
 
-from sqlalchemy import delete, func, insert, select, update
+from sqlalchemy import Text, delete, func, insert, select, update
+from sqlalchemy import cast as as_type
+from sqlalchemy.ext.asyncio import AsyncConnection
 
 from isorun.service.problems import not_found
 from isorun.service.store.accounts import User
 from isorun.service.store.database import Database
-from isorun.service.store.tables import conversations, events, hosts, messages
+from isorun.service.store.records import remove_runs
+from isorun.service.store.tables import conversations, events, hosts, messages, runs, uploads
 from isorun.store.folder import utc_now
 
 
@@ -59,13 +62,30 @@ class Talks:
             mine = conversations.c.id == conversation_id
             await connection.execute(update(conversations).where(mine).values(title=title))
 
-    async def remove(self, user: User, conversation_id: str) -> None:
-        """The conversation and what was said; its runs stay. Raises `Problem` 404."""
+    async def remove(self, user: User, conversation_id: str, known: Sequence[str]) -> list[str] | None:
+        """The conversation with all that was said in it, its runs, which are those *known*, and their events.
+
+        The ids of the uploads that it alone was given: they are removed, too, but for their bytes. None, and nothing is
+        removed, if a turn goes on or there is another run. Raises `Problem` 404.
+        """
         mine = (conversations.c.id == conversation_id) & (conversations.c.user_id == user.id)
+        inside = runs.c.conversation_id == conversation_id
         async with self._db.write() as connection:
-            if not (await connection.execute(delete(conversations).where(mine))).rowcount:
+            # Nobody begins a turn or a run in it until the end of the transaction.
+            row = (await connection.execute(select(conversations.c.turn_host).where(mine).with_for_update())).first()
+            if row is None:
                 raise not_found("conversation")
+            found = (await connection.execute(select(runs.c.id).where(inside))).scalars().all()
+            if row.turn_host is not None or set(found) != set(known):
+                return None
+            given = await _given_to(connection, conversation_id)
+            await remove_runs(connection, inside)
             await connection.execute(delete(events).where(events.c.stream == conversation_id))
+            await connection.execute(delete(conversations).where(mine))
+            alone = [one for one in given if not await _is_given_to_another(connection, user, one)]
+            of_the_users = (uploads.c.user_id == user.id) & uploads.c.id.in_(alone)
+            gone = await connection.execute(delete(uploads).where(of_the_users).returning(uploads.c.id))
+            return list(gone.scalars())
 
     async def begin_turn(self, conversation_id: str, host: str) -> int | None:
         """The number of a new turn, which the process *host* conducts; None while one goes on, anywhere."""
@@ -118,3 +138,24 @@ class Talks:
             rows = (await connection.execute(question)).mappings().all()
         names = ("number", "turn", "role", "content", "created")
         return [Message(**{name: row[name] for name in names}) for row in rows]
+
+
+async def _given_to(connection: AsyncConnection, conversation_id: str) -> set[str]:
+    """The uploads that were given to a conversation: with a message, or to one of its runs."""
+    said = select(messages.c.content).where(messages.c.conversation_id == conversation_id, messages.c.role == "user")
+    asked = select(runs.c.asked).where(runs.c.conversation_id == conversation_id)
+    files = [one for content in (await connection.execute(said)).scalars() for one in content.get("files") or ()]
+    inputs = [one for run in (await connection.execute(asked)).scalars() for one in run.get("inputs") or ()]
+    return {str(one["id"]) for one in (*files, *inputs) if one.get("id")}
+
+
+async def _is_given_to_another(connection: AsyncConnection, user: User, upload: str) -> bool:
+    """Whether a message or a run of the user's names it. A program that only mentions its random id keeps it, too."""
+    theirs = select(conversations.c.id).where(conversations.c.user_id == user.id)
+    said = select(messages.c.number).where(
+        messages.c.conversation_id.in_(theirs), as_type(messages.c.content, Text).contains(upload, autoescape=True)
+    )
+    asked = select(runs.c.id).where(
+        runs.c.user_id == user.id, as_type(runs.c.asked, Text).contains(upload, autoescape=True)
+    )
+    return any([(await connection.execute(one.limit(1))).first() is not None for one in (said, asked)])

@@ -10,6 +10,7 @@ from typing import BinaryIO
 
 from sqlalchemy import delete, func, insert, select
 
+from isorun.core.request import Named
 from isorun.service.problems import Problem, not_found
 from isorun.service.store.accounts import User, hold
 from isorun.service.store.database import Database
@@ -29,6 +30,14 @@ class Upload:
     sha256: str
     mime: str
     created: str
+
+
+@dataclass(frozen=True, slots=True)
+class Brought(Named):
+    """An upload as an input of a run; `upload` is its id, by which the same run can be asked for again."""
+
+    content: Path
+    upload: str
 
 
 class Uploads:
@@ -80,21 +89,21 @@ class Uploads:
             rows = (await connection.execute(question)).mappings().all()
         return [Upload(**{name: row[name] for name in Upload.__slots__}) for row in rows]
 
-    async def named(self, user: User, ids: Sequence[str]) -> list[tuple[str, Path]]:
-        """The name and the place of each of *ids*. Raises `Problem` 422 if the user does not have one of them."""
+    async def named(self, user: User, ids: Sequence[str]) -> list[Brought]:
+        """Each of *ids* as an input. Raises `Problem` 422, which names the first that the user does not have."""
         if not ids:
             return []
         known = {one.id: one for one in await self.all(user)}
-        if not set(ids) <= set(known):
+        if (missing := next((one for one in ids if one not in known), None)) is not None:
             raise Problem(
-                422, "unknown_file", "one of the files does not exist, or is not yours", hint="upload it again"
+                422, "unknown_file", f"the file {missing} does not exist, or is not yours", hint="upload it again"
             )
         names = [known[one].name for one in ids]
         if len(set(names)) < len(names):
             raise Problem(
                 422, "same_name", "two of the inputs have the same name", hint="upload one under another name"
             )
-        return [(known[one].name, self._folder / one) for one in ids]
+        return [Brought(known[one].name, self._folder / one, one) for one in ids]
 
     async def remove(self, user: User, upload_id: str) -> None:
         """The file and its row. Raises `Problem` 404."""

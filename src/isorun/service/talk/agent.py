@@ -10,12 +10,13 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from isorun.core.request import Named, RunRequest
+from isorun.core.request import RunRequest
 from isorun.runtime.services import by_default
 from isorun.service.agent import told
 from isorun.service.agent.loop import Agent
 from isorun.service.agent.scripted import open_model
 from isorun.service.store.accounts import User
+from isorun.service.store.uploads import Brought
 from isorun.service.talk.comm import TurnComm
 from isorun.tools.exec_tools import advertised
 
@@ -42,18 +43,18 @@ class AgentTurns:
         says = _Says(service, comm)
 
         async def run(request: RunRequest) -> Mapping[str, Any]:
-            asked = replace(request, inputs=tuple(inputs), tools=self.tools, session=_session(comm.conversation))
+            asked = replace(request, inputs=tuple(inputs), tools=self.tools, session=session_of(comm.conversation))
             return await self._ran(comm, user, asked)
 
         async with says.telling():
             await self.agent.turn(history, told.asked(text, sizes if files else None), run, says)
 
-    async def _inputs(self, user: User, said: Sequence[Mapping[str, Any]]) -> list[Named]:
+    async def _inputs(self, user: User, said: Sequence[Mapping[str, Any]]) -> list[Brought]:
         """The files that the user brought into the conversation and has not removed; of equal names the latest."""
         brought = {one["name"]: one["id"] for content in said for one in content.get("files", ())}
         known = {one.id for one in await self._service.uploads.all(user)}
         ids = [one for one in brought.values() if one in known]
-        return [Named(name, path) for name, path in await self._service.uploads.named(user, ids)]
+        return await self._service.uploads.named(user, ids)
 
     async def _ran(self, comm: TurnComm, user: User, asked: RunRequest) -> Mapping[str, Any]:
         runs = self._service.runs
@@ -115,8 +116,8 @@ class _Says:
             await asyncio.shield(asyncio.ensure_future(self._comm.flush()))
 
 
-def _session(conversation: str) -> str:
-    """The files that a program writes are there for the next one of the same conversation."""
+def session_of(conversation: str) -> str:
+    """The session of its programs: what one writes, the next one of the same conversation finds."""
     return conversation.replace("_", "-")
 
 

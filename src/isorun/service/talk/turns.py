@@ -41,13 +41,13 @@ class Turns:
         service = self._service
         about = await service.talks.one(user, conversation)
         await service.runs.check_room(user)
-        inputs = [name for name, _ in await service.uploads.named(user, files)]
+        inputs = await service.uploads.named(user, files)
         host = service.runs.host_id
         turn = await service.talks.begin_turn(conversation, host)
         if turn is None:
             raise Problem(409, "turn_goes_on", "the last turn has not ended", hint="wait for its end, or stop it")
         try:
-            brought = [{"id": one, "name": name} for one, name in zip(files, inputs, strict=True)]
+            brought = [{"id": one.upload, "name": one.name} for one in inputs]
             content = {"text": text, "files": brought}
             await service.talks.add(conversation, turn, "user", [content])
             said = [Happened(kind="turn_started"), Happened(kind="message", data={"role": "user", **content})]

@@ -1,5 +1,6 @@
 """What LibreChat sends to run programs, what it gets of them, and its shape of an error."""
 
+from dataclasses import replace
 from typing import Annotated, Any
 
 from fastapi import Response
@@ -13,6 +14,7 @@ from isorun.service.clients.speech import said, timeout_of, unfinished
 from isorun.service.context import Service
 from isorun.service.problems import Problem, not_found
 from isorun.service.store.accounts import User
+from isorun.service.store.uploads import Brought
 
 _CODE, _FILES = 1 << 20, 100
 _PYTHON = ("py", "python")
@@ -64,16 +66,19 @@ async def request_of(
         "argv": [body.args] if isinstance(body.args, str) else body.args,
         "timeout_s": timeout_of(None if body.timeout is None else body.timeout / 1000, service),
         "exec_id": names.new_run(),
-        "inputs": inputs,
+        "inputs": {name: one.content if isinstance(one, Brought) else one for name, one in inputs.items()},
         "tools": tools,
     }
-    return RunRequest.of(body.code if code is None else code, **options)
+    made = RunRequest.of(body.code if code is None else code, **options)  # which checks the names
+    kept = tuple(given if isinstance(given := inputs[one.name], Brought) else one for one in made.inputs)
+    return replace(made, inputs=kept)
 
 
-async def _given(file: FileBody, user: User, service: Service) -> object:
+async def _given(file: FileBody, user: User, service: Service) -> Brought | bytes:
     """The bytes, or where they are: of an upload, or of a file that an earlier run wrote."""
     if (upload := names.upload_of(file.id)) is not None:
-        return (await service.uploads.named(user, [upload]))[0][1]
+        (brought,) = await service.uploads.named(user, [upload])
+        return replace(brought, name=names.place(file.name))
     if not names.is_run(file.session):
         raise not_found("file")
     found = await run_file(file.session, file.id, user, service)

@@ -121,6 +121,6 @@ async def download(session: Id, file_id: Id, user: KeyUser, service: Open) -> Re
     upload_id = names.upload_of(file_id)
     for one in await _uploads(session, user, service):
         if one.id == upload_id:
-            place = (await service.uploads.named(user, [one.id]))[0][1]
-            return artifacts.sent(place, one.name, one.mime)
+            (kept,) = await service.uploads.named(user, [one.id])
+            return artifacts.sent(kept.content, one.name, one.mime)
     raise not_found("run")

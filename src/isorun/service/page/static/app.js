@@ -19,12 +19,13 @@ export const say = (text, files = []) =>
   });
 
 /** Start a program in this conversation. Whether the service took it. */
-export const start = (what) =>
-  tried(async () => {
-    const inside = "conversation" in body.dataset;
-    const run = await ask("POST", inside ? `/c/${await conversation(what.prog_name ?? what.code.trim().split("\n")[0].slice(0, 60), true)}/runs` : "/v1/runs", what);
-    if (!inside) location.assign(`/runs/${run.id}`);
-  });
+export const start = (what) => tried(() => begun(what));
+
+async function begun(what) {
+  const inside = "conversation" in body.dataset;
+  const run = await ask("POST", inside ? `/c/${await conversation(what.prog_name ?? what.code.trim().split("\n")[0].slice(0, 60), true)}/runs` : "/v1/runs", what);
+  if (!inside) location.assign(`/runs/${run.id}`);
+}
 
 export const busyStop = () => tried(() => ask("POST", `/v1/conversations/${talk()}/stop`));
 
@@ -54,40 +55,11 @@ async function begin(title, named) {
   history.pushState({}, "", `/c/${id}`);
   const scenario = one(`.scenarios [data-say="${CSS.escape(title)}"]`);
   one("#talks .none")?.remove();
-  one("#talks").prepend(h("li", {}, h("a", { href: `/c/${id}`, ariaCurrent: "page" }, scenario ? picks(scenario) : title || "New conversation")));
+  const called = scenario ? picks(scenario) : title || "New conversation";
+  const bin = h("button", { className: "bin", type: "button", "data-remove": id, ariaLabel: `Delete ${called}` }, "×");
+  one("#talks").prepend(h("li", {}, h("a", { href: `/c/${id}`, ariaCurrent: "page" }, called), bin));
   return id;
 }
-
-/** The ids of the user's files by their names; of two with one name, the newer. */
-const uploads = async () => new Map((await ask("GET", "/v1/files")).files.reverse().map((file) => [file.name, file.id]));
-
-/** What to ask for to run *run* again, with the files that it was given. */
-async function repeated(run) {
-  const { asked } = await copying();
-  const names = (run.inputs ?? []).map((input) => input.name);
-  if (!names.length || run.inputs.every((input) => input.id)) return asked(run);
-  const kept = await uploads();
-  const lost = names.find((name) => !kept.has(name));
-  if (lost) throw new Error(`${lost}, which it was given, is not here any more. Add it again under Code.`);
-  return asked({ ...run, inputs: names.map((name) => ({ id: kept.get(name) })) });
-}
-
-/** Send a file of the service's own as one of the user's. */
-async function brought(name) {
-  const form = new FormData();
-  form.append("file", await (await fetch(`/starters/files/${name}`)).blob(), name);
-  return ask("POST", "/v1/files", form);
-}
-
-/** Start the program of a card of the first page, with the files that it reads. */
-const starter = (name) =>
-  tried(async () => {
-    const { asks, inputs } = await ask("GET", `/starters/${name}`);
-    const kept = (await ask("GET", "/v1/files")).files;
-    const ids = [];
-    for (const { name, sha256 } of inputs) ids.push((kept.find((file) => file.name === name && file.sha256 === sha256) ?? (await brought(name))).id);
-    await start({ ...asks, inputs: ids });
-  });
 
 const ACTS = {
   stop: (card, button) => {
@@ -97,7 +69,7 @@ const ACTS = {
   again: (card) =>
     tried(async () => {
       const run = await ask("GET", `/v1/runs/${card.dataset.run}`);
-      await (run.scenario === null || run.scenario === undefined || !("conversation" in body.dataset) ? start(await repeated(run)) : say(String(run.scenario)));
+      await (run.scenario === null || run.scenario === undefined || !("conversation" in body.dataset) ? (await copying()).repeat(run, begun) : say(String(run.scenario)));
     }),
   ...Object.fromEntries(
     ["curl", "python", "code"].map((form) => [
@@ -135,7 +107,8 @@ document.addEventListener("click", (event) => {
       sessionStorage.setItem("say", button.dataset.say);
       location.assign("/");
     }
-  } else if (button.dataset.start) void once(button, starter(button.dataset.start));
+  } else if (button.dataset.start) void once(button, tried(async () => (await import("./starter.js")).starter(button.dataset.start, begun)));
+  else if (button.dataset.remove) void import("./remove.js").then(({ removeTalk }) => removeTalk(button));
 });
 
 function side(open) {

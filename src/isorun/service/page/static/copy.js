@@ -1,4 +1,4 @@
-// A run as a command and as a program that start it again, from anywhere that can reach this service.
+// A run that is started again: from here, or as a command and as a program from anywhere that can reach this service.
 
 import { ask, tell, warn } from "./dom.js";
 
@@ -47,6 +47,19 @@ function literal(value) {
   if (Array.isArray(value)) return `[${value.map(literal).join(", ")}]`;
   if (typeof value === "object") return `{${Object.entries(value).map(([name, one]) => `${JSON.stringify(name)}: ${literal(one)}`).join(", ")}}`;
   return JSON.stringify(value);
+}
+
+/** Run *run* again by *begun*, with the very files that it was given. */
+export async function repeat(run, begun) {
+  const lost = (input) => new Error(`${input.name}, which it was given, is not here any more. Add it again under Code.`);
+  const unknown = run.inputs.find((input) => !input.id);
+  if (unknown) throw lost(unknown);
+  try {
+    await begun(asked(run));
+  } catch (error) {
+    const gone = error.code === "unknown_file" && run.inputs.find((input) => error.message.includes(input.id));
+    throw gone ? lost(gone) : error;
+  }
 }
 
 /** Copy the run in the *form* curl, python or code. */

@@ -38,7 +38,7 @@ export async function ask(method, path, body) {
   if (answer.ok) return answer.headers.get("content-type")?.includes("json") ? answer.json() : answer.text();
   const problem = await answer.json().catch(() => ({}));
   const why = problem.detail ?? `The service answered ${answer.status}.`;
-  throw Object.assign(new Error(problem.hint ? `${why} Hint: ${problem.hint}` : why), { status: answer.status });
+  throw Object.assign(new Error(problem.hint ? `${why} Hint: ${problem.hint}` : why), { status: answer.status, code: problem.code });
 }
 
 /** Tell a screen reader. */

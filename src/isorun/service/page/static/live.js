@@ -52,7 +52,8 @@ function connect() {
   mine.addEventListener("error", () => {
     if (mine.readyState !== EventSource.CLOSED || source !== mine) return;
     source = null;
-    setTimeout(connect, 3000);
+    const was = path; // the service is away for now, or what this tells of was deleted
+    void import("./remove.js").then(({ isGone }) => isGone(was)).then((gone) => path === was && (gone ? (path = "") : setTimeout(connect, 3000)), () => setTimeout(connect, 3000));
   });
 }
 
