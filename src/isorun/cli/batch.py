@@ -50,9 +50,9 @@ def batch(
     import asyncio
     import sys
 
-    from isorun.cli.exits import INTERRUPTED
     from isorun.cli.run.command import Wanted
     from isorun.cli.run.early import settings_for
+    from isorun.core.guard.signals import INTERRUPTED
     from isorun.core.text import one_line
     from isorun.runtime.runtime import Runtime
 
@@ -116,10 +116,11 @@ async def _all(runtime: Runtime, stream: BinaryIO, total: int | None, at_once: i
     from functools import partial
 
     from isorun.cli.run.live import write
+    from isorun.core.guard.signals import cancel_on_signals
     from isorun.core.result import as_json
     from isorun.runtime.many.ordered import ordered
 
-    _cancel_on_signals()
+    cancel_on_signals()
     all_ok = True
     async with runtime:
         with _bar(total) as advance:
@@ -131,29 +132,6 @@ async def _all(runtime: Runtime, stream: BinaryIO, total: int | None, at_once: i
                     all_ok &= entry["ok"]
                     advance()
     return all_ok
-
-
-def _cancel_on_signals() -> None:
-    """The first signal ends what runs, the second this process at once."""
-    import asyncio
-    import os
-    import signal
-
-    from isorun.cli.exits import INTERRUPTED
-
-    task = asyncio.current_task()
-    came: list[bool] = []
-
-    def happened() -> None:
-        if came:
-            os._exit(INTERRUPTED)
-        came.append(True)
-        if task is not None:
-            task.cancel()
-
-    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-        if signal.getsignal(number) is not signal.SIG_IGN:
-            asyncio.get_running_loop().add_signal_handler(number, happened)
 
 
 async def _lines(stream: BinaryIO) -> AsyncIterator[tuple[int, bytes]]:

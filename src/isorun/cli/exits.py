@@ -9,7 +9,6 @@ EXIT: dict[type[IsorunError], int] = {
     CleanupFailed: 71,
     Misused: 70,  # no command does it: a bug of ours
 }
-INTERRUPTED = 130
 NOBODY_READS = 1  # the reader of a table went away
 BUG = 70  # an exception that is none of ours: the same "software error" as a failed set-up
 

@@ -14,8 +14,9 @@ import os
 import signal
 import sys
 
-from isorun.cli.exits import BUG, INTERRUPTED, NOBODY_READS, UsageError, error_code, exit_code
+from isorun.cli.exits import BUG, NOBODY_READS, UsageError, error_code, exit_code
 from isorun.core.errors import IsorunError
+from isorun.core.guard.signals import INTERRUPTED
 
 TYPE_CHECKING = False  # not from typing, which costs 10 ms
 if TYPE_CHECKING:

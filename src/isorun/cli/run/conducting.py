@@ -12,12 +12,12 @@ from contextlib import suppress
 from dataclasses import replace
 from typing import Any
 
-from isorun.cli.exits import INTERRUPTED
 from isorun.cli.run.command import Wanted
 from isorun.cli.run.early import Early, settings_for
 from isorun.cli.run.given import read_request
 from isorun.cli.run.live import Live, Spinner, write
 from isorun.core.errors import CleanupFailed, Unavailable
+from isorun.core.guard.signals import INTERRUPTED
 from isorun.core.outcome import Exit, cli_exit_code
 from isorun.core.request import RunRequest
 from isorun.core.result import RunResult

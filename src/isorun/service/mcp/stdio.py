@@ -9,7 +9,6 @@ stdin, a daemon one: a read cannot be given up, and our end must not wait for it
 import asyncio
 import logging
 import os
-import signal
 import threading
 from collections.abc import AsyncGenerator, Iterator
 from contextlib import aclosing, contextmanager
@@ -20,11 +19,11 @@ from typing import Any, BinaryIO, cast
 import anyio
 from mcp.server.stdio import stdio_server
 
+from isorun.core.guard.signals import INTERRUPTED, cancel_on_signals
 from isorun.runtime.runtime import Runtime
 from isorun.service.mcp.local import LocalBackend
 from isorun.service.mcp.server import make_server
 
-INTERRUPTED = 130
 MAX_LINE = 64 << 20  # bytes of one message
 _log = logging.getLogger(__name__)
 
@@ -40,7 +39,7 @@ def serve(runtime: Runtime) -> int:
 
 
 async def _serve(runtime: Runtime, stdin: BinaryIO, stdout: TextIOWrapper) -> None:
-    _cancel_on_signals()
+    cancel_on_signals()
     async with runtime, aclosing(_lines(stdin)) as lines:
         server = make_server(lambda _: LocalBackend(runtime), instructions=runtime.prompt())
         wire_in = cast("anyio.AsyncFile[str]", lines)  # lines are all that is asked of it
@@ -66,23 +65,6 @@ def _put_aside() -> Iterator[tuple[BinaryIO, TextIOWrapper]]:
     finally:
         os.dup2(wire_in, 0)
         os.dup2(wire_out, 1)
-
-
-def _cancel_on_signals() -> None:
-    """The first signal ends the server and its runs, the second this process at once."""
-    task = asyncio.current_task()
-    came: list[bool] = []
-
-    def happened() -> None:
-        if came:
-            os._exit(INTERRUPTED)
-        came.append(True)
-        if task is not None:
-            task.cancel()
-
-    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-        if signal.getsignal(number) is not signal.SIG_IGN:
-            asyncio.get_running_loop().add_signal_handler(number, happened)
 
 
 async def _lines(stream: BinaryIO) -> AsyncGenerator[str]:
