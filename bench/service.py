@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 import isorun
+from bench import clicks
 from bench.figures import CONTRACT, HELLO, MEMORY, Figure, complete, pss, shown, vars_of
 from bench.measure import Spread, paced, saturated
 from tests.servers import postgres_server, redis_server
@@ -137,6 +138,8 @@ async def figures(count: int) -> list[Figure]:
                 root = {"ISORUN_WORKSPACE_ROOT": folder, "ISORUN_POOL_SIZE": str(POOL)}
                 async with serving(Path(folder), {**settings, **root}) as (port, pid, key):
                     found += await _of_runs(name, count, port, key)
+                    clicked = await clicks.figure(name, count, port, key)
+                    found += [clicked] if clicked is not None else []
                     found += [await _of_streams(name, port, pid, key)]
     return found
 

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
+from itertools import count
 from typing import Any
 
 from isorun.runtime.accepted.handle import Run
@@ -10,6 +11,8 @@ from isorun.service.runs.plain import as_json
 from isorun.service.store.records import Happened
 
 _SOON_S = 0.04  # after the first event that waits: what comes meanwhile is written with it
+_AT_FIRST_S = 0.01  # the same of the first batches: who looks waits for what a program prints first
+_FIRST = 3  # batches: what precedes a program, its beginning, and the first that it prints
 _MOST_BYTES = 1 << 20  # of output that is kept as events; user.log has all of it
 
 #: Stores a batch; *started*: the time of the program's first instruction, if it is in the batch.
@@ -50,9 +53,9 @@ class Batches:
             self._more.set()
 
     async def _write_soon(self) -> None:
-        while True:
+        for number in count():
             await self._more.wait()
-            await asyncio.sleep(_SOON_S)
+            await asyncio.sleep(_AT_FIRST_S if number < _FIRST else _SOON_S)
             self._more.clear()
             self._writing = asyncio.ensure_future(self._write(*self._taken()))
             # Not cut off: what was taken would be lost.
