@@ -134,7 +134,8 @@ async def conversation(
 async def start(name: str, body: RunBody, user: CurrentUser, service: Open) -> dict[str, Any]:
     """As POST /v1/runs, in a conversation: its stream tells of the run."""
     await service.talks.one(user, name)
-    called = body.prog_name or card.title({"code": body.code}, {})[:_NAME]
+    called = body.prog_name or card.title({"code": body.code}, {})
+    called = called if len(called) <= _NAME else f"{called[: _NAME - 1]}…"
     asked = await request_of(body.model_copy(update={"prog_name": called}), user, service)
     run = await service.runs.start(user, asked, origin=Origin(conversation=name, client="page"))
     return await service.runs.view(user, run)

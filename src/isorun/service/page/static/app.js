@@ -23,7 +23,7 @@ export const start = (what) => tried(() => begun(what));
 
 async function begun(what) {
   const inside = "conversation" in body.dataset;
-  const run = await ask("POST", inside ? `/c/${await conversation(what.prog_name ?? what.code.trim().split("\n")[0].slice(0, 60), true)}/runs` : "/v1/runs", what);
+  const run = await ask("POST", inside ? `/c/${await conversation(what.prog_name ?? what.code.trim().split("\n")[0].replace(/^([rRuU]?("""|''')|#)\s*|("""|''')$/g, "").slice(0, 60), true)}/runs` : "/v1/runs", what);
   if (!inside) location.assign(`/runs/${run.id}`);
 }
 
