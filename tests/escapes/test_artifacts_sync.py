@@ -225,3 +225,20 @@ def files_and_links(folder: Path) -> list[str]:
         links = [name for name in folders if Path(at, name).is_symlink()]
         found += [Path(at, name).relative_to(folder).as_posix() for name in (*names, *links)]
     return sorted(found)
+
+
+async def test_what_is_forgotten_lies_in_the_users_folder(spaces, outside) -> None:
+    """A tool's answer names what is removed, so it may be anything: `..`, a link on the way, a link itself."""
+    async with spaces.open("alice") as space:
+        out = space.workspace / "out"
+    (out / "turn").mkdir()
+    (out / "turn" / "a.txt").write_text("a")
+    (out / "kept.txt").write_text("kept")
+    os.symlink(outside, out / "folder")
+    os.symlink(outside / "secret.txt", out / "file")
+    attacks = ["../../../outside/secret.txt", "folder/secret.txt", "turn/../../../../outside", "", "..", "none/b.txt"]
+    assert {(out / attack).resolve() for attack in attacks[:2]} == {outside / "secret.txt"}  # a naive path gets there
+    await spaces.forget("alice", [*attacks, "turn", "file"])
+    assert untouched(outside)
+    assert sorted(os.listdir(out)) == ["folder", "kept.txt"]
+    assert not space.sandbox.exists()
