@@ -87,7 +87,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     out = [
         item
         for item in items
-        if item.get_closest_marker("any_user")
+        if (item.get_closest_marker("any_user") and not item.get_closest_marker("stores"))
         or (item.get_closest_marker("unit") and not any(map(item.get_closest_marker, ROOTS_OWN)))
     ]
     items[:] = [item for item in items if item not in out]

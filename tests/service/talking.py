@@ -8,6 +8,7 @@ from typing import Any
 import httpx2
 
 from tests.service.conftest import Served
+from tests.service.several import store
 
 PATIENCE_S = 60.0
 #: Prints a number ten times a second, for a minute at most.
@@ -62,6 +63,11 @@ def is_whole(events: list[dict[str, Any]]) -> bool:
 def ended(client: httpx2.Client, run: str) -> dict[str, Any]:
     """The run once it has ended."""
     return until(lambda: (view := client.get(f"/v1/runs/{run}").json()).get("ended") and view)
+
+
+def once_lost(client: httpx2.Client, run: str) -> dict[str, Any]:
+    """The run whose process was killed. A process alone ends it before it serves; of several, one does so later."""
+    return ended(client, run) if store() == "postgres" else dict(client.get(f"/v1/runs/{run}").json())
 
 
 def until(look: Callable[[], Any]) -> Any:  # noqa: ANN401 - what is looked for

@@ -13,6 +13,7 @@ from tests.service.talking import begun, client_of, ended, events_of, is_whole, 
 pytestmark = [pytest.mark.slow, pytest.mark.any_user, pytest.mark.timeout(180)]
 
 
+@pytest.mark.stores
 def test_a_stream_goes_on_behind_the_event_that_the_client_names(served: Served) -> None:
     """Last-Event-ID 3: the first event is the fourth, and each has its number as its id."""
     with client_of(served) as client:
@@ -23,6 +24,7 @@ def test_a_stream_goes_on_behind_the_event_that_the_client_names(served: Served)
         assert list(events_of(client, run, after=3)) == seen[3:]
 
 
+@pytest.mark.stores
 def test_a_killed_process_leaves_runs_that_the_next_one_ends_as_lost(tmp_path: Path) -> None:
     """With what they had printed."""
     first = start_service(tmp_path)
@@ -46,6 +48,7 @@ def test_a_killed_process_leaves_runs_that_the_next_one_ends_as_lost(tmp_path: P
         end_service(second)
 
 
+@pytest.mark.stores
 def test_of_fifty_runs_at_once_on_four_slots_none_is_lost(tmp_path: Path) -> None:
     """Each ends well, with its own output."""
     served = start_service(tmp_path, ISORUN_MAX_RUNS="4", ISORUN_USER_RUNS_AT_ONCE="50")

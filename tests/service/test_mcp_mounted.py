@@ -6,7 +6,7 @@ from mcp.client.client import Client
 from mcp.client.streamable_http import streamable_http_client
 from mcp.shared.exceptions import MCPError
 
-pytestmark = [pytest.mark.slow, pytest.mark.any_user]
+pytestmark = [pytest.mark.slow, pytest.mark.any_user, pytest.mark.stores]
 
 
 @pytest.mark.parametrize("mode", ["auto", "legacy"])

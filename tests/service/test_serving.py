@@ -9,6 +9,7 @@ import httpx2
 import pytest
 
 from tests.service.conftest import end_service, start_service
+from tests.service.talking import client_of, once_lost
 
 pytestmark = [pytest.mark.slow, pytest.mark.any_user]
 
@@ -71,7 +72,8 @@ def test_a_killed_service_leaves_lost_runs_with_their_output(tmp_path) -> None:
         watcher.join(60)
     again = start_service(tmp_path)
     try:
-        view = httpx2.get(f"{again.url}/v1/runs/{run}", headers=headers).json()
+        with client_of(again, running.key) as client:
+            view = once_lost(client, run)
         assert (view["status"], view["result"]["error"]["code"]) == ("lost", "host_lost")
         told = httpx2.get(f"{again.url}/v1/runs/{run}/events", headers=headers).text
         data = [json.loads(line[6:]) for line in told.splitlines() if line.startswith("data: ")]
@@ -89,6 +91,7 @@ def _watched(url: str, key: str, run: str, seen: list[str], begun: threading.Eve
         seen.append("cut off")
 
 
+@pytest.mark.sqlite
 def test_a_second_process_is_refused(tmp_path) -> None:
     """Without Redis it would not hear of the first one's runs: it says what to do, and nothing is started."""
     running = start_service(tmp_path)

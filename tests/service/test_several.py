@@ -94,6 +94,20 @@ def test_a_run_is_streamed_and_cancelled_by_the_other_process(shared: Shared) ->
         assert "\n0\n" in other.get(f"/v1/runs/{run}/logs/user").text
 
 
+def test_a_conversation_is_deleted_by_the_other_process_while_its_run_goes_on(shared: Shared, folder: Path) -> None:
+    """The run is ended first, by the process that has it; nothing of it stays."""
+    with client_of(shared.one) as one, client_of(shared.other) as other:
+        conversation = one.post("/v1/conversations", json={}).json()["id"]
+        run = one.post(f"/c/{conversation}/runs", json={"code": COUNTING, "timeout_s": 120}).json()["id"]
+        until_output(events_of(other, run))
+        place = folder / "workspace" / f"codegen_{run}"
+        assert place.is_dir()
+        assert other.delete(f"/v1/conversations/{conversation}").status_code == 204
+        assert not place.exists()
+        for path in (f"/v1/runs/{run}", f"/v1/conversations/{conversation}"):
+            assert {client.get(path).status_code for client in (one, other)} == {404}
+
+
 def test_a_waiting_request_at_one_process_is_answered_at_the_end_of_the_run_of_the_other(shared: Shared) -> None:
     """The second POST of a name waits for the first one's run, wherever it is."""
     body, headers = {"code": "import time; time.sleep(1); print('done')"}, {"idempotency-key": "k", "prefer": "wait=60"}

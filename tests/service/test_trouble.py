@@ -12,7 +12,7 @@ import pytest
 from tests.service.conftest import Served, end_service, start_service
 from tests.service.talking import begun, client_of, ended, events_of, is_whole, until, until_output
 
-pytestmark = [pytest.mark.slow, pytest.mark.any_user, pytest.mark.timeout(180)]
+pytestmark = [pytest.mark.slow, pytest.mark.any_user, pytest.mark.sqlite, pytest.mark.timeout(180)]
 
 #: The folder behind it, with what is in it, on a small disk of its own; then the command, as an ordinary program.
 _SMALL_DISK = """
