@@ -184,7 +184,7 @@ async def test_uploads_are_inputs_of_runs(inside, ran) -> None:
     assert (await alice.delete(f"/v1/files/{upload['id']}")).status_code == 204
     assert (await alice.get("/v1/files")).json() == {"files": []}
     again = await alice.post("/v1/runs", json={"code": "pass", "inputs": [upload["id"]]})
-    assert again.json()["detail"] == f"the file {upload['id']} does not exist, or is not yours"
+    assert again.json()["detail"] == "file 1 of those given does not exist, or is not yours"
 
 
 async def test_the_tools_say_which_of_them_a_run_gets_that_names_none(inside) -> None:

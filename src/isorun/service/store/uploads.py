@@ -90,14 +90,14 @@ class Uploads:
         return [Upload(**{name: row[name] for name in Upload.__slots__}) for row in rows]
 
     async def named(self, user: User, ids: Sequence[str]) -> list[Brought]:
-        """Each of *ids* as an input. Raises `Problem` 422, which names the first that the user does not have."""
+        """Each of *ids* as an input. Raises `Problem` 422, which says which of them the user does not have."""
         if not ids:
             return []
         known = {one.id: one for one in await self.all(user)}
-        if (missing := next((one for one in ids if one not in known), None)) is not None:
-            raise Problem(
-                422, "unknown_file", f"the file {missing} does not exist, or is not yours", hint="upload it again"
-            )
+        missing = next((number for number, one in enumerate(ids, 1) if one not in known), None)
+        if missing is not None:  # by its place: the answer is the same for another user's and for none
+            detail = f"file {missing} of those given does not exist, or is not yours"
+            raise Problem(422, "unknown_file", detail, hint="upload it again")
         names = [known[one].name for one in ids]
         if len(set(names)) < len(names):
             raise Problem(

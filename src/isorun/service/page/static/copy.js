@@ -57,7 +57,7 @@ export async function repeat(run, begun) {
   try {
     await begun(asked(run));
   } catch (error) {
-    const gone = error.code === "unknown_file" && run.inputs.find((input) => error.message.includes(input.id));
+    const gone = error.code === "unknown_file" && run.inputs[/^file (\d+)/.exec(error.message)?.[1] - 1];
     throw gone ? lost(gone) : error;
   }
 }
