@@ -123,7 +123,6 @@ class NamespaceBackend:
         if lender is not None:
             self._ceilings: Ceilings = lender._ceilings
             self._watcher: Watcher = lender._watcher
-            self._filters: dict[bool, bytes] = lender._filters
             self._host_namespaces: dict[str, int] = lender._host_namespaces
         else:
             self._make_own(stack)

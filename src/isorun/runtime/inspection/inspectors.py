@@ -117,6 +117,7 @@ class Inspectors:
         is_busy = self._preparing is not None and not self._preparing.done()
         if (self._pool is None or self._wanted != known) and not is_busy:
             self._preparing = asyncio.create_task(self._prepare(), name="isorun-inspectors")
+            self._preparing.add_done_callback(_told)
 
     @asynccontextmanager
     async def place(self, limits: Limits) -> AsyncIterator[Place]:
@@ -169,3 +170,9 @@ class Inspectors:
         if backend is self._own and _INSPECTOR not in backend.failed_preloads:
             return _IMPORTED
         return Path(__file__).with_name("inspector.py").read_bytes()
+
+
+def _told(preparing: "asyncio.Task[None]") -> None:
+    """A defect of ours is told: nobody waits for the task."""
+    if not preparing.cancelled() and (error := preparing.exception()) is not None:
+        _log.error("no inspector waits", exc_info=error)
