@@ -113,14 +113,17 @@ async def uploaded(client: Any, name: str) -> str:  # noqa: ANN401 - an httpx2 c
 
 
 async def all_of(inside: Any, folder: Path) -> tuple[dict[str, int], set[str]]:  # noqa: ANN401 - the fixture's
-    """How many rows each table has, and every file below *folder*. The database's own and leases are left out."""
+    """How many rows each table has, and every file below *folder*.
+
+    The database's own and leases are left out, and the empty folders that are ready for runs to come.
+    """
     async with inside.service.database.read() as connection:
         rows = {
             table.name: (await connection.execute(select(func.count()).select_from(table))).scalar_one()
             for table in metadata.sorted_tables
         }
     found = [os.path.join(above, name) for above, _, names in os.walk(folder) for name in names]
-    return rows, {path for path in found if not re.search(r"sqlite3|\.lock$|/lock$|\.lease$", path)}
+    return rows, {path for path in found if not re.search(r"sqlite3|\.lock$|/lock$|\.lease$|\.building/", path)}
 
 
 async def test_nothing_of_a_deleted_conversation_remains(inside, tmp_path) -> None:
