@@ -173,6 +173,6 @@ class Inspectors:
 
 
 def _told(preparing: "asyncio.Task[None]") -> None:
-    """A defect of ours is told: nobody waits for the task."""
+    """A defect of ours is told, as the task is not waited for."""
     if not preparing.cancelled() and (error := preparing.exception()) is not None:
         _log.error("no inspector waits", exc_info=error)
