@@ -40,7 +40,6 @@ from isorun.executor.calls import agent_io_tools
 from isorun.executor.calls.tool_stream import ToolStream
 from isorun.executor.shown import figures, tmp, value
 from isorun.executor.surroundings import USUAL, USUAL_TOOLS, Surroundings
-from isorun.executor.warm import preloads
 from isorun.wire.messages import Ended, Go, Put, encode
 
 _OURS = os.path.join(os.path.dirname(__file__), "")
@@ -150,7 +149,6 @@ class Loader:
         Called from where `run` will be called: the depth of the stack is that of the program, too.
         """
         agent_io_tools.rehearse()
-        preloads.rehearse()
         trial = self._made(os.path.join(self._work, _TRIAL))
         self._start(trial, go)
         _rehearse_the_end(trial)

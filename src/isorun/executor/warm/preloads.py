@@ -1,14 +1,10 @@
-"""What is imported before there is a program, and done once with it: in the zygote, and again in each waiting slot.
+"""What is imported and used once before there is a program, in the zygote.
 
 None of it may depend on a program or leave anything that a program finds.
 """
 
 import importlib
-import os
-import sys
 import time
-import warnings
-from contextlib import suppress
 
 
 def preload(names: list[str]) -> tuple[dict[str, float], dict[str, str]]:
@@ -56,29 +52,3 @@ def _warm_pyplot() -> None:
 
 
 _WARMERS = {"pandas": _warm_pandas, "matplotlib.pyplot": _warm_pyplot}
-
-
-def rehearse() -> None:
-    """In a waiting slot: do with each preload what most programs do with it, so that its pages are copied by then.
-
-    What fails is left: the program will see the error itself. What it warns of is not said twice, nor here.
-    """
-    for name, use in _REHEARSALS.items():
-        if name in sys.modules:
-            with suppress(Exception), warnings.catch_warnings():
-                warnings.simplefilter("ignore")
-                use()
-
-
-def _use_pandas() -> None:
-    import pandas  # type: ignore[import-not-found,import-untyped,unused-ignore]  # pandas may be missing
-
-    try:
-        with open(_SCRATCH, "w") as file:
-            pandas.DataFrame({"a": [1, 2], "b": [3.5, 4.5]}).to_csv(file)
-    finally:
-        os.unlink(_SCRATCH)
-
-
-_REHEARSALS = {"pandas": _use_pandas}
-_SCRATCH = "/tmp/.isorun-rehearsal"
