@@ -10,11 +10,11 @@ import isorun
 from isorun.executor.calls.agent_io_tools import ToolFailed, ToolInputInvalid
 from isorun.tools.bundles import example_bundle
 
+pytestmark = pytest.mark.any_user
+
 _DESCRIPTOR = 'TOOLS = [{"ref": "mine.py", "alias": "mine"}]\n'
 _TOOL = '''
 import isorun
-
-pytestmark = pytest.mark.any_user
 
 @isorun.tool
 def greet(name: str, ctx: isorun.ToolContext) -> str:
