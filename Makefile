@@ -7,7 +7,7 @@ DEMO_STAMP := $(VENV)/.demo-done
 DIST := dist
 # Tests run side by side, more than there are cores, as they wait for much. A module's tests stay together: they share
 # what takes long to make. Unit tests wait for nothing, and each worker has to read them all.
-WORKERS ?= 4
+WORKERS ?= 3
 UNIT_WORKERS = $(shell nproc | awk '{ print ($$1 < $(WORKERS)) ? $$1 : $(WORKERS) }')
 PYTEST := $(BIN)/python -m pytest
 EPOCH = $(shell git log -1 --format=%ct 2>/dev/null)
