@@ -82,7 +82,8 @@ def programs_inside() -> list[int]:
 
     An init that is alone in its slot ends when the slot is taken down, some milliseconds after the result is there.
     """
-    return [pid for pid in processes_inside() if _status(pid).get("NSpid", "").split()[-1:] != ["1"]]
+    numbers = {pid: _status(pid).get("NSpid", "").split() for pid in processes_inside()}
+    return [pid for pid, seen in numbers.items() if seen and seen[-1] != "1"]  # without one it is gone since
 
 
 def _parent(pid: str) -> int:
