@@ -64,6 +64,19 @@ def options_under(options: Options, limits: Limits, *, has_tools: bool) -> Optio
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class _Begun:
+    """A run whose turn has come. *accepted* is when it was asked for, and *began* the same by `time.monotonic`."""
+
+    request: AcceptedRun
+    run: Run
+    feed: Feed
+    on_output: OnOutput | None
+    accepted: str
+    began: float
+    session: HeldSession | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Course:
     """The way of each run of one Runtime, whose things these are.
 
@@ -106,7 +119,16 @@ class Course:
                     turn = self.turns.ask()
                     run.waits_for(turn)
                 if await stack.enter_async_context(self.turns.taken(turn)):
-                    return await self._conducted(request, run, feed, on_output, accepted, began, session)
+                    begun = _Begun(
+                        request=request,
+                        run=run,
+                        feed=feed,
+                        on_output=on_output,
+                        accepted=accepted,
+                        began=began,
+                        session=session,
+                    )
+                    return await self._conducted(begun)
                 return await self._given_up(request, feed, accepted, began)
         except BaseException:
             feed.publish(Event(kind="outcome", at_s=0.0, data={"status": "error"}))  # else who watches waits for ever
@@ -134,17 +156,8 @@ class Course:
         about |= {} if request.keep else {"keep": False}
         return RunFolder.create(self.root, request.exec_id, self.host, about, conducted=conducted)
 
-    async def _conducted(
-        self,
-        request: AcceptedRun,
-        run: Run,
-        feed: Feed,
-        on_output: OnOutput | None,
-        accepted: str,
-        began: float,
-        session: HeldSession | None,
-    ) -> RunResult:
-        queued_s = time.monotonic() - began
+    async def _conducted(self, begun: _Begun) -> RunResult:
+        request, queued_s = begun.request, time.monotonic() - begun.began
         supervisor = await self.supervisors.of(request)
         program = program_for(request, self._options_for(request.limits, supervisor))
         with ExitStack() as stack:
@@ -154,27 +167,23 @@ class Course:
                 stack.callback(self._give_back, ahead)
                 await ahead.slot.store(program)
             folder = stack.enter_context(self._new_folder(request, conducted=True))
-            return await self._in_folder(
-                folder, request, run, feed, on_output, accepted, began, queued_s, session, supervisor, program, ahead
-            )
+            return await self._in_folder(begun, folder, queued_s, supervisor, program, ahead)
 
     async def _in_folder(
         self,
+        begun: _Begun,
         folder: RunFolder,
-        request: AcceptedRun,
-        run: Run,
-        feed: Feed,
-        on_output: OnOutput | None,
-        accepted: str,
-        began: float,
         queued_s: float,
-        session: HeldSession | None,
         supervisor: "Supervisor | None",
         program: Program,
         ahead: Lease | None,
     ) -> RunResult:
-        """One accepted run, to its stored result. Long because each failure on the way keeps what came before it."""
-        carrying = Carrying(session, request, self.limits, folder.out, self.aside)
+        """One accepted run, to its stored result. Long because each failure on the way keeps what came before it.
+
+        *ahead*: its slot, if one waited, which has the program's files already.
+        """
+        request, run, feed, began = begun.request, begun.run, begun.feed, begun.began
+        carrying = Carrying(begun.session, request, self.limits, folder.out, self.aside)
         try:
             _log.info("[solver.codegen] workdir=%s", folder.path)
             folder.append_infra("runtime", "INFO", f"[solver.codegen] workdir={folder.path}")
@@ -186,10 +195,12 @@ class Course:
             self.inspection.expect(request.contract)
             try:
                 check_preloads(self.backend, self.needed)
-                conduct = Conduct(request, lease.slot, folder, request.limits, feed, on_output, supervisor, self.owing)
+                conduct = Conduct(
+                    request, lease.slot, folder, request.limits, feed, begun.on_output, supervisor, self.owing
+                )
                 run.conducted_by(conduct)
                 setup_s = time.monotonic() - began - queued_s
-                timings = {"accepted": accepted, "queued_s": queued_s, "pool_hit": hit, "slot_s": setup_s}
+                timings = {"accepted": begun.accepted, "queued_s": queued_s, "pool_hit": hit, "slot_s": setup_s}
                 try:
                     ending = await conduct.run(program)
                 except Exception as error:
@@ -250,7 +261,8 @@ class Course:
         return result
 
     def _give_back(self, lease: Lease) -> None:
-        if not self.life.is_elsewhere:
+        """Only once, and never a fork's copy of it."""
+        if not (lease.is_given_back or self.life.is_elsewhere):
             self.pool.give_back(lease)
             asyncio.get_running_loop().call_later(_AFTER_S, self.host.make_ahead)
 
