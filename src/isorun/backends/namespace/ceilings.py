@@ -181,7 +181,8 @@ class HeldByCgroup:
 
 def _stay(own: Path) -> None:
     with suppress(OSError):  # the attach itself tells what is wrong
-        own.write_text(str(os.getpid()))
+        if str(os.getpid()) in own.read_text().split():  # else somebody moved us since, and we would move back
+            own.write_text(str(os.getpid()))
 
 
 _QUIET_S = 0.015  # between attaches, after which the kernel may wait again

@@ -690,6 +690,17 @@ async def test_a_group_that_we_are_not_in_is_left_alone(tree: Tree) -> None:
     assert (base / "cgroup.procs").read_text() == f"1\n{os.getpid()}0\n"
 
 
+async def test_a_group_that_we_were_moved_out_of_is_left_alone(tree: Tree) -> None:
+    """Who moved this process elsewhere meanwhile, an operator say, has moved it for good."""
+    base = tree.group(tree.top / "a", cgroup_procs=f"{os.getpid()}\n")
+    held = ceilings.held_beneath(parent_of(V1, base, base, base))
+    held.expect()
+    await asyncio.get_running_loop().shutdown_default_executor()
+    (base / "cgroup.procs").write_text("1\n")
+    ceilings._stay(base / "cgroup.procs")
+    assert (base / "cgroup.procs").read_text() == "1\n"
+
+
 def test_no_process_changes_its_group_by_that(require: Require) -> None:
     """On this machine's own tree, beneath our own group."""
     found = cgroup.find_own_parent(os.environ.get("ISORUN_CGROUP_PARENT"))
