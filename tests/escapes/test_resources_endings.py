@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from isorun.backends.base import Slot
 from isorun.backends.namespace.backend import NamespaceBackend, Options
 from isorun.backends.namespace.ceilings import _CgroupOfSlot, _Unheld
 from isorun.core.request import RunRequest
@@ -101,6 +102,16 @@ def test_an_exception_that_lies_about_its_type_is_bounded(sealed) -> None:
     # Control: `raise` in the table above.
 
 
+def _backend(ceilings: str) -> NamespaceBackend:
+    named, is_counted = Settings.load().cgroup_parent, ceilings == "cgroup"
+    return NamespaceBackend(Options(use_cgroup=is_counted, cgroup_parent=str(named) if named and is_counted else None))
+
+
+async def _ran(slot: Slot, code: str) -> None:
+    await slot.start(program_for(accept(RunRequest.of(code), SMALL), RunOptions()))
+    await slot.wait()
+
+
 PARENT = "import os, time\nif os.fork() == 0:\n    os.setsid()\n    time.sleep(60)\n"
 
 
@@ -110,16 +121,12 @@ async def test_a_run_is_over_when_the_kernel_counts_none_of_it(ceilings, code: s
     """Then init is left for the end of the slot. A run that leaves a process behind, or whose processes nothing counts,
     is killed with its init at once.
     """
-    program = program_for(accept(RunRequest.of(code), SMALL), RunOptions())
-    named, is_counted = Settings.load().cgroup_parent, ceilings == "cgroup"
-    options = Options(use_cgroup=is_counted, cgroup_parent=str(named) if named and is_counted else None)
-    async with NamespaceBackend(options) as backend:
+    async with _backend(ceilings) as backend:
         async with backend.launch(SMALL) as slot:
-            await slot.start(program)
-            await slot.wait()
+            await _ran(slot, code)
             exit_, _ = await slot.kill()
             assert exit_.code == 0
-            assert is_readable(slot._init) is not (is_over and is_counted)
+            assert is_readable(slot._init) is not (is_over and ceilings == "cgroup")
             init = os.dup(slot._init)
         try:
             assert is_readable(init)
@@ -143,13 +150,9 @@ async def test_a_slot_that_holds_little_is_undone_without_a_thread(ceilings, mon
         removed(group)
 
     monkeypatch.setattr(kind, "remove", remove)
-    program = program_for(accept(RunRequest.of(code), SMALL), RunOptions())
-    named, is_counted = Settings.load().cgroup_parent, ceilings == "cgroup"
-    options = Options(use_cgroup=is_counted, cgroup_parent=str(named) if named and is_counted else None)
-    async with NamespaceBackend(options) as backend:
+    async with _backend(ceilings) as backend:
         async with backend.launch(SMALL) as slot:
-            await slot.start(program)
-            await slot.wait()
+            await _ran(slot, code)
             await slot.kill()
             group = slot._group
         in_loop = threads[group] is threading.current_thread()
